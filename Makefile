@@ -1,0 +1,45 @@
+# Two commands: `make demo` and `make test`. Both make their own virtual environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test check types pytest long bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/tritonseq demo
+
+test: check types pytest
+
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# Types are checked on the wheel: the mapping of kernels/ and models/ exists only there.
+types: $(VENV)/.test
+	rm -rf build
+	$(PIP) --no-deps --no-build-isolation --target build/site .
+	cd build && MYPYPATH=site ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p tritonseq
+
+pytest: $(VENV)/.test
+	$(BIN)/pytest
+
+long: $(VENV)/.test
+	$(BIN)/pytest -m long
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/bench_generate.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[text]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[test]'
+	touch $(VENV)/.demo $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,1 @@
+"""Fast exact generation with encoder-decoder and small decoder models."""
