@@ -1,1 +1,20 @@
-"""The models."""
+"""The models: one file per architecture, found by the `model_type` of its configuration."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# model_type -> (module, class), imported on demand.
+MODELS = {
+    "gpt2": ("tritonseq.models.gpt2", "GPT2"),
+}
+
+
+def model_class(model_type: str) -> Any:
+    """The class that implements a `model_type`; ValueError lists the supported ones."""
+    if model_type not in MODELS:
+        supported = ", ".join(sorted(MODELS))
+        raise ValueError(f"model_type {model_type!r} is not supported; supported: {supported}")
+    module, name = MODELS[model_type]
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,214 @@
+"""`decode_attention` in plain torch: by definition on any device, and fast on the CPU."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import reference
+
+if TYPE_CHECKING:
+    from ._checks import Attention
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+
+# Up to this many beams it is faster to multiply every beam with every slot and to mask what is
+# not its own; beyond it, to gather each beam's own keys and values first.
+MASKED_BEAMS = 16
+
+
+def attend_by_definition(call: Attention) -> Tensor:
+    """The reference: for any device, whatever the memory beyond the lengths holds."""
+    options = dict(zip(call._fields[3:], call[3:], strict=True))
+    return reference.decode_attention(call.query, call.new_key, call.new_value, **options)
+
+
+def attend_on_cpu(call: Attention) -> Tensor:
+    """One call of torch's flash attention per part, merged by their log-sum-exp.
+
+    All beams of a sample are query rows of one product with the source, so its keys and values
+    are read once. Masks are additive and let NaN in masked positions through (0 x NaN), so an
+    output that is not finite is computed again by definition.
+    """
+    query = call.query
+    samples, beams, rows, heads, head_dim = query.shape
+    if query.numel() == 0:
+        return torch.empty_like(query)
+    steps: list[int] = [0] * samples if call.step is None else call.step.tolist()
+    if call.target_key is not None:
+        _append(call, steps)
+    # [B, H, K * Q, D], stored as [B, K * Q, H, D]
+    flat = query.flatten(1, 2).transpose(1, 2)
+    parts = []
+    if call.source_key is not None and call.source_key.shape[2]:
+        parts.append(_attend_source(call, flat, steps))
+    if call.new_key is not None:
+        parts.append(_attend_target(call, flat, steps))
+        if rows == 2:
+            parts.append(_attend_own_row(call))
+    if not parts:
+        return query.new_zeros(query.shape)
+    output = parts[0][0] if len(parts) == 1 else _merge(parts)
+    if min(steps) < 0:
+        output[[step < 0 for step in steps]] = 0
+    # A sum is finite only if every term is. That it might overflow costs time, not truth.
+    if not math.isfinite(output.sum(dtype=torch.float32).item()):
+        return attend_by_definition(call)
+    return output.transpose(1, 2).reshape(samples, beams, rows, heads, head_dim)
+
+
+def _append(call: Attention, steps: list[int]) -> None:
+    assert call.target_key is not None and call.target_value is not None
+    assert call.new_key is not None and call.new_value is not None
+    length = call.target_key.shape[2]
+    if max(steps) >= length:
+        raise ValueError(f"step {max(steps)} is beyond the {length} positions of target_key")
+    same = min(steps) == max(steps) >= 0
+    for cache, new in ((call.target_key, call.new_key), (call.target_value, call.new_value)):
+        if same:
+            cache[:, :, steps[0]] = new[:, :, 0].transpose(1, 2)
+        else:
+            active = torch.tensor([b for b, at in enumerate(steps) if at >= 0], dtype=torch.int64)
+            position = torch.tensor([at for at in steps if at >= 0], dtype=torch.int64)
+            cache[active, :, position] = new[active, :, 0].transpose(1, 2)
+
+
+def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
+    key, value = call.source_key, call.source_value
+    assert key is not None and value is not None
+    size = key.shape[2]
+    lengths: list[int] = [size] * len(steps) if call.source_len is None else call.source_len.tolist()
+    longest = max(lengths)
+    if longest > size:
+        raise ValueError(f"source_len {longest} is beyond the {size} positions of source_key")
+    mask = None
+    if min(lengths) < longest:
+        outside = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+        mask = torch.zeros(outside.shape).masked_fill_(outside, -math.inf)[:, None, None]
+    if call.bias is not None:
+        origins = [length + max(step, 0) for length, step in zip(lengths, steps, strict=True)]
+        bias = _bias_by_distance(call, origins, longest)
+        bias = bias.expand(-1, -1, call.query.shape[1], -1, -1).flatten(2, 3)
+        mask = bias if mask is None else bias + mask
+    if longest == 0:
+        return torch.zeros_like(flat), flat.new_full(flat.shape[:3], -math.inf, dtype=torch.float32)
+    output, lse = _flash(
+        flat, key[:, :, :longest], value[:, :, :longest], attn_mask=mask, scale=call.scale
+    )
+    if min(lengths) == 0:
+        # The log-sum-exp of a row that sees nothing comes back as 0.
+        lse[[length == 0 for length in lengths]] = -math.inf
+    return output, lse
+
+
+def _attend_target(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
+    key, value, lineage = call.target_key, call.target_value, call.lineage
+    if key is None or value is None:
+        # Nothing is stored: the first new row is the only position.
+        assert call.new_key is not None and call.new_value is not None
+        key = call.new_key[:, :, :1].permute(0, 3, 2, 1, 4)
+        value = call.new_value[:, :, :1].permute(0, 3, 2, 1, 4)
+        steps = [min(step, 0) for step in steps]
+    end = max(max(steps), 0) + 1
+    key, value = key[:, :, :end], value[:, :, :end]
+    slots = _slots(lineage, steps, end, call.query.shape[1])
+    if call.query.shape[1] > MASKED_BEAMS:
+        return _attend_gathered(call, key, value, slots, steps)
+    mask = _slot_mask(call, slots, steps)
+    return _flash(flat, key.flatten(2, 3), value.flatten(2, 3), attn_mask=mask, scale=call.scale)
+
+
+def _slots(lineage: Tensor | None, steps: list[int], end: int, beams: int) -> Tensor:
+    """`[B or 1, end, K]`: the lineage with the new rows in their own slots."""
+    own = torch.arange(beams)
+    if lineage is None:
+        return own.expand(1, end, beams)
+    newest = torch.arange(end)[:, None] == torch.tensor(steps)[:, None, None]
+    return torch.where(newest, own, lineage[:, :end])
+
+
+def _slot_mask(call: Attention, slots: Tensor, steps: list[int]) -> Tensor | None:
+    """The additive mask, with the bias, that fits `[B, H, K * Q, T * K]`."""
+    _, beams, rows, _, _ = call.query.shape
+    end = slots.shape[1]
+    mask = None
+    if beams > 1 or min(steps) < end - 1:
+        # [B, T, beam, slot]
+        hidden = slots[..., None] != torch.arange(beams)
+        if min(steps) < end - 1:
+            later = torch.arange(end) > torch.tensor(steps)[:, None]
+            hidden = hidden | later[..., None, None]
+        shape = (hidden.shape[0], 1, beams, 1, end, beams)
+        mask = torch.zeros(shape).masked_fill_(hidden.transpose(1, 2).view(shape), -math.inf)
+    if call.bias is not None:
+        bias = _bias_by_distance(call, [max(step, 0) for step in steps], end)[..., None]
+        mask = bias.expand(-1, -1, beams, -1, -1, beams) if mask is None else mask + bias
+    if mask is None:
+        return None
+    return mask.expand(-1, -1, -1, rows, -1, -1).flatten(4, 5).flatten(2, 3)
+
+
+def _attend_gathered(
+    call: Attention, key: Tensor, value: Tensor, slots: Tensor, steps: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Every beam by itself, over a copy of its own history."""
+    samples, beams, _, _, _ = call.query.shape
+    end = slots.shape[1]
+    # Beyond the step the lineage may hold anything.
+    index = slots.clamp(0, beams - 1).transpose(1, 2)
+    sample, position = torch.arange(samples)[:, None, None], torch.arange(end)
+    own = (
+        part.permute(0, 2, 3, 1, 4)[sample, position, index].flatten(0, 1).transpose(1, 2)
+        for part in (key, value)
+    )
+    mask = None
+    if min(steps) < end - 1:
+        later = torch.arange(end) > torch.tensor(steps)[:, None]
+        mask = torch.zeros(later.shape).masked_fill_(later, -math.inf)[:, None, None]
+    if call.bias is not None:
+        bias = _bias_by_distance(call, [max(step, 0) for step in steps], end)[:, :, 0]
+        mask = bias if mask is None else bias + mask
+    if mask is not None:
+        mask = mask.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)
+    query = call.query.flatten(0, 1).transpose(1, 2)
+    output, lse = _flash(query, *own, attn_mask=mask, scale=call.scale)
+    # [B * K, H, Q, ...] to [B, H, K * Q, ...]
+    output, lse = (part.unflatten(0, (samples, beams)).transpose(1, 2) for part in (output, lse))
+    return output.flatten(2, 3), lse.flatten(2, 3)
+
+
+def _attend_own_row(call: Attention) -> tuple[Tensor, Tensor]:
+    """The second row of every beam on itself; the first rows see nothing here."""
+    key, value = call.new_key, call.new_value
+    assert key is not None and value is not None
+    scores = (call.query[:, :, 1].float() * key[:, :, 1]).sum(-1).transpose(1, 2) * call.scale
+    if call.bias is not None:
+        scores = scores + call.bias[:, 0, None]
+    lse = torch.stack((torch.full_like(scores, -math.inf), scores), -1)
+    return value.flatten(1, 2).transpose(1, 2), lse.flatten(2, 3)
+
+
+def _bias_by_distance(call: Attention, origins: list[int], end: int) -> Tensor:
+    """`[B or 1, H, 1, Q, end]`: the bias of row `r` for position `n`, `origin + r - n` away."""
+    assert call.bias is not None
+    if min(origins) == max(origins):
+        origins = origins[:1]
+    row = torch.arange(call.query.shape[2])[:, None]
+    distance = torch.tensor(origins)[:, None, None] + row - torch.arange(end)
+    table = call.bias[:, distance.clamp_(0, call.bias.shape[1] - 1)]
+    return table.transpose(0, 1)[:, :, None]
+
+
+def _merge(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The attention over all parts together, from the output and log-sum-exp of each."""
+    output, lse = parts[0]
+    dtype, output = output.dtype, output.float()
+    for index, (other, other_lse) in enumerate(parts[1:], 2):
+        weight = torch.sigmoid(other_lse - lse)
+        output = torch.lerp(output, other.float(), weight[..., None])
+        if index < len(parts):
+            lse = torch.logaddexp(lse, other_lse)
+    return output.to(dtype)

@@ -1,0 +1,187 @@
+"""Shape checks of the public operations: host integers only, so that no device is waited for."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Impl = Literal["auto", "triton", "torch"]
+
+FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32))
+INTEGERS = frozenset((torch.int32, torch.int64))
+
+
+class Attention(NamedTuple):
+    """The arguments of one call of `decode_attention`, whose docstring explains them."""
+
+    query: Tensor
+    new_key: Tensor | None
+    new_value: Tensor | None
+    source_key: Tensor | None
+    source_value: Tensor | None
+    source_len: Tensor | None
+    target_key: Tensor | None
+    target_value: Tensor | None
+    lineage: Tensor | None
+    step: Tensor | None
+    bias: Tensor | None
+    scale: float
+    splits: int | None
+
+    def check(self) -> None:
+        """Raise ValueError unless the arguments fit together."""
+        query = self.query
+        if query.dim() != 5 or query.shape[2] not in (1, 2):
+            raise ValueError(f"query is {list(query.shape)}; pass [B, K, Q, H, D] with Q 1 or 2")
+        if query.dtype not in FLOATS:
+            raise ValueError(f"query is {query.dtype}; pass float16, bfloat16 or float32")
+        samples, beams, rows, heads, head_dim = query.shape
+        _check_last_dim("query", query)
+        _check_pair("new", self.new_key, self.new_value, query, (samples, beams, rows, heads))
+        length = self.source_key.shape[2:3] if self.source_key is not None else ()
+        _check_pair("source", self.source_key, self.source_value, query, (samples, heads, *length))
+        length = self.target_key.shape[2:3] if self.target_key is not None else ()
+        shape = (samples, heads, *length, beams)
+        _check_pair("target", self.target_key, self.target_value, query, shape)
+        if self.source_key is None and self.new_key is None:
+            raise ValueError("there is nothing to attend to; pass source_key, new_key or both")
+        if self.source_len is not None:
+            if self.source_key is None:
+                raise ValueError("source_len is given without source_key; pass both or neither")
+            check_integers("source_len", self.source_len, (samples,))
+        check_integers("step", self.step, (samples,))
+        if self.target_key is not None or self.lineage is not None:
+            self._check_target()
+        if self.bias is not None:
+            self._check_bias()
+        if self.splits is not None and self.splits < 1:
+            raise ValueError(f"splits is {self.splits}; pass 1 or more, or None for the default")
+
+    def _check_target(self) -> None:
+        if self.target_key is None:
+            raise ValueError("lineage is given without target_key; pass both or neither")
+        if self.new_key is None or self.step is None:
+            raise ValueError("target_key needs new_key and step: pass what to append, and where")
+        samples, _, length, beams, _ = self.target_key.shape
+        if self.lineage is None and beams > 1:
+            raise ValueError(f"lineage is missing; for {beams} beams pass it as [B, T, K]")
+        check_integers("lineage", self.lineage, (samples, length, beams))
+
+    def _check_bias(self) -> None:
+        bias, heads = self.bias, self.query.shape[3]
+        assert bias is not None
+        fits = bias.dim() == 2 and bias.shape[0] == heads and bias.shape[1] > 0
+        if not fits or bias.dtype != torch.float32:
+            raise ValueError(
+                f"bias is {bias.dtype} {list(bias.shape)}; pass float32 [{heads}, N] with N > 0"
+            )
+
+
+def takes_triton(impl: str, device: torch.device) -> bool:
+    """Resolve `impl` for tensors on `device`: "auto" means Triton wherever it can run."""
+    if impl == "auto":
+        return device.type == "cuda"
+    if impl not in ("triton", "torch"):
+        raise ValueError(f'impl is {impl!r}; choose "auto", "triton" or "torch"')
+    return impl == "triton"
+
+
+def check_integers(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
+    """Demand int32 or int64 of exactly `shape`; None passes."""
+    if tensor is not None and (tensor.shape != shape or tensor.dtype not in INTEGERS):
+        raise ValueError(
+            f"{name} is {tensor.dtype} {list(tensor.shape)}; pass int32 or int64 {list(shape)}"
+        )
+
+
+def _check_pair(
+    name: str, key: Tensor | None, value: Tensor | None, query: Tensor, shape: tuple[int, ...]
+) -> None:
+    """`shape` is all but the head size."""
+    if key is None and value is None:
+        return
+    if key is None or value is None:
+        raise ValueError(f"one of {name}_key and {name}_value is missing; pass both or neither")
+    shape = (*shape, query.shape[4])
+    for side, tensor in (("key", key), ("value", value)):
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{name}_{side} is {list(tensor.shape)}; "
+                f"with a query of {list(query.shape)} pass {list(shape)}"
+            )
+        if tensor.dtype != query.dtype:
+            raise ValueError(f"{name}_{side} is {tensor.dtype}; convert it to {query.dtype}")
+        _check_last_dim(f"{name}_{side}", tensor)
+
+
+def _check_last_dim(name: str, tensor: Tensor) -> None:
+    if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+        raise ValueError(
+            f"{name} has strides {list(tensor.stride())}; make its last dimension contiguous"
+        )
+
+
+class Ngrams(NamedTuple):
+    """The arguments that `ban_ngrams` and `ngram_mask` share; the former explains them."""
+
+    tokens: Tensor
+    n: int
+    rows: int
+    vocab_size: int
+    lengths: Tensor | None
+    starts: Tensor | None
+    lineage: Tensor | None
+    prefix: Tensor | None
+    prefix_starts: Tensor | None
+    prefix_lengths: Tensor | None
+    source: Tensor | None
+    source_starts: Tensor | None
+    source_lengths: Tensor | None
+
+    def check(self) -> None:
+        """Raise ValueError unless the arguments fit together."""
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}; an n-gram has 1 token or more")
+        if self.tokens.dtype not in INTEGERS:
+            raise ValueError(f"tokens are {self.tokens.dtype}; pass int32 or int64")
+        samples = self._check_tokens()
+        check_integers("lengths", self.lengths, (samples,))
+        self._check_side("prefix", self.prefix, self.prefix_starts, self.prefix_lengths)
+        self._check_side("source", self.source, self.source_starts, self.source_lengths)
+        if self.starts is not None:
+            if self.lineage is not None or self.prefix is not None:
+                raise ValueError("starts goes with plain tokens only; pads of a prefix are told "
+                                 "by prefix_starts")
+            check_integers("starts", self.starts, (self.rows,))
+
+    def _check_tokens(self) -> int:
+        """Return the number of samples that lengths are for."""
+        shape = list(self.tokens.shape)
+        if self.lineage is None:
+            if len(shape) != 2 or shape[0] != self.rows:
+                raise ValueError(f"tokens are {shape}; pass [{self.rows}, T], or a lineage too")
+            return self.rows
+        if len(shape) != 3 or shape[0] * shape[2] != self.rows:
+            raise ValueError(f"tokens are {shape}; with a lineage pass [B, T, K], B * K = {self.rows}")
+        check_integers("lineage", self.lineage, tuple(shape))
+        return shape[0]
+
+    def _check_side(
+        self, name: str, tokens: Tensor | None, starts: Tensor | None, lengths: Tensor | None
+    ) -> None:
+        if tokens is None:
+            if starts is not None or lengths is not None:
+                raise ValueError(f"{name}_starts and {name}_lengths need {name}; pass it too")
+            return
+        samples = tokens.shape[0] if tokens.dim() == 2 else 0
+        if self.lineage is not None and samples != self.tokens.shape[0]:
+            samples = 0
+        if not samples or self.rows % samples or tokens.dtype not in INTEGERS:
+            raise ValueError(
+                f"{name} is {tokens.dtype} {list(tokens.shape)}; pass int32 or int64 [B, L], "
+                f"one row for each sample of the {self.rows} rows"
+            )
+        check_integers(f"{name}_starts", starts, (samples,))
+        check_integers(f"{name}_lengths", lengths, (samples,))

@@ -1,0 +1,116 @@
+"""`decode_attention`: one step of attention for all beams of every sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._attention_torch import attend_by_definition, attend_on_cpu
+from ._checks import Attention, Impl, takes_triton
+
+
+def decode_attention(
+    query: Tensor,
+    new_key: Tensor | None = None,
+    new_value: Tensor | None = None,
+    *,
+    source_key: Tensor | None = None,
+    source_value: Tensor | None = None,
+    source_len: Tensor | None = None,
+    target_key: Tensor | None = None,
+    target_value: Tensor | None = None,
+    lineage: Tensor | None = None,
+    step: Tensor | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    splits: int | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """Attend to a source that all beams share and to what each beam has generated, and append.
+
+    `B` samples, `K` beams, `Q` query rows per beam (1 or 2), `H` heads of size `D`. Keys and
+    values are stored once: the source per sample, the generated part with one slot per beam and
+    position. The lineage says which slot of each position a beam descends from, so that beams
+    change places without a copy. Every length is per sample, and no GPU is waited for.
+
+    Args:
+        query: `[B, K, Q, H, D]` float16, bfloat16 or float32.
+        new_key, new_value: `[B, K, Q, H, D]`, those of the query's own tokens. Row `r` sees the
+            new rows `0..r` of its own beam.
+        source_key, source_value: `[B, H, S, D]`.
+        source_len: `[B]` int32 or int64, the true lengths; `S` everywhere by default.
+        target_key, target_value: `[B, H, T, K, D]`, **written in place**: row 0 of the new keys
+            and values goes to `[b, :, step[b], k]`; row 1 is never stored. Without them nothing
+            is stored.
+        lineage: `[B, T, K]` int32 or int64, the slot of position `t` that beam `k` descends
+            from. Needed for more than one beam; not read from position `step[b]` on, where a new
+            row is in its own slot.
+        step: `[B]` int32 or int64, the positions stored so far. It must be less than `T`: on the
+            CPU that is checked, elsewhere nothing is stored. A negative step marks an idle
+            sample: nothing is stored for it and its output is zero.
+        bias: `[H, N]` float32, added to the scores by distance: from source position `n` it is
+            `source_len + step + row - n`, from generated position `t` it is `step + row - t`
+            (with a `step` of 0 where none is given), clamped to `0..N-1`.
+        scale: of the scores; `D ** -0.5` by default.
+        splits: programs that share the keys of one (sample, head) in Triton; by default a
+            function of the shape alone.
+        impl: "torch", "triton" or, by default, what suits the device.
+
+    The last dimension of queries, keys and values must be contiguous; their other strides are
+    free. What lies beyond a length, beyond a step, or in a slot that no beam descends from may
+    be NaN or infinite. A query that sees nothing gets zeros. Sums accumulate in float32. No
+    gradient flows.
+
+    Returns:
+        `[B, K, Q, H, D]`, contiguous, in the query's dtype.
+
+    Raises:
+        ValueError: for shapes, dtypes or strides that do not fit; the text says what would.
+    """
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.tritonseq.decode_attention(
+            query,
+            new_key,
+            new_value,
+            source_key,
+            source_value,
+            source_len,
+            target_key,
+            target_value,
+            lineage,
+            step,
+            bias,
+            scale,
+            splits,
+            impl,
+        )
+        return result
+    call = Attention(
+        query,
+        new_key,
+        new_value,
+        source_key,
+        source_value,
+        source_len,
+        target_key,
+        target_value,
+        lineage,
+        step,
+        bias,
+        query.shape[-1] ** -0.5 if scale is None else scale,
+        splits,
+    )
+    call.check()
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            return _attend(call, impl)
+    return _attend(call, impl)
+
+
+def _attend(call: Attention, impl: str) -> Tensor:
+    device = call.query.device
+    if takes_triton(impl, device):
+        from ._attention_triton import attend_in_triton
+
+        return attend_in_triton(call)
+    return attend_on_cpu(call) if device.type == "cpu" else attend_by_definition(call)

@@ -1,0 +1,130 @@
+"""`ban_ngrams` and `ngram_mask`: tokens that would repeat an n-gram."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._checks import FLOATS, Impl, Ngrams, takes_triton
+from ._ngrams_torch import ban_in_torch, mask_in_torch
+
+
+def ban_ngrams(
+    scores: Tensor,
+    tokens: Tensor,
+    n: int,
+    *,
+    lengths: Tensor | None = None,
+    starts: Tensor | None = None,
+    lineage: Tensor | None = None,
+    prefix: Tensor | None = None,
+    prefix_starts: Tensor | None = None,
+    prefix_lengths: Tensor | None = None,
+    source: Tensor | None = None,
+    source_starts: Tensor | None = None,
+    source_lengths: Tensor | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """Set the score of every token that would repeat an n-gram to -inf, in place.
+
+    A token is banned when the last `n - 1` tokens of a hypothesis, followed by it, already occur
+    in the hypothesis; `n = 1` bans every token that occurs. A hypothesis of fewer than `n - 1`
+    tokens bans nothing. Any length will do, and no GPU is waited for.
+
+    Args:
+        scores: `[R, V]` float16, bfloat16 or float32, changed in place; rows may be strided.
+        tokens: `[R, T]` int32 or int64. With a lineage `[B, T, K]`, where row `b * K + k` is
+            beam `k` of sample `b` and the token of slot `s` at position `t` is `[b, t, s]`.
+        n: 1 or more.
+        lengths: `[R]`, or `[B]` with a lineage: where the tokens end; all of `T` by default.
+        starts: `[R]`, where the tokens start, that is the pads on the left; plain tokens only.
+        lineage: `[B, T, K]` int32 or int64, the slot at position `t` that beam `k` descends from.
+        prefix: `[B, P]` tokens that precede those of each row, shared by the `R / B` rows of a
+            sample, which are adjacent.
+        prefix_starts, prefix_lengths: `[B]`, where the prefix starts and ends; without them all
+            of it counts.
+        source: `[B, S]` tokens whose n-grams are banned instead of the hypothesis's own; that
+            supplies only its last `n - 1` tokens.
+        source_starts, source_lengths: `[B]`, as for the prefix.
+        impl: "torch", "triton" or, by default, what suits the device.
+
+    Tokens outside `0..V-1` ban nothing but may stand within an n-gram.
+
+    Returns:
+        `scores`.
+
+    Raises:
+        ValueError: for shapes and dtypes that do not fit; the text says what would.
+    """
+    if scores.dim() != 2 or scores.dtype not in FLOATS:
+        raise ValueError(
+            f"scores are {scores.dtype} {list(scores.shape)}; "
+            "pass float16, bfloat16 or float32 [R, V]"
+        )
+    call = Ngrams(
+        tokens,
+        n,
+        scores.shape[0],
+        scores.shape[1],
+        lengths,
+        starts,
+        lineage,
+        prefix,
+        prefix_starts,
+        prefix_lengths,
+        source,
+        source_starts,
+        source_lengths,
+    )
+    call.check()
+    if takes_triton(impl, scores.device):
+        from ._ngrams_triton import ban_in_triton
+
+        ban_in_triton(scores, call)
+    else:
+        ban_in_torch(scores, call)
+    return scores
+
+
+def ngram_mask(
+    tokens: Tensor,
+    n: int,
+    vocab_size: int,
+    *,
+    lengths: Tensor | None = None,
+    starts: Tensor | None = None,
+    lineage: Tensor | None = None,
+    prefix: Tensor | None = None,
+    prefix_starts: Tensor | None = None,
+    prefix_lengths: Tensor | None = None,
+    source: Tensor | None = None,
+    source_starts: Tensor | None = None,
+    source_lengths: Tensor | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """The tokens that `ban_ngrams` bans, as a boolean `[R, vocab_size]`.
+
+    All arguments, and the errors, are those of `ban_ngrams`.
+    """
+    rows = tokens.shape[0] if lineage is None else tokens.shape[0] * tokens.shape[-1]
+    call = Ngrams(
+        tokens,
+        n,
+        rows,
+        vocab_size,
+        lengths,
+        starts,
+        lineage,
+        prefix,
+        prefix_starts,
+        prefix_lengths,
+        source,
+        source_starts,
+        source_lengths,
+    )
+    call.check()
+    if takes_triton(impl, tokens.device):
+        from ._ngrams_triton import mask_in_triton
+
+        return mask_in_triton(call)
+    return mask_in_torch(call)

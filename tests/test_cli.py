@@ -1,0 +1,190 @@
+"""The command line: options reach generate, output is as asked, faults are one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tritonseq
+from tritonseq.cli import _argument, build_parser, main
+from tritonseq.config import GenerationConfig
+from tritonseq.demo import FOLDER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROMPT = "four dozen minus seven ="
+MODEL = str(FOLDER)
+Captured = pytest.CaptureFixture[str]
+
+
+def generate(*arguments: str) -> int:
+    return main(["generate", MODEL, "--device", "cpu", *arguments])
+
+
+def test_prompts_are_continued(capsys: Captured) -> None:
+    assert generate("--prompt", PROMPT, "--prompt", "two plus two =") == 0
+    assert capsys.readouterr().out.splitlines() == [f"{PROMPT} forty-one", "two plus two = four"]
+
+
+def test_json_lines_with_several_returned_sequences(capsys: Captured) -> None:
+    options = ["--num-beams", "4", "--num-return-sequences", "2", "--batch-size", "1", "--json"]
+    assert generate("--prompt", PROMPT, "--prompt", "two plus two =", *options) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["prompt"] for line in lines] == [PROMPT] * 2 + ["two plus two ="] * 2
+    assert lines[0]["text"] == " forty-one"
+    assert lines[2]["text"] == " four"
+    assert lines[0] != lines[1]
+
+
+def test_prompt_file_and_stdin(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = f"{PROMPT}\r\n\ntwo plus two =\n"
+    (tmp_path / "prompts.txt").write_text(prompts)
+    assert generate("--prompt-file", str(tmp_path / "prompts.txt")) == 0
+    from_file = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO(prompts))
+    assert generate("--prompt-file", "-") == 0
+    assert capsys.readouterr().out == from_file == f"{PROMPT} forty-one\ntwo plus two = four\n"
+
+
+def test_stream_prints_what_generate_prints(capsys: Captured) -> None:
+    for options in ([], ["--do-sample", "--temperature", "3.0", "--seed", "5"]):
+        assert generate("--prompt", PROMPT, *options) == 0
+        whole = capsys.readouterr().out
+        assert generate("--prompt", PROMPT, "--stream", *options) == 0
+        assert capsys.readouterr().out == whole
+
+
+def test_seed_repeats_and_changes_samples(capsys: Captured) -> None:
+    outputs = []
+    for seed in ("1", "1", "2"):
+        options = ["--do-sample", "--temperature", "5.0", "--top-k", "0", "--seed", seed]
+        assert generate("--prompt", PROMPT, *options) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_options_change_the_result(capsys: Captured) -> None:
+    assert generate("--prompt", PROMPT, "--max-new-tokens", "1") == 0
+    assert capsys.readouterr().out == f"{PROMPT} forty\n"
+    banned = tritonseq.load(FOLDER).tokenizer.backend.encode(" forty").ids
+    assert generate("--prompt", PROMPT, "--bad-words-ids", json.dumps([banned])) == 0
+    assert " forty" not in capsys.readouterr().out
+
+
+def test_every_option_of_generation_is_a_flag() -> None:
+    line = (
+        "generate M --num-beams 3 --no-do-sample --length-penalty -0.5 --early-stopping "
+        "--eos-token-id 1,2 --bad-words-ids [[3],[4,5]]"
+    )
+    parsed = vars(build_parser().parse_args(line.split()))
+    expected = {
+        "num_beams": 3,
+        "do_sample": False,
+        "length_penalty": -0.5,
+        "early_stopping": True,
+        "eos_token_id": [1, 2],
+        "bad_words_ids": [[3], [4, 5]],
+    }
+    assert {name: parsed[name] for name in expected} == expected
+    never = build_parser().parse_args(["generate", "M", "--early-stopping", "never"])
+    assert never.early_stopping == "never"
+    names = {field.name for field in fields(GenerationConfig)}
+    assert names & parsed.keys() == expected.keys()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind"),
+    [("int | None", int), ("float", float), ("int | list[int] | None", None)],
+)
+def test_annotations_become_types(annotation: str, kind: type | None) -> None:
+    read = _argument(annotation)["type"]
+    assert (read is kind) if kind else (read("7"), read("7,8")) == (7, [7, 8])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "pass --prompt TEXT or --prompt-file F"),
+        (["--prompt", ""], "text 0 is empty"),
+        (["--prompt", PROMPT, "--num-beams", "0"], "num_beams"),
+        (["--prompt", PROMPT, "--max-new-tokens", "1000"], "max_new_tokens"),
+        (["--prompt", PROMPT, "--stream", "--json"], "--stream prints the text of one prompt"),
+        (["--prompt", PROMPT, "--stream", "--num-beams", "2"], "num_beams"),
+        (["--prompt", PROMPT, "--batch-size", "0"], "--batch-size is 0"),
+        (["--prompt", PROMPT, "--dtype", "float13"], "float13"),
+        (["--prompt-file", "/no/such/file"], "--prompt-file cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    arguments: list[str], message: str, capsys: Captured
+) -> None:
+    assert generate(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("tritonseq: error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+def test_a_warning_is_one_line(capsys: Captured) -> None:
+    assert generate("--prompt", PROMPT, "--top-p", "0.5") == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{PROMPT} forty-one\n"
+    assert captured.err == "tritonseq: warning: without do_sample=True, no effect of: top_p\n"
+
+
+def test_missing_model(tmp_path: Path, capsys: Captured) -> None:
+    missing = str(tmp_path / "missing")
+    assert main(["generate", missing, "--prompt", "a", "--local-files-only"]) == 2
+    assert missing in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["compose"],
+        ["generate"],
+        ["generate", MODEL, "--num-beam-hypotheses", "3"],
+        ["generate", MODEL, "--num-beams", "many"],
+    ],
+)
+def test_the_parser_refuses(arguments: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: tritonseq" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("generate", "demo", "env"))
+
+
+def test_env_names_what_a_bug_report_needs(capsys: Captured) -> None:
+    assert main(["env"]) == 0
+    names = {line.split("  ")[0] for line in capsys.readouterr().out.splitlines()}
+    assert {"python", "torch", "triton", "safetensors", "huggingface_hub", "CPU"} <= names
+
+
+def test_demo_runs_as_a_process_without_transformers() -> None:
+    program = (
+        "import sys; sys.modules['transformers'] = None; "
+        "from tritonseq.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, "demo", "--problems", "10", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "10/10" in done.stdout

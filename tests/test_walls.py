@@ -1,0 +1,154 @@
+"""What may import what, what must stay absent, and whether the wheel stands on its own."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
+
+# file or room -> what of ours it may import. Everything points downwards.
+LEAVES = ("cache", "hypotheses", "protocol", "config", "prompts", "outputs", "words")
+ALLOWED: dict[str, set[str]] = {
+    "kernels": {"kernels"},
+    "models": {"models", "kernels", "cache"},
+    **{leaf: set() for leaf in LEAVES},
+    "stopping": {"hypotheses"},
+    "warpers": {"hypotheses"},
+    "processors": {"kernels", "hypotheses", "config", "warpers"},
+    "search": {"hypotheses", "outputs", "processors", "stopping"},
+    "beams": {"hypotheses", "outputs", "processors", "stopping", "search"},
+    "generate": {
+        "beams", "config", "hypotheses", "outputs", "processors", "prompts", "protocol", "search",
+        "stopping",
+    },
+    "hub": set(),
+    "weights": set(),
+    "checkpoint": {"models", "weights", "hub"},
+    "text": set(),
+    "model": {
+        "checkpoint", "config", "generate", "hub", "outputs", "prompts", "stopping", "text",
+    },
+    "demo": {"model", "words", "__init__"},
+    "cli": {"model", "config", "demo", "__init__", "text"},
+    "__init__": {"model", "config", "outputs"},
+    "__main__": {"cli"},
+}  # fmt: skip
+
+
+def files() -> list[Path]:
+    return [path for room in ROOMS.values() for path in sorted(room.glob("*.py"))]
+
+
+def unit(path: Path) -> str:
+    """The room of a kernel or model, else the file itself."""
+    return path.stem if path.parent.name == "tritonseq" else path.parent.name
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports, wherever in the file."""
+    package = "tritonseq" if path.parent.name == "tritonseq" else f"tritonseq.{path.parent.name}"
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = package + (f".{base}" if base else "")
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours(module: str) -> str | None:
+    """The unit that a module name belongs to; None for other people's."""
+    parts = module.split(".")
+    if parts[0] != "tritonseq":
+        return None
+    if len(parts) == 1:
+        return "__init__"
+    return parts[1] if (ROOT / "tritonseq" / f"{parts[1]}.py").exists() or parts[1] in ROOMS else (
+        None
+    )
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_dependencies_run_downwards(path: Path) -> None:
+    name = unit(path)
+    assert name in ALLOWED, f"{path.name} is new: say in ALLOWED what it may import"
+    used = {u for module in imports(path) if (u := ours(module)) is not None} - {"__init__"}
+    assert used - {name} <= ALLOWED[name], f"{path.name} imports upwards"
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_file_imports_transformers_or_the_room_by_its_folder(path: Path) -> None:
+    roots = {module.split(".")[0] for module in imports(path)}
+    assert not roots & {"transformers", "kernels", "models"}
+
+
+def run_fresh(code: str, **env: str) -> str:
+    """Run code in a new interpreter, away from the checkout; returns what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd="/", timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+LOAD_AND_GENERATE = """
+import sys, pathlib, tritonseq
+folder = pathlib.Path(tritonseq.__file__).parent / "embedded" / "gpt2-words"
+model = tritonseq.load(folder)
+model.generate([[1, 2, 3]], num_beams=2, no_repeat_ngram_size=2, max_new_tokens=4)
+print(model.generate_text(["two plus two ="])[0])
+print("transformers" in sys.modules, "triton" in sys.modules)
+"""
+
+
+def test_transformers_is_absent_after_loading_and_generating() -> None:
+    assert run_fresh(LOAD_AND_GENERATE).split("\n")[-2] == "False False"
+
+
+def test_the_check_of_absence_can_fail() -> None:
+    assert run_fresh("import sys, transformers; print('transformers' in sys.modules)") == "True\n"
+
+
+def test_importing_the_kernels_compiles_nothing() -> None:
+    code = "import sys, tritonseq.kernels; print('triton' in sys.modules)"
+    assert run_fresh(code) == "False\n"
+
+
+def test_the_wheel_stands_on_its_own(tmp_path: Path) -> None:
+    """Built, unpacked elsewhere, imported from there: code, types and the embedded checkpoint."""
+    source = tmp_path / "source"
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", str(tmp_path), str(source)], check=True, timeout=300)
+    (wheel,) = tmp_path.glob("tritonseq-*.whl")
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    for member in ("py.typed", "kernels/__init__.py", "models/gpt2.py"):
+        assert (site / "tritonseq" / member).exists()
+    code = f"import sys; sys.path.insert(0, {str(site)!r})\n" + LOAD_AND_GENERATE
+    code += f"assert tritonseq.__file__.startswith({str(site)!r}), tritonseq.__file__\n"
+    run_fresh(code)
+
+
+def test_the_typed_marker_and_the_public_names() -> None:
+    import tritonseq
+
+    assert (ROOT / "tritonseq" / "py.typed").exists()
+    for name in tritonseq.__all__:
+        assert hasattr(tritonseq, name)

@@ -1,0 +1,153 @@
+"""The command line: `tritonseq generate | demo | env`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from .config import GenerationConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# Options that only change the form of a result that the command line does not show.
+_HIDDEN = {"return_dict_in_generate", "output_scores", "output_logits"}
+
+_GENERATE = """\
+Continue prompts with any checkpoint that tritonseq reads, and print prompt and continuation.
+
+  tritonseq generate gpt2 --prompt "Once upon a time" --max-new-tokens 40
+  tritonseq generate ./folder --prompt-file lines.txt --num-beams 4 --json
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 2 with one line on stderr for bad input."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code: int = parsed.command(parsed)
+    except ValueError as error:
+        print(f"tritonseq: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Without the file and line that Python adds, which say nothing to a user."""
+    print(f"tritonseq: warning: {message}", file=sys.stderr)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="tritonseq",
+        description="Fast exact generation with encoder-decoder and small decoder models.",
+    )
+    commands = parser.add_subparsers(metavar="command", required=True)
+    _add_generate(commands)
+    demo = commands.add_parser(
+        "demo", help="solve sums in words with the embedded model and check every answer"
+    )
+    _add_placement(demo)
+    demo.add_argument("--problems", type=int, default=200, metavar="N", help="default: 200")
+    demo.set_defaults(command=_demo)
+    env = commands.add_parser("env", help="print versions and hardware, for bug reports")
+    env.set_defaults(command=_env)
+    return parser
+
+
+def _add_generate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "generate",
+        usage="tritonseq generate MODEL --prompt TEXT [options]",
+        help="continue prompts with a checkpoint from a folder or the Hugging Face Hub",
+        description=_GENERATE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help='a folder, or a Hub id such as "gpt2"')
+    text = parser.add_argument_group("prompts and output")
+    text.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="repeatable")
+    text.add_argument("--prompt-file", metavar="F", help="one prompt a line; - reads stdin")
+    text.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: 16")
+    text.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
+    text.add_argument("--json", action="store_true", help="print lines of {prompt, text}")
+    text.add_argument("--stream", action="store_true", help="print one prompt's text as it grows")
+    _add_placement(parser)
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    parser.add_argument("--cache-dir", metavar="DIR", help="where downloads are kept")
+    parser.add_argument("--local-files-only", action="store_true", help="never use the network")
+    options = parser.add_argument_group(
+        "generation", "transformers' parameters; lists as 1,2,3 or JSON; default: the model's own"
+    )
+    for name, annotation in _generation_options():
+        flag = f"--{name.replace('_', '-')}"
+        options.add_argument(flag, default=argparse.SUPPRESS, **_argument(annotation))
+    parser.set_defaults(command=_generate)
+
+
+def _add_placement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1; default: auto")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+
+
+def _generation_options() -> Iterator[tuple[str, str]]:
+    for field in fields(GenerationConfig):
+        if field.name not in _HIDDEN and not field.name.startswith("_"):
+            yield field.name, str(field.type)
+
+
+def _argument(annotation: str) -> dict[str, Any]:
+    """How argparse reads a field of this annotation."""
+    kinds = {kind.strip() for kind in annotation.split("|")} - {"None"}
+    if kinds == {"bool"}:
+        return {"action": argparse.BooleanOptionalAction}
+    if kinds == {"int"}:
+        return {"type": int, "metavar": "N"}
+    if kinds == {"float"}:
+        return {"type": float, "metavar": "X"}
+    if "bool" in kinds:
+        return {"type": _value, "nargs": "?", "const": True, "metavar": "VALUE"}
+    return {"type": _value, "metavar": "VALUE"}
+
+
+def _value(text: str) -> Any:
+    """JSON; or integers between commas; or else the text itself."""
+    for candidate in (text, f"[{text}]" if "," in text else text):
+        try:
+            return json.loads(candidate)
+        except ValueError:
+            continue
+    return text
+
+
+def _generate(parsed: argparse.Namespace) -> int:
+    from .cli_generate import run
+
+    given = vars(parsed)
+    return run(parsed, {name: given[name] for name, _ in _generation_options() if name in given})
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from .demo import run
+
+    return run(device=parsed.device, dtype=parsed.dtype, count=parsed.problems)
+
+
+def _env(parsed: argparse.Namespace) -> int:
+    from .env import describe
+
+    for name, value in describe():
+        print(f"{name:<18}{value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

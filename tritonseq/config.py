@@ -1,0 +1,258 @@
+"""GenerationConfig: every option of `generate`, checked, with the defaults of transformers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from .checks import CHECKS
+from .options import refusal, settle
+
+TokenIds = int | Sequence[int] | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GenerationConfig:
+    """Options of `generate`. Names, meanings and defaults are transformers' (5.23.0).
+
+    An option that is None counts as not given: it takes the model's default where there is one.
+    Lists become tuples, so that a config is hashable. A value that cannot mean anything is a
+    ValueError that shows it.
+    """
+
+    option_names: ClassVar[tuple[str, ...]]
+
+    # Lengths; max_length and min_length count the prompt.
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+    min_length: int = 0
+    min_new_tokens: int | None = None
+    max_time: float | None = None
+
+    # How to search.
+    do_sample: bool = False
+    num_beams: int = 1
+    num_beam_groups: int = 1
+    diversity_penalty: float = 0.0
+    early_stopping: bool | str = False
+    length_penalty: float = 1.0
+    num_return_sequences: int = 1
+
+    # What sampling draws from.
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    min_p: float | None = None
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+
+    # Changes to the scores.
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Any] | None = None
+    encoder_repetition_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    bad_words_ids: Sequence[Sequence[int]] | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: TokenIds = None
+    remove_invalid_values: bool = False
+    exponential_decay_length_penalty: Sequence[float] | None = None
+    suppress_tokens: Sequence[int] | None = None
+    begin_suppress_tokens: Sequence[int] | None = None
+    renormalize_logits: bool = False
+
+    # Special tokens.
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: TokenIds = None
+    decoder_start_token_id: TokenIds = None
+
+    # What to return.
+    output_scores: bool = False
+    output_logits: bool = False
+    return_dict_in_generate: bool = False
+
+    hf_exact: bool = False
+    """Ours: also reproduce what transformers gets wrong (pads counted as text, for one)."""
+
+    def __new__(cls, **options: Any) -> GenerationConfig:
+        # A config remembers what it was given: an explicit num_beams=1 overrules a model's
+        # default of 4, the same value left at its default does not.
+        self = super().__new__(cls)
+        given = frozenset(name for name, value in options.items() if value is not None)
+        object.__setattr__(self, "_given", given)
+        return self
+
+    def __post_init__(self) -> None:
+        for name, check in CHECKS.items():
+            value = getattr(self, name)
+            settled = _DEFAULTS[name] if value is None else check(name, value)
+            object.__setattr__(self, name, settled)
+        self._check_together()
+
+    def __repr__(self) -> str:
+        given = (f"{name}={getattr(self, name)!r}" for name in self.option_names if name in self)
+        return f"GenerationConfig({', '.join(given)})"
+
+    def __contains__(self, name: str) -> bool:
+        """Was this option given, rather than left at its default?"""
+        given: frozenset[str] = self._given  # type: ignore[attr-defined]
+        return name in given
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any], *, strict: bool) -> GenerationConfig:
+        """Read a generation_config.json, or the generation keys of a config.json.
+
+        With `strict=False` keys of other purposes are dropped, and a warning says so where
+        transformers would decode differently because of one. With `strict=True` they are errors,
+        except the bookkeeping that transformers writes.
+        """
+        known = {name: value for name, value in options.items() if name in CHECKS}
+        others = {name: value for name, value in options.items() if name not in CHECKS}
+        if not strict:
+            for reason in filter(None, map(refusal, others, others.values())):
+                warnings.warn(f"ignored in the checkpoint's options: {reason}", stacklevel=2)
+            return cls(**_modern(options, known))
+        for name, value in others.items():
+            if name != "transformers_version" and not name.startswith("_"):
+                settle(name, value, cls.option_names)
+        return cls(**known)
+
+    def merged(self, **options: Any) -> GenerationConfig:
+        """A config in which `options` win over this one; an option that is None is switched off.
+
+        Raises ValueError for an unknown option, naming the nearest known one, and for an option
+        of transformers that is not supported, with the reason.
+        """
+        values = self._values()
+        for name, value in options.items():
+            if name not in CHECKS:
+                settle(name, value, self.option_names)
+            else:
+                values[name] = _OFF.get(name) if value is None else value
+        config = GenerationConfig(**values)
+        config._warn_of_idle(options)
+        return config
+
+    def over(self, defaults: GenerationConfig) -> GenerationConfig:
+        """This config, with what it was not given taken from `defaults`."""
+        return GenerationConfig(**{**defaults._values(), **self._values()})
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """All tokens that end a hypothesis; empty when none does."""
+        return _as_tuple(self.eos_token_id)
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise ValueError for a token id that the model cannot emit and that has to be."""
+        used: dict[str, Any] = {
+            "pad_token_id": _as_tuple(self.pad_token_id),
+            "decoder_start_token_id": _as_tuple(self.decoder_start_token_id),
+            "forced_bos_token_id": _as_tuple(self.forced_bos_token_id),
+            "forced_eos_token_id": _as_tuple(self.forced_eos_token_id),
+            "bad_words_ids": [token for word in self.bad_words_ids or () for token in word],
+            "sequence_bias": [token for ids in dict(self.sequence_bias or ()) for token in ids],
+        }
+        for name, tokens in used.items():
+            highest = max(tokens, default=0)
+            if highest >= vocab_size:
+                raise ValueError(
+                    f"{name} holds token id {highest}, outside the vocabulary of "
+                    f"{vocab_size} tokens"
+                )
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.option_names if name in self}
+
+    def _check_together(self) -> None:
+        """Options that are valid alone and not beside each other."""
+        beams, groups, count = self.num_beams, self.num_beam_groups, self.num_return_sequences
+        if self.do_sample and self.temperature == 0.0:
+            raise ValueError("temperature=0.0 leaves nothing to sample: pass do_sample=False")
+        if count > 1 and beams == 1 and not self.do_sample:
+            raise ValueError(
+                f"greedy search finds one sequence, not num_return_sequences={count}: "
+                "pass do_sample=True or num_beams"
+            )
+        if 1 < beams < count:
+            raise ValueError(
+                f"num_return_sequences={count} exceeds num_beams={beams}: raise num_beams"
+            )
+        if beams % groups:
+            raise ValueError(
+                f"num_beams={beams} must be a multiple of num_beam_groups={groups}: "
+                "groups have equally many beams"
+            )
+        if groups > 1 and self.do_sample:
+            raise ValueError("diverse groups of beams are not sampled: pass do_sample=False")
+        if groups > 1 and self.diversity_penalty == 0.0:
+            raise ValueError(
+                f"num_beam_groups={groups} without a diversity_penalty finds the same in every "
+                "group: pass diversity_penalty > 0"
+            )
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            forced = set(_as_tuple(getattr(self, name)))
+            if forced and forced <= set(self.suppress_tokens or ()):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is also in suppress_tokens: nothing could "
+                    "follow; take it out of either (min_new_tokens prevents an early end)"
+                )
+
+    def _warn_of_idle(self, options: Mapping[str, Any]) -> None:
+        """Warn of options that were asked for and change nothing under the others."""
+        for needed, missing, names in (
+            ("do_sample=True", not self.do_sample, _SAMPLING_ONLY),
+            ("num_beams > 1", self.num_beams == 1, _BEAMS_ONLY),
+            ("return_dict_in_generate=True", not self.return_dict_in_generate, _RESULTS_ONLY),
+        ):
+            idle = [
+                name
+                for name in names
+                if missing and options.get(name) is not None and options[name] != _DEFAULTS[name]
+            ]
+            if idle:
+                warnings.warn(f"without {needed}, no effect of: {', '.join(idle)}", stacklevel=3)
+
+
+def as_generation_config(
+    config: Any, *, defaults: GenerationConfig | None = None
+) -> GenerationConfig:
+    """A GenerationConfig from ours, transformers' (anything with `to_dict`) or a mapping.
+
+    What it leaves open is taken from `defaults`, the model's own.
+    """
+    if not isinstance(config, GenerationConfig):
+        options = config.to_dict() if hasattr(config, "to_dict") else config
+        if not isinstance(options, Mapping):
+            raise ValueError(f"generation_config must be a GenerationConfig, not {config!r}")
+        config = GenerationConfig.from_dict(options, strict=True)
+    settled: GenerationConfig = config
+    return settled if defaults is None else settled.over(defaults)
+
+
+def _as_tuple(tokens: TokenIds) -> tuple[int, ...]:
+    if tokens is None:
+        return ()
+    return (tokens,) if isinstance(tokens, int) else tuple(tokens)
+
+
+def _modern(options: Mapping[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Undo two habits of old checkpoints."""
+    if known.get("pad_token_id") == -1:
+        known = {**known, "pad_token_id": None}
+    if options.get("force_bos_token_to_be_generated"):
+        known = {**known, "forced_bos_token_id": known.get("bos_token_id")}
+    return known
+
+
+_DEFAULTS = {field.name: field.default for field in fields(GenerationConfig)}
+GenerationConfig.option_names = tuple(_DEFAULTS)
+
+# What None means as an explicit option, where it is not the default.
+_OFF = {"top_k": 0}
+
+_SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff")
+_BEAMS_ONLY = ("early_stopping", "length_penalty")
+_RESULTS_ONLY = ("output_scores", "output_logits")

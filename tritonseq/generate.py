@@ -1,0 +1,204 @@
+"""The life of a request: prompts are read once, then one verb per step until search is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from .beams import BeamSearch, Rules
+from .hypotheses import Hypotheses
+from .outputs import GenerateOutput, Recorder
+from .processors import build_processors
+from .prompts import Prompts
+from .search import Greedy, Search
+from .stopping import Stopping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from .config import GenerationConfig
+    from .protocol import Decoder
+    from .stopping import Criterion
+
+DEFAULT_NEW_TOKENS = 20
+
+
+class Streamer(Protocol):
+    """Receives the prompt, then every token as it is chosen; transformers' streamers are such."""
+
+    def put(self, value: Tensor) -> None: ...
+
+    def end(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Callables:
+    """Functions of the caller that take part in every step, on the host."""
+
+    logits_processor: Sequence[Callable[[Tensor, Tensor], Tensor]] = ()
+    stopping_criteria: Sequence[Criterion] = ()
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Totals over prompt (pads included) and generated tokens, as transformers counts them."""
+
+    prompt: int
+    total: int
+    minimum: int
+
+    @property
+    def new_tokens(self) -> int:
+        return self.total - self.prompt
+
+    @classmethod
+    def resolve(cls, config: GenerationConfig, prompts: Prompts, max_positions: int) -> Lengths:
+        """Apply max_new_tokens, else max_length, else the default of 20 new tokens."""
+        prompt = prompts.ids.shape[1]
+        if config.max_new_tokens is not None:
+            total = prompt + config.max_new_tokens
+        elif config.max_length is not None:
+            total = config.max_length
+        else:
+            total = min(prompt + DEFAULT_NEW_TOKENS, max_positions)
+        if total <= prompt:
+            raise ValueError(
+                f"the prompt has {prompt} tokens and max_length is {total}: nothing can be "
+                "generated; pass max_new_tokens, or shorten the prompt"
+            )
+        # The last token is chosen but never fed back, so it needs no position.
+        needed = int(prompts.lengths.max()) + total - prompt - 1
+        if needed > max_positions:
+            raise ValueError(
+                f"prompt plus new tokens need {needed} positions, the model has {max_positions}: "
+                f"shorten the prompt or pass max_new_tokens <= {total - prompt - needed + max_positions}"
+            )
+        minimum = config.min_length
+        if config.min_new_tokens is not None:
+            minimum = prompt + config.min_new_tokens
+        return cls(prompt, total, minimum)
+
+
+class Generation:
+    """One request on its way: made of checked inputs, driven by iterating over it."""
+
+    def __init__(
+        self, decoder: Decoder, prompts: Prompts, config: GenerationConfig, callables: Callables
+    ) -> None:
+        self._decoder = decoder
+        self._prompts = prompts
+        self._lengths = Lengths.resolve(config, prompts, decoder.max_positions)
+        searching = config.num_beams > 1
+        self._beams = config.num_beams if searching else config.num_return_sequences
+        self._hypotheses = Hypotheses(
+            prompts.ids,
+            prompts.starts,
+            beams=self._beams,
+            new_tokens=self._lengths.new_tokens,
+        )
+        build = self._beam_search if searching else self._greedy
+        self._search: Search = build(config, callables)
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield the tokens `[B, K]` of every step as soon as they are chosen."""
+        hypotheses, search, beams = self._hypotheses, self._search, self._beams
+        cache, logits = self._decoder.prefill(
+            self._prompts.right_padded(),
+            self._prompts.lengths,
+            beams=beams,
+            target_length=self._lengths.new_tokens - 1,
+        )
+        logits = logits.float().repeat_interleave(beams, dim=0)
+        while True:
+            tokens = search.select(logits, hypotheses)
+            yield tokens
+            if search.finished:
+                return
+            lineage = hypotheses.lineage if beams > 1 else None
+            logits = self._decoder.step(tokens, lineage, cache).flatten(0, 1).float()
+
+    def output(self) -> GenerateOutput:
+        """The result, once the iteration has ended."""
+        return self._search.output(self._hypotheses)
+
+    def _greedy(self, config: GenerationConfig, callables: Callables) -> Greedy:
+        return Greedy(
+            self._processors(config, callables),
+            self._stopping(config, callables),
+            _recorder(config),
+            sample=config.do_sample,
+            pad_token_id=_pad_token_id(config),
+        )
+
+    def _beam_search(self, config: GenerationConfig, callables: Callables) -> BeamSearch:
+        rules = Rules(
+            beams=config.num_beams,
+            groups=config.num_beam_groups,
+            diversity_penalty=config.diversity_penalty,
+            candidates_per_beam=max(2, 1 + len(config.eos_token_ids)),
+            sample=config.do_sample,
+            early_stopping=config.early_stopping,
+            length_penalty=config.length_penalty,
+            new_tokens=self._lengths.new_tokens,
+            num_return_sequences=config.num_return_sequences,
+            fill_token_id=_fill_token_id(config),
+        )
+        return BeamSearch(
+            self._processors(config, callables),
+            self._stopping(config, callables),
+            _recorder(config),
+            rules,
+            samples=self._prompts.ids.shape[0],
+            device=self._prompts.ids.device,
+        )
+
+    def _processors(self, config: GenerationConfig, callables: Callables) -> Any:
+        return build_processors(
+            config,
+            prompt_length=self._lengths.prompt,
+            max_length=self._lengths.total,
+            min_length=self._lengths.minimum,
+            min_new_tokens=config.min_new_tokens,
+            # Without an encoder, the prompt is the source that encoder_* options speak of.
+            source_ids=self._prompts.ids,
+            source_starts=self._prompts.starts,
+            user=callables.logits_processor,
+            prefix_allowed_tokens_fn=callables.prefix_allowed_tokens_fn,
+            device=self._prompts.ids.device,
+        )
+
+    def _stopping(self, config: GenerationConfig, callables: Callables) -> Stopping:
+        return Stopping(
+            eos_token_ids=config.eos_token_ids,
+            new_tokens=self._lengths.new_tokens,
+            max_time=config.max_time,
+            criteria=callables.stopping_criteria,
+            device=self._prompts.ids.device,
+        )
+
+
+def _recorder(config: GenerationConfig) -> Recorder:
+    wanted = config.return_dict_in_generate
+    return Recorder(scores=wanted and config.output_scores, logits=wanted and config.output_logits)
+
+
+def _pad_token_id(config: GenerationConfig) -> int | None:
+    """What rows that have ended are filled with; the end token where no pad token is known."""
+    if config.pad_token_id is None and config.eos_token_ids:
+        return config.eos_token_ids[0]
+    return config.pad_token_id
+
+
+def _fill_token_id(config: GenerationConfig) -> int:
+    """What stands behind the end of shorter beams."""
+    if config.hf_exact:
+        # transformers takes a pad token 0 for none, and fills with -1 where nothing can end.
+        return (config.pad_token_id or config.eos_token_ids[0]) if config.eos_token_ids else -1
+    pad = _pad_token_id(config)
+    return -1 if pad is None else pad

@@ -1,0 +1,161 @@
+"""From the name of a checkpoint to a folder on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .weights import FORMATS, index_of, shard_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# What is read beside the weights: the configuration, and the tokenizers of the known families.
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "source.spm",
+    "target.spm",
+)
+
+
+def snapshot(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of a checkpoint: a local one as it is, else one downloaded from the Hub.
+
+    Only what tritonseq reads is fetched: configuration, tokenizer, and one format of weights.
+    huggingface_hub does the work, with its cache, progress bars and environment variables;
+    without a network, or with `local_files_only`, what it has in its cache is used.
+
+    Raises:
+        ValueError: if there is no such folder, repository or revision, no access to it, or
+            nothing in it that tritonseq can read.
+        ConnectionError: if the Hub cannot be reached and the cache does not have everything.
+    """
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"the folder {folder} has no config.json: it holds no checkpoint")
+        return folder
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: pass the folder that it is in")
+    name = str(name_or_path)
+    _check_id(name)
+    with _plain_errors(name, revision, local_files_only):
+        return _Repository(name, revision, cache_dir, token, local_files_only).fetch_checkpoint()
+
+
+class _Repository:
+    """One repository on the Hub at one revision."""
+
+    def __init__(
+        self,
+        name: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        token: str | bool | None,
+        local_files_only: bool,
+    ) -> None:
+        self.name = name
+        self.revision = revision
+        self.cache_dir = cache_dir
+        self.token = token
+        self.local_files_only = local_files_only
+
+    def fetch_checkpoint(self) -> Path:
+        """Fetch the small files with the best format of weights that the repository has."""
+        wanted = SMALL_FILES
+        for weights in FORMATS:
+            folder = self._fetch([*wanted, weights, index_of(Path(weights)).name])
+            if not (folder / "config.json").is_file():
+                raise ValueError(f"{self.name!r} on the Hub has no config.json")
+            if (folder / weights).is_file():
+                return folder
+            if index_of(folder / weights).is_file():
+                return self._fetch(shard_names(index_of(folder / weights)))
+            wanted = ()
+        raise ValueError(f"{self.name!r} on the Hub has no weights named {' or '.join(FORMATS)}")
+
+    def _fetch(self, files: Sequence[str]) -> Path:
+        # A fresh interpreter that only imports tritonseq has no use for the HTTP client.
+        from huggingface_hub import snapshot_download
+
+        folder = Path(
+            snapshot_download(
+                self.name,
+                revision=self.revision,
+                cache_dir=self.cache_dir,
+                token=self.token,
+                local_files_only=self.local_files_only,
+                allow_patterns=list(files),
+            )
+        )
+        # The folder has the name of its commit: later calls stay on it, whatever is pushed.
+        self.revision = folder.name
+        return folder
+
+
+def _check_id(name: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(
+            f"{name!r} is neither a folder nor a Hub id, which reads 'gpt2' or 'owner/model'"
+        ) from error
+
+
+@contextlib.contextmanager
+def _plain_errors(name: str, revision: str | None, local_files_only: bool) -> Iterator[None]:
+    """Say in one sentence what went wrong on the Hub and what to do about it."""
+    from huggingface_hub import errors
+
+    # The client's transport moved from httpx to httpx2; its own errors derive from either.
+    transport_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ValueError(
+            f"{name!r} is gated: ask for access on its page on the Hub, then pass token= "
+            "or run `hf auth login`"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(
+            f"{name!r} is neither a folder nor a repository on the Hub; if it is a private one, "
+            "pass token= or run `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(f"{name!r} has no revision {revision!r} on the Hub") from error
+    except errors.LocalTokenNotFoundError as error:
+        raise ValueError("token=True, but none is stored: run `hf auth login`") from error
+    except errors.LocalEntryNotFoundError as error:
+        if local_files_only or isinstance(error.__cause__, errors.OfflineModeIsEnabled):
+            reason = "the network is switched off (local_files_only or HF_HUB_OFFLINE)"
+        else:
+            reason = f"the Hub cannot be reached ({error.__cause__})"
+        raise ConnectionError(
+            f"{name!r} is not, or not completely, in the local cache, and {reason}"
+        ) from error
+    except (transport_error, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the disk's own fault, and its own words
+        raise ConnectionError(
+            f"the download of {name!r} stopped; run it again, files that are complete are kept: "
+            f"{error}"
+        ) from error

@@ -1,0 +1,109 @@
+"""transformers' generation options that GenerationConfig does not hold, and why not."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# They tune how transformers runs; the engine does what they ask for, or has no such knob.
+IGNORED = (
+    "use_cache",
+    "cache_implementation",
+    "cache_config",
+    "max_cache_len",
+    "compile_config",
+    "disable_compile",
+    "prefill_chunk_size",
+)
+
+LATER = (
+    "stop_strings",
+    "top_h",
+    "eta_cutoff",
+    "output_attentions",
+    "prompt_lookup_num_tokens",
+    "max_matching_ngram_size",
+    "penalty_alpha",
+    "constraints",
+    "force_words_ids",
+)
+
+_ASSISTANT = "there is no assisted generation: every token comes from the model itself"
+
+REFUSED = {
+    "use_mtp": "no supported model has heads that predict several tokens",
+    "token_healing": "prompts are continued exactly as they are given",
+    "guidance_scale": "classifier-free guidance would run the model twice per token",
+    "watermarking_config": "outputs carry no watermark; pass a logits_processor that adds one",
+    "output_hidden_states": "steps keep no hidden states; run the model itself on the output",
+    "is_assistant": _ASSISTANT,
+    "num_assistant_tokens": _ASSISTANT,
+    "num_assistant_tokens_schedule": _ASSISTANT,
+    "assistant_confidence_threshold": _ASSISTANT,
+    "assistant_early_exit": _ASSISTANT,
+    "assistant_lookbehind": _ASSISTANT,
+    "target_lookbehind": _ASSISTANT,
+    "assistant_ensemble_weight": _ASSISTANT,
+    "speculation_type": _ASSISTANT,
+    "continuous_batching_config": "it configures a scheduler of transformers",
+    "low_memory": "beams already share the caches, and no cache is ever copied",
+    "dola_layers": "contrasting layers (DoLa) needs the hidden states of every layer",
+}
+
+REFUSED_ARGUMENTS = {
+    "assistant_model": _ASSISTANT,
+    "custom_generate": "no code is fetched or run from elsewhere",
+    "negative_prompt_ids": REFUSED["guidance_scale"],
+    "negative_prompt_attention_mask": REFUSED["guidance_scale"],
+    "synced_gpus": "a model runs on one device",
+}
+"""Arguments of transformers' `generate` itself that ask for something we do not do."""
+
+_HARMLESS = {
+    "eta_cutoff": 0.0,
+    "penalty_alpha": 0.0,
+    "guidance_scale": 1.0,
+    "num_assistant_tokens": 20,
+    "num_assistant_tokens_schedule": "constant",
+    "assistant_confidence_threshold": 0.4,
+    "assistant_lookbehind": 10,
+    "target_lookbehind": 10,
+}
+"""Values that change nothing in transformers, besides None and False."""
+
+
+def refusal(name: str, value: Any) -> str | None:
+    """Why a known option may not have this value; None where it changes nothing."""
+    if value is None or value is False or value == _HARMLESS.get(name):
+        return None
+    if name in LATER:
+        return f"{name}={value!r} is not yet supported"
+    reason = REFUSED.get(name) or REFUSED_ARGUMENTS.get(name)
+    return f"{name}={value!r} is not supported: {reason}" if reason else None
+
+
+def settle(name: str, value: Any, known: Collection[str]) -> None:
+    """Accept an option that no field stands for, or raise ValueError with the reason.
+
+    `known`: the options that do have a field, for the suggestion when `name` is none at all.
+    """
+    if name in IGNORED:
+        if name == "use_cache" and value is False:
+            warnings.warn("use_cache=False is ignored: the caches are always used", stacklevel=3)
+        return
+    if name not in LATER and name not in REFUSED and name not in REFUSED_ARGUMENTS:
+        raise ValueError(f"unknown option {name!r}: {_suggestion(name, known)}")
+    reason = refusal(name, value)
+    if reason:
+        raise ValueError(reason)
+
+
+def _suggestion(name: str, known: Collection[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    if nearest:
+        return f"did you mean {nearest[0]!r}?"
+    return "GenerationConfig.option_names lists what there is"

@@ -1,0 +1,32 @@
+"""What generation asks of a model: two calls, `prefill` once and `step` once per token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Decoder(Protocol):
+    """A model that reads prompts and then one token per beam; its caches are opaque to search."""
+
+    vocab_size: int
+    max_positions: int
+
+    def prefill(
+        self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
+    ) -> tuple[Any, Tensor]:
+        """Read `tokens [B, S]`, padded on the right to true `lengths [B]`.
+
+        Returns the caches and the logits `[B, V]` that follow each prompt.
+        """
+        ...
+
+    def step(self, tokens: Tensor, lineage: Tensor | None, cache: Any) -> Tensor:
+        """Feed the newest tokens `[B, K]`; returns logits `[B, K, V]`.
+
+        `lineage [B, T, K]` tells the slot at each generated position that each beam descends
+        from; None when every beam only ever continues itself.
+        """
+        ...

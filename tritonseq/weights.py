@@ -1,0 +1,181 @@
+"""Readers of weight files: tensor by tensor, so that no file stays in memory as a whole.
+
+The pages of a mapped file that have been read count as memory of the process until the mapping
+goes. So a mapping here lives for one tensor, or a few megabytes of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor
+
+    Shapes = dict[str, tuple[int, ...]]
+
+# Bytes to read through one mapping of a pickled checkpoint: each mapping costs an unpickling of
+# the whole table of tensors, a few milliseconds.
+MAPPED_BYTES = 16 * 2**20
+
+
+class WeightReader(Protocol):
+    """Named tensors in one file or several."""
+
+    shapes: Shapes
+
+    def read(self, name: str) -> Tensor:
+        """The tensor as stored; drop it before the next call, or its mapping stays."""
+
+
+class SafetensorsFile:
+    """One safetensors file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as file:
+            # The handle is no mapping: its names come from keys() only.
+            names = list(file.keys())
+            self.shapes: Shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+    def read(self, name: str) -> Tensor:
+        with self._open() as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    def _open(self) -> Any:
+        try:
+            return safe_open(self.path, framework="pt", device="cpu")
+        except SafetensorError as error:
+            raise _damaged(self.path, error) from error
+
+
+class PickleFile:
+    """One file written by torch.save, read by torch's unpickler that can only build tensors."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            # Files from before torch 1.6 are no zip archives and cannot be mapped.
+            self._mapped = file.read(4) == b"PK\x03\x04"
+        self._tensors = self._load()
+        self._read_bytes = 0
+        self.shapes: Shapes = {name: tuple(t.shape) for name, t in self._tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        if name not in self._tensors or (self._mapped and self._read_bytes > MAPPED_BYTES):
+            self._tensors.clear()
+            self._tensors, self._read_bytes = self._load(), 0
+        # Popped, so that what was read from an unmapped file is freed as soon as it is copied.
+        tensor = self._tensors.pop(name)
+        self._read_bytes += tensor.nbytes
+        return tensor
+
+    def _load(self) -> dict[str, Tensor]:
+        try:
+            table = torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mapped)
+        except UnpicklingError as error:
+            raise _refused(self.path, error) from error
+        except Exception as error:  # a damaged pickle raises whatever its opcodes stumble over
+            raise _damaged(self.path, error) from error
+        if not isinstance(table, dict):
+            raise ValueError(f"{self.path} holds a {type(table).__name__}, not a table of tensors")
+        for name, value in table.items():
+            if not isinstance(value, torch.Tensor):
+                kind = type(value).__name__
+                raise ValueError(f"{self.path}: {name!r} is a {kind}, not a tensor")
+        return dict(table)
+
+
+class ShardedFiles:
+    """Several files and the index that lists them."""
+
+    def __init__(self, index: Path, reader: Callable[[Path], WeightReader]) -> None:
+        self._files: dict[str, WeightReader] = {}
+        self.shapes: Shapes = {}
+        for shard in shard_names(index):
+            path = index.parent / shard
+            if not path.is_file():
+                raise ValueError(f"{index} names {shard}, which is not there: fetch it again")
+            file = reader(path)
+            self.shapes |= file.shapes
+            self._files |= dict.fromkeys(file.shapes, file)
+
+    def read(self, name: str) -> Tensor:
+        return self._files[name].read(name)
+
+
+FORMATS: dict[str, Callable[[Path], WeightReader]] = {
+    "model.safetensors": SafetensorsFile,
+    "pytorch_model.bin": PickleFile,
+}
+
+
+def open_weights(folder: Path) -> WeightReader:
+    """The weights in a checkpoint folder: safetensors if it has them, else pytorch_model.bin.
+
+    Raises ValueError that names the file at fault.
+    """
+    for name, reader in FORMATS.items():
+        if (folder / name).is_file():
+            return reader(folder / name)
+        if index_of(folder / name).is_file():
+            return ShardedFiles(index_of(folder / name), reader)
+    raise ValueError(f"{folder} has no weights: neither {' nor '.join(FORMATS)}, whole or sharded")
+
+
+def index_of(weights: Path) -> Path:
+    """Where the list of shards of a weight file is."""
+    return weights.with_name(f"{weights.name}.index.json")
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files that an index of shards names; ValueError if it is malformed."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no weight_map")
+    shards = sorted({str(shard) for shard in weight_map.values()})
+    for shard in shards:
+        # An index comes with its checkpoint and has no business elsewhere on the disk.
+        if not re.fullmatch(r"\w[\w.-]*", shard):
+            raise ValueError(f"{index} names {shard!r}, which is not a plain file name")
+    return shards
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ValueError that names the file if there is none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object but a {type(value).__name__}")
+    return value
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    with path.open("rb") as file:
+        if file.read(20).startswith(b"version https://git-"):
+            return ValueError(f"{path} is only a Git LFS pointer: run `git lfs pull` in its folder")
+    return ValueError(f"{path} is damaged or incomplete, fetch it again: {_first_line(error)}")
+
+
+def _refused(path: Path, error: Exception) -> ValueError:
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    wish = f"asks for {asked[1]}" if asked else "holds more than tensors"
+    return ValueError(
+        f"{path} is refused: its pickle {wish}, and reading it could run code. "
+        "Use a checkpoint in safetensors format."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

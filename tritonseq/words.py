@@ -1,0 +1,115 @@
+"""Sums in words: the task of the embedded checkpoint, whose every answer a program can check.
+
+Nothing here is a data set. Problems are drawn from a seed; one tenth of all pairs of numbers, told
+apart by a checksum, is kept from training, however the pair is worded and in either order.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LARGEST = 99
+"""The largest number in a prompt; answers reach twice as far."""
+
+_VOCABULARY = """
+zero one two three four five six seven eight nine
+ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen
+twenty thirty forty fifty sixty seventy eighty ninety
+Ada Ben Clara Emil Flora Hugo Ida Karl Mona Otto Rosa Theo
+apple book button coin egg lemon marble pear plum shell stamp stone
+"""
+_DIGITS, _TEENS, _TENS, _NAMES, _THINGS = map(str.split, _VOCABULARY.strip().splitlines())
+
+# Sign -> templates of (prompt, answer). No answer shares a run of three tokens with its prompt, so
+# a search that forbids repeated 3-grams can still say it.
+_FORMS = {
+    "+": (
+        ("{a} plus {b} =", " {c}"),
+        ("Add {a} to {b} and you have", " {c}."),
+        ("{name} had {a_things} and bought {b} more. Now {name} has", " {c_things}."),
+    ),
+    "-": (
+        ("{a} minus {b} =", " {c}"),
+        ("Take {b} from {a} and you have", " {c}."),
+        ("{name} had {a_things} and sold {b}. Now {name} has", " {c_things}."),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A prompt and the one right continuation, which starts with a space."""
+
+    prompt: str
+    answer: str
+
+
+def spell(number: int) -> str:
+    """The English words of a number from 0 to 199: ``spell(141) == "one hundred forty-one"``."""
+    if not 0 <= number < 200:
+        raise ValueError(f"spell: {number} is outside 0 to 199")
+    if number >= 100:
+        rest = number - 100
+        return f"one hundred {spell(rest)}" if rest else "one hundred"
+    if number < 20:
+        return (_DIGITS + _TEENS)[number]
+    tens, ones = divmod(number, 10)
+    return f"{_TENS[tens - 2]}-{_DIGITS[ones]}" if ones else _TENS[tens - 2]
+
+
+def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
+    """Endless problems of one side of the split: ``unseen`` ones never occur in training."""
+    draw = random.Random(seed)
+    while True:
+        a, b, sign = _operand(draw), _operand(draw), draw.choice("+-")
+        if sign == "-" and a < b:
+            a, b = b, a
+        if _is_unseen(a, b, sign) == unseen:
+            yield _word(draw, a, b, sign)
+
+
+def _operand(draw: random.Random) -> int:
+    """A quarter of all operands are dozens; there are too few of them to be learnt otherwise."""
+    if draw.random() < 0.25:
+        return 12 * draw.randint(1, LARGEST // 12)
+    return draw.randint(1, LARGEST)
+
+
+def _is_unseen(a: int, b: int, sign: str) -> bool:
+    return zlib.crc32(f"{max(a, b)}{sign}{min(a, b)}".encode()) % 10 == 0
+
+
+def _word(draw: random.Random, a: int, b: int, sign: str) -> Problem:
+    c = a + b if sign == "+" else a - b
+    prompt, answer = draw.choice(_FORMS[sign])
+    thing = draw.choice(_THINGS)
+    a_words, b_words = _phrase(draw, a), _phrase(draw, b)
+    words = {
+        "a": a_words,
+        "b": b_words,
+        "c": spell(c),
+        "a_things": f"{a_words} {_plural(thing, a)}",
+        "c_things": f"{spell(c)} {_plural(thing, c)}",
+        "name": draw.choice(_NAMES),
+    }
+    return Problem(prompt.format(**words), answer.format(**words))
+
+
+def _phrase(draw: random.Random, number: int) -> str:
+    """One of the ways to say an operand; answers are always spelt out."""
+    dozens, rest = divmod(number, 12)
+    if number == 6 and draw.random() < 0.5:
+        return "half a dozen"
+    if rest or draw.random() < 0.3:
+        return spell(number)
+    return "a dozen" if dozens == 1 else f"{spell(dozens)} dozen"
+
+
+def _plural(thing: str, count: int) -> str:
+    return thing if count == 1 else thing + "s"
