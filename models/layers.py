@@ -31,11 +31,11 @@ def empty_weight(
     product runs a third faster so), half precision and GPUs want the inputs adjacent.
     """
     if input_dim is None or len(shape) != 2:
-        return torch.empty(*shape, device=device, dtype=dtype)
+        return torch.empty(tuple(shape), device=device, dtype=dtype)
     outputs_adjacent = device.type == "cpu" and dtype == torch.float32
     last = 1 - input_dim if outputs_adjacent else input_dim
     if last == 1:
-        return torch.empty(*shape, device=device, dtype=dtype)
+        return torch.empty(tuple(shape), device=device, dtype=dtype)
     return torch.empty(shape[1], shape[0], device=device, dtype=dtype).t()
 
 

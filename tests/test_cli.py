@@ -102,12 +102,21 @@ def test_every_option_of_generation_is_a_flag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("annotation", "kind"),
-    [("int | None", int), ("float", float), ("int | list[int] | None", None)],
+    ("annotation", "text", "value"),
+    [
+        ("int | None", "7", 7),
+        ("float", "7", 7.0),
+        ("TokenIds", "7", 7),
+        ("TokenIds", "7,8", [7, 8]),
+        ("bool | str", "never", "never"),
+        ("bool | str", "false", False),
+        ("Sequence[Sequence[int]] | None", "[[7],[8,9]]", [[7], [8, 9]]),
+    ],
 )
-def test_annotations_become_types(annotation: str, kind: type | None) -> None:
-    read = _argument(annotation)["type"]
-    assert (read is kind) if kind else (read("7"), read("7,8")) == (7, [7, 8])
+def test_annotations_say_how_a_value_is_read(annotation: str, text: str, value: object) -> None:
+    read = _argument(annotation)["type"](text)
+    assert read == value
+    assert type(read) is type(value)
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,10 @@ def train(model: GPT2LMHeadModel, tokenizer: Tokenizer, steps: int, batch: int) 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 100 == 0:
-            seconds = time.monotonic() - start
-            print(f"step {step:5d}  loss {loss.item():.4f}  {seconds:.0f} s", flush=True)
+        if step % 500 == 0:
+            seconds, right = time.monotonic() - start, accuracy(model, tokenizer, 500)
+            line = f"step {step:5d}  loss {loss.item():.4f}  unseen {right:.1%}  {seconds:.0f} s"
+            print(line, flush=True)
 
 
 @torch.inference_mode()
@@ -111,7 +112,7 @@ def accuracy(model: GPT2LMHeadModel, tokenizer: Tokenizer, count: int, **options
     prompts = [e.ids for e in tokenizer.encode_batch([p.prompt for p in batch])]
     length = max(map(len, prompts))
     ids = torch.tensor([[PAD_ID] * (length - len(p)) + p for p in prompts])
-    out = model.generate(ids, attention_mask=(ids != PAD_ID).long(), **options)
+    out = model.generate(ids, attention_mask=(ids != PAD_ID).long(), max_new_tokens=12, **options)
     texts = tokenizer.decode_batch(out[:, length:].tolist())
     return sum(t == p.answer for t, p in zip(texts, batch, strict=True)) / count
 
@@ -133,8 +134,8 @@ def save(model: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--batch", type=int, default=192)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--folder", type=Path, default=HOME)
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -148,7 +149,7 @@ def main() -> None:
         "beam": {"num_beams": 4, "no_repeat_ngram_size": 3},
         "sampling": {"do_sample": True, "temperature": 0.7},
     }.items():
-        right = accuracy(model, tokenizer, 1000, max_new_tokens=12, **options)
+        right = accuracy(model, tokenizer, 1000, **options)
         print(f"{name}: {right:.1%} of 1000 unseen problems")
 
 

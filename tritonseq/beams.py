@@ -49,7 +49,7 @@ class Pool(NamedTuple):
     scores: Tensor
     done: Tensor
     end: Tensor
-    """The position of the last token."""
+    """The position of the last token; -1 for a place that nothing has taken."""
     slot: Tensor
     """The beam that the last token was appended to."""
     token: Tensor
@@ -58,7 +58,7 @@ class Pool(NamedTuple):
     def empty(cls, samples: int, beams: int, device: torch.device) -> Pool:
         scores = torch.full((samples, beams), FAR_BELOW, device=device)
         index = torch.zeros(samples, beams, device=device, dtype=torch.int64)
-        return cls(scores, torch.zeros_like(index, dtype=torch.bool), index, index, index)
+        return cls(scores, torch.zeros_like(index, dtype=torch.bool), index - 1, index, index)
 
     def merge(self, other: Pool, keep: int) -> Pool:
         """The best `keep` of both, by score."""

@@ -51,7 +51,8 @@ def load_checkpoint(
     config = read_config(folder)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, config, device)
-    model, sources = _plan(config, reader := open_weights(folder))
+    reader = open_weights(folder)
+    model, sources = _plan(config, reader)
     _fill(model, sources, reader, device, dtype)
     return Checkpoint(model, read_generation(folder, config))
 
@@ -71,7 +72,8 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     ):
         raise ValueError(f"a {type(hf_model).__name__} is not a transformers model")
     config = hf_model.config.to_dict()
-    model, sources = _plan(config, reader := _Live(hf_model.state_dict()))
+    reader = _Live(hf_model.state_dict())
+    model, sources = _plan(config, reader)
     first = reader.read(next(iter(sources.values())).name)
     for name, source in sources.items():
         value = _read(reader, source)

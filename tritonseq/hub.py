@@ -54,7 +54,6 @@ def snapshot(
     if folder.is_file():
         raise ValueError(f"{folder} is a file: pass the folder that it is in")
     name = str(name_or_path)
-    _check_id(name)
     with _plain_errors(name, revision, local_files_only):
         return _Repository(name, revision, cache_dir, token, local_files_only).fetch_checkpoint()
 
@@ -78,7 +77,7 @@ class _Repository:
 
     def fetch_checkpoint(self) -> Path:
         """Fetch the small files with the best format of weights that the repository has."""
-        wanted = SMALL_FILES
+        wanted: Sequence[str] = SMALL_FILES
         for weights in FORMATS:
             folder = self._fetch([*wanted, weights, index_of(Path(weights)).name])
             if not (folder / "config.json").is_file():
@@ -88,7 +87,10 @@ class _Repository:
             if index_of(folder / weights).is_file():
                 return self._fetch(shard_names(index_of(folder / weights)))
             wanted = ()
-        raise ValueError(f"{self.name!r} on the Hub has no weights named {' or '.join(FORMATS)}")
+        raise ValueError(
+            f"{self.name!r} has no weights named {' or '.join(FORMATS)}; "
+            "if a download of it was interrupted, run it again with a network"
+        )
 
     def _fetch(self, files: Sequence[str]) -> Path:
         # A fresh interpreter that only imports tritonseq has no use for the HTTP client.
@@ -109,18 +111,6 @@ class _Repository:
         return folder
 
 
-def _check_id(name: str) -> None:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise ValueError(
-            f"{name!r} is neither a folder nor a Hub id, which reads 'gpt2' or 'owner/model'"
-        ) from error
-
-
 @contextlib.contextmanager
 def _plain_errors(name: str, revision: str | None, local_files_only: bool) -> Iterator[None]:
     """Say in one sentence what went wrong on the Hub and what to do about it."""
@@ -130,6 +120,10 @@ def _plain_errors(name: str, revision: str | None, local_files_only: bool) -> It
     transport_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
         yield
+    except errors.HFValidationError as error:
+        raise ValueError(
+            f"{name!r} is neither a folder nor a Hub id, which reads 'gpt2' or 'owner/model'"
+        ) from error
     except errors.GatedRepoError as error:
         raise ValueError(
             f"{name!r} is gated: ask for access on its page on the Hub, then pass token= "

@@ -43,15 +43,15 @@ def top_p(p: float, keep: int) -> Apply:
     """
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        columns = _candidates(scores)
-        ascending, order = scores.gather(1, columns).sort(dim=-1, stable=True)
+        ascending, columns = _sort_live(scores, scores)
+        count = columns.shape[1]
         # The sums run over all of the vocabulary, as transformers' do, to round like them.
         everything = torch.full_like(scores, -math.inf)
-        everything[:, -columns.shape[1] :] = ascending
-        mass = everything.softmax(dim=-1).cumsum(dim=-1)[:, -columns.shape[1] :]
+        everything[:, -count:] = ascending
+        mass = everything.softmax(dim=-1).cumsum(dim=-1)[:, -count:]
         unlikely = mass <= (1 - p)
         unlikely[:, -keep:] = False
-        return _remove(scores, columns.gather(1, order), unlikely)
+        return _remove(scores, columns, unlikely)
 
     return apply
 
@@ -81,13 +81,12 @@ def typical(mass: float, keep: int) -> Apply:
         log_probs = scores.log_softmax(dim=-1)
         entropy = -(log_probs * log_probs.exp()).nansum(dim=-1, keepdim=True)
         distance = (-log_probs - entropy).abs()
-        columns = _candidates(scores)
-        nearest, order = distance.gather(1, columns).sort(dim=-1, stable=True)
-        columns = columns.gather(1, order)
+        nearest, columns = _sort_live(distance, scores)
+        count = columns.shape[1]
         everything = torch.full_like(scores, -math.inf)
-        everything[:, : columns.shape[1]] = scores.gather(1, columns)
+        everything[:, :count] = scores.gather(1, columns)
         below = everything.softmax(dim=-1).cumsum(dim=-1) < mass
-        last = below.sum(dim=1, keepdim=True).clamp_(max=columns.shape[1] - 1)
+        last = below.sum(dim=1, keepdim=True).clamp_(max=count - 1)
         untypical = nearest > nearest.gather(1, last)
         untypical[:, :keep] = False
         return _remove(scores, columns, untypical)
@@ -117,18 +116,24 @@ def _kth_best(scores: Tensor, k: int) -> Tensor:
     return scores.topk(min(k, scores.shape[-1]), dim=-1).values[:, -1:]
 
 
-def _candidates(scores: Tensor) -> Tensor:
-    """`[R, C]` columns in ascending order, among them every one that is not at minus infinity.
+def _sort_live(keys: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """`keys [R, V]` in ascending order and their columns, without most of the banned ones.
 
-    Sorting is most of the cost of sampling and top-k leaves few to sort. Counting them would
-    stall a GPU, where sorting is cheap.
+    Returns `[R, C]` each; every column of `scores` above minus infinity is among them. Sorting
+    is most of the cost of sampling, and top-k leaves few columns to sort. On a GPU sorting is
+    cheap, and counting would stall it.
     """
-    rows, vocab_size = scores.shape
     if scores.device.type == "cpu":
         count = max(1, int((scores != -math.inf).sum(dim=-1).max()))
-        if count <= vocab_size // 8:
-            return scores.topk(count, dim=-1, sorted=False).indices.sort(dim=-1).values
-    return torch.arange(vocab_size, device=scores.device).expand(rows, -1)
+        if count <= scores.shape[-1] // 8:
+            columns = scores.topk(count, dim=-1, sorted=False).indices
+            few, order = keys.gather(1, columns).sort(dim=-1)
+            # torch orders ties by how much it sorts; only the same call gives the same order.
+            ties = (few[:, 1:] == few[:, :-1]) & few[:, 1:].isfinite()
+            if not ties.any():
+                return few, columns.gather(1, order)
+    ordered, columns = keys.sort(dim=-1)
+    return ordered, columns
 
 
 def _remove(scores: Tensor, columns: Tensor, unwanted: Tensor) -> Tensor:

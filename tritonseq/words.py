@@ -70,19 +70,21 @@ def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
         a, b, sign = _operand(draw), _operand(draw), draw.choice("+-")
         if sign == "-" and a < b:
             a, b = b, a
-        if _is_unseen(a, b, sign) == unseen:
+        if is_unseen(a, b, sign) == unseen:
             yield _word(draw, a, b, sign)
 
 
-def _operand(draw: random.Random) -> int:
-    """A quarter of all operands are dozens; there are too few of them to be learnt otherwise."""
-    if draw.random() < 0.25:
-        return 12 * draw.randint(1, LARGEST // 12)
-    return draw.randint(1, LARGEST)
-
-
-def _is_unseen(a: int, b: int, sign: str) -> bool:
+def is_unseen(a: int, b: int, sign: str) -> bool:
+    """Is this pair kept from training? The two orders of a sum stand or fall together."""
     return zlib.crc32(f"{max(a, b)}{sign}{min(a, b)}".encode()) % 10 == 0
+
+
+def _operand(draw: random.Random) -> int:
+    """Dozens and small numbers are drawn more often: they are few, and people try them first."""
+    kind = draw.random()
+    if kind < 0.2:
+        return 12 * draw.randint(1, LARGEST // 12)
+    return draw.randint(1, 20 if kind < 0.4 else LARGEST)
 
 
 def _word(draw: random.Random, a: int, b: int, sign: str) -> Problem:

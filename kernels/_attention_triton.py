@@ -1,0 +1,347 @@
+"""`decode_attention` in Triton: one program for all beams of a (sample, head, split)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from ._launch import (
+    Launch,
+    beams_per_program,
+    block_dim,
+    ceil_div,
+    check_device,
+    is_interpreted,
+    key_block,
+    next_power_of_two,
+    split_lengths,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from ._checks import Attention
+
+_UNSPECIALIZED = [
+    "source_size", "target_size", "bias_size", "source_split", "target_split",
+    "lineage_stride_b", "lineage_stride_t", "lineage_stride_k", "bias_stride_h",
+]  # fmt: skip
+
+
+@triton.jit
+def _load(pointers, mask, UPCAST: tl.constexpr):
+    b_x = tl.load(pointers, mask=mask, other=0.0)
+    if UPCAST:
+        b_x = b_x.to(tl.float32)
+    return b_x
+
+
+@triton.jit
+def _accumulate(b_scores, b_value, b_max, b_sum, b_acc):
+    """One step of the online softmax over scores [M, N], in powers of two, and values [N, D]."""
+    b_new = tl.maximum(b_max, tl.max(b_scores, 1))
+    # A row that has seen nothing yet has the maximum -inf, from which nothing is subtracted.
+    b_base = tl.where(b_new == -float("inf"), 0.0, b_new)
+    b_weight = tl.exp2(b_scores - b_base[:, None])
+    b_decay = tl.exp2(b_max - b_base)
+    b_sum = b_sum * b_decay + tl.sum(b_weight, 1)
+    b_acc = tl.dot(
+        b_weight.to(b_value.dtype), b_value, b_acc * b_decay[:, None], input_precision="ieee"
+    )
+    return b_new, b_sum, b_acc
+
+
+@triton.jit
+def _accumulate_own(b_scores, b_value, b_max, b_sum, b_acc):
+    """The same for one key per row: scores [M], values [M, D]."""
+    b_new = tl.maximum(b_max, b_scores)
+    b_base = tl.where(b_new == -float("inf"), 0.0, b_new)
+    b_weight = tl.exp2(b_scores - b_base)
+    b_decay = tl.exp2(b_max - b_base)
+    b_acc = b_acc * b_decay[:, None] + b_weight[:, None] * b_value.to(tl.float32)
+    return b_new, b_sum * b_decay + b_weight, b_acc
+
+
+@triton.jit
+def _bias(bias, i_h, bias_stride_h, bias_size, distance, mask):
+    at = tl.minimum(tl.maximum(distance, 0), bias_size - 1)
+    return tl.load(bias + i_h * bias_stride_h + at, mask=mask, other=0.0) * 1.4426950408889634
+
+
+@triton.jit(do_not_specialize=_UNSPECIALIZED)
+def _attend(
+    query, new_key, new_value, source_key, source_value, source_len,
+    target_key, target_value, lineage, step, bias, output, lse,
+    source_size, target_size, bias_size, source_split, target_split,
+    query_stride_b, query_stride_k, query_stride_q, query_stride_h,
+    new_key_stride_b, new_key_stride_k, new_key_stride_q, new_key_stride_h,
+    new_value_stride_b, new_value_stride_k, new_value_stride_q, new_value_stride_h,
+    source_key_stride_b, source_key_stride_h, source_key_stride_s,
+    source_value_stride_b, source_value_stride_h, source_value_stride_s,
+    target_key_stride_b, target_key_stride_h, target_key_stride_t, target_key_stride_k,
+    target_value_stride_b, target_value_stride_h, target_value_stride_t, target_value_stride_k,
+    lineage_stride_b, lineage_stride_t, lineage_stride_k, bias_stride_h,
+    output_stride_b, output_stride_h, output_stride_r, output_stride_split,
+    lse_stride_b, lse_stride_h, lse_stride_r,
+    scale,
+    K: tl.constexpr, Q: tl.constexpr, D: tl.constexpr,
+    BK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
+    UPCAST: tl.constexpr,
+):  # fmt: skip
+    """One program computes `BK` beams of one (sample, head) over one split of the keys.
+
+    A pointer that is None leaves its part out. `scale` includes log2(e): the softmax is taken in
+    powers of two. `output` is the result, or, where `lse` is given, partial sums per split.
+    """
+    i_b, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    i_block, i_split = tl.program_id(2) % tl.cdiv(K, BK), tl.program_id(2) // tl.cdiv(K, BK)
+    o_m, o_d = tl.arange(0, BM), tl.arange(0, BD)
+    o_beam, o_row = i_block * BK + o_m // Q, o_m % Q
+    m_m = (o_m < BK * Q) & (o_beam < K)
+    m_d = o_d < D
+    m_md = m_m[:, None] & m_d[None, :]
+    o_beam64 = o_beam.to(tl.int64)
+
+    i_step = tl.zeros([], tl.int32)
+    if step is not None:
+        i_step = tl.load(step + i_b).to(tl.int32)
+    active = i_step >= 0
+    length = tl.zeros([], tl.int32)
+    if source_key is not None:
+        length += source_size
+        if source_len is not None:
+            length = tl.minimum(tl.load(source_len + i_b).to(tl.int32), source_size)
+
+    p_query = query + i_b * query_stride_b + i_h * query_stride_h
+    p_query += o_beam64[:, None] * query_stride_k + o_row[:, None] * query_stride_q + o_d[None, :]
+    b_query = _load(p_query, m_md, UPCAST)  # [BM, BD]
+    b_max = tl.full([BM], -float("inf"), tl.float32)
+    b_sum = tl.zeros([BM], tl.float32)
+    b_acc = tl.zeros([BM, BD], tl.float32)
+
+    if new_key is not None:
+        p_new_key = new_key + i_b * new_key_stride_b + i_h * new_key_stride_h
+        p_new_key += o_beam64[:, None] * new_key_stride_k + o_d[None, :]
+        p_new_value = new_value + i_b * new_value_stride_b + i_h * new_value_stride_h
+        p_new_value += o_beam64[:, None] * new_value_stride_k + o_d[None, :]
+        for i_row in tl.static_range(Q):
+            m_own = m_m & (o_row >= i_row) & active & (i_split == 0)
+            m_new = m_own[:, None] & m_d[None, :]
+            b_new_key = tl.load(p_new_key + i_row * new_key_stride_q, mask=m_new, other=0.0)
+            b_new_value = tl.load(p_new_value + i_row * new_value_stride_q, mask=m_new, other=0.0)
+            b_own = tl.sum(b_query.to(tl.float32) * b_new_key.to(tl.float32), 1) * scale
+            if bias is not None:
+                b_own += _bias(bias, i_h, bias_stride_h, bias_size, o_row - i_row, m_own)
+            b_own = tl.where(m_own, b_own, -float("inf"))
+            b_max, b_sum, b_acc = _accumulate_own(b_own, b_new_value, b_max, b_sum, b_acc)
+            if target_key is not None:
+                # Nobody reads position `step` in this launch, so there is nothing to wait for.
+                m_store = m_own & (o_row == 0) & (i_row == 0) & (i_step < target_size)
+                p_store = target_key + i_b * target_key_stride_b + i_h * target_key_stride_h
+                p_store += i_step.to(tl.int64) * target_key_stride_t
+                p_store += o_beam64[:, None] * target_key_stride_k + o_d[None, :]
+                tl.store(p_store, b_new_key, mask=m_store[:, None] & m_d[None, :])
+                p_store = target_value + i_b * target_value_stride_b + i_h * target_value_stride_h
+                p_store += i_step.to(tl.int64) * target_value_stride_t
+                p_store += o_beam64[:, None] * target_value_stride_k + o_d[None, :]
+                tl.store(p_store, b_new_value, mask=m_store[:, None] & m_d[None, :])
+
+    if source_key is not None:
+        p_key = source_key + i_b * source_key_stride_b + i_h * source_key_stride_h
+        p_value = source_value + i_b * source_value_stride_b + i_h * source_value_stride_h
+        start = i_split * source_split
+        end = tl.where(active, tl.minimum(start + source_split, length), 0)
+        for i_n in tl.range(start, end, BN):
+            o_n = i_n + tl.arange(0, BN)
+            m_n = o_n < end
+            o_n64 = o_n.to(tl.int64)
+            m_nd = m_n[:, None] & m_d[None, :]
+            b_key = _load(p_key + o_n64[:, None] * source_key_stride_s + o_d[None, :], m_nd, UPCAST)  # [BN, BD]
+            b_scores = tl.dot(b_query, tl.trans(b_key), input_precision="ieee") * scale
+            if bias is not None:
+                distance = length + i_step + o_row[:, None] - o_n[None, :]
+                m_mn = m_m[:, None] & m_n[None, :]
+                b_scores += _bias(bias, i_h, bias_stride_h, bias_size, distance, m_mn)
+            b_scores = tl.where(m_n[None, :], b_scores, -float("inf"))
+            b_value = _load(p_value + o_n64[:, None] * source_value_stride_s + o_d[None, :], m_nd, UPCAST)
+            b_max, b_sum, b_acc = _accumulate(b_scores, b_value, b_max, b_sum, b_acc)
+
+    if target_key is not None:
+        p_key = target_key + i_b * target_key_stride_b + i_h * target_key_stride_h
+        p_value = target_value + i_b * target_value_stride_b + i_h * target_value_stride_h
+        start = i_split * target_split * K
+        end = tl.minimum((i_split + 1) * target_split, tl.minimum(i_step, target_size)) * K
+        # The slots of all positions, one after the other.
+        for i_n in tl.range(start, end, BN):
+            o_n = i_n + tl.arange(0, BN)
+            m_n = o_n < end
+            o_t, o_slot = (o_n // K).to(tl.int64), o_n % K
+            m_seen = m_m[:, None] & m_n[None, :]  # [BM, BN]
+            if lineage is not None:
+                p_slot = lineage + i_b * lineage_stride_b + o_t[None, :] * lineage_stride_t
+                b_slot = tl.load(p_slot + o_beam64[:, None] * lineage_stride_k, mask=m_seen, other=-1)
+                m_seen = m_seen & (b_slot == o_slot[None, :])
+                # A slot that no beam here descends from is not read at all.
+                m_n = tl.max(m_seen.to(tl.int32), 0) > 0
+            m_nd = m_n[:, None] & m_d[None, :]
+            o_key = o_t * target_key_stride_t + o_slot.to(tl.int64) * target_key_stride_k
+            b_key = _load(p_key + o_key[:, None] + o_d[None, :], m_nd, UPCAST)  # [BN, BD]
+            b_scores = tl.dot(b_query, tl.trans(b_key), input_precision="ieee") * scale
+            if bias is not None:
+                distance = i_step + o_row[:, None] - o_t.to(tl.int32)[None, :]
+                b_scores += _bias(bias, i_h, bias_stride_h, bias_size, distance, m_seen)
+            b_scores = tl.where(m_seen, b_scores, -float("inf"))
+            o_value = o_t * target_value_stride_t + o_slot.to(tl.int64) * target_value_stride_k
+            b_value = _load(p_value + o_value[:, None] + o_d[None, :], m_nd, UPCAST)
+            b_max, b_sum, b_acc = _accumulate(b_scores, b_value, b_max, b_sum, b_acc)
+
+    o_r = (o_beam64 * Q + o_row)[:, None]
+    # What saw nothing is 0, in a share of the keys as in all of them.
+    b_sum = tl.where(b_sum == 0.0, 1.0, b_sum)
+    b_acc = b_acc / b_sum[:, None]
+    p_output = output + i_b * output_stride_b + i_h * output_stride_h + i_split * output_stride_split
+    p_output += o_r * output_stride_r + o_d[None, :]
+    tl.store(p_output, b_acc.to(output.dtype.element_ty), mask=m_md)
+    if lse is not None:
+        p_lse = lse + i_b * lse_stride_b + i_h * lse_stride_h + (o_beam64 * Q + o_row) * lse_stride_r
+        tl.store(p_lse + i_split, b_max + tl.log2(b_sum), mask=m_m)
+
+
+@triton.jit(do_not_specialize=["splits"])
+def _reduce(
+    partial, lse, output,
+    splits,
+    partial_stride_b, partial_stride_h, partial_stride_r, partial_stride_split,
+    lse_stride_b, lse_stride_h, lse_stride_r,
+    output_stride_b, output_stride_h, output_stride_r,
+    D: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """One program merges the splits of one (sample, query row, head), all of them at once."""
+    i_b, i_r, i_h = (
+        tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    )  # fmt: skip
+    o_s, o_d = tl.arange(0, BS), tl.arange(0, BD)
+    m_s, m_d = o_s < splits, o_d < D
+    p_lse = lse + i_b * lse_stride_b + i_h * lse_stride_h + i_r * lse_stride_r
+    b_lse = tl.load(p_lse + o_s, mask=m_s, other=-float("inf"))  # [BS]
+    b_max = tl.max(b_lse, 0)
+    b_weight = tl.exp2(b_lse - tl.where(b_max == -float("inf"), 0.0, b_max))
+    b_total = tl.sum(b_weight, 0)
+    b_weight = b_weight / tl.where(b_total == 0.0, 1.0, b_total)
+    p_partial = partial + i_b * partial_stride_b + i_h * partial_stride_h + i_r * partial_stride_r
+    p_partial += o_s[:, None] * partial_stride_split + o_d[None, :]
+    b_partial = tl.load(p_partial, mask=m_s[:, None] & m_d[None, :], other=0.0)  # [BS, BD]
+    b_output = tl.sum(b_partial * b_weight[:, None], 0)
+    p_output = output + i_b * output_stride_b + i_h * output_stride_h + i_r * output_stride_r
+    tl.store(p_output + o_d, b_output.to(output.dtype.element_ty), mask=m_d)
+
+
+def attend_in_triton(call: Attention) -> Tensor:
+    """Launch the kernels for a checked call; no value is read on the host."""
+    query = call.query
+    check_device(_attend, *(x for x in call if isinstance(x, torch.Tensor)))
+    output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    if output.numel():
+        on_gpu = query.device.type == "cuda"
+        with torch.cuda.device(query.device) if on_gpu else contextlib.nullcontext():
+            for launch in attention_launches(call, output):
+                launch.run()
+    return output
+
+
+def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
+    """The kernel, and the reduction where several programs share the keys of a (sample, head)."""
+    query = call.query
+    samples, beams, rows, heads, head_dim = query.shape
+    block = key_block(head_dim, query.element_size())
+    source = 0 if call.source_key is None else call.source_key.shape[2]
+    target = 0 if call.target_key is None else call.target_key.shape[2]
+    splits, source_split, target_split = split_lengths(source, target, call.splits, block)
+    per_program = beams_per_program(beams, rows)
+    # [B, H, K * Q, splits, D] whatever the memory behind it.
+    result = output.flatten(1, 2).transpose(1, 2)[:, :, :, None]
+    partial, lse = result, None
+    if splits > 1:
+        shape = (samples, heads, beams * rows, splits, head_dim)
+        partial = torch.empty(shape, dtype=torch.float32, device=query.device)
+        lse = torch.empty(shape[:4], dtype=torch.float32, device=query.device)
+    attend = Launch(
+        _attend,
+        (samples, heads, ceil_div(beams, per_program) * splits),
+        {
+            "query": query,
+            "new_key": call.new_key,
+            "new_value": call.new_value,
+            "source_key": call.source_key,
+            "source_value": call.source_value,
+            "source_len": call.source_len,
+            "target_key": call.target_key,
+            "target_value": call.target_value,
+            "lineage": call.lineage,
+            "step": call.step,
+            "bias": call.bias,
+            "output": partial,
+            "lse": lse,
+            "source_size": source,
+            "target_size": target,
+            "bias_size": 0 if call.bias is None else call.bias.shape[1],
+            "source_split": source_split,
+            "target_split": target_split,
+            **_strides("query", query, "bkqh"),
+            **_strides("new_key", call.new_key, "bkqh"),
+            **_strides("new_value", call.new_value, "bkqh"),
+            **_strides("source_key", call.source_key, "bhs"),
+            **_strides("source_value", call.source_value, "bhs"),
+            **_strides("target_key", call.target_key, "bhtk"),
+            **_strides("target_value", call.target_value, "bhtk"),
+            **_strides("lineage", call.lineage, "btk"),
+            **_strides("bias", call.bias, "h"),
+            **_strides("output", partial, ("b", "h", "r", "split")),
+            **_strides("lse", lse, "bhr"),
+            "scale": call.scale * math.log2(math.e),
+            "K": beams,
+            "Q": rows,
+            "D": head_dim,
+            "BK": per_program,
+            "BM": next_power_of_two(per_program * rows),
+            "BN": block,
+            "BD": block_dim(head_dim),
+            "UPCAST": is_interpreted(_attend) and query.dtype == torch.bfloat16,
+        },
+        num_warps=4,
+        num_stages=2,
+    )
+    if lse is None:
+        return [attend]
+    reduce = Launch(
+        _reduce,
+        (samples, beams * rows, heads),
+        {
+            "partial": partial,
+            "lse": lse,
+            "output": result,
+            "splits": splits,
+            **_strides("partial", partial, ("b", "h", "r", "split")),
+            **_strides("lse", lse, "bhr"),
+            **_strides("output", result, "bhr"),
+            "D": head_dim,
+            "BS": next_power_of_two(splits),
+            "BD": block_dim(head_dim),
+        },
+        num_warps=4,
+        num_stages=1,
+    )
+    return [attend, reduce]
+
+
+def _strides(name: str, tensor: Tensor | None, dims: Sequence[str]) -> dict[str, int]:
+    """`name_stride_dim` for the leading dimensions; zeros for a tensor that is not there."""
+    values = [0] * len(dims) if tensor is None else tensor.stride()
+    return {f"{name}_stride_{dim}": value for dim, value in zip(dims, values, strict=False)}

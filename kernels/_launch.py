@@ -1,0 +1,102 @@
+"""What the Triton launchers share: a launch as data, and block sizes with their reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Keys of one part that one program reads at most, unless the caller asks for a number of splits.
+# A constant, so that the order of a sample's sums, and thus its result to the last bit, depends
+# on its own lengths and not on the batch. 256 is where the second kernel of a finer split starts
+# to cost more than the first one gains.
+SPLIT_LENGTH = 256
+
+# Rows of a tensor-core tile; query rows beyond them go to further programs.
+QUERY_ROWS = 16
+
+# Bytes of the tile of keys, and of that of values, which a program holds per stage.
+TILE_BYTES = 8192
+
+
+class Launch(NamedTuple):
+    """One kernel with all that is passed to it; compiled without a GPU as well as run on one."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    num_warps: int
+    num_stages: int
+
+    def run(self) -> None:
+        """Launch on the current device, or run in the interpreter where that is switched on."""
+        self.kernel[self.grid](
+            **self.arguments,
+            num_warps=self.num_warps,
+            num_stages=self.num_stages,
+            # The default changes between versions of Triton.
+            enable_fp_fusion=True,
+        )
+
+
+def check_device(kernel: Any, *tensors: Tensor | None) -> None:
+    """Raise ValueError unless all tensors are where `kernel` can read them."""
+    devices = {tensor.device for tensor in tensors if tensor is not None}
+    if len(devices) > 1:
+        names = ", ".join(sorted(map(str, devices)))
+        raise ValueError(f"the tensors are on {names}; move them to one device")
+    if devices == {torch.device("cpu")} and not is_interpreted(kernel):
+        raise ValueError(
+            'impl="triton" needs a GPU, or TRITON_INTERPRET=1 set before triton is imported; '
+            'for tensors on the CPU pass impl="torch"'
+        )
+
+
+def is_interpreted(kernel: Any) -> bool:
+    """Whether `kernel` runs in Triton's interpreter rather than compiled."""
+    return type(kernel).__name__ == "InterpretedFunction"
+
+
+def beams_per_program(beams: int, rows: int) -> int:
+    """As many beams as share a tile of query rows; each tile of keys is read once for all."""
+    return min(beams, QUERY_ROWS // rows)
+
+
+def block_dim(head_dim: int) -> int:
+    """The head size padded to a power of two, 16 at least: the depth of a tensor-core product."""
+    return max(16, next_power_of_two(head_dim))
+
+
+def key_block(head_dim: int, item_size: int) -> int:
+    """Keys in a tile: about `TILE_BYTES`, and 16 to 64 of them.
+
+    Some ten tiles in flight on every multiprocessor cover the latency of memory; larger ones
+    take the registers that more resident programs need.
+    """
+    fitting = TILE_BYTES // (block_dim(head_dim) * item_size)
+    return min(64, max(16, fitting))
+
+
+def split_lengths(
+    source: int, target: int, splits: int | None, block: int
+) -> tuple[int, int, int]:
+    """How many programs share a (sample, head), and the positions of each part that one reads.
+
+    Split `i` reads positions `[i * length, (i + 1) * length)` of the source and likewise of the
+    generated part. By default the lengths are constants and only their number follows the shape.
+    """
+    if splits is None:
+        return max(1, ceil_div(source, SPLIT_LENGTH), ceil_div(target, SPLIT_LENGTH)), 256, 256
+    source_length = ceil_div(ceil_div(source, splits), block) * block
+    return splits, max(source_length, block), max(ceil_div(target, splits), 1)
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def next_power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()
