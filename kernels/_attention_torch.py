@@ -80,7 +80,9 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     key, value = call.source_key, call.source_value
     assert key is not None and value is not None
     size = key.shape[2]
-    lengths: list[int] = [size] * len(steps) if call.source_len is None else call.source_len.tolist()
+    lengths: list[int] = (
+        [size] * len(steps) if call.source_len is None else call.source_len.tolist()
+    )
     longest = max(lengths)
     if longest > size:
         raise ValueError(f"source_len {longest} is beyond the {size} positions of source_key")

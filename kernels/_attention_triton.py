@@ -20,6 +20,7 @@ from ._launch import (
     key_block,
     next_power_of_two,
     split_lengths,
+    warps,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ def _load(pointers, mask, UPCAST: tl.constexpr):
 
 
 @triton.jit
+def _scores(b_query, b_key):
+    """Queries [M, D] times keys [N, D]; a single row needs no tile of products."""
+    if b_query.shape[0] == 1:
+        return tl.sum(b_query.to(tl.float32) * b_key.to(tl.float32), 1)[None, :]
+    return tl.dot(b_query, tl.trans(b_key), input_precision="ieee")
+
+
+@triton.jit
 def _accumulate(b_scores, b_value, b_max, b_sum, b_acc):
     """One step of the online softmax over scores [M, N], in powers of two, and values [N, D]."""
     b_new = tl.maximum(b_max, tl.max(b_scores, 1))
@@ -52,9 +61,11 @@ def _accumulate(b_scores, b_value, b_max, b_sum, b_acc):
     b_weight = tl.exp2(b_scores - b_base[:, None])
     b_decay = tl.exp2(b_max - b_base)
     b_sum = b_sum * b_decay + tl.sum(b_weight, 1)
-    b_acc = tl.dot(
-        b_weight.to(b_value.dtype), b_value, b_acc * b_decay[:, None], input_precision="ieee"
-    )
+    b_acc *= b_decay[:, None]
+    if b_weight.shape[0] == 1:
+        b_acc += tl.sum(tl.trans(b_weight) * b_value.to(tl.float32), 0)[None, :]
+    else:
+        b_acc = tl.dot(b_weight.to(b_value.dtype), b_value, b_acc, input_precision="ieee")
     return b_new, b_sum, b_acc
 
 
@@ -163,14 +174,18 @@ def _attend(
             m_n = o_n < end
             o_n64 = o_n.to(tl.int64)
             m_nd = m_n[:, None] & m_d[None, :]
-            b_key = _load(p_key + o_n64[:, None] * source_key_stride_s + o_d[None, :], m_nd, UPCAST)  # [BN, BD]
-            b_scores = tl.dot(b_query, tl.trans(b_key), input_precision="ieee") * scale
+            b_key = _load(
+                p_key + o_n64[:, None] * source_key_stride_s + o_d[None, :], m_nd, UPCAST
+            )  # [BN, BD]
+            b_scores = _scores(b_query, b_key) * scale
             if bias is not None:
                 distance = length + i_step + o_row[:, None] - o_n[None, :]
                 m_mn = m_m[:, None] & m_n[None, :]
                 b_scores += _bias(bias, i_h, bias_stride_h, bias_size, distance, m_mn)
             b_scores = tl.where(m_n[None, :], b_scores, -float("inf"))
-            b_value = _load(p_value + o_n64[:, None] * source_value_stride_s + o_d[None, :], m_nd, UPCAST)
+            b_value = _load(
+                p_value + o_n64[:, None] * source_value_stride_s + o_d[None, :], m_nd, UPCAST
+            )
             b_max, b_sum, b_acc = _accumulate(b_scores, b_value, b_max, b_sum, b_acc)
 
     if target_key is not None:
@@ -186,14 +201,16 @@ def _attend(
             m_seen = m_m[:, None] & m_n[None, :]  # [BM, BN]
             if lineage is not None:
                 p_slot = lineage + i_b * lineage_stride_b + o_t[None, :] * lineage_stride_t
-                b_slot = tl.load(p_slot + o_beam64[:, None] * lineage_stride_k, mask=m_seen, other=-1)
+                b_slot = tl.load(
+                    p_slot + o_beam64[:, None] * lineage_stride_k, mask=m_seen, other=-1
+                )
                 m_seen = m_seen & (b_slot == o_slot[None, :])
                 # A slot that no beam here descends from is not read at all.
                 m_n = tl.max(m_seen.to(tl.int32), 0) > 0
             m_nd = m_n[:, None] & m_d[None, :]
             o_key = o_t * target_key_stride_t + o_slot.to(tl.int64) * target_key_stride_k
             b_key = _load(p_key + o_key[:, None] + o_d[None, :], m_nd, UPCAST)  # [BN, BD]
-            b_scores = tl.dot(b_query, tl.trans(b_key), input_precision="ieee") * scale
+            b_scores = _scores(b_query, b_key) * scale
             if bias is not None:
                 distance = i_step + o_row[:, None] - o_t.to(tl.int32)[None, :]
                 b_scores += _bias(bias, i_h, bias_stride_h, bias_size, distance, m_seen)
@@ -206,11 +223,15 @@ def _attend(
     # What saw nothing is 0, in a share of the keys as in all of them.
     b_sum = tl.where(b_sum == 0.0, 1.0, b_sum)
     b_acc = b_acc / b_sum[:, None]
-    p_output = output + i_b * output_stride_b + i_h * output_stride_h + i_split * output_stride_split
+    p_output = (
+        output + i_b * output_stride_b + i_h * output_stride_h + i_split * output_stride_split
+    )
     p_output += o_r * output_stride_r + o_d[None, :]
     tl.store(p_output, b_acc.to(output.dtype.element_ty), mask=m_md)
     if lse is not None:
-        p_lse = lse + i_b * lse_stride_b + i_h * lse_stride_h + (o_beam64 * Q + o_row) * lse_stride_r
+        p_lse = (
+            lse + i_b * lse_stride_b + i_h * lse_stride_h + (o_beam64 * Q + o_row) * lse_stride_r
+        )
         tl.store(p_lse + i_split, b_max + tl.log2(b_sum), mask=m_m)
 
 
@@ -260,11 +281,12 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
     """The kernel, and the reduction where several programs share the keys of a (sample, head)."""
     query = call.query
     samples, beams, rows, heads, head_dim = query.shape
-    block = key_block(head_dim, query.element_size())
+    per_program = beams_per_program(beams, rows, head_dim)
+    query_block = next_power_of_two(per_program * rows)
+    block = key_block(query_block, head_dim, query.element_size())
     source = 0 if call.source_key is None else call.source_key.shape[2]
     target = 0 if call.target_key is None else call.target_key.shape[2]
     splits, source_split, target_split = split_lengths(source, target, call.splits, block)
-    per_program = beams_per_program(beams, rows)
     # [B, H, K * Q, splits, D] whatever the memory behind it.
     result = output.flatten(1, 2).transpose(1, 2)[:, :, :, None]
     partial, lse = result, None
@@ -310,12 +332,12 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "Q": rows,
             "D": head_dim,
             "BK": per_program,
-            "BM": next_power_of_two(per_program * rows),
+            "BM": query_block,
             "BN": block,
             "BD": block_dim(head_dim),
             "UPCAST": is_interpreted(_attend) and query.dtype == torch.bfloat16,
         },
-        num_warps=4,
+        num_warps=warps(query_block),
         num_stages=2,
     )
     if lse is None:

@@ -152,8 +152,9 @@ class Ngrams(NamedTuple):
         self._check_side("source", self.source, self.source_starts, self.source_lengths)
         if self.starts is not None:
             if self.lineage is not None or self.prefix is not None:
-                raise ValueError("starts goes with plain tokens only; pads of a prefix are told "
-                                 "by prefix_starts")
+                raise ValueError(
+                    "starts goes with plain tokens only; pads of a prefix are told by prefix_starts"
+                )
             check_integers("starts", self.starts, (self.rows,))
 
     def _check_tokens(self) -> int:
@@ -164,7 +165,9 @@ class Ngrams(NamedTuple):
                 raise ValueError(f"tokens are {shape}; pass [{self.rows}, T], or a lineage too")
             return self.rows
         if len(shape) != 3 or shape[0] * shape[2] != self.rows:
-            raise ValueError(f"tokens are {shape}; with a lineage pass [B, T, K], B * K = {self.rows}")
+            raise ValueError(
+                f"tokens are {shape}; with a lineage pass [B, T, K], B * K = {self.rows}"
+            )
         check_integers("lineage", self.lineage, tuple(shape))
         return shape[0]
 

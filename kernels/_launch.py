@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 # to cost more than the first one gains.
 SPLIT_LENGTH = 256
 
-# Rows of a tensor-core tile; query rows beyond them go to further programs.
+# Query rows of one program, which are the rows of a tensor-core tile.
 QUERY_ROWS = 16
 
-# Bytes of the tile of keys, and of that of values, which a program holds per stage.
+# Results [query rows, head size] that a program accumulates in float32 registers.
+ACCUMULATOR = 2048
+
+# Scores [query rows, keys] of one tile.
+SCORES = 512
+
+# Bytes of a tile of keys, and of one of values: some ten such tiles in flight on a multiprocessor
+# cover the latency of memory, while larger ones take the registers of further programs.
 TILE_BYTES = 8192
 
 
@@ -60,9 +67,14 @@ def is_interpreted(kernel: Any) -> bool:
     return type(kernel).__name__ == "InterpretedFunction"
 
 
-def beams_per_program(beams: int, rows: int) -> int:
-    """As many beams as share a tile of query rows; each tile of keys is read once for all."""
-    return min(beams, QUERY_ROWS // rows)
+def beams_per_program(beams: int, rows: int, head_dim: int) -> int:
+    """As many beams as fit the tile of query rows: every tile of keys is read once for them.
+
+    A long head halves them, so that the accumulator stays in registers where there are no tensor
+    cores to share it out.
+    """
+    most = min(QUERY_ROWS, ACCUMULATOR // block_dim(head_dim))
+    return min(beams, most // rows)
 
 
 def block_dim(head_dim: int) -> int:
@@ -70,19 +82,18 @@ def block_dim(head_dim: int) -> int:
     return max(16, next_power_of_two(head_dim))
 
 
-def key_block(head_dim: int, item_size: int) -> int:
-    """Keys in a tile: about `TILE_BYTES`, and 16 to 64 of them.
-
-    Some ten tiles in flight on every multiprocessor cover the latency of memory; larger ones
-    take the registers that more resident programs need.
-    """
+def key_block(query_rows: int, head_dim: int, item_size: int) -> int:
+    """Keys in a tile: 16 to 64, within `TILE_BYTES` of keys and `SCORES` scores."""
     fitting = TILE_BYTES // (block_dim(head_dim) * item_size)
-    return min(64, max(16, fitting))
+    return max(16, min(64, SCORES // query_rows, fitting))
 
 
-def split_lengths(
-    source: int, target: int, splits: int | None, block: int
-) -> tuple[int, int, int]:
+def warps(query_rows: int) -> int:
+    """Twice the usual four for the taller tiles, whose rows the warps share."""
+    return 8 if query_rows >= 8 else 4
+
+
+def split_lengths(source: int, target: int, splits: int | None, block: int) -> tuple[int, int, int]:
     """How many programs share a (sample, head), and the positions of each part that one reads.
 
     Split `i` reads positions `[i * length, (i + 1) * length)` of the source and likewise of the

@@ -7,7 +7,7 @@ learned absolute positions, the head tied to the embedding unless the configurat
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -283,9 +283,10 @@ class GPT2(nn.Module):
 
     def _prefill_group(self, prompt: Prompt, cache: KVCache) -> Tensor:
         x = self._embed(prompt.tokens, prompt.positions)
-        for block in self.h[:-1]:
+        *lower, last = self._blocks
+        for block in lower:
             x = block.prefill(x, prompt, cache)
-        return self.h[-1].prefill_last(x, prompt, cache)
+        return last.prefill_last(x, prompt, cache)
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
@@ -301,10 +302,14 @@ class GPT2(nn.Module):
         x = self._embed(tokens.reshape(-1), positions.reshape(-1))
         end = cache.bound + 1
         lineage = None if lineage is None else lineage[:, :end]
-        for block in self.h:
+        for block in self._blocks:
             x = block.step(x, lineage, cache)
         cache.advance()
         return self._logits(x).view(samples, beams, -1)
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.h))
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         return self.wte.index_select(0, tokens) + self.wpe.index_select(0, positions)

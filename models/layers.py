@@ -119,7 +119,9 @@ class XIELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         above = F.softplus(self.alpha_p) * x * x
-        below = (torch.expm1(torch.minimum(x, self.eps)) - x) * (self.beta + F.softplus(self.alpha_n))
+        below = (torch.expm1(torch.minimum(x, self.eps)) - x) * (
+            self.beta + F.softplus(self.alpha_n)
+        )
         return torch.where(x > 0, above, below) + self.beta * x
 
 

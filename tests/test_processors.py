@@ -258,14 +258,38 @@ def test_invalid_scores_become_finite():
     assert wanted.isfinite().all()
 
 
-def test_decay_beyond_the_largest_float():
-    """`1e4 ** 100` overflows; transformers stops there with an OverflowError."""
-    h = hypotheses(samples=1, prompt=1, generated=101)
+@pytest.mark.parametrize("generated", [25, 101], ids=["float32", "float64"])
+def test_decay_beyond_the_largest_float(generated):
+    """`1e4 ** 100` is an OverflowError in transformers, `1e4 ** 24` makes NaN of a zero there."""
+    h = hypotheses(samples=1, prompt=1, generated=generated)
     options = {"eos_token_id": 2, "exponential_decay_length_penalty": (1, 1e4)}
-    got = ours(options, h, torch.tensor([[0.5, 0.1, 0.0], [0.5, 0.1, 2.0]])[:1], room=200)
-    assert got.tolist() == [[0.5, pytest.approx(0.1), 0.0]]
-    got = ours(options, h, torch.tensor([[0.5, 0.1, 2.0]]), room=200)
-    assert got.argmax() == 2 and not got.isnan().any()
+    zero = torch.tensor([[0.5, 0.1, 0.0]])
+    assert torch.equal(ours(options, h, zero.clone(), room=200), zero)
+    ended = ours(options, h, torch.tensor([[0.5, 0.1, 2.0]]), room=200)
+    assert ended.argmax() == 2 and not ended.isnan().any()
+
+
+def test_biases_are_summed_in_the_order_of_transformers():
+    """All of them apply to token 9, and their sum depends on the order."""
+    h = Hypotheses(torch.tensor([[1, 2, 3, 4]]), None, beams=1, new_tokens=1)
+    values = (0.1, 1e8, -1e8, 3e-9, 7.7)
+    for seed in range(20):
+        rng = random.Random(seed)
+        words = [(9,), (4, 9), (3, 4, 9), (2, 3, 4, 9), (1, 2, 3, 4, 9)]
+        rng.shuffle(words)
+        options = {"sequence_bias": dict(zip(words, values, strict=True))}
+        scores = torch.zeros(1, 11)
+        assert_same(ours(options, h, scores.clone()), theirs(options, h, scores.clone()))
+
+
+def test_mass_that_is_met_exactly():
+    """Four tokens of a quarter each: sums without rounding, equal to the threshold."""
+    h = hypotheses(samples=1)
+    for option in ("top_p", "typical_p"):
+        for scores in (torch.zeros(1, 4), torch.tensor([[0.0, 1.0, 1.0, 0.0]]).log()):
+            for share in (0.25, 0.5, 0.75):
+                options = {"do_sample": True, option: share, **NO_TOP_K}
+                assert_same(ours(options, h, scores.clone()), theirs(options, h, scores.clone()))
 
 
 TEXT = {
@@ -358,7 +382,7 @@ class TestPrefixAllowedTokens:
         assert got[:, 3].tolist() == [0.0, 0.0]
         assert got.isfinite().sum() == 2
 
-    def test_samples_are_numbered_by_num_beams(self):
+    def test_independent_rows_are_samples(self):
         """Sampling several sequences makes every row a sample of its own, as in transformers."""
         seen = []
         h = hypotheses(samples=2, beams=2)
@@ -370,6 +394,28 @@ class TestPrefixAllowedTokens:
             prefix_allowed_tokens_fn=lambda sample, ids: seen.append(sample) or [0],
         )
         assert seen == [0, 1, 2, 3]
+
+    def test_independent_rows_are_judged_alone(self):
+        """Were the second row's score what saves the first, nothing would be left to draw."""
+        h = hypotheses(samples=1, beams=2)
+        scores = torch.zeros(2, 11)
+        scores[0, 3] = -math.inf
+        options = {"do_sample": True, "num_return_sequences": 2, **NO_TOP_K}
+        got = ours(options, h, scores, prefix_allowed_tokens_fn=lambda sample, ids: [3])
+        assert got[:, 3].tolist() == [0.0, 0.0]
+
+    def test_a_group_of_beams(self):
+        """Diverse groups are processed one after the other; samples keep their numbers."""
+        seen = []
+        group = hypotheses(samples=2, beams=4).of_beams(2, 2)
+        options = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}
+        ours(
+            options,
+            group,
+            scores_for(group, 11),
+            prefix_allowed_tokens_fn=lambda sample, ids: seen.append(sample) or [0],
+        )
+        assert seen == [0, 0, 1, 1]
 
     def test_no_token_allowed(self):
         h = hypotheses()
@@ -481,14 +527,16 @@ class TestHammingPenalty:
             scores = torch.randn(samples * group, vocab, generator=g)
             tokens = torch.randint(vocab, (samples, chosen), generator=g)
             wanted = scores.clone()
+            live = torch.rand(samples, chosen, generator=g) < 0.7
             for sample in range(samples):
-                frequency = torch.bincount(tokens[sample], minlength=vocab)
+                frequency = torch.bincount(tokens[sample][live[sample]], minlength=vocab)
                 wanted[sample * group : (sample + 1) * group] -= 0.7 * frequency
-            assert torch.equal(hamming_penalty(scores, tokens, 0.7), wanted)
+            assert torch.equal(hamming_penalty(scores, tokens, 0.7, live), wanted)
 
     def test_works_in_place_and_spares_banned_tokens(self):
         scores = torch.full((2, 4), -math.inf)
-        assert hamming_penalty(scores, torch.tensor([[1, 1]]), 0.5) is scores
+        live = torch.ones(1, 2, dtype=torch.bool)
+        assert hamming_penalty(scores, torch.tensor([[1, 1]]), 0.5, live) is scores
         assert scores.isneginf().all()
 
 

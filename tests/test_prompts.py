@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import mock
 import pytest
+import table
 import torch
 
 import tritonseq
@@ -13,7 +13,7 @@ import tritonseq
 
 @pytest.fixture
 def model() -> tritonseq.Model:
-    decoder = mock.TableDecoder(torch.zeros(20, 20), max_positions=16)
+    decoder = table.TableDecoder(torch.zeros(20, 20), max_positions=16)
     config = tritonseq.GenerationConfig(eos_token_id=1, pad_token_id=0, bos_token_id=2)
     return tritonseq.Model(decoder, config, None)
 

@@ -6,8 +6,8 @@ import math
 from itertools import product
 from typing import Any
 
-import mock
 import pytest
+import table
 import torch
 
 import tritonseq
@@ -16,7 +16,7 @@ from tritonseq.hypotheses import Hypotheses
 EOS = 1
 
 # The greedy path 2 -> 3 -> 5 is worth 0.6 * 0.5; the path 2 -> 4 -> 6 is worth 0.4 * 0.9.
-GARDEN_PATH = mock.table(
+GARDEN_PATH = table.table(
     8,
     t2={3: 0.6, 4: 0.4},
     t3={5: 0.5, 6: 0.3, 7: 0.2},
@@ -27,9 +27,9 @@ GARDEN_PATH = mock.table(
 )
 
 
-def model(table: torch.Tensor, **defaults: Any) -> tritonseq.Model:
+def model(logits: torch.Tensor, **defaults: Any) -> tritonseq.Model:
     config = tritonseq.GenerationConfig(eos_token_id=EOS, pad_token_id=0, **defaults)
-    return tritonseq.Model(mock.TableDecoder(table), config, None)
+    return tritonseq.Model(table.TableDecoder(logits), config, None)
 
 
 def test_beams_escape_the_garden_path() -> None:
@@ -68,7 +68,7 @@ def test_one_row_per_sample_needs_no_lineage() -> None:
 
 
 def test_a_cycle_runs_to_the_length_limit() -> None:
-    cycle = model(mock.table(5, t2={3: 1.0}, t3={2: 1.0}))
+    cycle = model(table.table(5, t2={3: 1.0}, t3={2: 1.0}))
     assert cycle.generate([[2]], max_new_tokens=5).tolist() == [[2, 3, 2, 3, 2, 3]]
     blocked = cycle.generate([[2]], max_new_tokens=5, num_beams=2, no_repeat_ngram_size=2)
     bigrams = list(zip(blocked[0].tolist(), blocked[0, 1:].tolist(), strict=False))
@@ -79,7 +79,7 @@ def test_a_cycle_runs_to_the_length_limit() -> None:
     ("penalty", "length"), [(-2.0, 1), (0.0, 1), (3.0, 4)], ids=["short", "plain", "long"]
 )
 def test_length_penalty_decides_between_short_and_long(penalty: float, length: int) -> None:
-    chain = mock.table(
+    chain = table.table(
         6, t2={EOS: 0.5, 3: 0.5}, t3={4: 0.8, EOS: 0.2}, t4={5: 0.8, EOS: 0.2}, t5={EOS: 1.0}
     )
     result = model(chain).generate(
@@ -106,9 +106,7 @@ def test_hypotheses_are_read_through_the_lineage() -> None:
         tokens = torch.randint(0, 50, (2, 3), generator=generator)
         parents = torch.randint(0, 3, (2, 3), generator=generator)
         hypotheses.append(tokens, parents)
-        rows = [
-            [[*rows[b][parents[b, k]], int(tokens[b, k])] for k in range(3)] for b in range(2)
-        ]
+        rows = [[[*rows[b][parents[b, k]], int(tokens[b, k])] for k in range(3)] for b in range(2)]
         assert hypotheses.ids.tolist() == rows[0] + rows[1]
     # Slots are never rewritten: what stands in them is what was written there.
     assert hypotheses.tokens[:, -1].tolist() == tokens.tolist()
@@ -119,13 +117,13 @@ def test_random_tables_find_the_best_path_when_beams_are_wide() -> None:
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         vocab, depth = 5, 3
-        table = torch.randn(vocab, vocab, generator=generator)
-        table[:, EOS] = -1e4
-        log_probs = table.log_softmax(-1)
+        logits = torch.randn(vocab, vocab, generator=generator)
+        logits[:, EOS] = -1e4
+        log_probs = logits.log_softmax(-1)
         scores = {
             path: sum(float(log_probs[a, b]) for a, b in zip((2, *path), path, strict=False))
             for path in product(range(vocab), repeat=depth)
         }
         best = max(scores, key=lambda path: scores[path])
-        result = model(table).generate([[2]], num_beams=vocab**2, max_new_tokens=depth)
+        result = model(logits).generate([[2]], num_beams=vocab**2, max_new_tokens=depth)
         assert tuple(result[0, 1:].tolist()) == best

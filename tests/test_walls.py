@@ -14,31 +14,32 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("cache", "hypotheses", "protocol", "config", "prompts", "outputs", "words")
+LEAVES = ("cache", "checks", "env", "hypotheses", "options", "outputs", "prompts", "protocol")
+LEAVES += ("text", "weights", "words")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache"},
     **{leaf: set() for leaf in LEAVES},
+    "config": {"checks", "options"},
     "stopping": {"hypotheses"},
-    "warpers": {"hypotheses"},
-    "processors": {"kernels", "hypotheses", "config", "warpers"},
+    "constraints": {"kernels", "hypotheses"},
+    "warpers": {"hypotheses", "constraints"},
+    "processors": {"hypotheses", "config", "constraints", "warpers"},
     "search": {"hypotheses", "outputs", "processors", "stopping"},
     "beams": {"hypotheses", "outputs", "processors", "stopping", "search"},
     "generate": {
         "beams", "config", "hypotheses", "outputs", "processors", "prompts", "protocol", "search",
         "stopping",
     },
-    "hub": set(),
-    "weights": set(),
-    "checkpoint": {"models", "weights", "hub"},
-    "text": set(),
+    "hub": {"weights"},
+    "checkpoint": {"models", "weights"},
     "model": {
         "checkpoint", "config", "generate", "hub", "outputs", "prompts", "stopping", "text",
     },
-    "demo": {"model", "words", "__init__"},
-    "cli": {"model", "config", "demo", "__init__", "text"},
+    "demo": {"model", "words"},
+    "cli_generate": {"config", "model"},
+    "cli": {"cli_generate", "config", "demo", "env"},
     "__init__": {"model", "config", "outputs"},
-    "__main__": {"cli"},
 }  # fmt: skip
 
 
@@ -73,8 +74,10 @@ def ours(module: str) -> str | None:
         return None
     if len(parts) == 1:
         return "__init__"
-    return parts[1] if (ROOT / "tritonseq" / f"{parts[1]}.py").exists() or parts[1] in ROOMS else (
-        None
+    return (
+        parts[1]
+        if (ROOT / "tritonseq" / f"{parts[1]}.py").exists() or parts[1] in ROOMS
+        else (None)
     )
 
 

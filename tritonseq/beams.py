@@ -79,6 +79,8 @@ class Group:
         self._running[:, 0] = 0.0
         self._improvable = torch.ones(samples, 1, device=device, dtype=torch.bool)
         self.pool = Pool.empty(samples, self._beams, device)
+        self.open = self._improvable
+        """`[B, 1]` bool: in which samples can something still enter the pool?"""
         self.finished = False
 
     def advance(
@@ -92,12 +94,18 @@ class Group:
         tokens = index % vocab_size
         hits = self._stopping.hits(tokens, parents, hypotheses)
 
-        live_scores = scores + hits.to(torch.float32) * FAR_BELOW
+        # At the length limit all end at once. Then it matters to later groups only which beams
+        # are chosen here, and adding FAR_BELOW to all of them would blur their order.
+        barred = self._stopping.ends(tokens) if bool(hits.all()) else hits
+        live_scores = scores + barred.to(torch.float32) * FAR_BELOW
         live = live_scores.topk(self._beams, dim=1).indices
         self._running = live_scores.gather(1, live)
 
         self._collect(scores, hits, parents, tokens, t)
-        self._improvable &= self._can_improve(t + 1)
+        self._improvable = self._improvable & self._can_improve(t + 1)
+        self.open = self._improvable
+        if self._rules.early_stopping is True:
+            self.open = self.open & ~self.pool.done.all(dim=1, keepdim=True)
         self.finished = self._is_finished(hits)
         return tokens.gather(1, live), parents.gather(1, live)
 
@@ -167,26 +175,26 @@ class BeamSearch:
 
     def select(self, logits: Tensor, hypotheses: Hypotheses) -> Tensor:
         self._recorder.logits(logits)
-        log_probs = logits.log_softmax(dim=-1)
-        log_probs = process(log_probs, hypotheses, self._processors)
-        self._recorder.scores(log_probs)
-        log_probs = log_probs.view(-1, self._rules.beams, log_probs.shape[-1])
-
+        log_probs = logits.log_softmax(dim=-1).view(-1, self._rules.beams, logits.shape[-1])
+        size = self._rules.beams // self._rules.groups
+        # A group that has finished in a sample goes on writing there, to no consequence.
+        live = torch.cat([group.open.expand(-1, size) for group in self._groups], dim=1)
+        scores: list[Tensor] = []
         tokens: list[Tensor] = []
         parents: list[Tensor] = []
-        size = self._rules.beams // self._rules.groups
         for first, group in zip(range(0, self._rules.beams, size), self._groups, strict=True):
-            scores = log_probs[:, first : first + size]
+            rows = log_probs[:, first : first + size].flatten(0, 1)
             if tokens:
-                scores = self._diversify(scores, torch.cat(tokens, dim=1))
-            chosen, continued = group.advance(scores, first, hypotheses)
-            tokens.append(chosen)
+                chosen = torch.cat(tokens, dim=1)
+                rows = hamming_penalty(rows, chosen, self._rules.diversity_penalty, live[:, :first])
+            rows = process(rows, hypotheses.of_beams(first, size), self._processors)
+            group_scores = rows.view(-1, size, rows.shape[-1])
+            scores.append(self._recorder.keep(group_scores))
+            new, continued = group.advance(group_scores, first, hypotheses)
+            tokens.append(new)
             parents.append(continued)
+        self._recorder.scores(scores)
         return self._write(torch.cat(tokens, dim=1), torch.cat(parents, dim=1), hypotheses)
-
-    def _diversify(self, scores: Tensor, chosen: Tensor) -> Tensor:
-        rows = scores.flatten(0, 1)
-        return hamming_penalty(rows, chosen, self._rules.diversity_penalty).view_as(scores)
 
     def _write(self, tokens: Tensor, parents: Tensor, hypotheses: Hypotheses) -> Tensor:
         self._back_pointers[:, hypotheses.generated] = parents

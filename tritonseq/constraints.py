@@ -144,13 +144,17 @@ def no_repeat_ngram(
     return apply
 
 
-def constrain_prefix(allowed: Callable[[int, Tensor], Sequence[int]], beams: int) -> Apply:
+def constrain_prefix(
+    allowed: Callable[[int, Tensor], Sequence[int]], *, independent: bool
+) -> Apply:
     """Ban all but the tokens that a function of the caller allows, row by row.
 
+    `independent` rows never exchange places: each is a sample of its own, also to the caller.
     De Cao et al., "Autoregressive Entity Retrieval", 2021.
     """
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
+        beams = 1 if independent else hypotheses.beams
         mask = torch.full_like(scores, -math.inf)
         for row, ids in enumerate(hypotheses.ids):
             tokens = allowed(row // beams, ids)

@@ -11,7 +11,6 @@ from .beams import BeamSearch, Rules
 from .hypotheses import Hypotheses
 from .outputs import GenerateOutput, Recorder
 from .processors import build_processors
-from .prompts import Prompts
 from .search import Greedy, Search
 from .stopping import Stopping
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .config import GenerationConfig
+    from .prompts import Prompts
     from .protocol import Decoder
     from .stopping import Criterion
 
@@ -74,9 +74,10 @@ class Lengths:
         # The last token is chosen but never fed back, so it needs no position.
         needed = int(prompts.lengths.max()) + total - prompt - 1
         if needed > max_positions:
+            room = total - prompt - (needed - max_positions)
             raise ValueError(
                 f"prompt plus new tokens need {needed} positions, the model has {max_positions}: "
-                f"shorten the prompt or pass max_new_tokens <= {total - prompt - needed + max_positions}"
+                f"shorten the prompt or pass max_new_tokens <= {room}"
             )
         minimum = config.min_length
         if config.min_new_tokens is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,16 @@ class Hypotheses:
             rows = written.transpose(1, 2).reshape(prompt.shape[0], -1)
             self._ids = torch.cat((prompt, rows), dim=1)
         return self._ids
+
+    def of_beams(self, first: int, count: int) -> Hypotheses:
+        """A view of `count` beams of every sample, from beam `first` on; it is for reading."""
+        if count == self.beams:
+            return self
+        view = copy(self)
+        view.beams = count
+        view.lineage = self.lineage[:, :, first : first + count]
+        view._ids = None
+        return view
 
     def append(self, tokens: Tensor, parents: Tensor | None) -> None:
         """Write one token per beam, `[B, K]`; `parents[b, k]` is the beam that each continues.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -30,9 +32,9 @@ class GenerateOutput:
     beam_indices: Tensor | None = None
     """Beams: the row of `scores` that each token was chosen from, -1 behind the end."""
 
-    def keys(self) -> Iterator[str]:
+    def keys(self) -> tuple[str, ...]:
         """Names of the fields that hold something."""
-        return (f.name for f in fields(self) if getattr(self, f.name) is not None)
+        return tuple(f.name for f in fields(self) if getattr(self, f.name) is not None)
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.keys():
@@ -55,10 +57,14 @@ class Recorder:
         if self._logits is not None:
             self._logits.append(logits.clone())
 
-    def scores(self, scores: Tensor) -> None:
-        """Copies: the search may work in place."""
+    def keep(self, scores: Tensor) -> Tensor:
+        """A copy if scores are recorded: the search may go on to work in place."""
+        return scores if self._scores is None else scores.clone()
+
+    def scores(self, scores: Sequence[Tensor]) -> None:
+        """The scores `[B, k, V]` of all groups of beams, as `keep` returned them."""
         if self._scores is not None:
-            self._scores.append(scores.clone())
+            self._scores.append(torch.cat(list(scores), dim=1).flatten(0, 1))
 
     def output(self, sequences: Tensor, **more: Tensor | None) -> GenerateOutput:
         """The result object around `sequences`."""

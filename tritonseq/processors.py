@@ -55,7 +55,9 @@ def build_processors(
         *_over_ends(config, prompt_length, min_length, min_new_tokens),
     ]
     if prefix_allowed_tokens_fn is not None:
-        apply = constraints.constrain_prefix(prefix_allowed_tokens_fn, config.num_beams)
+        apply = constraints.constrain_prefix(
+            prefix_allowed_tokens_fn, independent=config.num_beams == 1
+        )
         built.append(Processor("PrefixConstrainedLogitsProcessor", apply))
     built += _over_steps(config, prompt_length, max_length, device)
     built = _with_user(built, user)
@@ -66,14 +68,14 @@ def build_processors(
     return built
 
 
-def hamming_penalty(scores: Tensor, chosen: Tensor, penalty: float) -> Tensor:
+def hamming_penalty(scores: Tensor, chosen: Tensor, penalty: float, live: Tensor) -> Tensor:
     """Make tokens dearer that earlier groups of the same sample have just chosen, in place.
 
     `scores`: `[B * G, V]`, the beams of one diverse group; `chosen`: `[B, C]`, the tokens of the
-    groups before it in this step. A token costs `penalty` for each time it was chosen.
-    Vijayakumar et al., "Diverse Beam Search", 2016.
+    groups before it in this step; `live`: `[B, C]` bool, which of them count. A token costs
+    `penalty` for each time it was chosen. Vijayakumar et al., "Diverse Beam Search", 2016.
     """
-    counts = (chosen[:, :, None] == chosen[:, None, :]).sum(dim=-1)
+    counts = ((chosen[:, :, None] == chosen[:, None, :]) & live[:, None, :]).sum(dim=-1)
     group = scores.shape[0] // chosen.shape[0]
     columns = chosen.repeat_interleave(group, dim=0)
     costs = (penalty * counts).repeat_interleave(group, dim=0)

@@ -80,9 +80,9 @@ def _from_lists(
     attention_mask: Tensor | Sequence[Sequence[int]] | None,
     pad_token_id: int | None,
 ) -> tuple[Tensor, Tensor | None]:
-    rows = [list(row) if hasattr(row, "__iter__") else row for row in input_ids]
-    if any(not isinstance(row, list) for row in rows):
+    if any(not hasattr(row, "__iter__") for row in input_ids):
         raise ValueError("input_ids must be a batch: wrap a single prompt as [prompt]")
+    rows = [list(row) for row in input_ids]
     width = max((len(row) for row in rows), default=0)
     if attention_mask is not None or all(len(row) == width for row in rows):
         mask = None if attention_mask is None else _integers(attention_mask, "attention_mask")

@@ -67,7 +67,7 @@ class Greedy:
     def select(self, logits: Tensor, hypotheses: Hypotheses) -> Tensor:
         self._recorder.logits(logits)
         scores = process(logits, hypotheses, self._processors)
-        self._recorder.scores(scores)
+        self._recorder.scores([self._recorder.keep(scores[:, None])])
         tokens = _draw(scores) if self._sample else scores.argmax(dim=-1)
         tokens = tokens.view(-1, hypotheses.beams)
         if self._done is None:

@@ -44,16 +44,20 @@ class Stopping:
         """
         if hypotheses.generated + 1 >= self._new_tokens or self._overdue():
             hits = torch.ones_like(tokens, dtype=torch.bool)
-        elif self._eos is not None:
-            hits = torch.isin(tokens, self._eos)
         else:
-            hits = torch.zeros_like(tokens, dtype=torch.bool)
+            hits = self.ends(tokens)
         if self._criteria:
             ids = _extended(tokens, parents, hypotheses)
             for criterion in self._criteria:
                 verdict = torch.as_tensor(criterion(ids, None), device=hits.device)
                 hits |= verdict.expand(ids.shape[0]).view_as(hits)
         return hits
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Which of `tokens` are end tokens."""
+        if self._eos is None:
+            return torch.zeros_like(tokens, dtype=torch.bool)
+        return torch.isin(tokens, self._eos)
 
     def _overdue(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline

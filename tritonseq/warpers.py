@@ -124,7 +124,7 @@ def _sort_live(keys: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     cheap, and counting would stall it.
     """
     if scores.device.type == "cpu":
-        count = max(1, int((scores != -math.inf).sum(dim=-1).max()))
+        count = max(1, int(torch.count_nonzero(scores != -math.inf, dim=-1).max()))
         if count <= scores.shape[-1] // 8:
             columns = scores.topk(count, dim=-1, sorted=False).indices
             few, order = keys.gather(1, columns).sort(dim=-1)
