@@ -4,6 +4,7 @@ They take tensors, strides and numbers only, need no model and no configuration,
 Triton when one of them first takes that path.
 """
 
+from . import _library  # noqa: F401  (registers torch.ops.tritonseq)
 from .attention import decode_attention
 from .ngrams import ban_ngrams, ngram_mask
 

@@ -34,10 +34,9 @@ def attend_on_cpu(call: Attention) -> Tensor:
     output that is not finite is computed again by definition.
     """
     query = call.query
-    samples, beams, rows, heads, head_dim = query.shape
     if query.numel() == 0:
         return torch.empty_like(query)
-    steps: list[int] = [0] * samples if call.step is None else call.step.tolist()
+    steps: list[int] = [0] * query.shape[0] if call.step is None else call.step.tolist()
     if call.target_key is not None:
         _append(call, steps)
     # [B, H, K * Q, D], stored as [B, K * Q, H, D]
@@ -47,7 +46,7 @@ def attend_on_cpu(call: Attention) -> Tensor:
         parts.append(_attend_source(call, flat, steps))
     if call.new_key is not None:
         parts.append(_attend_target(call, flat, steps))
-        if rows == 2:
+        if query.shape[2] == 2:
             parts.append(_attend_own_row(call))
     if not parts:
         return query.new_zeros(query.shape)
@@ -57,7 +56,7 @@ def attend_on_cpu(call: Attention) -> Tensor:
     # A sum is finite only if every term is. That it might overflow costs time, not truth.
     if not math.isfinite(output.sum(dtype=torch.float32).item()):
         return attend_by_definition(call)
-    return output.transpose(1, 2).reshape(samples, beams, rows, heads, head_dim)
+    return output.transpose(1, 2).contiguous().view(query.shape)
 
 
 def _append(call: Attention, steps: list[int]) -> None:

@@ -20,12 +20,11 @@ from ._launch import (
     key_block,
     next_power_of_two,
     split_lengths,
+    strides,
     warps,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from ._checks import Attention
@@ -316,17 +315,17 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "bias_size": 0 if call.bias is None else call.bias.shape[1],
             "source_split": source_split,
             "target_split": target_split,
-            **_strides("query", query, "bkqh"),
-            **_strides("new_key", call.new_key, "bkqh"),
-            **_strides("new_value", call.new_value, "bkqh"),
-            **_strides("source_key", call.source_key, "bhs"),
-            **_strides("source_value", call.source_value, "bhs"),
-            **_strides("target_key", call.target_key, "bhtk"),
-            **_strides("target_value", call.target_value, "bhtk"),
-            **_strides("lineage", call.lineage, "btk"),
-            **_strides("bias", call.bias, "h"),
-            **_strides("output", partial, ("b", "h", "r", "split")),
-            **_strides("lse", lse, "bhr"),
+            **strides("query", query, "bkqh"),
+            **strides("new_key", call.new_key, "bkqh"),
+            **strides("new_value", call.new_value, "bkqh"),
+            **strides("source_key", call.source_key, "bhs"),
+            **strides("source_value", call.source_value, "bhs"),
+            **strides("target_key", call.target_key, "bhtk"),
+            **strides("target_value", call.target_value, "bhtk"),
+            **strides("lineage", call.lineage, "btk"),
+            **strides("bias", call.bias, "h"),
+            **strides("output", partial, ("b", "h", "r", "split")),
+            **strides("lse", lse, "bhr"),
             "scale": call.scale * math.log2(math.e),
             "K": beams,
             "Q": rows,
@@ -350,9 +349,9 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "lse": lse,
             "output": result,
             "splits": splits,
-            **_strides("partial", partial, ("b", "h", "r", "split")),
-            **_strides("lse", lse, "bhr"),
-            **_strides("output", result, "bhr"),
+            **strides("partial", partial, ("b", "h", "r", "split")),
+            **strides("lse", lse, "bhr"),
+            **strides("output", result, "bhr"),
             "D": head_dim,
             "BS": next_power_of_two(splits),
             "BD": block_dim(head_dim),
@@ -362,8 +361,3 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
     )
     return [attend, reduce]
 
-
-def _strides(name: str, tensor: Tensor | None, dims: Sequence[str]) -> dict[str, int]:
-    """`name_stride_dim` for the leading dimensions; zeros for a tensor that is not there."""
-    values = [0] * len(dims) if tensor is None else tensor.stride()
-    return {f"{name}_stride_{dim}": value for dim, value in zip(dims, values, strict=False)}

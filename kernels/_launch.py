@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 # Keys of one part that one program reads at most, unless the caller asks for a number of splits.
@@ -111,3 +114,9 @@ def ceil_div(a: int, b: int) -> int:
 
 def next_power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
+
+
+def strides(name: str, tensor: Tensor | None, dims: Sequence[str]) -> dict[str, int]:
+    """`name_stride_dim` for the leading dimensions; zeros for what the tensor does not have."""
+    values = () if tensor is None else tensor.stride()
+    return {f"{name}_stride_{dim}": value for dim, value in zip_longest(dims, values[: len(dims)], fillvalue=0)}

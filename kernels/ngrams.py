@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ._checks import FLOATS, Impl, Ngrams, takes_triton
@@ -55,6 +56,23 @@ def ban_ngrams(
     Raises:
         ValueError: for shapes and dtypes that do not fit; the text says what would.
     """
+    if torch.compiler.is_compiling():
+        torch.ops.tritonseq.ban_ngrams_(
+            scores,
+            tokens,
+            n,
+            lengths=lengths,
+            starts=starts,
+            lineage=lineage,
+            prefix=prefix,
+            prefix_starts=prefix_starts,
+            prefix_lengths=prefix_lengths,
+            source=source,
+            source_starts=source_starts,
+            source_lengths=source_lengths,
+            impl=impl,
+        )
+        return scores
     if scores.dim() != 2 or scores.dtype not in FLOATS:
         raise ValueError(
             f"scores are {scores.dtype} {list(scores.shape)}; "
@@ -105,6 +123,23 @@ def ngram_mask(
 
     All arguments, and the errors, are those of `ban_ngrams`.
     """
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.tritonseq.ngram_mask(
+            tokens,
+            n,
+            vocab_size,
+            lengths=lengths,
+            starts=starts,
+            lineage=lineage,
+            prefix=prefix,
+            prefix_starts=prefix_starts,
+            prefix_lengths=prefix_lengths,
+            source=source,
+            source_starts=source_starts,
+            source_lengths=source_lengths,
+            impl=impl,
+        )
+        return result
     rows = tokens.shape[0] if lineage is None else tokens.shape[0] * tokens.shape[-1]
     call = Ngrams(
         tokens,

@@ -283,10 +283,11 @@ def test_biases_are_summed_in_the_order_of_transformers():
 
 
 def test_mass_that_is_met_exactly():
-    """Four tokens of a quarter each: sums without rounding, equal to the threshold."""
+    """Probabilities that are powers of two: sums without rounding, equal to the threshold."""
     h = hypotheses(samples=1)
     for option in ("top_p", "typical_p"):
-        for scores in (torch.zeros(1, 4), torch.tensor([[0.0, 1.0, 1.0, 0.0]]).log()):
+        for probabilities in ([1, 1, 1, 1], [0, 1, 1, 0], [4, 2, 1, 1]):
+            scores = torch.tensor([probabilities]).log()
             for share in (0.25, 0.5, 0.75):
                 options = {"do_sample": True, option: share, **NO_TOP_K}
                 assert_same(ours(options, h, scores.clone()), theirs(options, h, scores.clone()))

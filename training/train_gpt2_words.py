@@ -2,7 +2,7 @@
 
     python training/train_gpt2_words.py [--steps N] [--folder F]
 
-Needs the test extra (transformers). Everything is drawn from fixed seeds. Takes about twenty
+Needs the test extra (transformers). Everything is drawn from fixed seeds. Takes about ten
 minutes on one CPU core, writes a Hugging Face folder, and prints the accuracy on unseen problems.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -81,25 +82,38 @@ def encode(tokenizer: Tokenizer, batch: list[Problem]) -> tuple[torch.Tensor, to
     return ids, labels
 
 
-def learning_rate(step: int, steps: int, peak: float = 2e-3, warmup: int = 200) -> float:
+def build_optimizers(model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks: AdamW alone needs more than twice as many steps."""
+    matrices, others = [], []
+    for name, weight in model.named_parameters():
+        (matrices if ".h." in name and weight.dim() == 2 else others).append(weight)
+    return [
+        torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1),
+        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def schedule(step: int, steps: int, warmup: int = 100) -> float:
+    """What the learning rates are multiplied by: a linear rise, then half a cosine down to 1 %."""
     if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))))
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def train(model: GPT2LMHeadModel, tokenizer: Tokenizer, steps: int, batch: int) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.1)
+    optimizers = build_optimizers(model)
+    rate = partial(schedule, steps=steps)
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in optimizers]
     source, start = problems(seed=1, unseen=False), time.monotonic()
     for step in range(steps):
         ids, labels = encode(tokenizer, list(islice(source, batch)))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
         loss = model(input_ids=ids, labels=labels).loss
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if step % 500 == 0:
+        for update in (*optimizers, *schedulers):
+            update.step()
+        if step % 250 == 0:
             seconds, right = time.monotonic() - start, accuracy(model, tokenizer, 500)
             line = f"step {step:5d}  loss {loss.item():.4f}  unseen {right:.1%}  {seconds:.0f} s"
             print(line, flush=True)
@@ -134,7 +148,7 @@ def save(model: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--folder", type=Path, default=HOME)
     arguments = parser.parse_args()

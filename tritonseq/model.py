@@ -215,7 +215,9 @@ class Model:
         config = self.generation_config
         if generation_config is not None:
             config = as_generation_config(generation_config, defaults=config)
-        return config.merged(**options)
+        config = config.merged(**options)
+        config.check_vocabulary(self.decoder.vocab_size)
+        return config
 
     def _read(self, input_ids: Ids, attention_mask: Any, config: GenerationConfig) -> Prompts:
         return read_prompts(

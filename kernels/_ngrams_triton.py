@@ -1,0 +1,187 @@
+"""`ban_ngrams` and `ngram_mask` in Triton: one program for a block of places in one row."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from ._launch import Launch, ceil_div, check_device, strides
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ._checks import Ngrams
+
+# Places where an n-gram may start, per program: two for every thread of four warps. Programs of
+# a row share nothing, so that any length will do.
+PLACES = 256
+
+_UNSPECIALIZED = [
+    "n", "vocab_size", "beams", "rows_per_prefix", "rows_per_source",
+    "tokens_size", "prefix_size", "source_size",
+    "output_stride_r", "tokens_stride_b", "tokens_stride_t", "tokens_stride_k",
+    "lineage_stride_b", "lineage_stride_t", "lineage_stride_k",
+    "prefix_stride_b", "source_stride_b",
+]  # fmt: skip
+
+
+@triton.jit
+def _bound(bounds, i, default):
+    """`bounds[i]`, or the default where there are none."""
+    if bounds is None:
+        return default
+    return tl.load(bounds + i).to(tl.int32)
+
+
+@triton.jit
+def _hypothesis(
+    o_i, mask, p_prefix, p_tokens, p_lineage,
+    prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+):  # fmt: skip
+    """Tokens `o_i` of what a row has so far: its prefix, then its own tokens."""
+    o_t = (o_i - prefix_len).to(tl.int64)
+    m_t = mask & (o_t >= 0)
+    p_token = p_tokens + o_t * tokens_stride_t
+    if p_lineage is not None:
+        i_slot = tl.load(p_lineage + o_t * lineage_stride_t, mask=m_t, other=0)
+        p_token += i_slot.to(tl.int64) * tokens_stride_k
+    b_token = tl.load(p_token, mask=m_t, other=0).to(tl.int64)
+    if p_prefix is not None:
+        p_token = p_prefix + o_i.to(tl.int64) * prefix_stride_p
+        b_prefix = tl.load(p_token, mask=mask & (o_t < 0), other=0)
+        b_token = tl.where(o_t < 0, b_prefix.to(tl.int64), b_token)
+    return b_token
+
+
+@triton.jit(do_not_specialize=_UNSPECIALIZED)
+def _ban(
+    output, tokens, lengths, starts, lineage,
+    prefix, prefix_starts, prefix_lengths, source, source_starts, source_lengths,
+    n, vocab_size, beams, rows_per_prefix, rows_per_source,
+    tokens_size, prefix_size, source_size,
+    output_stride_r, output_stride_v,
+    tokens_stride_b, tokens_stride_t, tokens_stride_k,
+    lineage_stride_b, lineage_stride_t, lineage_stride_k,
+    prefix_stride_b, prefix_stride_p, source_stride_b, source_stride_s,
+    MASK: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """One program looks at `BN` places of one row and writes -inf, or 1, for what they ban.
+
+    A pointer that is None leaves its part out. Without a lineage every row is a sample of one
+    beam, so far as its tokens are concerned.
+    """
+    i_r = tl.program_id(0).to(tl.int64)
+    i_b, i_k = i_r // beams, i_r % beams
+    start = _bound(starts, i_r, 0)
+    p_tokens = tokens + i_b * tokens_stride_b + start * tokens_stride_t
+    p_lineage, p_prefix, prefix_len = lineage, prefix, 0
+    if lineage is not None:
+        p_lineage = lineage + i_b * lineage_stride_b + i_k * lineage_stride_k
+    if prefix is not None:
+        i_prefix = i_r // rows_per_prefix
+        prefix_start = _bound(prefix_starts, i_prefix, 0)
+        prefix_len = _bound(prefix_lengths, i_prefix, prefix_size) - prefix_start
+        p_prefix = prefix + i_prefix * prefix_stride_b + prefix_start * prefix_stride_p
+    length = prefix_len + _bound(lengths, i_b, tokens_size) - start
+
+    searched_len = length
+    if source is not None:
+        i_source = i_r // rows_per_source
+        source_start = _bound(source_starts, i_source, 0)
+        searched_len = _bound(source_lengths, i_source, source_size) - source_start
+        p_source = source + i_source * source_stride_b + source_start * source_stride_s
+
+    o_i = tl.program_id(1) * BN + tl.arange(0, BN)
+    m_i = (o_i + n <= searched_len) & (length >= n - 1)
+    # Token by token along the n-gram; the last one has nothing to agree with and stays.
+    b_token = tl.zeros([BN], tl.int64)
+    for i in range(n):
+        if source is not None:
+            p_token = p_source + (o_i + i).to(tl.int64) * source_stride_s
+            b_token = tl.load(p_token, mask=m_i, other=0).to(tl.int64)
+        else:
+            b_token = _hypothesis(
+                o_i + i, m_i, p_prefix, p_tokens, p_lineage,
+                prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+            )  # fmt: skip
+        o_last = length - (n - 1) + i + tl.zeros([BN], tl.int32)
+        b_wanted = _hypothesis(
+            o_last, m_i & (i < n - 1), p_prefix, p_tokens, p_lineage,
+            prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+        )  # fmt: skip
+        m_i = m_i & ((b_token == b_wanted) | (i == n - 1))
+    m_i = m_i & (b_token >= 0) & (b_token < vocab_size)
+    p_output = output + i_r * output_stride_r + b_token * output_stride_v
+    banned = 1.0 if MASK else -float("inf")
+    tl.store(p_output, tl.full([BN], banned, tl.float32).to(output.dtype.element_ty), mask=m_i)
+
+
+def ban_in_triton(scores: Tensor, call: Ngrams) -> None:
+    """Write -inf to `scores [R, V]` at the banned tokens."""
+    _run(scores, call)
+
+
+def mask_in_triton(call: Ngrams) -> Tensor:
+    """The banned tokens as a boolean `[R, V]`."""
+    shape = (call.rows, call.vocab_size)
+    mask = torch.zeros(shape, dtype=torch.uint8, device=call.tokens.device)
+    _run(mask, call)
+    return mask.view(torch.bool)
+
+
+def _run(output: Tensor, call: Ngrams) -> None:
+    check_device(_ban, output, *(x for x in call if isinstance(x, torch.Tensor)))
+    on_gpu = output.device.type == "cuda"
+    with torch.cuda.device(output.device) if on_gpu else contextlib.nullcontext():
+        for launch in ngram_launches(output, call):
+            launch.run()
+
+
+def ngram_launches(output: Tensor, call: Ngrams) -> list[Launch]:
+    """The kernel, unless there is no place for an n-gram: `output` is scores or a zero mask."""
+    tokens_size = call.tokens.shape[1]
+    prefix_size = 0 if call.prefix is None else call.prefix.shape[1]
+    source_size = 0 if call.source is None else call.source.shape[1]
+    searched = tokens_size + prefix_size if call.source is None else source_size
+    places = searched - call.n + 1
+    if places < 1 or output.numel() == 0:
+        return []
+    launch = Launch(
+        _ban,
+        (call.rows, ceil_div(places, PLACES)),
+        {
+            "output": output,
+            "tokens": call.tokens,
+            "lengths": call.lengths,
+            "starts": call.starts,
+            "lineage": call.lineage,
+            "prefix": call.prefix,
+            "prefix_starts": call.prefix_starts,
+            "prefix_lengths": call.prefix_lengths,
+            "source": call.source,
+            "source_starts": call.source_starts,
+            "source_lengths": call.source_lengths,
+            "n": call.n,
+            "vocab_size": call.vocab_size,
+            "beams": 1 if call.lineage is None else call.lineage.shape[2],
+            "rows_per_prefix": 0 if call.prefix is None else call.rows // call.prefix.shape[0],
+            "rows_per_source": 0 if call.source is None else call.rows // call.source.shape[0],
+            "tokens_size": tokens_size,
+            "prefix_size": prefix_size,
+            "source_size": source_size,
+            **strides("output", output, "rv"),
+            **strides("tokens", call.tokens, "btk"),
+            **strides("lineage", call.lineage, "btk"),
+            **strides("prefix", call.prefix, "bp"),
+            **strides("source", call.source, "bs"),
+            "MASK": output.dtype == torch.uint8,
+            "BN": PLACES,
+        },
+        num_warps=4,
+        num_stages=1,
+    )
+    return [launch]
