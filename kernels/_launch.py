@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 # to cost more than the first one gains.
 SPLIT_LENGTH = 256
 
-# Query rows of one program, which are the rows of a tensor-core tile.
+# Query rows of one program at most: the rows of a tensor-core tile.
 QUERY_ROWS = 16
 
-# Results [query rows, head size] that a program accumulates in float32 registers.
-ACCUMULATOR = 2048
-
-# Scores [query rows, keys] of one tile.
-SCORES = 512
+# Results [query rows, head size] that a program accumulates in float32 registers. Twice as many
+# spill where there are no tensor cores to share them out.
+ACCUMULATOR = 1024
 
 # Bytes of a tile of keys, and of one of values: some ten such tiles in flight on a multiprocessor
 # cover the latency of memory, while larger ones take the registers of further programs.
@@ -71,11 +69,7 @@ def is_interpreted(kernel: Any) -> bool:
 
 
 def beams_per_program(beams: int, rows: int, head_dim: int) -> int:
-    """As many beams as fit the tile of query rows: every tile of keys is read once for them.
-
-    A long head halves them, so that the accumulator stays in registers where there are no tensor
-    cores to share it out.
-    """
+    """As many beams as fit the accumulator: every tile of keys is read once for all of them."""
     most = min(QUERY_ROWS, ACCUMULATOR // block_dim(head_dim))
     return min(beams, most // rows)
 
@@ -86,14 +80,17 @@ def block_dim(head_dim: int) -> int:
 
 
 def key_block(query_rows: int, head_dim: int, item_size: int) -> int:
-    """Keys in a tile: 16 to 64, within `TILE_BYTES` of keys and `SCORES` scores."""
+    """Keys in a tile: at least 16, and not more than `TILE_BYTES`.
+
+    More than four query rows take fewer keys, for the scores stay in registers too.
+    """
     fitting = TILE_BYTES // (block_dim(head_dim) * item_size)
-    return max(16, min(64, SCORES // query_rows, fitting))
+    return max(16, min(64 if query_rows <= 4 else 32, fitting))
 
 
 def warps(query_rows: int) -> int:
-    """Twice the usual four for the taller tiles, whose rows the warps share."""
-    return 8 if query_rows >= 8 else 4
+    """The usual four, and twice as many for a full tile of query rows."""
+    return 8 if query_rows == QUERY_ROWS else 4
 
 
 def split_lengths(source: int, target: int, splits: int | None, block: int) -> tuple[int, int, int]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Tokens that the prefill sends through the layers at once: enough to keep a matrix product busy,
 # few enough that the activations stay small beside weights and caches.
-PREFILL_TOKENS = 2048
+PREFILL_TOKENS = 1024
 
 
 @dataclass(frozen=True)
