@@ -19,7 +19,9 @@ from ._launch import (
     is_interpreted,
     key_block,
     next_power_of_two,
+    query_rows,
     split_lengths,
+    stages,
     strides,
     warps,
 )
@@ -45,9 +47,10 @@ def _load(pointers, mask, UPCAST: tl.constexpr):
 
 @triton.jit
 def _scores(b_query, b_key):
-    """Queries [M, D] times keys [N, D]; a single row needs no tile of products."""
-    if b_query.shape[0] == 1:
-        return tl.sum(b_query.to(tl.float32) * b_key.to(tl.float32), 1)[None, :]
+    """Queries [M, D] times keys [N, D]. One or two rows are not worth a tile product."""
+    if b_query.shape[0] <= 2:
+        b_products = b_query.to(tl.float32)[:, None, :] * b_key.to(tl.float32)[None, :, :]
+        return tl.sum(b_products, 2)
     return tl.dot(b_query, tl.trans(b_key), input_precision="ieee")
 
 
@@ -61,8 +64,8 @@ def _accumulate(b_scores, b_value, b_max, b_sum, b_acc):
     b_decay = tl.exp2(b_max - b_base)
     b_sum = b_sum * b_decay + tl.sum(b_weight, 1)
     b_acc *= b_decay[:, None]
-    if b_weight.shape[0] == 1:
-        b_acc += tl.sum(tl.trans(b_weight) * b_value.to(tl.float32), 0)[None, :]
+    if b_weight.shape[0] <= 2:
+        b_acc += tl.sum(b_weight[:, :, None] * b_value.to(tl.float32)[None, :, :], 1)
     else:
         b_acc = tl.dot(b_weight.to(b_value.dtype), b_value, b_acc, input_precision="ieee")
     return b_new, b_sum, b_acc
@@ -80,9 +83,9 @@ def _accumulate_own(b_scores, b_value, b_max, b_sum, b_acc):
 
 
 @triton.jit
-def _bias(bias, i_h, bias_stride_h, bias_size, distance, mask):
+def _bias(p_bias, bias_size, distance, mask):
     at = tl.minimum(tl.maximum(distance, 0), bias_size - 1)
-    return tl.load(bias + i_h * bias_stride_h + at, mask=mask, other=0.0) * 1.4426950408889634
+    return tl.load(p_bias + at, mask=mask, other=0.0) * 1.4426950408889634
 
 
 @triton.jit(do_not_specialize=_UNSPECIALIZED)
@@ -103,7 +106,7 @@ def _attend(
     scale,
     K: tl.constexpr, Q: tl.constexpr, D: tl.constexpr,
     BK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
-    UPCAST: tl.constexpr,
+    STAGES: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """One program computes `BK` beams of one (sample, head) over one split of the keys.
 
@@ -119,6 +122,9 @@ def _attend(
     m_md = m_m[:, None] & m_d[None, :]
     o_beam64 = o_beam.to(tl.int64)
 
+    p_bias = bias
+    if bias is not None:
+        p_bias = bias + i_h * bias_stride_h
     i_step = tl.zeros([], tl.int32)
     if step is not None:
         i_step = tl.load(step + i_b).to(tl.int32)
@@ -148,7 +154,7 @@ def _attend(
             b_new_value = tl.load(p_new_value + i_row * new_value_stride_q, mask=m_new, other=0.0)
             b_own = tl.sum(b_query.to(tl.float32) * b_new_key.to(tl.float32), 1) * scale
             if bias is not None:
-                b_own += _bias(bias, i_h, bias_stride_h, bias_size, o_row - i_row, m_own)
+                b_own += _bias(p_bias, bias_size, o_row - i_row, m_own)
             b_own = tl.where(m_own, b_own, -float("inf"))
             b_max, b_sum, b_acc = _accumulate_own(b_own, b_new_value, b_max, b_sum, b_acc)
             if target_key is not None:
@@ -163,28 +169,27 @@ def _attend(
                 p_store += o_beam64[:, None] * target_value_stride_k + o_d[None, :]
                 tl.store(p_store, b_new_value, mask=m_store[:, None] & m_d[None, :])
 
+    # Within a tile 32 bits are enough to count in.
+    o_tile = tl.arange(0, BN)
     if source_key is not None:
         p_key = source_key + i_b * source_key_stride_b + i_h * source_key_stride_h
         p_value = source_value + i_b * source_value_stride_b + i_h * source_value_stride_h
+        o_key = o_tile[:, None] * source_key_stride_s + o_d[None, :]
+        o_value = o_tile[:, None] * source_value_stride_s + o_d[None, :]
         start = i_split * source_split
         end = tl.where(active, tl.minimum(start + source_split, length), 0)
-        for i_n in tl.range(start, end, BN):
-            o_n = i_n + tl.arange(0, BN)
-            m_n = o_n < end
-            o_n64 = o_n.to(tl.int64)
+        for i_n in tl.range(start, end, BN, num_stages=STAGES):
+            i_n64 = tl.cast(i_n, tl.int64)
+            m_n = o_tile < end - i_n
             m_nd = m_n[:, None] & m_d[None, :]
-            b_key = _load(
-                p_key + o_n64[:, None] * source_key_stride_s + o_d[None, :], m_nd, UPCAST
-            )  # [BN, BD]
+            b_key = _load(p_key + i_n64 * source_key_stride_s + o_key, m_nd, UPCAST)  # [BN, BD]
             b_scores = _scores(b_query, b_key) * scale
             if bias is not None:
-                distance = length + i_step + o_row[:, None] - o_n[None, :]
+                distance = (length + i_step - i_n) + o_row[:, None] - o_tile[None, :]
                 m_mn = m_m[:, None] & m_n[None, :]
-                b_scores += _bias(bias, i_h, bias_stride_h, bias_size, distance, m_mn)
+                b_scores += _bias(p_bias, bias_size, distance, m_mn)
             b_scores = tl.where(m_n[None, :], b_scores, -float("inf"))
-            b_value = _load(
-                p_value + o_n64[:, None] * source_value_stride_s + o_d[None, :], m_nd, UPCAST
-            )
+            b_value = _load(p_value + i_n64 * source_value_stride_s + o_value, m_nd, UPCAST)
             b_max, b_sum, b_acc = _accumulate(b_scores, b_value, b_max, b_sum, b_acc)
 
     if target_key is not None:
@@ -193,29 +198,31 @@ def _attend(
         start = i_split * target_split * K
         end = tl.minimum((i_split + 1) * target_split, tl.minimum(i_step, target_size)) * K
         # The slots of all positions, one after the other.
-        for i_n in tl.range(start, end, BN):
-            o_n = i_n + tl.arange(0, BN)
-            m_n = o_n < end
-            o_t, o_slot = (o_n // K).to(tl.int64), o_n % K
+        for i_n in tl.range(start, end, BN, num_stages=STAGES):
+            i_t = i_n // K
+            i_t64 = tl.cast(i_t, tl.int64)
+            o_t, o_slot = (i_n + o_tile) // K - i_t, (i_n + o_tile) % K
+            m_n = o_tile < end - i_n
             m_seen = m_m[:, None] & m_n[None, :]  # [BM, BN]
             if lineage is not None:
-                p_slot = lineage + i_b * lineage_stride_b + o_t[None, :] * lineage_stride_t
-                b_slot = tl.load(
-                    p_slot + o_beam64[:, None] * lineage_stride_k, mask=m_seen, other=-1
-                )
-                m_seen = m_seen & (b_slot == o_slot[None, :])
+                p_slot = lineage + i_b * lineage_stride_b + i_t64 * lineage_stride_t
+                p_slot += o_t[None, :] * lineage_stride_t + o_beam[:, None] * lineage_stride_k
+                m_seen = m_seen & (tl.load(p_slot, mask=m_seen, other=-1) == o_slot[None, :])
                 # A slot that no beam here descends from is not read at all.
                 m_n = tl.max(m_seen.to(tl.int32), 0) > 0
             m_nd = m_n[:, None] & m_d[None, :]
-            o_key = o_t * target_key_stride_t + o_slot.to(tl.int64) * target_key_stride_k
-            b_key = _load(p_key + o_key[:, None] + o_d[None, :], m_nd, UPCAST)  # [BN, BD]
+            o_key = (o_t * target_key_stride_t + o_slot * target_key_stride_k)[:, None] + o_d[
+                None, :
+            ]
+            b_key = _load(p_key + i_t64 * target_key_stride_t + o_key, m_nd, UPCAST)  # [BN, BD]
             b_scores = _scores(b_query, b_key) * scale
             if bias is not None:
-                distance = i_step + o_row[:, None] - o_t.to(tl.int32)[None, :]
-                b_scores += _bias(bias, i_h, bias_stride_h, bias_size, distance, m_seen)
+                distance = (i_step - i_t) + o_row[:, None] - o_t[None, :]
+                b_scores += _bias(p_bias, bias_size, distance, m_seen)
             b_scores = tl.where(m_seen, b_scores, -float("inf"))
-            o_value = o_t * target_value_stride_t + o_slot.to(tl.int64) * target_value_stride_k
-            b_value = _load(p_value + o_value[:, None] + o_d[None, :], m_nd, UPCAST)
+            o_value = o_t * target_value_stride_t + o_slot * target_value_stride_k
+            o_value = o_value[:, None] + o_d[None, :]
+            b_value = _load(p_value + i_t64 * target_value_stride_t + o_value, m_nd, UPCAST)
             b_max, b_sum, b_acc = _accumulate(b_scores, b_value, b_max, b_sum, b_acc)
 
     o_r = (o_beam64 * Q + o_row)[:, None]
@@ -267,13 +274,14 @@ def attend_in_triton(call: Attention) -> Tensor:
     """Launch the kernels for a checked call; no value is read on the host."""
     query = call.query
     check_device(_attend, *(x for x in call if isinstance(x, torch.Tensor)))
-    output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    dtype = torch.float32 if _multiplies_wrongly(query.dtype) else query.dtype
+    output = torch.empty(query.shape, dtype=dtype, device=query.device)
     if output.numel():
         on_gpu = query.device.type == "cuda"
         with torch.cuda.device(query.device) if on_gpu else contextlib.nullcontext():
             for launch in attention_launches(call, output):
                 launch.run()
-    return output
+    return output.to(query.dtype)
 
 
 def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
@@ -281,7 +289,7 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
     query = call.query
     samples, beams, rows, heads, head_dim = query.shape
     per_program = beams_per_program(beams, rows, head_dim)
-    query_block = next_power_of_two(per_program * rows)
+    query_block = query_rows(per_program * rows)
     block = key_block(query_block, head_dim, query.element_size())
     source = 0 if call.source_key is None else call.source_key.shape[2]
     target = 0 if call.target_key is None else call.target_key.shape[2]
@@ -334,10 +342,11 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "BM": query_block,
             "BN": block,
             "BD": block_dim(head_dim),
-            "UPCAST": is_interpreted(_attend) and query.dtype == torch.bfloat16,
+            "STAGES": stages(query_block),
+            "UPCAST": _multiplies_wrongly(query.dtype),
         },
-        num_warps=warps(query_block),
-        num_stages=2,
+        num_warps=warps(query_block, head_dim),
+        num_stages=stages(query_block),
     )
     if lse is None:
         return [attend]
@@ -361,3 +370,7 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
     )
     return [attend, reduce]
 
+
+def _multiplies_wrongly(dtype: torch.dtype) -> bool:
+    """The interpreter does with bfloat16, in silence, and truncates to it where a GPU rounds."""
+    return dtype == torch.bfloat16 and is_interpreted(_attend)

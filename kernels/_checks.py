@@ -37,7 +37,7 @@ class Attention(NamedTuple):
             raise ValueError(f"query is {list(query.shape)}; pass [B, K, Q, H, D] with Q 1 or 2")
         if query.dtype not in FLOATS:
             raise ValueError(f"query is {query.dtype}; pass float16, bfloat16 or float32")
-        samples, beams, rows, heads, head_dim = query.shape
+        samples, beams, rows, heads, _ = query.shape
         _check_last_dim("query", query)
         _check_pair("new", self.new_key, self.new_value, query, (samples, beams, rows, heads))
         length = self.source_key.shape[2:3] if self.source_key is not None else ()

@@ -21,10 +21,6 @@ SPLIT_LENGTH = 256
 # Query rows of one program at most: the rows of a tensor-core tile.
 QUERY_ROWS = 16
 
-# Results [query rows, head size] that a program accumulates in float32 registers. Twice as many
-# spill where there are no tensor cores to share them out.
-ACCUMULATOR = 1024
-
 # Bytes of a tile of keys, and of one of values: some ten such tiles in flight on a multiprocessor
 # cover the latency of memory, while larger ones take the registers of further programs.
 TILE_BYTES = 8192
@@ -69,9 +65,21 @@ def is_interpreted(kernel: Any) -> bool:
 
 
 def beams_per_program(beams: int, rows: int, head_dim: int) -> int:
-    """As many beams as fit the accumulator: every tile of keys is read once for all of them."""
-    most = min(QUERY_ROWS, ACCUMULATOR // block_dim(head_dim))
+    """As many beams as fit a tile of query rows: every tile of keys is read once for all of them.
+
+    Where there are no tensor cores, a thread holds whole rows of both factors of a tile product,
+    which a head of more than 128 does not allow. There two query rows make do without.
+    """
+    most = QUERY_ROWS if block_dim(head_dim) <= 128 else 2
     return min(beams, most // rows)
+
+
+def query_rows(rows: int) -> int:
+    """The tile for `rows` query rows: 1, 2 or 4 of them, or a whole tensor-core tile.
+
+    AMD's tensor cores take nothing smaller, and NVIDIA's repeat the rows that are missing.
+    """
+    return next_power_of_two(rows) if rows <= 4 else QUERY_ROWS
 
 
 def block_dim(head_dim: int) -> int:
@@ -80,17 +88,28 @@ def block_dim(head_dim: int) -> int:
 
 
 def key_block(query_rows: int, head_dim: int, item_size: int) -> int:
-    """Keys in a tile: at least 16, and not more than `TILE_BYTES`.
+    """Keys in a tile: at least 16, at most 64 and `TILE_BYTES`, and fewer where registers run out.
 
-    More than four query rows take fewer keys, for the scores stay in registers too.
+    One or two query rows multiply without tensor cores and hold every product; a whole tile of
+    query rows holds its scores and sums.
     """
-    fitting = TILE_BYTES // (block_dim(head_dim) * item_size)
-    return max(16, min(64 if query_rows <= 4 else 32, fitting))
+    depth = block_dim(head_dim)
+    most = 64
+    if query_rows <= 2:
+        most = 16
+    elif query_rows == QUERY_ROWS:
+        most = 32 if depth <= 64 else 16
+    return max(16, min(most, TILE_BYTES // (depth * item_size)))
 
 
-def warps(query_rows: int) -> int:
-    """The usual four, and twice as many for a full tile of query rows."""
-    return 8 if query_rows == QUERY_ROWS else 4
+def stages(query_rows: int) -> int:
+    """Tiles in flight per program: small ones, of one or two query rows, need one more."""
+    return 3 if query_rows <= 2 else 2
+
+
+def warps(query_rows: int, head_dim: int) -> int:
+    """The usual four, and twice as many for a large accumulator."""
+    return 8 if query_rows * block_dim(head_dim) >= 1024 else 4
 
 
 def split_lengths(source: int, target: int, splits: int | None, block: int) -> tuple[int, int, int]:
@@ -116,4 +135,7 @@ def next_power_of_two(n: int) -> int:
 def strides(name: str, tensor: Tensor | None, dims: Sequence[str]) -> dict[str, int]:
     """`name_stride_dim` for the leading dimensions; zeros for what the tensor does not have."""
     values = () if tensor is None else tensor.stride()
-    return {f"{name}_stride_{dim}": value for dim, value in zip_longest(dims, values[: len(dims)], fillvalue=0)}
+    return {
+        f"{name}_stride_{dim}": value
+        for dim, value in zip_longest(dims, values[: len(dims)], fillvalue=0)
+    }

@@ -33,8 +33,10 @@ _UNSPECIALIZED = [
 def _bound(bounds, i, default):
     """`bounds[i]`, or the default where there are none."""
     if bounds is None:
-        return default
-    return tl.load(bounds + i).to(tl.int32)
+        bound = default
+    else:
+        bound = tl.load(bounds + i).to(tl.int32)
+    return bound
 
 
 @triton.jit

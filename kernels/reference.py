@@ -6,11 +6,13 @@ Slow, and free of every trick that the fast paths play: this is what they are te
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ._checks import Impl
+if TYPE_CHECKING:
+    from ._checks import Impl
 
 
 def decode_attention(

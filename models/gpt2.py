@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tritonseq.cache import KVCache
 from tritonseq.kernels import decode_attention
 
-from .layers import LayerNorm, Linear, Source, activation, empty_parameter
+from .layers import LayerNorm, Linear, Source, activation, empty_parameter, matmul
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -316,7 +316,7 @@ class GPT2(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         x = self.ln_f(x)
-        return torch.mm(x, self.wte.t()) if self.lm_head is None else self.lm_head(x)
+        return matmul(x, self.wte.t()) if self.lm_head is None else self.lm_head(x)
 
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""

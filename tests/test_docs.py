@@ -39,7 +39,9 @@ def test_every_file_is_described() -> None:
 
 
 def test_every_described_file_exists() -> None:
-    described = re.findall(r"^\| `([\w/]+\.py)` \|", (ROOT / "docs" / "structure.md").read_text(), re.M)
+    described = re.findall(
+        r"^\| `([\w/]+\.py)` \|", (ROOT / "docs" / "structure.md").read_text(), re.M
+    )
     assert len(described) > 25
     rooms = [ROOT, *(ROOT / room for room in ("tritonseq", "kernels", "models"))]
     for name in described:

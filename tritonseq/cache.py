@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .memory import zeros
+
 
 @dataclass
 class KVCache:
@@ -45,20 +47,17 @@ class KVCache:
         dtype: torch.dtype,
     ) -> KVCache:
         """Caches for `target_length` generated positions that are fed back to the model."""
-        source_shape = (samples, heads, source_length, head_dim)
-        target_shape = (samples, heads, target_length, beams, head_dim)
-
-        # Zeros, because a never written slot that holds NaN would send the attention on the CPU
-        # down its slow path. The system hands out zero pages lazily, so this costs nothing.
-        def zeros(shape: tuple[int, ...]) -> list[Tensor]:
-            return [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
-
+        pairs = [
+            _allocate(samples, beams, heads, head_dim, source_length, target_length, device, dtype)
+            for _ in range(2 * layers)
+        ]
+        keys, values = pairs[::2], pairs[1::2]
         return cls(
-            source_keys=zeros(source_shape),
-            source_values=zeros(source_shape),
+            source_keys=[source for source, _ in keys],
+            source_values=[source for source, _ in values],
             source_len=source_len,
-            target_keys=zeros(target_shape),
-            target_values=zeros(target_shape),
+            target_keys=[target for _, target in keys],
+            target_values=[target for _, target in values],
             step=torch.zeros(samples, device=device, dtype=torch.int64),
         )
 
@@ -81,3 +80,28 @@ class KVCache:
         """Count the position that every layer has just written."""
         self.step += 1
         self.bound += 1
+
+
+def _allocate(
+    samples: int,
+    beams: int,
+    heads: int,
+    head_dim: int,
+    source_length: int,
+    target_length: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Source and target part of the keys, or values, of one layer.
+
+    Zeros, because a slot that was never written and holds NaN would send the attention on the CPU
+    down its slow path.
+    """
+    if beams == 1:
+        # What one beam generates stands right behind its prompt: attention reads both as one.
+        shape = (samples, heads, source_length + target_length, head_dim)
+        both = zeros(shape, device=device, dtype=dtype)
+        return both[:, :, :source_length], both[:, :, source_length:].unsqueeze(3)
+    source = (samples, heads, source_length, head_dim)
+    target = (samples, heads, target_length, beams, head_dim)
+    return zeros(source, device=device, dtype=dtype), zeros(target, device=device, dtype=dtype)

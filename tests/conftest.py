@@ -1,0 +1,54 @@
+"""For every test: seeds, devices, poisoned memory, and kernels interpreted without a GPU."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+# Triton looks at this when it is first imported, which no test module may do before.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where kernels are tested: on the GPU if there is one, else in the interpreter."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that the kernels allocate without filling it holds NaN."""
+
+    def poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def call(*args: Any, **options: Any) -> torch.Tensor:
+            tensor = allocate(*args, **options)
+            caller = sys._getframe(1).f_globals.get("__name__", "")
+            if caller.startswith("tritonseq.kernels.") and tensor.is_floating_point():
+                tensor.fill_(math.nan)
+            return tensor
+
+        return call
+
+    for name in ("empty", "empty_like", "empty_strided"):
+        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))

@@ -1,0 +1,366 @@
+"""`decode_attention`: torch and Triton against the definition, whatever is thrown at them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from attention_cases import (
+    HEAD_DIMS,
+    Case,
+    assert_appended,
+    assert_close_to_definition,
+    random_case,
+)
+
+from tritonseq.kernels import decode_attention, reference
+
+CPU = torch.device("cpu")
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
+
+
+def check(case: Case, **options) -> None:
+    """Run a call and look at the result, at the caches and at all else that it was given."""
+    before = case.copy()
+    result = case.run(decode_attention, **options)
+    assert result.shape == before.rows[0].shape
+    assert result.dtype == before.rows[0].dtype
+    assert result.is_contiguous()
+    assert_close_to_definition(result, before)
+    if "target_key" in before.options:
+        assert_appended(before, case)
+
+
+class TestSweep:
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_torch(self, dtype):
+        for seed in range(80):
+            check(random_case(seed, CPU).to(dtype), impl="torch")
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("seeds", [range(0, 20), range(20, 40)], ids=["0-19", "20-39"])
+    def test_triton(self, seeds, dtype, device, poison):
+        for seed in seeds:
+            check(random_case(seed, device, small=seed % 4 > 0).to(dtype), impl="triton")
+
+    def test_definition(self):
+        for seed in range(80):
+            case = random_case(seed, CPU, small=True)
+            before = case.copy()
+            assert_close_to_definition(case.run(reference.decode_attention), before)
+            if "target_key" in before.options:
+                assert_appended(before, case)
+
+    @pytest.mark.long
+    @BOTH
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_wide(self, impl, dtype, device, poison):
+        for seed in range(100, 700):
+            check(random_case(seed, device, small=seed % 2 > 0).to(dtype), impl=impl)
+
+
+def grown_case(
+    *, samples=2, beams=3, rows=1, heads=2, head_dim=16, source=20, target=9, step=6, device=CPU
+) -> Case:
+    """Every part at once, without NaN, all samples at the same step."""
+    query, key, value = torch.randn(samples, beams, rows, 3, heads, head_dim).unbind(3)
+    options = {
+        "source_key": torch.randn(samples, heads, source, head_dim),
+        "source_value": torch.randn(samples, heads, source, head_dim),
+        "target_key": torch.randn(samples, heads, target, beams, head_dim),
+        "target_value": torch.randn(samples, heads, target, beams, head_dim),
+        "lineage": torch.randint(0, beams, (samples, target, beams)),
+        "step": torch.full((samples,), step),
+    }
+    return Case((query, key, value), options).map(lambda _, x: x.to(device))
+
+
+class TestShapes:
+    @BOTH
+    @pytest.mark.parametrize("head_dim", HEAD_DIMS)
+    @pytest.mark.parametrize("rows", [1, 2])
+    def test_head_dims(self, head_dim, rows, impl, device, poison):
+        check(grown_case(head_dim=head_dim, rows=rows, source=70, device=device), impl=impl)
+
+    @BOTH
+    @pytest.mark.parametrize("beams", [1, 2, 5, 7, 8, 9, 15, 16, 17, 33])
+    @pytest.mark.parametrize("rows", [1, 2])
+    def test_beams(self, beams, rows, impl, device, poison):
+        check(grown_case(beams=beams, rows=rows, device=device), impl=impl)
+
+    @BOTH
+    def test_no_samples(self, impl, device):
+        case = grown_case(samples=0, device=device)
+        assert case.run(decode_attention, impl=impl).shape == (0, 3, 1, 2, 16)
+
+    @BOTH
+    def test_longer_than_one_split(self, impl, device, poison):
+        # Several splits of the source, and of the generated part, whose lengths share no factor.
+        case = grown_case(samples=1, heads=1, source=777, target=300, step=290, device=device)
+        check(case, impl=impl)
+
+
+class TestContiguousCaches:
+    """The generated part right behind the source in memory, which the CPU reads as one."""
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("step", [0, 3, 5])
+    def test_one_beam(self, dtype, step):
+        for beams, rows in ((1, 1), (1, 2), (2, 1)):
+            case = grown_case(beams=beams, rows=rows, target=6, step=step).to(dtype)
+            for side in ("key", "value"):
+                source, target = case.options[f"source_{side}"], case.options[f"target_{side}"]
+                target[:, :, step:] = math.nan
+                joined = torch.cat([source, target.flatten(2, 3)], 2)
+                case.options[f"source_{side}"] = joined[:, :, :20]
+                case.options[f"target_{side}"] = joined[:, :, 20:].view(target.shape)
+            before = case.copy()
+            result = case.run(decode_attention, impl="torch")
+            assert_close_to_definition(result, before)
+            assert_appended(before, case)
+
+
+class TestSplits:
+    @pytest.mark.parametrize("splits", [1, 2, 3, 7, 40])
+    def test_any_number(self, splits, device, poison):
+        # 40 is more than there are keys, so that most splits are empty.
+        check(grown_case(device=device), impl="triton", splits=splits)
+
+    def test_nothing_in_any_split(self, device, poison):
+        case = grown_case(device=device)
+        options = {
+            "source_key": case.options["source_key"],
+            "source_value": case.options["source_value"],
+            "source_len": torch.tensor([0, 20], device=device),
+        }
+        result = decode_attention(case.rows[0], **options, splits=5, impl="triton")
+        assert (result[0] == 0).all()
+        assert_close_to_definition(result, Case((case.rows[0], None, None), options))
+
+
+class TestWhatMustNotLeak:
+    @BOTH
+    @pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
+    def test_dead_slots_and_padding(self, impl, garbage, device, poison):
+        case = grown_case(device=device)
+        source_len = torch.tensor([0, 13], device=device)
+        options = {**case.options, "source_len": source_len}
+        options["lineage"][:, :6] = torch.tensor([0, 0, 2])
+        for side in ("key", "value"):
+            options[f"source_{side}"][0] = garbage
+            options[f"source_{side}"][1, :, 13:] = garbage
+            options[f"target_{side}"][:, :, :6, 1] = garbage
+            options[f"target_{side}"][:, :, 6:] = garbage
+        check(Case(case.rows, options), impl=impl)
+
+    @BOTH
+    def test_idle_samples(self, impl, device, poison):
+        case = grown_case(rows=2, device=device)
+        case.options["step"][0] = -1
+        for rows in case.rows:
+            rows[0] = math.nan
+        before = case.copy()
+        result = case.run(decode_attention, impl=impl)
+        assert (result[0] == 0).all()
+        assert result[1].isfinite().all()
+        assert_appended(before, case)
+
+    @BOTH
+    def test_idle_samples_without_a_target(self, impl, device, poison):
+        case = grown_case(device=device)
+        result = decode_attention(
+            case.rows[0],
+            source_key=case.options["source_key"],
+            source_value=case.options["source_value"],
+            step=torch.tensor([-1, 0], device=device),
+            impl=impl,
+        )
+        assert (result[0] == 0).all()
+        assert (result[1] != 0).all()
+
+    @BOTH
+    def test_second_row_does_not_reach_the_first(self, impl, device, poison):
+        case = grown_case(rows=2, device=device)
+        query, key, value = case.rows
+        alone = Case((query[:, :, :1], key[:, :, :1], value[:, :, :1]), case.copy().options)
+        expected = alone.run(decode_attention, impl=impl)
+        key[:, :, 1], value[:, :, 1] = math.nan, math.nan
+        result = case.run(decode_attention, impl=impl)
+        torch.testing.assert_close(result[:, :, :1], expected, rtol=1e-5, atol=1e-6)
+
+    @BOTH
+    def test_a_new_nan_stays_in_its_beam(self, impl, device, poison):
+        case = grown_case(device=device)
+        case.rows[2][0, 1] = math.nan
+        result = case.run(decode_attention, impl=impl)
+        assert result[0, 1].isnan().all()
+        result[0, 1] = 0
+        assert result.isfinite().all()
+
+    def test_a_step_beyond_the_cache_stores_nothing(self, device):
+        case = grown_case(step=9, device=device)
+        before = case.copy()
+        result = case.run(decode_attention, impl="triton")
+        assert torch.equal(case.options["target_key"], before.options["target_key"])
+        assert_close_to_definition(result, before)
+
+    def test_an_unwritten_output_would_be_seen(self, poison, device, monkeypatch):
+        from tritonseq.kernels import _attention_triton
+
+        monkeypatch.setattr(_attention_triton, "attention_launches", lambda *_: [])
+        assert grown_case(device=device).run(decode_attention, impl="triton").isnan().all()
+
+
+class TestAgainstCopiedCaches:
+    """Twelve steps of beams that change places, against caches that are copied as they do."""
+
+    @BOTH
+    @pytest.mark.parametrize("rows", [1, 2])
+    def test_same_attention(self, rows, impl, device, poison):
+        samples, beams, heads, head_dim, source, target = 2, 4, 2, 24, 11, 12
+        source_key, source_value = torch.randn(2, samples, heads, source, head_dim, device=device)
+        target_key, target_value = torch.full(
+            (2, samples, heads, target, beams, head_dim), math.nan, device=device
+        )
+        # [B, K, H, N, D], each beam with a copy of the source
+        key = source_key[:, None].repeat(1, beams, 1, 1, 1)
+        value = source_value[:, None].repeat(1, beams, 1, 1, 1)
+        lineage = torch.zeros(samples, target, beams, dtype=torch.int64, device=device)
+        for step in range(target):
+            query, new_key, new_value = torch.randn(
+                3, samples, beams, rows, heads, head_dim, device=device
+            )
+            result = decode_attention(
+                query,
+                new_key,
+                new_value,
+                source_key=source_key,
+                source_value=source_value,
+                target_key=target_key,
+                target_value=target_value,
+                lineage=lineage,
+                step=torch.full((samples,), step, device=device),
+                impl=impl,
+            )
+            full_key = torch.cat([key, new_key.transpose(2, 3)], 3)
+            full_value = torch.cat([value, new_value.transpose(2, 3)], 3)
+            causal = torch.ones(rows, full_key.shape[3], dtype=torch.bool, device=device)
+            causal = causal.tril(full_key.shape[3] - rows)
+            expected = F.scaled_dot_product_attention(
+                query.transpose(2, 3), full_key, full_value, attn_mask=causal
+            )
+            torch.testing.assert_close(result, expected.transpose(2, 3), rtol=1e-4, atol=1e-5)
+            key, value = (
+                full_key[:, :, :, : source + step + 1],
+                full_value[:, :, :, : source + step + 1],
+            )
+            parents = torch.randint(0, beams, (samples, beams), device=device)
+            index = parents[:, :, None, None, None]
+            key, value = (x.gather(1, index.expand_as(x)) for x in (key, value))
+            lineage[:, step] = torch.arange(beams, device=device)
+            past = parents[:, None].expand(-1, step + 1, -1)
+            lineage[:, : step + 1] = lineage[:, : step + 1].gather(2, past)
+
+
+class TestIndependence:
+    """A sample's result owes nothing to its neighbours, nor to the room that they need."""
+
+    @staticmethod
+    def alone(case: Case, sample: int, source: int, target: int) -> Case:
+        """One sample, in caches no larger than it needs."""
+
+        def cut(name: str, x: torch.Tensor) -> torch.Tensor:
+            x = x[sample : sample + 1]
+            if name.startswith("source_") and x.dim() > 1:
+                return x[:, :, :source]
+            if name.startswith("target_"):
+                return x[:, :, :target]
+            return x[:, :target] if name == "lineage" else x
+
+        return case.map(cut)
+
+    @BOTH
+    def test_batch(self, impl, device, poison):
+        case = grown_case(samples=3, source=600, target=270, step=0, heads=1, device=device)
+        lengths, steps = [600, 7, 300], [3, 260, 0]
+        case.options["source_len"] = torch.tensor(lengths, device=device)
+        case.options["step"] = torch.tensor(steps, device=device)
+        before = case.copy()
+        together = case.run(decode_attention, impl=impl)
+        for sample in range(3):
+            single = self.alone(before, sample, lengths[sample], steps[sample] + 1)
+            result = single.run(decode_attention, impl=impl)
+            if impl == "triton":
+                assert torch.equal(result[0], together[sample])
+            torch.testing.assert_close(result[0], together[sample], rtol=1e-5, atol=1e-6)
+
+
+BAD_INPUT = {
+    "4-d query": ({"query": torch.zeros(2, 3, 2, 16)}, r"query is \[2, 3, 2, 16\]; pass"),
+    "3 rows": ({"query": torch.zeros(2, 3, 3, 2, 16)}, "Q 1 or 2"),
+    "float64": ({"query": torch.zeros(2, 3, 1, 2, 16).double()}, "float64; pass float16"),
+    "strided query": (
+        {"query": torch.zeros(2, 3, 1, 16, 2).transpose(3, 4)},
+        "make its last dimension contiguous",
+    ),
+    "no value": ({"new_value": None}, "one of new_key and new_value is missing"),
+    "no source key": ({"source_key": None}, "one of source_key and source_value is missing"),
+    "no target value": ({"target_value": None}, "one of target_key and target_value"),
+    "head size": ({"source_key": torch.zeros(2, 2, 20, 24)}, r"pass \[2, 2, 20, 16\]"),
+    "heads": ({"new_key": torch.zeros(2, 3, 1, 4, 16)}, r"pass \[2, 3, 1, 2, 16\]"),
+    "beams": ({"target_key": torch.zeros(2, 2, 9, 4, 16)}, r"pass \[2, 2, 9, 3, 16\]"),
+    "values too short": ({"source_value": torch.zeros(2, 2, 19, 16)}, "source_value is"),
+    "dims": ({"source_key": torch.zeros(2, 2, 16)}, r"source_key is \[2, 2, 16\]"),
+    "mixed dtypes": ({"source_key": torch.zeros(2, 2, 20, 16).half()}, "convert it to"),
+    "no lineage": ({"lineage": None}, r"for 3 beams pass it as \[B, T, K\]"),
+    "short lineage": ({"lineage": torch.zeros(2, 8, 3).long()}, r"int64 \[2, 9, 3\]"),
+    "float lineage": ({"lineage": torch.zeros(2, 9, 3)}, "lineage is torch.float32"),
+    "no step": ({"step": None}, "target_key needs new_key and step"),
+    "step shape": ({"step": torch.zeros(3).long()}, r"step is torch.int64 \[3\]"),
+    "bias dtype": ({"bias": torch.zeros(2, 5).half()}, r"pass float32 \[2, N\]"),
+    "bias heads": ({"bias": torch.zeros(3, 5)}, r"bias is torch.float32 \[3, 5\]"),
+    "empty bias": ({"bias": torch.zeros(2, 0)}, "with N > 0"),
+    "splits": ({"splits": 0}, "splits is 0; pass 1 or more"),
+    "impl": ({"impl": "cuda"}, "impl is 'cuda'; choose"),
+    "length dtype": ({"source_len": torch.zeros(2)}, "source_len is torch.float32"),
+}
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(("change", "message"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
+    @pytest.mark.parametrize("impl", ["auto", "triton"])
+    def test_message(self, change, message, impl):
+        query, key, value = grown_case().rows
+        named = {"query": query, "new_key": key, "new_value": value, **grown_case().options}
+        with pytest.raises(ValueError, match=message):
+            decode_attention(**{"impl": impl, **named, **change})
+
+    def test_nothing_to_attend_to(self):
+        with pytest.raises(ValueError, match="nothing to attend to"):
+            decode_attention(torch.zeros(1, 1, 1, 1, 16))
+
+    def test_length_without_source(self):
+        query = torch.zeros(1, 1, 1, 1, 16)
+        with pytest.raises(ValueError, match="source_len is given without source_key"):
+            decode_attention(query, query, query, source_len=torch.tensor([3]))
+
+    def test_lineage_without_target(self):
+        query = torch.zeros(1, 1, 1, 1, 16)
+        with pytest.raises(ValueError, match="lineage is given without target_key"):
+            decode_attention(query, query, query, lineage=torch.zeros(1, 1, 1).long())
+
+    def test_values_that_the_cpu_can_see(self):
+        with pytest.raises(ValueError, match="step 9 is beyond the 9 positions"):
+            grown_case(step=9).run(decode_attention, impl="torch")
+        case = grown_case()
+        with pytest.raises(ValueError, match="source_len 21 is beyond the 20 positions"):
+            case.run(decode_attention, source_len=torch.tensor([21, 3]), impl="torch")
+
+
+def test_gradients_are_cut():
+    case = grown_case()
+    query = case.rows[0].requires_grad_()
+    assert not decode_attention(query, *case.rows[1:], **case.options).requires_grad
