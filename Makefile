@@ -7,7 +7,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .PHONY: demo test check types pytest long bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/tritonseq demo
+	# torch warns at import where numpy is missing; nothing here needs it.
+	PYTHONWARNINGS="ignore:Failed to initialize NumPy" $(BIN)/tritonseq demo
 
 test: check types pytest
 

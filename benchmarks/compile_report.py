@@ -201,11 +201,7 @@ def compile_launch(launch: Launch, target: GPUTarget) -> Any:
             divisible = value % 16 == 0 and not parameter.do_not_specialize
         if divisible:
             hints[(index,)] = [["tt.divisibility", 16]]
-    options = {
-        "num_warps": launch.num_warps,
-        "num_stages": launch.num_stages,
-        "enable_fp_fusion": True,
-    }
+    options = launch.options(amd=target.backend == "hip")
     source = ASTSource(launch.kernel, signature, constants, hints)
     return triton.compile(source, target=target, options=options)
 

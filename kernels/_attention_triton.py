@@ -18,6 +18,7 @@ from ._launch import (
     check_device,
     is_interpreted,
     key_block,
+    max_registers,
     next_power_of_two,
     query_rows,
     split_lengths,
@@ -347,6 +348,7 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
         },
         num_warps=warps(query_block, head_dim),
         num_stages=stages(query_block),
+        max_registers=max_registers(query_block, head_dim),
     )
     if lse is None:
         return [attend]
@@ -365,8 +367,6 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "BS": next_power_of_two(splits),
             "BD": block_dim(head_dim),
         },
-        num_warps=4,
-        num_stages=1,
     )
     return [attend, reduce]
 

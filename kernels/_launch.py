@@ -32,18 +32,26 @@ class Launch(NamedTuple):
     kernel: Any
     grid: tuple[int, ...]
     arguments: dict[str, Any]
-    num_warps: int
-    num_stages: int
+    num_warps: int = 4
+    num_stages: int = 1
+    max_registers: int | None = None
+
+    def options(self, *, amd: bool) -> dict[str, Any]:
+        """What the compiler is told besides the arguments."""
+        # The default of enable_fp_fusion changes between versions of Triton.
+        options = {
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+            "enable_fp_fusion": True,
+        }
+        if self.max_registers is not None and not amd:
+            options["maxnreg"] = self.max_registers
+        return options
 
     def run(self) -> None:
         """Launch on the current device, or run in the interpreter where that is switched on."""
-        self.kernel[self.grid](
-            **self.arguments,
-            num_warps=self.num_warps,
-            num_stages=self.num_stages,
-            # The default changes between versions of Triton.
-            enable_fp_fusion=True,
-        )
+        options = self.options(amd=torch.version.hip is not None)
+        self.kernel[self.grid](**self.arguments, **options)
 
 
 def check_device(kernel: Any, *tensors: Tensor | None) -> None:
@@ -108,8 +116,18 @@ def stages(query_rows: int) -> int:
 
 
 def warps(query_rows: int, head_dim: int) -> int:
-    """The usual four, and twice as many for a large accumulator."""
-    return 8 if query_rows * block_dim(head_dim) >= 1024 else 4
+    """The usual four; two where a tile has little for each thread, eight where it has much."""
+    if query_rows == QUERY_ROWS:
+        return 8
+    return 2 if query_rows <= 2 and block_dim(head_dim) <= 32 else 4
+
+
+def max_registers(query_rows: int, head_dim: int) -> int | None:
+    """For the largest tiles, all that a thread may have.
+
+    Left alone, NVIDIA's assembler spills a few of their registers to fit one more program.
+    """
+    return 255 if query_rows * block_dim(head_dim) > 1024 else None
 
 
 def split_lengths(source: int, target: int, splits: int | None, block: int) -> tuple[int, int, int]:

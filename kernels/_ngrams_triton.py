@@ -183,7 +183,5 @@ def ngram_launches(output: Tensor, call: Ngrams) -> list[Launch]:
             "MASK": output.dtype == torch.uint8,
             "BN": PLACES,
         },
-        num_warps=4,
-        num_stages=1,
     )
     return [launch]

@@ -53,7 +53,7 @@ def early_stopping(name: str, value: Any) -> bool | str:
     """True, False or "never"."""
     if not isinstance(value, bool) and value != "never":
         raise ValueError(f"{name} must be True, False or 'never', not {value!r}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def token_list(name: str, value: Any) -> tuple[int, ...] | None:

@@ -9,8 +9,9 @@ import tiny
 import torch
 
 from tritonseq.models import model_class
-from tritonseq.models.gpt2 import GPT2, GPT2Config, split_prompts
+from tritonseq.models.gpt2 import GPT2, GPT2Config
 from tritonseq.models.layers import ACTIVATIONS, activation, empty_weight
+from tritonseq.models.packing import split_prompts
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -79,7 +80,7 @@ def test_prefill_in_groups_equals_prefill_at_once(monkeypatch: pytest.MonkeyPatc
     ids, _ = tiny.prompts(5, 8, seed=7)
     lengths = torch.tensor([8, 3, 8, 1, 5])
     whole, wanted = ours.decoder.prefill(ids, lengths, beams=1, target_length=1)
-    monkeypatch.setattr("tritonseq.models.gpt2.PREFILL_TOKENS", 17)
+    monkeypatch.setattr("tritonseq.models.packing.PREFILL_TOKENS", 17)
     parts, logits = ours.decoder.prefill(ids, lengths, beams=1, target_length=1)
     torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
     for a, b in zip(parts.source_keys, whole.source_keys, strict=True):
