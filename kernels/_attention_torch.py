@@ -98,6 +98,8 @@ def _continued(source: Tensor, target: Tensor, length: int) -> Tensor | None:
     stride = source.stride()
     if target.stride()[:3] != stride[:3]:
         return None
+    if target.untyped_storage().data_ptr() != source.untyped_storage().data_ptr():
+        return None
     end = source.data_ptr() + source.shape[2] * stride[2] * source.element_size()
     if target.data_ptr() != end:
         return None
@@ -134,7 +136,7 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     mask = None
     if min(lengths) < longest:
         outside = torch.arange(longest) >= torch.tensor(lengths)[:, None]
-        mask = torch.zeros(outside.shape).masked_fill_(outside, -math.inf)[:, None, None]
+        mask = _additive(outside)[:, None, None]
     if call.bias is not None:
         origins = [length + max(step, 0) for length, step in zip(lengths, steps, strict=True)]
         bias = _bias_by_distance(call, origins, longest)
@@ -189,7 +191,7 @@ def _slot_mask(call: Attention, slots: Tensor, steps: list[int]) -> Tensor | Non
             later = torch.arange(end) > torch.tensor(steps)[:, None]
             hidden = hidden | later[..., None, None]
         shape = (hidden.shape[0], 1, beams, 1, end, beams)
-        mask = torch.zeros(shape).masked_fill_(hidden.transpose(1, 2).view(shape), -math.inf)
+        mask = _additive(hidden.transpose(1, 2).view(shape))
     if call.bias is not None:
         bias = _bias_by_distance(call, [max(step, 0) for step in steps], end)[..., None]
         mask = bias.expand(-1, -1, beams, -1, -1, beams) if mask is None else mask + bias
@@ -214,7 +216,7 @@ def _attend_gathered(
     mask = None
     if min(steps) < end - 1:
         later = torch.arange(end) > torch.tensor(steps)[:, None]
-        mask = torch.zeros(later.shape).masked_fill_(later, -math.inf)[:, None, None]
+        mask = _additive(later)[:, None, None]
     if call.bias is not None:
         bias = _bias_by_distance(call, [max(step, 0) for step in steps], end)[:, :, 0]
         mask = bias if mask is None else bias + mask
@@ -236,6 +238,11 @@ def _attend_own_row(call: Attention) -> tuple[Tensor, Tensor]:
         scores = scores + call.bias[:, 0, None]
     lse = torch.stack((torch.full_like(scores, -math.inf), scores), -1)
     return value.flatten(1, 2).transpose(1, 2), lse.flatten(2, 3)
+
+
+def _additive(hidden: Tensor) -> Tensor:
+    """A boolean mask as what is added to scores; float32 whatever torch's default is."""
+    return torch.zeros(hidden.shape, dtype=torch.float32).masked_fill_(hidden, -math.inf)
 
 
 def _bias_by_distance(call: Attention, origins: list[int], end: int) -> Tensor:

@@ -148,8 +148,10 @@ def _attend(
         p_new_key += o_beam64[:, None] * new_key_stride_k + o_d[None, :]
         p_new_value = new_value + i_b * new_value_stride_b + i_h * new_value_stride_h
         p_new_value += o_beam64[:, None] * new_value_stride_k + o_d[None, :]
+        # One split of an active sample takes them.
+        rows = tl.where(active & (i_split == 0), BM, 0)
         for i_row in tl.static_range(Q):
-            m_own = m_m & (o_row >= i_row) & active & (i_split == 0)
+            m_own = m_m & (o_row >= i_row) & (o_m < rows)
             m_new = m_own[:, None] & m_d[None, :]
             b_new_key = tl.load(p_new_key + i_row * new_key_stride_q, mask=m_new, other=0.0)
             b_new_value = tl.load(p_new_value + i_row * new_value_stride_q, mask=m_new, other=0.0)
@@ -158,17 +160,21 @@ def _attend(
                 b_own += _bias(p_bias, bias_size, o_row - i_row, m_own)
             b_own = tl.where(m_own, b_own, -float("inf"))
             b_max, b_sum, b_acc = _accumulate_own(b_own, b_new_value, b_max, b_sum, b_acc)
-            if target_key is not None:
-                # Nobody reads position `step` in this launch, so there is nothing to wait for.
-                m_store = m_own & (o_row == 0) & (i_row == 0) & (i_step < target_size)
-                p_store = target_key + i_b * target_key_stride_b + i_h * target_key_stride_h
-                p_store += i_step.to(tl.int64) * target_key_stride_t
-                p_store += o_beam64[:, None] * target_key_stride_k + o_d[None, :]
-                tl.store(p_store, b_new_key, mask=m_store[:, None] & m_d[None, :])
-                p_store = target_value + i_b * target_value_stride_b + i_h * target_value_stride_h
-                p_store += i_step.to(tl.int64) * target_value_stride_t
-                p_store += o_beam64[:, None] * target_value_stride_k + o_d[None, :]
-                tl.store(p_store, b_new_value, mask=m_store[:, None] & m_d[None, :])
+            if target_key is not None:  # noqa: SIM102  (Triton takes an `and` to run time)
+                if i_row == 0:
+                    # Nobody reads position `step` in this launch: there is nothing to wait for.
+                    m_store = m_own & (o_row == 0) & (o_m < tl.where(i_step < target_size, BM, 0))
+                    m_store = m_store[:, None] & m_d[None, :]
+                    i_step64 = i_step.to(tl.int64)
+                    p_row = target_key + i_b * target_key_stride_b + i_h * target_key_stride_h
+                    p_row += i_step64 * target_key_stride_t + o_d[None, :]
+                    tl.store(
+                        p_row + o_beam64[:, None] * target_key_stride_k, b_new_key, mask=m_store
+                    )
+                    p_row = target_value + i_b * target_value_stride_b
+                    p_row += i_h * target_value_stride_h + i_step64 * target_value_stride_t
+                    p_row += o_beam64[:, None] * target_value_stride_k + o_d[None, :]
+                    tl.store(p_row, b_new_value, mask=m_store)
 
     # Within a tile 32 bits are enough to count in.
     o_tile = tl.arange(0, BN)
@@ -212,9 +218,8 @@ def _attend(
                 # A slot that no beam here descends from is not read at all.
                 m_n = tl.max(m_seen.to(tl.int32), 0) > 0
             m_nd = m_n[:, None] & m_d[None, :]
-            o_key = (o_t * target_key_stride_t + o_slot * target_key_stride_k)[:, None] + o_d[
-                None, :
-            ]
+            o_key = o_t * target_key_stride_t + o_slot * target_key_stride_k
+            o_key = o_key[:, None] + o_d[None, :]
             b_key = _load(p_key + i_t64 * target_key_stride_t + o_key, m_nd, UPCAST)  # [BN, BD]
             b_scores = _scores(b_query, b_key) * scale
             if bias is not None:
@@ -226,20 +231,16 @@ def _attend(
             b_value = _load(p_value + i_t64 * target_value_stride_t + o_value, m_nd, UPCAST)
             b_max, b_sum, b_acc = _accumulate(b_scores, b_value, b_max, b_sum, b_acc)
 
-    o_r = (o_beam64 * Q + o_row)[:, None]
     # What saw nothing is 0, in a share of the keys as in all of them.
     b_sum = tl.where(b_sum == 0.0, 1.0, b_sum)
     b_acc = b_acc / b_sum[:, None]
-    p_output = (
-        output + i_b * output_stride_b + i_h * output_stride_h + i_split * output_stride_split
-    )
-    p_output += o_r * output_stride_r + o_d[None, :]
+    o_r = o_beam64 * Q + o_row
+    p_output = output + i_b * output_stride_b + i_h * output_stride_h
+    p_output += i_split * output_stride_split + o_r[:, None] * output_stride_r + o_d[None, :]
     tl.store(p_output, b_acc.to(output.dtype.element_ty), mask=m_md)
     if lse is not None:
-        p_lse = (
-            lse + i_b * lse_stride_b + i_h * lse_stride_h + (o_beam64 * Q + o_row) * lse_stride_r
-        )
-        tl.store(p_lse + i_split, b_max + tl.log2(b_sum), mask=m_m)
+        p_lse = lse + i_b * lse_stride_b + i_h * lse_stride_h + i_split
+        tl.store(p_lse + o_r * lse_stride_r, b_max + tl.log2(b_sum), mask=m_m)
 
 
 @triton.jit(do_not_specialize=["splits"])

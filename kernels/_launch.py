@@ -123,11 +123,12 @@ def warps(query_rows: int, head_dim: int) -> int:
 
 
 def max_registers(query_rows: int, head_dim: int) -> int | None:
-    """For the largest tiles, all that a thread may have.
+    """For whole tiles of query rows, all that a thread may have.
 
-    Left alone, NVIDIA's assembler spills a few of their registers to fit one more program.
+    Left alone, NVIDIA's assembler spills a few registers to fit one more program. At the usual
+    head size of 64 that one fits without.
     """
-    return 255 if query_rows * block_dim(head_dim) > 1024 else None
+    return 255 if query_rows == QUERY_ROWS and block_dim(head_dim) != 64 else None
 
 
 def split_lengths(source: int, target: int, splits: int | None, block: int) -> tuple[int, int, int]:

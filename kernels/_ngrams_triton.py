@@ -59,6 +59,23 @@ def _hypothesis(
     return b_token
 
 
+@triton.jit
+def _searched(
+    o_i, mask, p_source, source_stride_s, p_prefix, p_tokens, p_lineage,
+    prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+):  # fmt: skip
+    """Tokens `o_i` of what is searched for n-grams: the source if there is one."""
+    if p_source is not None:
+        p_token = p_source + o_i.to(tl.int64) * source_stride_s
+        b_token = tl.load(p_token, mask=mask, other=0).to(tl.int64)
+    else:
+        b_token = _hypothesis(
+            o_i, mask, p_prefix, p_tokens, p_lineage,
+            prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+        )  # fmt: skip
+    return b_token
+
+
 @triton.jit(do_not_specialize=_UNSPECIALIZED)
 def _ban(
     output, tokens, lengths, starts, lineage,
@@ -90,32 +107,31 @@ def _ban(
         p_prefix = prefix + i_prefix * prefix_stride_b + prefix_start * prefix_stride_p
     length = prefix_len + _bound(lengths, i_b, tokens_size) - start
 
-    searched_len = length
+    p_source, searched_len = source, length
     if source is not None:
         i_source = i_r // rows_per_source
         source_start = _bound(source_starts, i_source, 0)
         searched_len = _bound(source_lengths, i_source, source_size) - source_start
         p_source = source + i_source * source_stride_b + source_start * source_stride_s
 
+    # A hypothesis that is too short to agree with anything searches nothing.
+    searched_len = tl.where(length >= n - 1, searched_len, 0)
     o_i = tl.program_id(1) * BN + tl.arange(0, BN)
-    m_i = (o_i + n <= searched_len) & (length >= n - 1)
-    # Token by token along the n-gram; the last one has nothing to agree with and stays.
-    b_token = tl.zeros([BN], tl.int64)
-    for i in range(n):
-        if source is not None:
-            p_token = p_source + (o_i + i).to(tl.int64) * source_stride_s
-            b_token = tl.load(p_token, mask=m_i, other=0).to(tl.int64)
-        else:
-            b_token = _hypothesis(
-                o_i + i, m_i, p_prefix, p_tokens, p_lineage,
-                prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
-            )  # fmt: skip
-        o_last = length - (n - 1) + i + tl.zeros([BN], tl.int32)
-        b_wanted = _hypothesis(
-            o_last, m_i & (i < n - 1), p_prefix, p_tokens, p_lineage,
+    m_i = o_i + n <= searched_len
+    for i in range(n - 1):
+        b_token = _searched(
+            o_i + i, m_i, p_source, source_stride_s, p_prefix, p_tokens, p_lineage,
             prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
         )  # fmt: skip
-        m_i = m_i & ((b_token == b_wanted) | (i == n - 1))
+        b_wanted = _hypothesis(
+            length - (n - 1) + i, searched_len > 0, p_prefix, p_tokens, p_lineage,
+            prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+        )  # fmt: skip
+        m_i = m_i & (b_token == b_wanted)
+    b_token = _searched(
+        o_i + n - 1, m_i, p_source, source_stride_s, p_prefix, p_tokens, p_lineage,
+        prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+    )  # fmt: skip
     m_i = m_i & (b_token >= 0) & (b_token < vocab_size)
     p_output = output + i_r * output_stride_r + b_token * output_stride_v
     banned = 1.0 if MASK else -float("inf")

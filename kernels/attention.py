@@ -32,6 +32,9 @@ def decode_attention(
     values are stored once: the source per sample, the generated part with one slot per beam and
     position. The lineage says which slot of each position a beam descends from, so that beams
     change places without a copy. Every length is per sample, and no GPU is waited for.
+    Any number of beams works. In Triton up to 16 query rows share one read of the keys; more are
+    handled in blocks of 16, each of which reads the source again. In torch more than 16 beams
+    gather their own histories.
 
     Args:
         query: `[B, K, Q, H, D]` float16, bfloat16 or float32.

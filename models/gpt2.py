@@ -6,6 +6,7 @@ learned absolute positions, the head tied to the embedding unless the configurat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,8 +47,21 @@ class GPT2Config:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not _is_size(value):
                 raise ValueError(f"config.json: {name} must be a positive integer, not {value!r}")
+        if self.n_inner is not None and not _is_size(self.n_inner):
+            raise ValueError(
+                f"config.json: n_inner must be a positive integer or null, not {self.n_inner!r}"
+            )
+        epsilon: Any = self.layer_norm_epsilon
+        if type(epsilon) not in (int, float) or not 0 < epsilon < math.inf:
+            raise ValueError(
+                f"config.json: layer_norm_epsilon must be a positive number, not {epsilon!r}"
+            )
+        if not isinstance(self.activation_function, str):
+            raise ValueError(
+                f"config.json: activation_function must be a name, not {self.activation_function!r}"
+            )
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"config.json: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}"
@@ -72,6 +86,11 @@ class GPT2Config:
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
+
+
+def _is_size(value: Any) -> bool:
+    """A positive int; True, which Python counts as one, is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 class Attention(nn.Module):
@@ -204,7 +223,7 @@ class GPT2(nn.Module):
             else Linear(config.n_embd, config.vocab_size, bias=False)
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prefill(
         self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
     ) -> tuple[KVCache, Tensor]:
@@ -238,7 +257,7 @@ class GPT2(nn.Module):
             x = block.prefill(x, prompt, cache)
         return last.prefill_last(x, prompt, cache)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
         """Feed the newest token of every beam.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -111,6 +112,8 @@ def test_every_option_of_generation_is_a_flag() -> None:
         ("bool | str", "never", "never"),
         ("bool | str", "false", False),
         ("Sequence[Sequence[int]] | None", "[[7],[8,9]]", [[7], [8, 9]]),
+        ("Sequence[Sequence[int]] | None", "7,8", [[7, 8]]),
+        ("Sequence[Sequence[int]] | None", "7", [[7]]),
     ],
 )
 def test_annotations_say_how_a_value_is_read(annotation: str, text: str, value: object) -> None:
@@ -123,7 +126,7 @@ def test_annotations_say_how_a_value_is_read(annotation: str, text: str, value: 
     ("arguments", "message"),
     [
         ([], "pass --prompt TEXT or --prompt-file F"),
-        (["--prompt", ""], "text 0 is empty"),
+        (["--prompt", PROMPT, "--prompt", ""], "--prompt 2 is empty"),
         (["--prompt", PROMPT, "--num-beams", "0"], "num_beams"),
         (["--prompt", PROMPT, "--max-new-tokens", "1000"], "max_new_tokens"),
         (["--prompt", PROMPT, "--stream", "--json"], "--stream prints the text of one prompt"),
@@ -148,7 +151,99 @@ def test_a_warning_is_one_line(capsys: Captured) -> None:
     assert generate("--prompt", PROMPT, "--top-p", "0.5") == 0
     captured = capsys.readouterr()
     assert captured.out == f"{PROMPT} forty-one\n"
-    assert captured.err == "tritonseq: warning: without do_sample=True, no effect of: top_p\n"
+    warning, _ = captured.err.splitlines()
+    assert warning == "tritonseq: warning: without do_sample=True, no effect of: top_p"
+
+
+def test_the_summary_counts_tokens(capsys: Captured) -> None:
+    """The end token counts, padding does not: three rows, the longest of them of four tokens."""
+    model = tritonseq.load(FOLDER)
+    prompts = [PROMPT, "two plus two =", "Take eleven from seventy-two and you have"]
+    wanted = 0
+    for prompt in prompts:
+        ids, mask = model.tokenizer.encode([prompt], pad_id=0)
+        wanted += len(list(model.stream(ids, mask)))
+    arguments = [part for prompt in prompts for part in ("--prompt", prompt)]
+    pad_is_end = ["--pad-token-id", str(model.generation_config.eos_token_ids[0])]
+    for options in ([], pad_is_end, ["--batch-size", "1"]):
+        assert generate(*arguments, *options) == 0
+        assert f"prompts: 3, new tokens: {wanted}, seconds: " in capsys.readouterr().err
+    assert generate("--prompt", PROMPT, "--stream") == 0
+    assert re.search(r"prompts: 1, .*tokens/s: [\d,]+\.\d\n$", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (b"fine\n\nfine\n" + b"four " * 500, "line 4 of {file} has "),
+        (b"fine\n\xff\n", "{file} is not UTF-8 text"),
+        (b"\n\r\n", "there is nothing to continue"),
+    ],
+)
+def test_a_bad_line_is_named_before_anything_is_printed(
+    lines: bytes, message: str, tmp_path: Path, capsys: Captured
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(lines)
+    assert generate("--prompt-file", str(file), "--batch-size", "1") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message.format(file=file) in captured.err
+
+
+@pytest.mark.parametrize("fault", [ConnectionError("the Hub is away"), PermissionError(13, "no")])
+def test_faults_of_network_and_disk_are_one_line(
+    fault: OSError, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("tritonseq.cli_generate.load", load)
+    assert generate("--prompt", PROMPT) == 2
+    assert capsys.readouterr().err == f"tritonseq: error: {fault}\n"
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    command = [sys.executable, "-m", "tritonseq", "generate", MODEL, "--device", "cpu"]
+    with subprocess.Popen(
+        [*command, "--prompt", PROMPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_version_of_the_module_run_as_a_program() -> None:
+    command = [sys.executable, "-m", "tritonseq", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"tritonseq {tritonseq.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--numbeams", "4"], "unknown flag --numbeams: did you mean --num-beams?"),
+        (["--num-beam=4"], "unknown flag --num-beam: did you mean --num-beams?"),
+        (["--xyzzy"], "unknown flag --xyzzy: --help lists what there is"),
+        (["stray"], "unrecognized arguments: stray"),
+    ],
+)
+def test_an_unknown_flag_names_the_nearest(
+    arguments: list[str], message: str, capsys: Captured
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        generate("--prompt", PROMPT, *arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [[], ["never"], ["False"]], ids=str)
+def test_early_stopping_leaves_the_model_alone(value: list[str], capsys: Captured) -> None:
+    options = ["--num-beams", "2", "--device", "cpu", "--prompt", PROMPT]
+    assert main(["generate", *options, "--early-stopping", *value, MODEL]) == 0
+    assert capsys.readouterr().out == f"{PROMPT} forty-one\n"
 
 
 def test_missing_model(tmp_path: Path, capsys: Captured) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 import warnings
@@ -15,6 +16,7 @@ from transformers import GenerationConfig as TheirConfig
 from tritonseq import options
 from tritonseq.checks import CHECKS
 from tritonseq.config import GenerationConfig, as_generation_config
+from tritonseq.model import Model
 
 OWN = {"hf_exact"}
 
@@ -319,6 +321,58 @@ class TestOtherOptions:
         with pytest.raises(ValueError, match=r"unknown option 'zzz': .*option_names"):
             GenerationConfig().merged(zzz=2)
 
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [
+            ("attention_masks", "attention_mask"),
+            ("logit_processor", "logits_processor"),
+            ("stopping_criterion", "stopping_criteria"),
+            ("generation_configs", "generation_config"),
+            ("streamers", "streamer"),
+            ("inputs", "input_ids"),
+            ("numbeams", "num_beams"),
+            ("maxlength", "max_length"),
+        ],
+    )
+    def test_arguments_of_generate_are_suggested_too(self, name, nearest):
+        with pytest.raises(ValueError, match=f"unknown option '{name}': did you mean '{nearest}'"):
+            GenerationConfig().merged(**{name: 1})
+
+    def test_the_arguments_are_those_of_generate(self):
+        parameters = set(inspect.signature(Model.generate).parameters) - {"self", "options"}
+        assert set(options.ARGUMENTS) == parameters - set(GenerationConfig.option_names)
+        for name in options.ARGUMENTS:
+            with pytest.raises(ValueError, match=f"^{name} is no generation option: it is an arg"):
+                GenerationConfig().merged(**{name: None})
+
+    def test_a_strange_name_is_told_where_to_look(self):
+        with pytest.raises(ValueError, match=r"the nearest is '\w+'; GenerationConfig\.option_n"):
+            GenerationConfig().merged(xyzzy=1)
+
+    @pytest.mark.parametrize(
+        ("value", "shown"),
+        [
+            (torch.zeros(3, 4), "<Tensor>"),
+            (np.zeros((3, 4)), "<ndarray>"),
+            (torch.nn.Linear(2, 2), "<Linear>"),
+            ("line\nline", r"'line\nline'"),
+            (list(range(1000)), f"{repr(list(range(1000)))[:57]}..."),
+        ],
+        ids=["tensor", "array", "module", "text", "list"],
+    )
+    def test_a_message_shows_no_whole_objects(self, value, shown):
+        for name in ("inputs_embeds", "stop_everything", "penalty_alpha", "assistant_model"):
+            with pytest.raises(ValueError) as caught:
+                GenerationConfig().merged(**{name: value})
+            assert len(str(caught.value)) < 200
+            if not str(caught.value).startswith("unknown"):
+                assert str(caught.value).startswith(f"{name}={shown} is not ")
+
+    def test_doing_without_the_models_defaults_is_refused(self):
+        assert GenerationConfig().merged(use_model_defaults=True) == GenerationConfig()
+        with pytest.raises(ValueError, match="use_model_defaults=False is not supported"):
+            GenerationConfig().merged(use_model_defaults=False)
+
     @pytest.mark.parametrize("name", [*options.REFUSED, *options.REFUSED_ARGUMENTS])
     def test_refused_with_a_reason(self, name):
         with pytest.raises(ValueError, match=f"^{name}='x' is not supported: \\w+"):
@@ -334,7 +388,8 @@ class TestOtherOptions:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for name in (*options.REFUSED, *options.LATER, *options.REFUSED_ARGUMENTS):
-                for value in (None, False, theirs.get(name)):
+                values = {None, False, theirs.get(name)}
+                for value in values if name != "use_model_defaults" else (None, True):
                     assert GenerationConfig().merged(**{name: value}) == GenerationConfig()
             for name in options.IGNORED:
                 for value in (None, True, "static", 64):
@@ -411,3 +466,32 @@ class TestFiles:
     def test_a_config_of_transformers_of_an_assistant(self):
         with pytest.raises(ValueError, match="assistant_early_exit=4 is not supported: there is"):
             as_generation_config(TheirConfig(assistant_early_exit=4))
+
+
+def test_a_checkpoint_with_idle_nonsense_still_loads():
+    """transformers loads such files; what means nothing is dropped, and a warning says so."""
+    with pytest.warns(UserWarning, match="top_p"):
+        config = GenerationConfig.from_dict({"top_p": 0.0, "num_beams": 2}, strict=False)
+    assert config.num_beams == 2 and config.top_p == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = GenerationConfig.from_dict(
+            {"eos_token_id": -1, "pad_token_id": -1, "bos_token_id": -1}, strict=False
+        )
+    assert config.eos_token_ids == () and config.pad_token_id is None
+
+
+def test_a_max_length_that_loses_is_said_to():
+    model = GenerationConfig(max_new_tokens=12)
+    with pytest.warns(UserWarning, match="no effect of max_length=7: max_new_tokens=12"):
+        model.merged(max_length=7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.merged(max_length=7, max_new_tokens=None).max_new_tokens is None
+
+
+def test_configs_that_were_given_the_same_are_equal():
+    assert GenerationConfig(num_beams=2) == GenerationConfig(num_beams=2)
+    assert hash(GenerationConfig(num_beams=2)) == hash(GenerationConfig(num_beams=2))
+    # Over a model's default of 4 beams, these two differ.
+    assert GenerationConfig(num_beams=1) != GenerationConfig()

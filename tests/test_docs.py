@@ -36,6 +36,16 @@ def test_every_file_is_described() -> None:
     for room in ("tritonseq", "kernels", "models", "training", "benchmarks"):
         for path in (ROOT / room).glob("*.py"):
             assert f"{path.name}`" in described, f"{room}/{path.name} is missing"
+    others = [ROOT / name for name in ("Makefile", "constraints.txt", "pyproject.toml", ".ci/run")]
+    for path in [*others, *(ROOT / "tests").rglob("*.py")]:
+        name = path.relative_to(ROOT).as_posix()
+        assert f"| `{name}` |" in described, f"{name} is missing"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
+def test_no_document_is_left_with_a_placeholder(name: str) -> None:
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", (ROOT / name).read_text(), flags=re.DOTALL)
+    assert re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", prose) == []
 
 
 def test_every_described_file_exists() -> None:

@@ -218,11 +218,45 @@ def test_output_without_scores_has_transformers_fields() -> None:
         beams["scores"]
 
 
-def test_the_result_is_an_ordinary_tensor_of_the_callers_device() -> None:
+@pytest.mark.parametrize("beams", [1, 3])
+def test_results_are_ordinary_tensors(beams: int) -> None:
     ids, mask = tiny.prompts(2, 4)
-    result = models("tied").ours.generate(ids.int(), mask)
-    assert result.dtype == torch.int64
-    assert not result.is_inference()
+    output = tiny.ours(models("tied").ours, ids.int(), mask, num_beams=beams)
+    assert output.sequences.dtype == torch.int64
+    tensors = [output.sequences, *output.scores, *output.logits]
+    tensors += [] if beams == 1 else [output.sequences_scores, output.beam_indices]
+    assert not any(tensor.is_inference() for tensor in tensors)
+    weight = torch.ones(tiny.VOCAB, requires_grad=True)
+    (output.logits[0] * weight).sum().backward()
+    assert weight.grad is not None
+
+
+def test_ambient_state_changes_nothing() -> None:
+    """An autocast or a default dtype around the call, as in an evaluation within training."""
+    ours = models("tied").ours
+    ids, mask = tiny.prompts(3, 6, seed=27, ragged=True)
+    options = {"max_new_tokens": 6, "num_beams": 2, "no_repeat_ngram_size": 2}
+    wanted = ours.generate(ids, mask, **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ours.generate(ids, mask, **options), wanted)
+    default = torch.get_default_dtype()
+    for dtype in (torch.bfloat16, torch.float64):
+        try:
+            torch.set_default_dtype(dtype)
+            assert torch.equal(ours.generate(ids, mask, **options), wanted)
+        finally:
+            torch.set_default_dtype(default)
+
+
+def test_output_reads_like_transformers() -> None:
+    ids, mask = tiny.prompts(2, 4)
+    pair = models("tied")
+    for beams in (1, 2):
+        mine = tiny.ours(pair.ours, ids, mask, num_beams=beams)
+        other = tiny.theirs(pair.theirs, ids, mask, num_beams=beams)
+        assert set(mine) == set(other.keys()) - {"past_key_values"}
+        assert torch.equal(mine[0], other[0])
+        assert mine.past_key_values is None and mine.attentions is None
 
 
 def test_diverse_groups_choose_different_tokens() -> None:
@@ -266,6 +300,7 @@ def test_user_processors_and_criteria_see_what_transformers_shows_them() -> None
 
         def stop(prefix: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
             seen.append(prefix.clone())
+            seen.append(torch.tensor(-1 if scores is None else len(scores)))
             return prefix[:, -1] > 50
 
         result = generate(
@@ -278,10 +313,11 @@ def test_user_processors_and_criteria_see_what_transformers_shows_them() -> None
         )
         return result, seen
 
-    for options in ({}, {"num_beams": 3}):
+    recorded = {"return_dict_in_generate": True, "output_scores": True}
+    for options in ({}, {"num_beams": 3}, recorded, {"num_beams": 3} | recorded):
         mine, my_views = run(pair.ours.generate, **options)
         other, their_views = run(pair.theirs.generate, **options)
-        assert torch.equal(mine, other)
+        assert torch.equal(getattr(mine, "sequences", mine), getattr(other, "sequences", other))
         assert len(my_views) == len(their_views)
         assert all(torch.equal(a, b) for a, b in zip(my_views, their_views, strict=True))
 
@@ -299,6 +335,64 @@ def test_a_user_processor_replaces_the_built_in_of_its_type() -> None:
             generate(ids, attention_mask=mask, logits_processor=[custom, custom_min], **options)
         )
     assert torch.equal(*results)
+
+
+def test_a_user_criterion_replaces_the_built_in_of_its_type() -> None:
+    pair = models("tied")
+    ids, mask = tiny.prompts(4, 5, seed=28)
+    criterion = transformers.EosTokenCriteria([30, 40])
+    for beams in (1, 3):
+        options = {"stopping_criteria": [criterion], "num_beams": beams, "max_new_tokens": 12}
+        mine = pair.ours.generate(ids, mask, **options)
+        criteria = transformers.StoppingCriteriaList([criterion])
+        other = pair.theirs.generate(
+            ids, attention_mask=mask, **options | {"stopping_criteria": criteria}
+        )
+        assert torch.equal(mine, other)
+    with pytest.raises(ValueError, match="pass max_new_tokens instead"):
+        pair.ours.generate(ids, mask, stopping_criteria=transformers.MaxLengthCriteria(9))
+
+
+@pytest.mark.parametrize("answer", [None, 1, torch.zeros(5, dtype=torch.bool)])
+def test_a_criterion_that_answers_nonsense(answer: Any) -> None:
+    def puzzled(ids: torch.Tensor, scores: Any) -> Any:
+        return answer
+
+    ids, mask = tiny.prompts(2, 5)
+    with pytest.raises(ValueError, match="stopping criterion puzzled returned"):
+        models("tied").ours.generate(ids, mask, stopping_criteria=puzzled)
+
+
+def test_diverse_groups_stop_where_a_criterion_says() -> None:
+    """A criterion that ends one group leaves the others, and the batch, as they are."""
+    ours = models("tied").ours
+    options = {
+        "num_beams": 2,
+        "num_beam_groups": 2,
+        "diversity_penalty": 0.5,
+        "num_return_sequences": 2,
+        "length_penalty": 2.0,
+        "early_stopping": "never",
+        "max_new_tokens": 12,
+        "min_new_tokens": 12,
+    }
+    for seed in range(10):
+        ids, mask = tiny.prompts(2, 5, seed=seed)
+        first = int(ours.generate(ids[:1], mask[:1], max_new_tokens=1, min_new_tokens=1)[0, -1])
+
+        def stop(prefix: torch.Tensor, scores: Any, first: int = first) -> torch.Tensor:
+            return (prefix[:, 5] == first) & (prefix.shape[1] >= 8)
+
+        together = ours.generate(ids, mask, stopping_criteria=stop, **options)
+        for row in range(2):
+            alone = ours.generate(
+                ids[row : row + 1], mask[row : row + 1], stopping_criteria=stop, **options
+            )
+            in_batch = together[2 * row : 2 * row + 2, : alone.shape[1]]
+            assert torch.equal(in_batch, alone)
+        for sequence in together:
+            text = sequence[sequence != tiny.PAD]
+            assert sequence[5] != first or len(text) <= 8
 
 
 def test_prefix_allowed_tokens() -> None:
@@ -332,6 +426,11 @@ def test_streaming_yields_what_generate_returns() -> None:
     sampled = pair.ours.generate(ids, max_new_tokens=10, do_sample=True)
     torch.manual_seed(3)
     assert list(pair.ours.stream(ids, max_new_tokens=10, do_sample=True)) == sampled[0, 5:].tolist()
+
+    def stop(prefix: torch.Tensor, scores: Any) -> bool:
+        return prefix.shape[1] >= 7
+
+    assert len(list(pair.ours.stream(ids, stopping_criteria=stop, eos_token_id=None))) == 2
 
 
 def test_a_stream_can_be_left_early() -> None:

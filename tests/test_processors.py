@@ -542,9 +542,8 @@ class TestHammingPenalty:
 
 
 class TestErrors:
-    def test_bad_words_of_end_tokens_only(self):
-        with pytest.raises(ValueError, match="holds end tokens only"):
-            built({"eos_token_id": 5, "bad_words_ids": [[5]]}, hypotheses())
+    def test_bad_words_of_end_tokens_only_ban_nothing(self):
+        assert built({"eos_token_id": 5, "bad_words_ids": [[5]]}, hypotheses()) == []
 
     def test_decay_without_an_end_token(self):
         with pytest.raises(ValueError, match="pass eos_token_id"):

@@ -158,11 +158,42 @@ def test_decode_passes_over_special_negative_and_unknown_ids(gpt2_folder: Path) 
         (["fine", "fine", None], "text 2 is None, not a string"),
         ([b"bytes"], "text 0 is b'bytes'"),
         (["fine", "\ud800"], "text 1 is not valid Unicode"),
+        (5, "texts must be a list of strings, not 5"),
+        (None, "texts must be a list of strings, not None"),
     ],
 )
 def test_bad_texts_are_named(gpt2_folder: Path, texts: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Tokenizer.from_folder(gpt2_folder).encode(texts, pad_id=0)
+
+
+def test_any_iterable_is_a_batch(gpt2_folder: Path) -> None:
+    tokenizer = Tokenizer.from_folder(gpt2_folder)
+    wanted = tokenizer.encode(TEXTS, pad_id=399)
+    for batch in (iter(TEXTS), (text for text in TEXTS), tuple(TEXTS), dict.fromkeys(TEXTS)):
+        for ours, theirs in zip(tokenizer.encode(batch, pad_id=399), wanted, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer_config", {"added_tokens_decoder": [{"content": "<pad>"}]}),
+        ("tokenizer_config", {"added_tokens_decoder": {"one": {"content": "<pad>"}}}),
+        ("tokenizer_config", {"added_tokens_decoder": {"1": "<pad>"}}),
+        ("tokenizer_config", {"additional_special_tokens": "<pad>"}),
+        ("special_tokens_map", {"pad_token": {"x": 1}}),
+        ("special_tokens_map", {"pad_token": 5}),
+        ("special_tokens_map", {"pad_token": {"content": 5}}),
+        ("special_tokens_map", {"pad_token": {"content": "<pad>", "lstrip": "left"}}),
+    ],
+)
+def test_malformed_special_tokens_name_their_file(
+    gpt2_folder: Path, tmp_path: Path, file: str, content: object
+) -> None:
+    folder = copied(gpt2_folder, tmp_path, **{file: content})
+    with pytest.raises(ValueError, match=rf"{file}\.json names special tokens in a form"):
+        Tokenizer.from_folder(folder)
 
 
 def test_unknown_side(gpt2_folder: Path) -> None:

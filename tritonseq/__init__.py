@@ -1,4 +1,4 @@
-"""Fast exact generation with encoder-decoder and small decoder models."""
+"""Fast exact generation with models of the GPT-2 family; encoder-decoder models are to come."""
 
 from importlib.metadata import version as _version
 

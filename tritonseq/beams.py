@@ -56,7 +56,7 @@ class Pool(NamedTuple):
 
     @classmethod
     def empty(cls, samples: int, beams: int, device: torch.device) -> Pool:
-        scores = torch.full((samples, beams), FAR_BELOW, device=device)
+        scores = torch.full((samples, beams), FAR_BELOW, device=device, dtype=torch.float32)
         index = torch.zeros(samples, beams, device=device, dtype=torch.int64)
         return cls(scores, torch.zeros_like(index, dtype=torch.bool), index - 1, index, index)
 
@@ -75,7 +75,8 @@ class Group:
         self._stopping = stopping
         self._beams = rules.beams // rules.groups
         # Beams start out equal, so all but the first must lose the first step.
-        self._running = torch.full((samples, self._beams), FAR_BELOW, device=device)
+        shape = (samples, self._beams)
+        self._running = torch.full(shape, FAR_BELOW, device=device, dtype=torch.float32)
         self._running[:, 0] = 0.0
         self._improvable = torch.ones(samples, 1, device=device, dtype=torch.bool)
         self.pool = Pool.empty(samples, self._beams, device)
@@ -84,19 +85,27 @@ class Group:
         self.finished = False
 
     def advance(
-        self, log_probs: Tensor, first_beam: int, hypotheses: Hypotheses
+        self,
+        log_probs: Tensor,
+        first_beam: int,
+        hypotheses: Hypotheses,
+        recorded: tuple[Tensor, ...] | None,
     ) -> tuple[Tensor, Tensor]:
-        """One step on `log_probs [B, k, V]`, overwritten; returns tokens and parents `[B, k]`."""
+        """One step on `log_probs [B, k, V]`, overwritten; returns tokens and parents `[B, k]`.
+
+        `recorded` is what the caller's stopping criteria get to see of all scores so far.
+        """
         t = hypotheses.generated
         vocab_size = log_probs.shape[-1]
         scores, index = self._candidates(log_probs.add_(self._running[:, :, None]).flatten(1))
         parents = index.div(vocab_size, rounding_mode="floor") + first_beam
         tokens = index % vocab_size
-        hits = self._stopping.hits(tokens, parents, hypotheses)
+        hits = self._stopping.hits(tokens, parents, hypotheses, recorded)
 
         # At the length limit all end at once. Then it matters to later groups only which beams
         # are chosen here, and adding FAR_BELOW to all of them would blur their order.
-        barred = self._stopping.ends(tokens) if bool(hits.all()) else hits
+        at_limit = t + 1 >= self._rules.new_tokens
+        barred = self._stopping.ends(tokens) if at_limit else hits
         live_scores = scores + barred.to(torch.float32) * FAR_BELOW
         live = live_scores.topk(self._beams, dim=1).indices
         self._running = live_scores.gather(1, live)
@@ -106,7 +115,7 @@ class Group:
         self.open = self._improvable
         if self._rules.early_stopping is True:
             self.open = self.open & ~self.pool.done.all(dim=1, keepdim=True)
-        self.finished = self._is_finished(hits)
+        self.finished = self.finished or self._is_finished(hits)
         return tokens.gather(1, live), parents.gather(1, live)
 
     def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +188,6 @@ class BeamSearch:
         size = self._rules.beams // self._rules.groups
         # A group that has finished in a sample goes on writing there, to no consequence.
         live = torch.cat([group.open.expand(-1, size) for group in self._groups], dim=1)
-        scores: list[Tensor] = []
         tokens: list[Tensor] = []
         parents: list[Tensor] = []
         for first, group in zip(range(0, self._rules.beams, size), self._groups, strict=True):
@@ -188,12 +196,12 @@ class BeamSearch:
                 chosen = torch.cat(tokens, dim=1)
                 rows = hamming_penalty(rows, chosen, self._rules.diversity_penalty, live[:, :first])
             rows = process(rows, hypotheses.of_beams(first, size), self._processors)
-            group_scores = rows.view(-1, size, rows.shape[-1])
-            scores.append(self._recorder.keep(group_scores))
-            new, continued = group.advance(group_scores, first, hypotheses)
+            scores = rows.view(-1, size, rows.shape[-1])
+            self._recorder.scores(scores)
+            new, continued = group.advance(scores, first, hypotheses, self._recorder.so_far)
             tokens.append(new)
             parents.append(continued)
-        self._recorder.scores(scores)
+        self._recorder.end_step()
         return self._write(torch.cat(tokens, dim=1), torch.cat(parents, dim=1), hypotheses)
 
     def _write(self, tokens: Tensor, parents: Tensor, hypotheses: Hypotheses) -> Tensor:

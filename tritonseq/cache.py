@@ -47,11 +47,27 @@ class KVCache:
         dtype: torch.dtype,
     ) -> KVCache:
         """Caches for `target_length` generated positions that are fed back to the model."""
-        pairs = [
-            _allocate(samples, beams, heads, head_dim, source_length, target_length, device, dtype)
-            for _ in range(2 * layers)
-        ]
-        keys, values = pairs[::2], pairs[1::2]
+
+        def pair() -> tuple[Tensor, Tensor]:
+            """Source and target part of the keys, or values, of one layer.
+
+            Zeros, because a slot that was never written and holds NaN would send the attention on
+            the CPU down its slow path.
+            """
+            if beams == 1:
+                # What one beam generates stands right behind its prompt: both read as one.
+                shape = (samples, heads, source_length + target_length, head_dim)
+                both = zeros(shape, device=device, dtype=dtype)
+                return both[:, :, :source_length], both[:, :, source_length:].unsqueeze(3)
+            source = (samples, heads, source_length, head_dim)
+            target = (samples, heads, target_length, beams, head_dim)
+            return (
+                zeros(source, device=device, dtype=dtype),
+                zeros(target, device=device, dtype=dtype),
+            )
+
+        keys = [pair() for _ in range(layers)]
+        values = [pair() for _ in range(layers)]
         return cls(
             source_keys=[source for source, _ in keys],
             source_values=[source for source, _ in values],
@@ -80,28 +96,3 @@ class KVCache:
         """Count the position that every layer has just written."""
         self.step += 1
         self.bound += 1
-
-
-def _allocate(
-    samples: int,
-    beams: int,
-    heads: int,
-    head_dim: int,
-    source_length: int,
-    target_length: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Source and target part of the keys, or values, of one layer.
-
-    Zeros, because a slot that was never written and holds NaN would send the attention on the CPU
-    down its slow path.
-    """
-    if beams == 1:
-        # What one beam generates stands right behind its prompt: attention reads both as one.
-        shape = (samples, heads, source_length + target_length, head_dim)
-        both = zeros(shape, device=device, dtype=dtype)
-        return both[:, :, :source_length], both[:, :, source_length:].unsqueeze(3)
-    source = (samples, heads, source_length, head_dim)
-    target = (samples, heads, target_length, beams, head_dim)
-    return zeros(source, device=device, dtype=dtype), zeros(target, device=device, dtype=dtype)

@@ -71,10 +71,14 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
         hf_model, "state_dict"
     ):
         raise ValueError(f"a {type(hf_model).__name__} is not a transformers model")
+    # torch.compile wraps the model that it compiles.
+    hf_model = getattr(hf_model, "_orig_mod", hf_model)
     config = hf_model.config.to_dict()
     reader = _Live(hf_model.state_dict())
     model, sources = _plan(config, reader)
     first = reader.read(next(iter(sources.values())).name)
+    if first.dtype not in DTYPES.values():
+        raise ValueError(f"weights of {first.dtype} are not supported: use {', '.join(DTYPES)}")
     for name, source in sources.items():
         value = _read(reader, source)
         set_parameter(model, name, value.to(device=first.device, dtype=first.dtype))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import json
+import os
 import sys
 import warnings
 from dataclasses import fields
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .config import GenerationConfig
@@ -16,6 +20,13 @@ if TYPE_CHECKING:
 
 # Options that only change the form of a result that the command line does not show.
 _HIDDEN = {"return_dict_in_generate", "output_scores", "output_logits"}
+
+# The values of the one flag that may also stand alone.
+_BARE = "--early-stopping"
+_BARE_VALUES = ("true", "false", "never")
+
+_PIPE_CLOSED = 141
+"""What a shell reports for a program that SIGPIPE ended."""
 
 _GENERATE = """\
 Continue prompts with any checkpoint that tritonseq reads, and print prompt and continuation.
@@ -27,12 +38,16 @@ Continue prompts with any checkpoint that tritonseq reads, and print prompt and 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 2 with one line on stderr for bad input."""
-    parsed = build_parser().parse_args(arguments)
+    parsed = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code: int = parsed.command(parsed)
-    except ValueError as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        return _PIPE_CLOSED
+    except (ValueError, OSError) as error:
         print(f"tritonseq: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -45,22 +60,66 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"tritonseq: warning: {message}", file=sys.stderr)
 
 
+def _silence_stdout() -> None:
+    """Whoever read us has left: let the interpreter's last flush go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse, or exit with the usage and, for an unknown flag, the nearest known one."""
+    parser = build_parser()
+    parsed, unknown = parser.parse_known_args(_spell_out(arguments))
+    if unknown:
+        parsed.parser.error(_complaint(unknown, parsed.parser))
+    return parsed
+
+
+def _spell_out(arguments: Sequence[str]) -> Iterator[str]:
+    """Give a bare --early-stopping its value, lest it take what follows, MODEL say, for it."""
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == _BARE:
+            given = bool(rest) and rest[0].lower() in _BARE_VALUES
+            argument = f"{_BARE}={rest.pop(0).lower() if given else 'true'}"
+        yield argument
+
+
+def _complaint(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    for argument in unknown:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--"):
+            nearest = difflib.get_close_matches(flag, known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "--help lists what there is"
+            return f"unknown flag {flag}: {hint}"
+    return f"unrecognized arguments: {' '.join(unknown)}"
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
     parser = argparse.ArgumentParser(
         prog="tritonseq",
-        description="Fast exact generation with encoder-decoder and small decoder models.",
+        description="Fast exact generation with models of the GPT-2 family; "
+        "encoder-decoder models are to come.",
+        allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"tritonseq {version('tritonseq')}")
     commands = parser.add_subparsers(metavar="command", required=True)
     _add_generate(commands)
     demo = commands.add_parser(
-        "demo", help="solve sums in words with the embedded model and check every answer"
+        "demo",
+        help="solve sums in words with the embedded model and check every answer",
+        allow_abbrev=False,
     )
     _add_placement(demo)
     demo.add_argument("--problems", type=int, default=200, metavar="N", help="default: 200")
-    demo.set_defaults(command=_demo)
-    env = commands.add_parser("env", help="print versions and hardware, for bug reports")
-    env.set_defaults(command=_env)
+    demo.set_defaults(command=_demo, parser=demo)
+    env = commands.add_parser(
+        "env", help="print versions and hardware, for bug reports", allow_abbrev=False
+    )
+    env.set_defaults(command=_env, parser=env)
     return parser
 
 
@@ -71,6 +130,7 @@ def _add_generate(commands: Any) -> None:
         help="continue prompts with a checkpoint from a folder or the Hugging Face Hub",
         description=_GENERATE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help='a folder, or a Hub id such as "gpt2"')
     text = parser.add_argument_group("prompts and output")
@@ -90,7 +150,7 @@ def _add_generate(commands: Any) -> None:
     for name, annotation in _generation_options():
         flag = f"--{name.replace('_', '-')}"
         options.add_argument(flag, default=argparse.SUPPRESS, **_argument(annotation))
-    parser.set_defaults(command=_generate)
+    parser.set_defaults(command=_generate, parser=parser)
 
 
 def _add_placement(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +175,8 @@ def _argument(annotation: str) -> dict[str, Any]:
         return {"type": float, "metavar": "X"}
     if "bool" in kinds:
         return {"type": _value, "nargs": "?", "const": True, "metavar": "VALUE"}
+    if "Sequence[Sequence[int]]" in kinds:
+        return {"type": _words, "metavar": "VALUE"}
     return {"type": _value, "metavar": "VALUE"}
 
 
@@ -126,6 +188,15 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _words(text: str) -> Any:
+    """As `_value`, with a single word such as 1,2 as a list of one word."""
+    value = _value(text)
+    if isinstance(value, int):
+        return [[value]]
+    flat = isinstance(value, list) and all(isinstance(item, int) for item in value)
+    return [value] if value and flat else value
 
 
 def _generate(parsed: argparse.Namespace) -> int:
@@ -147,7 +218,3 @@ def _env(parsed: argparse.Namespace) -> int:
     for name, value in describe():
         print(f"{name:<18}{value}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,7 @@ from .options import refusal, settle
 TokenIds = int | Sequence[int] | None
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class GenerationConfig:
     """Options of `generate`. Names, meanings and defaults are transformers' (5.23.0).
 
@@ -96,6 +96,13 @@ class GenerationConfig:
         given = (f"{name}={getattr(self, name)!r}" for name in self.option_names if name in self)
         return f"GenerationConfig({', '.join(given)})"
 
+    def __eq__(self, other: object) -> bool:
+        """Equal are configs that were given the same: they also act alike over a model's own."""
+        return isinstance(other, GenerationConfig) and self._stated() == other._stated()
+
+    def __hash__(self) -> int:
+        return hash(tuple((name, repr(value)) for name, value in self._stated().items()))
+
     def __contains__(self, name: str) -> bool:
         """Was this option given, rather than left at its default?"""
         given: frozenset[str] = self._given  # type: ignore[attr-defined]
@@ -114,7 +121,7 @@ class GenerationConfig:
         if not strict:
             for reason in filter(None, map(refusal, others, others.values())):
                 warnings.warn(f"ignored in the checkpoint's options: {reason}", stacklevel=2)
-            return cls(**_modern(options, known))
+            return cls(**_usable(_modern(options, known)))
         for name, value in others.items():
             if name != "transformers_version" and not name.startswith("_"):
                 settle(name, value, cls.option_names)
@@ -145,6 +152,18 @@ class GenerationConfig:
         """All tokens that end a hypothesis; empty when none does."""
         return _as_tuple(self.eos_token_id)
 
+    @property
+    def candidates_per_beam(self) -> int:
+        """Continuations that beam search considers: enough that all ends leave a full beam."""
+        return max(2, 1 + len(self.eos_token_ids))
+
+    @property
+    def fill_token_id(self) -> int | None:
+        """What follows an ended hypothesis: padding, or an end token where there is no pad."""
+        if self.pad_token_id is None and self.eos_token_ids:
+            return self.eos_token_ids[0]
+        return self.pad_token_id
+
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise ValueError for a token id that the model cannot emit and that has to be."""
         used: dict[str, Any] = {
@@ -162,6 +181,9 @@ class GenerationConfig:
                     f"{name} holds token id {highest}, outside the vocabulary of "
                     f"{vocab_size} tokens"
                 )
+
+    def _stated(self) -> dict[str, Any]:
+        return {name: value for name, value in self._values().items() if value is not None}
 
     def _values(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.option_names if name in self}
@@ -202,7 +224,15 @@ class GenerationConfig:
 
     def _warn_of_idle(self, options: Mapping[str, Any]) -> None:
         """Warn of options that were asked for and change nothing under the others."""
+        if options.get("max_length") is not None and self.max_new_tokens is not None:
+            warnings.warn(
+                f"no effect of max_length={self.max_length}: max_new_tokens="
+                f"{self.max_new_tokens} (given, or the model's default) wins; "
+                "pass max_new_tokens=None to count the prompt",
+                stacklevel=3,
+            )
         for needed, missing, names in (
+            ("num_beam_groups > 1", self.num_beam_groups == 1, ("diversity_penalty",)),
             ("do_sample=True", not self.do_sample, _SAMPLING_ONLY),
             ("num_beams > 1", self.num_beams == 1, _BEAMS_ONLY),
             ("return_dict_in_generate=True", not self.return_dict_in_generate, _RESULTS_ONLY),
@@ -238,10 +268,24 @@ def _as_tuple(tokens: TokenIds) -> tuple[int, ...]:
     return (tokens,) if isinstance(tokens, int) else tuple(tokens)
 
 
+def _usable(known: dict[str, Any]) -> dict[str, Any]:
+    """Without values that mean nothing: transformers loads such checkpoints all the same."""
+    usable = {}
+    for name, value in known.items():
+        try:
+            if value is not None:
+                CHECKS[name](name, value)
+        except ValueError as error:
+            warnings.warn(f"ignored in the checkpoint's options: {error}", stacklevel=3)
+        else:
+            usable[name] = value
+    return usable
+
+
 def _modern(options: Mapping[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """Undo two habits of old checkpoints."""
-    if known.get("pad_token_id") == -1:
-        known = {**known, "pad_token_id": None}
+    unset = {name: None for name in ("pad", "bos", "eos") if known.get(f"{name}_token_id") == -1}
+    known = {**known, **{f"{name}_token_id": None for name in unset}}
     if options.get("force_bos_token_to_be_generated"):
         known = {**known, "forced_bos_token_id": known.get("bos_token_id")}
     return known

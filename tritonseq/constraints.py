@@ -115,8 +115,8 @@ def penalize_repetition(penalty: float) -> Apply:
     return apply
 
 
-def penalize_strangers(penalty: float, source: Tensor) -> Apply:
-    """Raise the scores of tokens of `source [B, S]`, which holds no pads."""
+def favour_source(penalty: float, source: Tensor) -> Apply:
+    """Raise the scores of tokens of `source [B, S]`, which holds no pads, for a penalty over 1."""
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
         rows = source.repeat_interleave(scores.shape[0] // source.shape[0], dim=0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .config import GenerationConfig
+    from .processors import Processor
     from .prompts import Prompts
     from .protocol import Decoder
     from .stopping import Criterion
@@ -65,7 +67,7 @@ class Lengths:
         elif config.max_length is not None:
             total = config.max_length
         else:
-            total = min(prompt + DEFAULT_NEW_TOKENS, max_positions)
+            total = min(prompt + DEFAULT_NEW_TOKENS, max(max_positions, prompt + 1))
         if total <= prompt:
             raise ValueError(
                 f"the prompt has {prompt} tokens and max_length is {total}: nothing can be "
@@ -75,6 +77,12 @@ class Lengths:
         needed = int(prompts.lengths.max()) + total - prompt - 1
         if needed > max_positions:
             room = total - prompt - (needed - max_positions)
+            if room < 1:
+                longest = int(prompts.lengths.max())
+                raise ValueError(
+                    f"the prompt alone has {longest} tokens, the model {max_positions} positions: "
+                    "shorten the prompt"
+                )
             raise ValueError(
                 f"prompt plus new tokens need {needed} positions, the model has {max_positions}: "
                 f"shorten the prompt or pass max_new_tokens <= {room}"
@@ -105,16 +113,20 @@ class Generation:
         build = self._beam_search if searching else self._greedy
         self._search: Search = build(config, callables)
 
-    @torch.inference_mode()
+    # Not inference mode, whose tensors a caller could not use for training afterwards.
+    @torch.no_grad()
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the tokens `[B, K]` of every step as soon as they are chosen."""
         hypotheses, search, beams = self._hypotheses, self._search, self._beams
-        cache, logits = self._decoder.prefill(
-            self._prompts.right_padded(),
-            self._prompts.lengths,
-            beams=beams,
-            target_length=self._lengths.new_tokens - 1,
-        )
+        # An autocast around the call must not change what the weights' dtype promises.
+        plain = partial(torch.autocast, self._prompts.ids.device.type, enabled=False)
+        with plain():
+            cache, logits = self._decoder.prefill(
+                self._prompts.right_padded(),
+                self._prompts.lengths,
+                beams=beams,
+                target_length=self._lengths.new_tokens - 1,
+            )
         logits = logits.float().repeat_interleave(beams, dim=0)
         while True:
             tokens = search.select(logits, hypotheses)
@@ -122,7 +134,9 @@ class Generation:
             if search.finished:
                 return
             lineage = hypotheses.lineage if beams > 1 else None
-            logits = self._decoder.step(tokens, lineage, cache).flatten(0, 1).float()
+            with plain():
+                logits = self._decoder.step(tokens, lineage, cache)
+            logits = logits.flatten(0, 1).float()
 
     def output(self) -> GenerateOutput:
         """The result, once the iteration has ended."""
@@ -134,7 +148,7 @@ class Generation:
             self._stopping(config, callables),
             _recorder(config),
             sample=config.do_sample,
-            pad_token_id=_pad_token_id(config),
+            pad_token_id=config.fill_token_id,
         )
 
     def _beam_search(self, config: GenerationConfig, callables: Callables) -> BeamSearch:
@@ -142,7 +156,7 @@ class Generation:
             beams=config.num_beams,
             groups=config.num_beam_groups,
             diversity_penalty=config.diversity_penalty,
-            candidates_per_beam=max(2, 1 + len(config.eos_token_ids)),
+            candidates_per_beam=config.candidates_per_beam,
             sample=config.do_sample,
             early_stopping=config.early_stopping,
             length_penalty=config.length_penalty,
@@ -159,7 +173,7 @@ class Generation:
             device=self._prompts.ids.device,
         )
 
-    def _processors(self, config: GenerationConfig, callables: Callables) -> Any:
+    def _processors(self, config: GenerationConfig, callables: Callables) -> list[Processor]:
         return build_processors(
             config,
             prompt_length=self._lengths.prompt,
@@ -189,17 +203,9 @@ def _recorder(config: GenerationConfig) -> Recorder:
     return Recorder(scores=wanted and config.output_scores, logits=wanted and config.output_logits)
 
 
-def _pad_token_id(config: GenerationConfig) -> int | None:
-    """What rows that have ended are filled with; the end token where no pad token is known."""
-    if config.pad_token_id is None and config.eos_token_ids:
-        return config.eos_token_ids[0]
-    return config.pad_token_id
-
-
 def _fill_token_id(config: GenerationConfig) -> int:
     """What stands behind the end of shorter beams."""
     if config.hf_exact:
         # transformers takes a pad token 0 for none, and fills with -1 where nothing can end.
         return (config.pad_token_id or config.eos_token_ids[0]) if config.eos_token_ids else -1
-    pad = _pad_token_id(config)
-    return -1 if pad is None else pad
+    return -1 if config.fill_token_id is None else config.fill_token_id

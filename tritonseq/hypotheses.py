@@ -28,6 +28,7 @@ class Hypotheses:
         self.tokens = torch.zeros(samples, new_tokens, beams, device=device, dtype=torch.int64)
         self.lineage = torch.arange(beams, device=device).repeat(samples, new_tokens, 1)
         self._ids: Tensor | None = None
+        self._starts = None if starts is None else starts.repeat_interleave(beams)
 
     @property
     def prompt_length(self) -> int:
@@ -42,9 +43,7 @@ class Hypotheses:
     @property
     def starts(self) -> Tensor | None:
         """`[R]` number of left pads of every row, or None when there are none."""
-        if self.prompt_starts is None:
-            return None
-        return self.prompt_starts.repeat_interleave(self.beams)
+        return self._starts
 
     @property
     def ids(self) -> Tensor:
@@ -65,6 +64,8 @@ class Hypotheses:
         view.beams = count
         view.lineage = self.lineage[:, :, first : first + count]
         view._ids = None
+        if self.prompt_starts is not None:
+            view._starts = self.prompt_starts.repeat_interleave(count)
         return view
 
     def append(self, tokens: Tensor, parents: Tensor | None) -> None:

@@ -7,6 +7,7 @@ faster. Linux gives such pages to whoever asks with madvise.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 from typing import TYPE_CHECKING
@@ -34,5 +35,7 @@ def zeros(shape: Sequence[int], *, device: torch.device, dtype: torch.dtype) -> 
     memory = torch.frombuffer(pages, dtype=torch.uint8)
     start = -memory.data_ptr() % HUGE_PAGE
     # The rest of the last page stays in small ones, so that nothing is taken up in vain.
-    pages.madvise(mmap.MADV_HUGEPAGE, start, size - size % HUGE_PAGE)
+    # A kernel without huge pages refuses the advice, and small ones will do.
+    with contextlib.suppress(OSError):
+        pages.madvise(mmap.MADV_HUGEPAGE, start, size - size % HUGE_PAGE)
     return memory[start : start + size].view(dtype).view(tuple(shape))

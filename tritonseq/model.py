@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .checkpoint import from_transformers_model, load_checkpoint
 from .config import GenerationConfig, as_generation_config
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    import torch
     from torch import Tensor
 
     from .generate import Streamer
@@ -44,14 +43,17 @@ def load(
     Args:
         name_or_path: a folder with config.json and weights, or a Hub id such as "gpt2".
         device: "auto" takes the first GPU if there is one, else the CPU.
-        dtype: "auto" keeps the checkpoint's, except that float16 becomes float32 on the CPU.
+        dtype: "auto" takes what config.json states, else float32; float16 becomes float32 on
+            the CPU.
         revision: branch, tag or commit on the Hub.
         cache_dir: where downloads are kept; huggingface_hub's own cache by default.
         token: for private repositories; by default the one that `hf auth login` stored.
         local_files_only: never touch the network.
 
     Raises:
-        ValueError: with what is wrong and what to do, if the checkpoint cannot be had or read.
+        ValueError: with what is wrong and what to do, if the checkpoint is not there or not
+            readable.
+        ConnectionError: if the Hub cannot be reached and its cache does not have everything.
     """
     folder = snapshot(
         name_or_path,
@@ -111,6 +113,21 @@ class Model:
             )
         return Tokenizer.from_folder(self._folder)
 
+    @overload
+    def generate(
+        self,
+        input_ids: Ids = None,
+        attention_mask: Any = None,
+        *,
+        return_dict_in_generate: Literal[True],
+        **options: Any,
+    ) -> GenerateOutput: ...
+
+    @overload
+    def generate(
+        self, input_ids: Ids = None, attention_mask: Any = None, **options: Any
+    ) -> Tensor: ...
+
     def generate(
         self,
         input_ids: Ids = None,
@@ -121,6 +138,7 @@ class Model:
         stopping_criteria: Sequence[Criterion] | Criterion = (),
         prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
         streamer: Streamer | None = None,
+        return_dict_in_generate: bool | None = None,
         **options: Any,
     ) -> Tensor | GenerateOutput:
         """Continue prompts by greedy search, sampling, beam search or any mixture of them.
@@ -132,9 +150,13 @@ class Model:
             generation_config: a GenerationConfig (ours or transformers') in place of the model's
                 defaults; what it leaves open is taken from them.
             logits_processor: callables `(ids [R, L], scores [R, V]) -> scores`, applied after
-                the built-in ones; R counts beams, samples in order.
-            stopping_criteria: callables `(ids [R, L], None) -> bool or bool tensor [R]`.
-            prefix_allowed_tokens_fn: `(sample, ids [L]) -> allowed next tokens`.
+                the built-in ones; R counts beams, samples in order. Diverse groups of beams are
+                processed one after the other.
+            stopping_criteria: callables `(ids [N, L], scores) -> bool or bool tensor [N]`; with
+                beams they judge candidates, more than there are beams. `scores` is None unless
+                `output_scores` asks for them.
+            prefix_allowed_tokens_fn: `(sample, ids [L]) -> allowed next tokens`. As in
+                transformers, `sample` counts rows when sampling several sequences per prompt.
             streamer: gets the prompt and every token as it is chosen; not with beams.
             options: transformers' generation parameters: max_new_tokens, num_beams, do_sample,
                 no_repeat_ngram_size and so on; `hf_exact=True` also reproduces its quirks.
@@ -146,13 +168,13 @@ class Model:
         Raises:
             ValueError: for unknown or impossible options and malformed prompts, before any work.
         """
+        if return_dict_in_generate is not None:
+            options["return_dict_in_generate"] = return_dict_in_generate
         config = self._configure(generation_config, options)
         if streamer is not None and config.num_beams > 1:
             raise ValueError("streamer works with num_beams=1 only: beams rewrite their past")
         prompts = self._read(input_ids, attention_mask, config)
-        callables = Callables(
-            _listed(logits_processor), _listed(stopping_criteria), prefix_allowed_tokens_fn
-        )
+        callables = _callables(logits_processor, stopping_criteria, prefix_allowed_tokens_fn)
         generation = Generation(self.decoder, prompts, config, callables)
         if streamer is None:
             for _ in generation:
@@ -164,8 +186,7 @@ class Model:
             streamer.end()
         output = generation.output()
         home = getattr(input_ids, "device", None)
-        # A clone made outside inference mode is an ordinary tensor.
-        output.sequences = output.sequences.to(home or self.device).clone()
+        output.sequences = output.sequences.to(home or self.device)
         if not config.return_dict_in_generate:
             return output.sequences
         if not config.output_scores:
@@ -178,11 +199,14 @@ class Model:
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
         generation_config: Any = None,
+        logits_processor: Sequence[LogitsProcessor] | LogitsProcessor = (),
+        stopping_criteria: Sequence[Criterion] | Criterion = (),
+        prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
         **options: Any,
     ) -> Iterator[int]:
         """Continue one prompt and yield each token id as soon as it is chosen.
 
-        Greedy search or sampling; the options are those of `generate`. Faults in the arguments
+        Greedy search or sampling; arguments and options are those of `generate`. Faults in them
         are raised at the call, not at the first token.
         """
         config = self._configure(generation_config, options)
@@ -192,7 +216,8 @@ class Model:
                 "stream yields the tokens of one hypothesis: pass one prompt, "
                 "num_beams=1 and num_return_sequences=1"
             )
-        generation = Generation(self.decoder, prompts, config, Callables())
+        callables = _callables(logits_processor, stopping_criteria, prefix_allowed_tokens_fn)
+        generation = Generation(self.decoder, prompts, config, callables)
         return (int(tokens) for tokens in generation)
 
     def generate_text(self, texts: Sequence[str], **options: Any) -> list[str]:
@@ -202,13 +227,14 @@ class Model:
         without their prompts. Needs the `text` extra and a checkpoint with a tokenizer.
         """
         config = self._configure(options.pop("generation_config", None), {})
-        pad = config.pad_token_id
-        if pad is None:
-            pad = config.eos_token_ids[0] if config.eos_token_ids else 0
-        ids, mask = self.tokenizer.encode(texts, pad_id=pad)
-        options |= {"return_dict_in_generate": False}
+        for name in ("input_ids", "attention_mask", "return_dict_in_generate"):
+            if options.get(name):
+                raise ValueError(
+                    f"generate_text takes texts and returns texts: {name} is for generate"
+                )
+        ids, mask = self.tokenizer.encode(texts, pad_id=config.fill_token_id or 0)
+        options["return_dict_in_generate"] = False
         sequences = self.generate(ids, mask, generation_config=config, **options)
-        assert isinstance(sequences, torch.Tensor)
         return self.tokenizer.decode(sequences[:, ids.shape[1] :])
 
     def _configure(self, generation_config: Any, options: dict[str, Any]) -> GenerationConfig:
@@ -231,8 +257,25 @@ class Model:
         )
 
 
-def _listed(callables: Any) -> list[Any]:
+def _callables(processors: Any, criteria: Any, prefix_allowed_tokens_fn: Any) -> Callables:
+    """Checked, so that nothing runs before a fault is found."""
+    if prefix_allowed_tokens_fn is not None and not callable(prefix_allowed_tokens_fn):
+        raise ValueError(
+            f"prefix_allowed_tokens_fn must be callable, not {prefix_allowed_tokens_fn!r}"
+        )
+    return Callables(
+        _listed("logits_processor", processors),
+        _listed("stopping_criteria", criteria),
+        prefix_allowed_tokens_fn,
+    )
+
+
+def _listed(name: str, callables: Any) -> list[Any]:
     """One callable or several, as a list; transformers' lists of processors are lists too."""
     if callables is None:
         return []
-    return list(callables) if isinstance(callables, (list, tuple)) else [callables]
+    listed = list(callables) if isinstance(callables, (list, tuple)) else [callables]
+    for item in listed:
+        if not callable(item):
+            raise ValueError(f"{name} must hold callables, not {item!r}")
+    return listed

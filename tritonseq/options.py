@@ -60,8 +60,26 @@ REFUSED_ARGUMENTS = {
     "negative_prompt_ids": REFUSED["guidance_scale"],
     "negative_prompt_attention_mask": REFUSED["guidance_scale"],
     "synced_gpus": "a model runs on one device",
+    "inputs_embeds": "prompts are token ids: pass input_ids",
+    "past_key_values": "a request makes its own caches: pass the whole prompt as input_ids",
+    "tokenizer": "ids come in and go out; generate_text uses the checkpoint's own tokenizer",
+    "use_model_defaults": "what generation_config leaves open always takes the model's default",
+    "trust_remote_code": "no code is fetched or run from elsewhere",
+    "token_type_ids": "no supported model tells segments apart: leave it out",
+    "position_ids": "positions follow from attention_mask: leave it out",
 }
 """Arguments of transformers' `generate` itself that ask for something we do not do."""
+
+ARGUMENTS = (
+    "input_ids",
+    "attention_mask",
+    "generation_config",
+    "logits_processor",
+    "stopping_criteria",
+    "prefix_allowed_tokens_fn",
+    "streamer",
+)
+"""What `Model.generate` takes beside options."""
 
 _HARMLESS = {
     "eta_cutoff": 0.0,
@@ -72,18 +90,26 @@ _HARMLESS = {
     "assistant_confidence_threshold": 0.4,
     "assistant_lookbehind": 10,
     "target_lookbehind": 10,
+    "use_model_defaults": True,
 }
-"""Values that change nothing in transformers, besides None and False."""
+"""Values that change nothing in transformers, besides None and (where it is not True) False."""
+
+_SHOWN = 60
+"""Characters of a value that a message shows."""
 
 
 def refusal(name: str, value: Any) -> str | None:
     """Why a known option may not have this value; None where it changes nothing."""
-    if value is None or value is False or value == _HARMLESS.get(name):
+    harmless = _HARMLESS.get(name)
+    if value is None or (value is False and harmless is not True):
+        return None
+    # An array of several items is equal to nothing here, and must not be asked.
+    if harmless is not None and getattr(value, "ndim", 0) == 0 and value == harmless:
         return None
     if name in LATER:
-        return f"{name}={value!r} is not yet supported"
+        return f"{name}={_shown(value)} is not yet supported"
     reason = REFUSED.get(name) or REFUSED_ARGUMENTS.get(name)
-    return f"{name}={value!r} is not supported: {reason}" if reason else None
+    return f"{name}={_shown(value)} is not supported: {reason}" if reason else None
 
 
 def settle(name: str, value: Any, known: Collection[str]) -> None:
@@ -95,6 +121,8 @@ def settle(name: str, value: Any, known: Collection[str]) -> None:
         if name == "use_cache" and value is False:
             warnings.warn("use_cache=False is ignored: the caches are always used", stacklevel=3)
         return
+    if name in ARGUMENTS:
+        raise ValueError(f"{name} is no generation option: it is an argument of Model.generate")
     if name not in LATER and name not in REFUSED and name not in REFUSED_ARGUMENTS:
         raise ValueError(f"unknown option {name!r}: {_suggestion(name, known)}")
     reason = refusal(name, value)
@@ -103,7 +131,17 @@ def settle(name: str, value: Any, known: Collection[str]) -> None:
 
 
 def _suggestion(name: str, known: Collection[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    if nearest:
-        return f"did you mean {nearest[0]!r}?"
-    return "GenerationConfig.option_names lists what there is"
+    names = [*known, *ARGUMENTS]
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    (nearest,) = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    return f"the nearest is {nearest!r}; GenerationConfig.option_names lists what there is"
+
+
+def _shown(value: Any) -> str:
+    """Plain values as they are written, cut; of others, tensors and modules say, the type."""
+    if not isinstance(value, bool | int | float | str | list | tuple | dict):
+        return f"<{type(value).__name__}>"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

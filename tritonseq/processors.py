@@ -95,7 +95,7 @@ def _over_text(
         yield Processor("SequenceBiasLogitsProcessor", apply)
     if config.encoder_repetition_penalty != 1.0:
         text = without_pads(source, source_starts)
-        apply = constraints.penalize_strangers(config.encoder_repetition_penalty, text)
+        apply = constraints.favour_source(config.encoder_repetition_penalty, text)
         yield Processor("EncoderRepetitionPenaltyLogitsProcessor", apply)
     if config.repetition_penalty != 1.0:
         apply = constraints.penalize_repetition(config.repetition_penalty)
@@ -111,22 +111,13 @@ def _over_text(
             source_starts=source_starts,
         )
         yield Processor("EncoderNoRepeatNGramLogitsProcessor", apply)
-    if config.bad_words_ids is not None:
-        biases = {word: -float("inf") for word in _bad_words(config)}
-        apply = constraints.bias_sequences(biases, count_pads=count_pads, device=device)
-        yield Processor("NoBadWordsLogitsProcessor", apply)
-
-
-def _bad_words(config: GenerationConfig) -> list[tuple[int, ...]]:
-    """Without end tokens: transformers never bans those as words."""
+    # transformers never bans end tokens as words.
     ends = {(token,) for token in config.eos_token_ids}
     words = [tuple(word) for word in config.bad_words_ids or () if tuple(word) not in ends]
-    if not words:
-        raise ValueError(
-            f"bad_words_ids={config.bad_words_ids!r} holds end tokens only, which are never banned "
-            "as words: pass eos_token_id=None to generate past them, or suppress_tokens"
-        )
-    return words
+    if words:
+        biases = dict.fromkeys(words, -float("inf"))
+        apply = constraints.bias_sequences(biases, count_pads=count_pads, device=device)
+        yield Processor("NoBadWordsLogitsProcessor", apply)
 
 
 def _over_ends(
@@ -183,7 +174,7 @@ def _over_steps(
 
 def _warpers(config: GenerationConfig) -> Iterator[Processor]:
     # Beams need a token that goes on beside every one that ends.
-    keep = 1 if config.num_beams == 1 else max(2, 1 + len(config.eos_token_ids))
+    keep = 1 if config.num_beams == 1 else config.candidates_per_beam
     if config.temperature != 1.0:
         yield Processor("TemperatureLogitsWarper", warpers.temperature(config.temperature))
     if config.top_k != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.int64)
 
 
 class Prompts(NamedTuple):
@@ -20,21 +21,16 @@ class Prompts(NamedTuple):
     """`[B, P]` int64, padded on the left as given."""
     lengths: Tensor
     """`[B]` int64, true lengths."""
-
-    @property
-    def starts(self) -> Tensor | None:
-        """`[B]` number of pads before each prompt; None when there are none."""
-        starts = self.ids.shape[1] - self.lengths
-        return starts if bool(starts.any()) else None
+    starts: Tensor | None
+    """`[B]` int64 number of pads before each prompt; None when there are none."""
 
     def right_padded(self) -> Tensor:
         """`[B, S]` the prompts moved to the left edge, S being the longest true length."""
-        starts = self.starts
-        if starts is None:
+        if self.starts is None:
             return self.ids
         offsets = torch.arange(int(self.lengths.max()), device=self.ids.device)
         last = self.ids.shape[1] - 1
-        return self.ids.gather(1, (starts[:, None] + offsets).clamp(max=last))
+        return self.ids.gather(1, (self.starts[:, None] + offsets).clamp(max=last))
 
 
 def read_prompts(
@@ -72,7 +68,9 @@ def read_prompts(
             f"attention_mask has shape {list(mask.shape)}, input_ids {list(ids.shape)}: "
             "they must be equal"
         )
-    return Prompts(ids, _lengths(mask.to(device)))
+    lengths = _lengths(mask.to(device))
+    starts = ids.shape[1] - lengths
+    return Prompts(ids, lengths, starts if bool(starts.any()) else None)
 
 
 def _from_lists(
@@ -80,10 +78,25 @@ def _from_lists(
     attention_mask: Tensor | Sequence[Sequence[int]] | None,
     pad_token_id: int | None,
 ) -> tuple[Tensor, Tensor | None]:
+    if isinstance(input_ids, (str, Mapping)) or not hasattr(input_ids, "__iter__"):
+        kind = type(input_ids).__name__
+        raise ValueError(
+            f"input_ids must be a tensor or lists of token ids, not {kind}: "
+            "pass text to generate_text, and the output of a tokenizer as generate(**encoding)"
+        )
+    if any(isinstance(row, str) for row in input_ids):
+        raise ValueError("input_ids must be token ids, not text: pass text to generate_text")
     if any(not hasattr(row, "__iter__") for row in input_ids):
         raise ValueError("input_ids must be a batch: wrap a single prompt as [prompt]")
     rows = [list(row) for row in input_ids]
-    width = max((len(row) for row in rows), default=0)
+    if not rows:
+        raise ValueError("input_ids is empty: pass at least one prompt")
+    width = max(len(row) for row in rows)
+    if attention_mask is not None and any(len(row) != width for row in rows):
+        raise ValueError(
+            "input_ids are lists of different lengths, which are padded here: "
+            "leave attention_mask out"
+        )
     if attention_mask is not None or all(len(row) == width for row in rows):
         mask = None if attention_mask is None else _integers(attention_mask, "attention_mask")
         return _integers(rows, "input_ids"), mask
@@ -110,7 +123,7 @@ def _check_ids(ids: Tensor, vocab_size: int) -> None:
         raise ValueError(f"input_ids is empty (shape {list(ids.shape)}): pass at least one token")
     if ids.dtype not in _INTEGERS:
         raise ValueError(f"input_ids must be integers, not {ids.dtype}: pass token ids")
-    low, high = (int(bound) for bound in ids.aminmax())
+    low, high = (int(bound) for bound in ids.long().aminmax())
     if low < 0 or high >= vocab_size:
         bad = low if low < 0 else high
         raise ValueError(

@@ -67,7 +67,8 @@ class Greedy:
     def select(self, logits: Tensor, hypotheses: Hypotheses) -> Tensor:
         self._recorder.logits(logits)
         scores = process(logits, hypotheses, self._processors)
-        self._recorder.scores([self._recorder.keep(scores[:, None])])
+        self._recorder.scores(scores[:, None])
+        self._recorder.end_step()
         tokens = _draw(scores) if self._sample else scores.argmax(dim=-1)
         tokens = tokens.view(-1, hypotheses.beams)
         if self._done is None:
@@ -76,7 +77,7 @@ class Greedy:
             # Rows that have ended go on as padding.
             assert self._pad_token_id is not None
             tokens = tokens.masked_fill(self._done, self._pad_token_id)
-        self._done |= self._stopping.hits(tokens, None, hypotheses)
+        self._done |= self._stopping.hits(tokens, None, hypotheses, self._recorder.so_far)
         self.finished = bool(self._done.all())
         hypotheses.append(tokens, None)
         return tokens

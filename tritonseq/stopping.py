@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class Stopping:
-    """Judges candidates: tokens that are about to extend hypotheses."""
+    """Judges candidates: tokens that are about to extend hypotheses.
+
+    As in transformers, a criterion of the caller's takes the place of the built-in one whose
+    class has its name: EosTokenCriteria or MaxTimeCriteria.
+    """
 
     def __init__(
         self,
@@ -28,29 +32,45 @@ class Stopping:
         criteria: Sequence[Criterion],
         device: torch.device,
     ) -> None:
+        given = {type(criterion).__name__ for criterion in criteria}
+        if "MaxLengthCriteria" in given:
+            raise ValueError("MaxLengthCriteria is not supported: pass max_new_tokens instead")
         self._eos = torch.tensor(eos_token_ids, device=device) if eos_token_ids else None
+        self._judge_ends = "EosTokenCriteria" not in given
         self._new_tokens = new_tokens
-        self._deadline = None if max_time is None else time.monotonic() + max_time
+        timed = max_time is not None and "MaxTimeCriteria" not in given
+        self._deadline = time.monotonic() + max_time if timed and max_time is not None else None
+        self._late = False
+        self._late_at = -1
         self._criteria = criteria
 
     @property
     def has_eos(self) -> bool:
-        return self._eos is not None
+        return self._eos is not None or not self._judge_ends
 
-    def hits(self, tokens: Tensor, parents: Tensor | None, hypotheses: Hypotheses) -> Tensor:
+    def hits(
+        self,
+        tokens: Tensor,
+        parents: Tensor | None,
+        hypotheses: Hypotheses,
+        recorded: tuple[Tensor, ...] | None = None,
+    ) -> Tensor:
         """`[B, C]` bool: which candidates would complete their hypothesis.
 
         `tokens`: `[B, C]`, each to follow beam `parents[b, c]` (None: candidates are the beams).
+        `recorded`: the scores of all steps, for the caller's criteria.
         """
-        if hypotheses.generated + 1 >= self._new_tokens or self._overdue():
+        step = hypotheses.generated
+        if step + 1 >= self._new_tokens or self._overdue(step):
             hits = torch.ones_like(tokens, dtype=torch.bool)
-        else:
+        elif self._judge_ends:
             hits = self.ends(tokens)
+        else:
+            hits = torch.zeros_like(tokens, dtype=torch.bool)
         if self._criteria:
             ids = _extended(tokens, parents, hypotheses)
             for criterion in self._criteria:
-                verdict = torch.as_tensor(criterion(ids, None), device=hits.device)
-                hits |= verdict.expand(ids.shape[0]).view_as(hits)
+                hits |= _verdict(criterion, ids, recorded).view_as(hits)
         return hits
 
     def ends(self, tokens: Tensor) -> Tensor:
@@ -59,8 +79,26 @@ class Stopping:
             return torch.zeros_like(tokens, dtype=torch.bool)
         return torch.isin(tokens, self._eos)
 
-    def _overdue(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
+    def _overdue(self, step: int) -> bool:
+        """Has time run out? Asked once per step, so that all groups of beams hear the same."""
+        if self._deadline is not None and step != self._late_at:
+            self._late, self._late_at = time.monotonic() > self._deadline, step
+        return self._late
+
+
+def _verdict(criterion: Criterion, ids: Tensor, recorded: tuple[Tensor, ...] | None) -> Tensor:
+    """`[B * C]` bool: what a criterion of the caller's says of `ids [B * C, L]`."""
+    answer = criterion(ids, recorded)
+    verdict = torch.as_tensor(answer, device=ids.device) if answer is not None else None
+    fits = verdict is not None and verdict.dtype == torch.bool and verdict.dim() <= 1
+    if verdict is None or not fits or verdict.numel() not in (1, ids.shape[0]):
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        found = answer if verdict is None else f"{verdict.dtype} {list(verdict.shape)}"
+        raise ValueError(
+            f"stopping criterion {name} returned {found}: it must return a bool, "
+            f"or a bool tensor of shape [{ids.shape[0]}]"
+        )
+    return verdict.expand(ids.shape[0])
 
 
 def _extended(tokens: Tensor, parents: Tensor | None, hypotheses: Hypotheses) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _ROLES = (
     "bos_token",
@@ -61,21 +61,22 @@ class Tokenizer:
                 backend = _byte_level(library, vocab, merges, bool(config.get("add_prefix_space")))
         except Exception as error:  # the library raises bare Exceptions
             raise ValueError(f"the tokenizer in {folder} cannot be read: {error}") from error
-        _add_special_tokens(library, backend, folder, config)
+        _add_special_tokens(library, backend, folder)
         return cls(backend)
 
     def encode(
-        self, texts: Sequence[str], *, pad_id: int, side: str = "left"
+        self, texts: Iterable[str], *, pad_id: int, side: str = "left"
     ) -> tuple[Tensor, Tensor]:
-        """Tokenize a batch: int64 ids `[B, L]` and mask `[B, L]`, 0 on padding.
+        """Tokenize any iterable of strings: int64 ids `[B, L]` and mask `[B, L]`, 0 on padding.
 
         L is the longest text; shorter ones are filled with `pad_id` on `side`, "left" or "right".
-        Raises ValueError for an empty batch and for a text that is no string or has no tokens.
+        Raises ValueError for an empty batch, for a single text that is not in a list, and for
+        one that is no string or has no tokens.
         """
         if side not in ("left", "right"):
             raise ValueError(f"side is {side!r}: it must be 'left' or 'right'")
-        _check_texts(texts)
-        rows = [encoding.ids for encoding in self.backend.encode_batch(list(texts))]
+        batch = _checked(texts)
+        rows = [encoding.ids for encoding in self.backend.encode_batch(batch)]
         for index, row in enumerate(rows):
             if not row:
                 raise ValueError(f"text {index} is empty: every prompt needs at least one token")
@@ -120,23 +121,36 @@ def _byte_level(library: Any, vocab: Path, merges: Path, add_prefix_space: bool)
     return backend
 
 
-def _add_special_tokens(library: Any, backend: Any, folder: Path, config: dict[str, Any]) -> None:
+def _add_special_tokens(library: Any, backend: Any, folder: Path) -> None:
     known = {
         token.content for token in backend.get_added_tokens_decoder().values() if token.special
     }
-    for source in (config, _read_json(folder / "special_tokens_map.json")):
-        for content, flags in _special_tokens(source):
-            if content not in known:
-                backend.add_special_tokens([library.AddedToken(content, special=True, **flags)])
-                known.add(content)
+    for path in (folder / "tokenizer_config.json", folder / "special_tokens_map.json"):
+        try:
+            tokens = [
+                library.AddedToken(content, special=True, **flags)
+                for content, flags in _special_tokens(_read_json(path))
+            ]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} names special tokens in a form that cannot be read: each must be a "
+                f"string or an object with 'content' ({type(error).__name__}: {error})"
+            ) from None
+        for token in tokens:
+            if token.content not in known:
+                backend.add_special_tokens([token])
+                known.add(token.content)
 
 
 def _special_tokens(source: dict[str, Any]) -> Iterator[tuple[str, dict[str, bool]]]:
     """Content and flags, by id, then by role; a file may hold strings or objects."""
-    by_id = sorted(source.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
-    tokens = [token for _, token in by_id if token.get("special")]
+    by_id = (source.get("added_tokens_decoder") or {}).items()
+    additional = source.get("additional_special_tokens") or []
+    if not isinstance(additional, list):
+        raise TypeError(f"additional_special_tokens is {additional!r}, not a list")
+    tokens = [token for _, token in sorted(by_id, key=_token_id) if token.get("special")]
     tokens += [source[role] for role in _ROLES if source.get(role)]
-    tokens += source.get("additional_special_tokens") or []
+    tokens += additional
     for token in tokens:
         if isinstance(token, str):
             yield token, {"normalized": False}
@@ -144,18 +158,28 @@ def _special_tokens(source: dict[str, Any]) -> Iterator[tuple[str, dict[str, boo
             yield token["content"], {flag: token[flag] for flag in _FLAGS if flag in token}
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def _token_id(item: tuple[str, Any]) -> int:
+    if not item[0].isdecimal():
+        raise TypeError(f"added_tokens_decoder has the key {item[0]!r}, not a token id")
+    return int(item[0])
+
+
+def _checked(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise ValueError("texts must be a list of strings: wrap a single text as [text]")
-    if len(texts) == 0:
+    if not hasattr(texts, "__iter__"):
+        raise ValueError(f"texts must be a list of strings, not {texts!r}")
+    batch = list(texts)
+    if not batch:
         raise ValueError("texts is empty: pass at least one text")
-    for index, text in enumerate(texts):
+    for index, text in enumerate(batch):
         if not isinstance(text, str):
             raise ValueError(f"text {index} is {text!r}, not a string")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"text {index} is not valid Unicode: {error}") from None
+    return batch
 
 
 def _read_json(path: Path) -> dict[str, Any]:
