@@ -349,7 +349,7 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
         },
         num_warps=warps(query_block, head_dim),
         num_stages=stages(query_block),
-        max_registers=max_registers(query_block, head_dim),
+        max_registers=max_registers(query_block, head_dim, query.element_size()),
     )
     if lse is None:
         return [attend]

@@ -122,13 +122,15 @@ def warps(query_rows: int, head_dim: int) -> int:
     return 2 if query_rows <= 2 and block_dim(head_dim) <= 32 else 4
 
 
-def max_registers(query_rows: int, head_dim: int) -> int | None:
-    """For whole tiles of query rows, all that a thread may have.
+def max_registers(query_rows: int, head_dim: int, item_size: int) -> int | None:
+    """For large tiles, all that a thread may have.
 
-    Left alone, NVIDIA's assembler spills a few registers to fit one more program. At the usual
-    head size of 64 that one fits without.
+    Left alone, NVIDIA's assembler spills a few registers to fit one more program. The usual
+    tile, of a head of 64 in half precision, fits without that.
     """
-    return 255 if query_rows == QUERY_ROWS and block_dim(head_dim) != 64 else None
+    depth = block_dim(head_dim)
+    large = depth > 128 or query_rows == QUERY_ROWS
+    return 255 if large and (depth, item_size) != (64, 2) else None
 
 
 def split_lengths(source: int, target: int, splits: int | None, block: int) -> tuple[int, int, int]:
