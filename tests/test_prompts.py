@@ -46,6 +46,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "processor": ({"input_ids": IDS, "logits_processor": [5]}, "must hold callables, not 5"),
     "criterion": ({"input_ids": IDS, "stopping_criteria": 5}, "must hold callables, not 5"),
+    "streamer": ({"input_ids": IDS, "streamer": 5}, "streamer must have put and end"),
     "prefix-fn": ({"input_ids": IDS, "prefix_allowed_tokens_fn": 5}, "must be callable, not 5"),
     "mask-shape": (
         {"input_ids": IDS, "attention_mask": MASK[:, :3]},

@@ -173,6 +173,8 @@ class Model:
         config = self._configure(generation_config, options)
         if streamer is not None and config.num_beams > 1:
             raise ValueError("streamer works with num_beams=1 only: beams rewrite their past")
+        if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+            raise ValueError(f"streamer must have put and end, which {type(streamer)} has not")
         prompts = self._read(input_ids, attention_mask, config)
         callables = _callables(logits_processor, stopping_criteria, prefix_allowed_tokens_fn)
         generation = Generation(self.decoder, prompts, config, callables)
