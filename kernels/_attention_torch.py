@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import reference
@@ -28,7 +27,7 @@ def attend_by_definition(call: Attention) -> Tensor:
 
 
 def attend_on_cpu(call: Attention) -> Tensor:
-    """One call of torch's flash attention per part, merged by their log-sum-exp.
+    """One call of torch's flash attention, or one per part, merged by their log-sum-exp.
 
     All beams of a sample are query rows of one product with the source, so its keys and values
     are read once. Masks are additive and let NaN in masked positions through (0 x NaN), so an
@@ -40,16 +39,17 @@ def attend_on_cpu(call: Attention) -> Tensor:
     steps: list[int] = [0] * query.shape[0] if call.step is None else call.step.tolist()
     if call.target_key is not None:
         _append(call, steps)
-        joined = _join(call, steps)
-        if joined is not None:
-            # Nothing is masked here, so there is nothing that could get through.
-            attended = F.scaled_dot_product_attention(
-                query[:, 0].transpose(1, 2), *joined, scale=call.scale
-            )
-            return attended.transpose(1, 2).reshape(query.shape)
     # [B, H, K * Q, D], stored as [B, K * Q, H, D]
     flat = query.flatten(1, 2).transpose(1, 2)
-    output = _attend_parts(call, flat, steps)
+    joined = _join(call, steps)
+    if joined is None:
+        output = _attend_parts(call, flat, steps)
+    else:
+        key, value, mask = joined
+        output, _ = _flash(flat, key, value, attn_mask=mask, scale=call.scale)
+        if mask is None:
+            # Nothing is masked, so there is nothing that could get through.
+            return output.transpose(1, 2).reshape(query.shape)
     if min(steps) < 0:
         output[[step < 0 for step in steps]] = 0
     # A sum is finite only if every term is. That it might overflow costs time, not truth.
@@ -72,39 +72,62 @@ def _attend_parts(call: Attention, flat: Tensor, steps: list[int]) -> Tensor:
     return parts[0][0] if len(parts) == 1 else _merge(parts)
 
 
-def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor] | None:
-    """Keys and values of both parts as one `[B, H, S + step + 1, D]`, where that is a mere view.
+def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Keys and values of both parts as one `[B, H, S + T * K, D]`, and its mask.
 
-    It is for one beam whose generated part stands right behind a source of full length, in all
-    samples alike. One call instead of two and a merge halves the cost of short attentions.
+    Only where the generated part stands right behind the source, so that this is a mere view:
+    one call instead of two and a merge halves the cost of short attentions.
     """
     key, value, source_key, source_value = (
         call.target_key, call.target_value, call.source_key, call.source_value
     )  # fmt: skip
     if (
         key is None or value is None or source_key is None or source_value is None
-        or call.query.shape[1] > 1 or call.query.shape[2] > 1
-        or call.source_len is not None or call.bias is not None
-        or not 0 <= min(steps) == max(steps)
+        or call.query.shape[1] > MASKED_BEAMS or call.query.shape[2] > 1 or min(steps) < 0
     ):  # fmt: skip
         return None
-    length = source_key.shape[2] + steps[0] + 1
-    joined = _continued(source_key, key, length), _continued(source_value, value, length)
-    return None if joined[0] is None or joined[1] is None else (joined[0], joined[1])
+    end = max(steps) + 1
+    keys, values = _continued(source_key, key, end), _continued(source_value, value, end)
+    if keys is None or values is None:
+        return None
+    slots = _slots(call.lineage, steps, end, call.query.shape[1])
+    masks = _source_mask(call, steps, source_key.shape[2]), _slot_mask(call, slots, steps)
+    if masks[0] is None and masks[1] is None:
+        return keys, values, None
+    return keys, values, _side_by_side(call, masks, (source_key.shape[2], end * key.shape[3]))
 
 
-def _continued(source: Tensor, target: Tensor, length: int) -> Tensor | None:
-    """`source [B, H, S, D]` prolonged into `target [B, H, T, 1, D]`, if that follows in memory."""
-    stride = source.stride()
-    if target.stride()[:3] != stride[:3]:
+def _side_by_side(
+    call: Attention, masks: tuple[Tensor | None, Tensor | None], widths: tuple[int, int]
+) -> Tensor:
+    """The masks of both parts, zeros for one that is None, as `[B or 1, H or 1, K, widths]`."""
+    given = [mask for mask in masks if mask is not None]
+    samples, heads = (max(mask.shape[dim] for mask in given) for dim in (0, 1))
+    rows = call.query.shape[1]
+    return torch.cat(
+        [
+            torch.zeros((), dtype=torch.float32).expand(samples, heads, rows, width)
+            if mask is None
+            else mask.expand(samples, heads, rows, width)
+            for mask, width in zip(masks, widths, strict=True)
+        ],
+        dim=3,
+    )
+
+
+def _continued(source: Tensor, target: Tensor, end: int) -> Tensor | None:
+    """`source [B, H, S, D]` with `end` positions of `target`, if that follows in memory."""
+    samples, heads, length, head_dim = source.shape
+    stride, beams = source.stride(), target.shape[3]
+    if target.stride()[:2] != stride[:2] or target.stride()[3] != stride[2]:
+        return None
+    if beams > 1 and target.stride()[2] != beams * stride[2]:
         return None
     if target.untyped_storage().data_ptr() != source.untyped_storage().data_ptr():
         return None
-    end = source.data_ptr() + source.shape[2] * stride[2] * source.element_size()
-    if target.data_ptr() != end:
+    if target.data_ptr() != source.data_ptr() + length * stride[2] * source.element_size():
         return None
-    samples, heads, _, head_dim = source.shape
-    return source.as_strided((samples, heads, length, head_dim), stride)
+    return source.as_strided((samples, heads, length + end * beams, head_dim), stride)
 
 
 def _append(call: Attention, steps: list[int]) -> None:
@@ -126,22 +149,9 @@ def _append(call: Attention, steps: list[int]) -> None:
 def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
     key, value = call.source_key, call.source_value
     assert key is not None and value is not None
-    size = key.shape[2]
-    lengths: list[int] = (
-        [size] * len(steps) if call.source_len is None else call.source_len.tolist()
-    )
+    lengths = _source_lengths(call)
     longest = max(lengths)
-    if longest > size:
-        raise ValueError(f"source_len {longest} is beyond the {size} positions of source_key")
-    mask = None
-    if min(lengths) < longest:
-        outside = torch.arange(longest) >= torch.tensor(lengths)[:, None]
-        mask = _additive(outside)[:, None, None]
-    if call.bias is not None:
-        origins = [length + max(step, 0) for length, step in zip(lengths, steps, strict=True)]
-        bias = _bias_by_distance(call, origins, longest)
-        bias = bias.expand(-1, -1, call.query.shape[1], -1, -1).flatten(2, 3)
-        mask = bias if mask is None else bias + mask
+    mask = _source_mask(call, steps, longest)
     if longest == 0:
         return torch.zeros_like(flat), flat.new_full(flat.shape[:3], -math.inf, dtype=torch.float32)
     output, lse = _flash(
@@ -151,6 +161,34 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
         # The log-sum-exp of a row that sees nothing comes back as 0.
         lse[[length == 0 for length in lengths]] = -math.inf
     return output, lse
+
+
+def _source_lengths(call: Attention) -> list[int]:
+    assert call.source_key is not None
+    samples, _, size, _ = call.source_key.shape
+    if call.source_len is None:
+        return [size] * samples
+    lengths: list[int] = call.source_len.tolist()
+    if max(lengths) > size:
+        raise ValueError(f"source_len {max(lengths)} is beyond the {size} positions of source_key")
+    return lengths
+
+
+def _source_mask(call: Attention, steps: list[int], width: int) -> Tensor | None:
+    """The additive mask, with the bias, that fits `[B, H, K * Q, width]`; None if there is none."""
+    if call.source_len is None and call.bias is None:
+        return None
+    lengths = _source_lengths(call)
+    mask = None
+    if min(lengths) < width:
+        outside = torch.arange(width) >= torch.tensor(lengths)[:, None]
+        mask = _additive(outside)[:, None, None]
+    if call.bias is not None:
+        origins = [length + max(step, 0) for length, step in zip(lengths, steps, strict=True)]
+        bias = _bias_by_distance(call, origins, width)
+        bias = bias.expand(-1, -1, call.query.shape[1], -1, -1).flatten(2, 3)
+        mask = bias if mask is None else bias + mask
+    return mask
 
 
 def _attend_target(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,14 @@ from typing import Any
 
 # model_type -> (module, class), imported on demand.
 MODELS = {
+    "bart": ("tritonseq.models.bart", "Bart"),
     "gpt2": ("tritonseq.models.gpt2", "GPT2"),
+    "marian": ("tritonseq.models.bart", "Bart"),
+    "mbart": ("tritonseq.models.bart", "Bart"),
+    "mt5": ("tritonseq.models.t5", "T5"),
+    "pegasus": ("tritonseq.models.bart", "Bart"),
+    "t5": ("tritonseq.models.t5", "T5"),
+    "umt5": ("tritonseq.models.t5", "T5"),
 }
 
 

@@ -6,7 +6,6 @@ learned absolute positions, the head tied to the embedding unless the configurat
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 from tritonseq.cache import KVCache
 from tritonseq.kernels import decode_attention
 
-from .layers import LayerNorm, Linear, Source, activation, empty_parameter, matmul
+from .checks import check_name, check_number, check_sizes
+from .layers import LayerNorm, Linear, Source, activation, empty_parameter, match, matmul
 from .packing import split_prompts
 
 if TYPE_CHECKING:
@@ -45,23 +45,11 @@ class GPT2Config:
     tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            value = getattr(self, name)
-            if not _is_size(value):
-                raise ValueError(f"config.json: {name} must be a positive integer, not {value!r}")
-        if self.n_inner is not None and not _is_size(self.n_inner):
-            raise ValueError(
-                f"config.json: n_inner must be a positive integer or null, not {self.n_inner!r}"
-            )
-        epsilon: Any = self.layer_norm_epsilon
-        if type(epsilon) not in (int, float) or not 0 < epsilon < math.inf:
-            raise ValueError(
-                f"config.json: layer_norm_epsilon must be a positive number, not {epsilon!r}"
-            )
-        if not isinstance(self.activation_function, str):
-            raise ValueError(
-                f"config.json: activation_function must be a name, not {self.activation_function!r}"
-            )
+        check_sizes(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        if self.n_inner is not None:
+            check_sizes(self, "n_inner")
+        check_number(self, "layer_norm_epsilon")
+        check_name(self, "activation_function")
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"config.json: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}"
@@ -86,11 +74,6 @@ class GPT2Config:
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
-
-
-def _is_size(value: Any) -> bool:
-    """A positive int; True, which Python counts as one, is none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 class Attention(nn.Module):
@@ -207,6 +190,7 @@ class GPT2(nn.Module):
     """The network: tokens and caches in, logits out. It knows nothing of search."""
 
     Config = GPT2Config
+    is_encoder_decoder = False
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -304,27 +288,18 @@ class GPT2(nn.Module):
         """
         prefix = "transformer." if any(n.startswith("transformer.") for n in names) else ""
         wanted = {name: _source(name, prefix) for name, _ in cls(config).named_parameters()}
-        if config.tie_word_embeddings and wanted["wte"].name not in names:
+        if config.tie_word_embeddings and wanted["wte"].names[0] not in names:
             # Of two names for one tensor, some writers kept the head's.
-            wanted["wte"] = Source("lm_head.weight")
-        missing = sorted(source.name for source in wanted.values() if source.name not in names)
-        used = {source.name for source in wanted.values()}
-        left = sorted(n for n in names if n not in used and not _ignorable(n, config))
-        if missing or left:
-            raise ValueError(
-                "the checkpoint does not fit its config.json"
-                + (f"; missing: {', '.join(missing)}" if missing else "")
-                + (f"; left over: {', '.join(left)}" if left else "")
-            )
-        return wanted
+            wanted["wte"] = Source(("lm_head.weight",))
+        return match(wanted, names, ignorable=lambda name: _ignorable(name, config))
 
 
 def _source(parameter: str, prefix: str) -> Source:
     if parameter == "lm_head.weight":
-        return Source(parameter, transpose=True)
+        return Source((parameter,), transpose=True)
     if parameter in ("wte", "wpe"):
-        return Source(f"{prefix}{parameter}.weight")
-    return Source(prefix + parameter)
+        return Source((f"{prefix}{parameter}.weight",))
+    return Source((prefix + parameter,))
 
 
 def _ignorable(name: str, config: GPT2Config) -> bool:

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from tritonseq.memory import zeros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 
 class Source(NamedTuple):
-    """Where a parameter comes from: a tensor of the checkpoint, transposed or as it is."""
+    """Where a parameter comes from: one tensor of the checkpoint, or several side by side."""
 
-    name: str
+    names: tuple[str, ...]
+    """More than one are joined along the last dimension, after any transposition."""
     transpose: bool = False
+    """Does the checkpoint store `[out, in]` what the parameter holds as `[in, out]`?"""
 
 
 def empty_weight(
@@ -52,26 +54,148 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def empty_parameter(*shape: int) -> nn.Parameter:
-    """A parameter without memory, to be filled by the loader through `set_parameter`."""
+    """A parameter without memory, to be filled by the loader through `place_parameter`."""
     return nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
 
 
-def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
-    """Put `value` itself, not a copy, in the place of the parameter `name` of `model`."""
+def place_parameter(model: nn.Module, name: str, value: Tensor, *, pack: bool = True) -> Tensor:
+    """Put `value` itself, not a copy, in the place of the parameter `name` of `model`.
+
+    Returns the parameter. With `pack`, modules that know a faster layout for it may convert it;
+    a weight that several modules share must stay as it is.
+    """
     owner, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(owner), leaf, nn.Parameter(value.detach(), requires_grad=False))
+    module = model.get_submodule(owner)
+    if not isinstance(value, nn.Parameter):
+        value = nn.Parameter(value.detach(), requires_grad=False)
+    setattr(module, leaf, value)
+    if pack and leaf == "weight" and isinstance(module, Linear | Head):
+        module.pack()
+    parameter: Tensor = getattr(module, leaf)
+    return parameter
+
+
+def match(
+    wanted: dict[str, Source],
+    names: Collection[str],
+    *,
+    ignorable: Callable[[str], bool],
+) -> dict[str, Source]:
+    """`wanted` itself, if a checkpoint with these `names` has all of it and nothing else.
+
+    Raises ValueError that names what is missing or left over; what is `ignorable` may be there.
+    """
+    used = {name for source in wanted.values() for name in source.names}
+    missing = sorted(used.difference(names))
+    left = sorted(name for name in names if name not in used and not ignorable(name))
+    if missing or left:
+        raise ValueError(
+            "the checkpoint does not fit its config.json"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; left over: {', '.join(left)}" if left else "")
+        )
+    return wanted
 
 
 class Linear(nn.Module):
-    """`x W + b` with `W: [in, out]`, whatever its strides, and `x: [N, in]`."""
+    """`x W + b` with `W: [in, out]`, whatever its strides, and `x: [N, in]`.
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+    With `packed=True` the loader may put the weight into the blocked layout of oneDNN, `W` being
+    its transpose then (see `pack`).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: bool = True, packed: bool = False
+    ) -> None:
         super().__init__()
         self.weight = empty_parameter(inputs, outputs)
         self.bias = empty_parameter(outputs) if bias else None
+        self.packed = packed
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.weight.is_mkldnn:
+            return _packed_matmul(x, self.weight, self.bias)
         return matmul(x, self.weight, self.bias)
+
+    def wide(self, x: Tensor) -> Tensor:
+        """As `forward`, for results that may be beyond the range of float16.
+
+        With weights in float16 every row of `x` is first divided by a power of two near its
+        largest entry; the result is float32. With other weights there is nothing to guard.
+        """
+        if self.weight.dtype != torch.float16:
+            return self(x)
+        peak = x.abs().amax(dim=-1, keepdim=True).float().clamp_min_(torch.finfo(torch.half).tiny)
+        scale = peak.log2_().ceil_().exp2_()
+        product = matmul((x / scale).half(), self.weight).float().mul_(scale)
+        return product if self.bias is None else product.add_(self.bias)
+
+    def pack(self) -> None:
+        """Put the weight into oneDNN's layout, if it is to be packed and that is faster."""
+        if self.packed:
+            self.weight = _packed(self.weight.t())
+
+
+class Head(nn.Module):
+    """The logits `x W^T + b`, with `W: [V, d]`, which often is the embedding itself."""
+
+    def __init__(self, vocab_size: int, width: int) -> None:
+        super().__init__()
+        self.weight = empty_parameter(vocab_size, width)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self.weight.is_mkldnn:
+            return _packed_matmul(x, self.weight, bias)
+        return matmul(x, self.weight.t(), bias)
+
+    def pack(self) -> None:
+        """Put a weight that is no embedding into oneDNN's layout, if that is faster."""
+        self.weight = _packed(self.weight)
+
+
+class Embedding(nn.Module):
+    """Rows of a table, by token."""
+
+    def __init__(self, vocab_size: int, width: int) -> None:
+        super().__init__()
+        self.weight = empty_parameter(vocab_size, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.weight.index_select(0, tokens)
+
+
+# The layout depends on the number of rows that oneDNN is told, if only a little: four beams of
+# four samples.
+PACKED_FOR_ROWS = 16
+
+
+def _packed(weight: Tensor) -> nn.Parameter:
+    """`weight: [out, in]` in oneDNN's blocked layout, or as it is where that does not pay.
+
+    Measured on two AVX-512 cores with AMX, over the layers of BART-large: bfloat16 gains 1.4 to
+    1.7 times for any number of rows, float32 1.25 times at 16 rows and 1.5 times at 4, but loses
+    an eighth at a single row; 1024 rows take the same.
+    """
+    if weight.device.type == "cpu" and _packs(weight.dtype):
+        weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_FOR_ROWS)
+    return nn.Parameter(weight, requires_grad=False)
+
+
+def _packed_matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Can this build of torch multiply by blocked weights of this dtype?"""
+    names = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 class LayerNorm(nn.Module):
@@ -85,7 +209,29 @@ class LayerNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
+        if x.dtype == self.weight.dtype:
+            return F.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
+        # The residual stream may be wider than the weights.
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, self.shape, weight, bias, self.epsilon).to(self.weight.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Division by the root mean square, with a scale (Zhang and Sennrich, 2019).
+
+    The mean is taken in float32; the result has the dtype of the scale.
+    """
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = empty_parameter(width)
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        variance = norm.square_().div_(x.shape[-1])
+        scaled = x * variance.add_(self.epsilon).rsqrt_()
+        return scaled.to(self.weight.dtype).mul_(self.weight)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ class Prompt:
     """`[b, s]` where the tokens stand in the padded batch; None when there is no padding."""
     source_len: Tensor | None
     """`[b]` true lengths; None when there is no padding."""
+    lengths: tuple[int, ...]
+    """The same lengths, padding or not, as the host knows them."""
 
     def pad(self, packed: Tensor) -> Tensor:
         """`[N, x]` rows to `[b, s, x]`, zeros behind each sample's end."""
@@ -44,6 +47,14 @@ class Prompt:
         """The inverse of `pad`."""
         return padded.flatten(0, 1) if self.valid is None else padded[self.valid]
 
+    def runs(self) -> Iterator[tuple[slice, slice, int]]:
+        """Neighbouring samples of equal length: their places in the batch, rows, and length."""
+        sample, row = self.samples.start, 0
+        for length, equal in itertools.groupby(self.lengths):
+            count = len(list(equal))
+            yield slice(sample, sample + count), slice(row, row + count * length), length
+            sample, row = sample + count, row + count * length
+
 
 def split_prompts(tokens: Tensor, lengths: Tensor) -> Iterator[Prompt]:
     """Whole samples of the right-padded `tokens [B, S]`, about PREFILL_TOKENS at a time."""
@@ -51,8 +62,9 @@ def split_prompts(tokens: Tensor, lengths: Tensor) -> Iterator[Prompt]:
     for start in range(0, tokens.shape[0], per_group):
         samples = slice(start, min(start + per_group, tokens.shape[0]))
         group_lengths = lengths[samples]
-        longest = int(group_lengths.max())
-        padded = bool((group_lengths < longest).any())
+        known = tuple(group_lengths.tolist())
+        longest = max(known)
+        padded = min(known) < longest
         group, offsets = tokens[samples, :longest], torch.arange(longest, device=tokens.device)
         valid = offsets < group_lengths[:, None]
         yield Prompt(
@@ -62,4 +74,5 @@ def split_prompts(tokens: Tensor, lengths: Tensor) -> Iterator[Prompt]:
             last=group_lengths.cumsum(0) - 1,
             valid=valid if padded else None,
             source_len=group_lengths if padded else None,
+            lengths=known,
         )

@@ -23,7 +23,7 @@ MASK = (IDS != 0).long()
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "too-high": ({"input_ids": torch.tensor([[3, 20]])}, "token id 20 is outside the vocabulary"),
-    "negative": ({"input_ids": [[3, -100]]}, "token id -100 is outside the vocabulary"),
+    "negative": ({"input_ids": [[3, -100]]}, "holds -100, which marks what a loss ignores"),
     "no-batch": ({"input_ids": torch.zeros(0, 4).long()}, "is empty"),
     "no-tokens": ({"input_ids": torch.zeros(2, 0).long()}, "is empty"),
     "no-list": ({"input_ids": []}, "is empty: pass at least one prompt"),

@@ -15,7 +15,7 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "env", "hypotheses", "options", "outputs", "prompts", "protocol")
-LEAVES += ("memory", "text", "weights", "words")
+LEAVES += ("memory", "text", "trie", "weights", "words")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -25,23 +25,25 @@ ALLOWED: dict[str, set[str]] = {
     "stopping": {"hypotheses"},
     "constraints": {"kernels", "hypotheses"},
     "warpers": {"hypotheses", "constraints"},
-    "processors": {"hypotheses", "config", "constraints", "warpers"},
+    "prefixes": {"hypotheses", "constraints", "trie"},
+    "processors": {"hypotheses", "config", "constraints", "prefixes", "trie", "warpers"},
     "search": {"hypotheses", "outputs", "processors", "stopping"},
     "beams": {"hypotheses", "outputs", "processors", "stopping", "search"},
     "generate": {
         "beams", "config", "hypotheses", "outputs", "processors", "prompts", "protocol", "search",
-        "stopping",
+        "stopping", "trie",
     },
     "hub": {"weights"},
     "checkpoint": {"models", "weights"},
     "model": {
         "checkpoint", "config", "generate", "hub", "outputs", "prompts", "stopping", "text",
+        "trie",
     },
     "demo": {"model", "words"},
     "cli_generate": {"config", "model"},
     "cli": {"cli_generate", "config", "demo", "env"},
     "__main__": {"cli"},
-    "__init__": {"model", "config", "outputs"},
+    "__init__": {"model", "config", "outputs", "trie"},
 }  # fmt: skip
 
 

@@ -1,10 +1,11 @@
-"""Fast exact generation with models of the GPT-2 family; encoder-decoder models are to come."""
+"""Fast exact generation with encoder-decoder and small decoder models: T5, BART, GPT-2."""
 
 from importlib.metadata import version as _version
 
 from .config import GenerationConfig
 from .model import Model, from_transformers, load
 from .outputs import GenerateOutput
+from .trie import Trie
 
 __version__ = _version("tritonseq")
-__all__ = ["GenerateOutput", "GenerationConfig", "Model", "from_transformers", "load"]
+__all__ = ["GenerateOutput", "GenerationConfig", "Model", "Trie", "from_transformers", "load"]

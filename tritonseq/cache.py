@@ -51,20 +51,13 @@ class KVCache:
         def pair() -> tuple[Tensor, Tensor]:
             """Source and target part of the keys, or values, of one layer.
 
-            Zeros, because a slot that was never written and holds NaN would send the attention on
-            the CPU down its slow path.
+            They are adjacent in memory, so that the attention on the CPU reads both as one. Zeros,
+            because a slot that was never written and holds NaN would send it down its slow path.
             """
-            if beams == 1:
-                # What one beam generates stands right behind its prompt: both read as one.
-                shape = (samples, heads, source_length + target_length, head_dim)
-                both = zeros(shape, device=device, dtype=dtype)
-                return both[:, :, :source_length], both[:, :, source_length:].unsqueeze(3)
-            source = (samples, heads, source_length, head_dim)
-            target = (samples, heads, target_length, beams, head_dim)
-            return (
-                zeros(source, device=device, dtype=dtype),
-                zeros(target, device=device, dtype=dtype),
-            )
+            slots = source_length + target_length * beams
+            both = zeros((samples, heads, slots, head_dim), device=device, dtype=dtype)
+            source, target = both[:, :, :source_length], both[:, :, source_length:]
+            return source, target.unflatten(2, (target_length, beams))
 
         keys = [pair() for _ in range(layers)]
         values = [pair() for _ in range(layers)]
@@ -96,3 +89,65 @@ class KVCache:
         """Count the position that every layer has just written."""
         self.step += 1
         self.bound += 1
+
+
+@dataclass
+class EncoderDecoderCache:
+    """What the decoder of an encoder-decoder model reads: its own history and the source.
+
+    The source is there once per sample, whatever the number of beams.
+    """
+
+    own: KVCache
+    """Self-attention: the decoder's prompt is the source part, what was generated the target."""
+    cross_keys: list[Tensor]
+    """Cross-attention: one `[B, H, S, D]` per layer of the decoder."""
+    cross_values: list[Tensor]
+    source_len: Tensor | None
+    """`[B]` true lengths of the sources, or None when all have length `S`."""
+    bias: list[Tensor | None]
+    """Per layer, what self-attention adds to scores by distance: `[H, N]`, or None."""
+
+    @classmethod
+    def allocate(
+        cls,
+        *,
+        biases: list[Tensor | None],
+        samples: int,
+        beams: int,
+        heads: int,
+        head_dim: int,
+        source_length: int,
+        prompt_length: int,
+        target_length: int,
+        source_len: Tensor | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> EncoderDecoderCache:
+        """Caches for sources, for the decoder's prompts, and for generated positions.
+
+        `biases` has one entry per layer.
+        """
+        own = KVCache.allocate(
+            layers=len(biases),
+            samples=samples,
+            beams=beams,
+            heads=heads,
+            head_dim=head_dim,
+            source_length=prompt_length,
+            target_length=target_length,
+            source_len=None,
+            device=device,
+            dtype=dtype,
+        )
+        shape = (samples, heads, source_length, head_dim)
+        keys, values = (
+            [zeros(shape, device=device, dtype=dtype) for _ in biases] for _ in range(2)
+        )
+        return cls(own, keys, values, source_len, biases)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values: `2 L B H D (S + P + T K)` elements."""
+        cross = sum(tensor.nbytes for tensor in (*self.cross_keys, *self.cross_values))
+        return self.own.nbytes + cross

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from tritonseq.models import model_class
-from tritonseq.models.layers import Source, empty_weight, set_parameter
+from tritonseq.models.layers import Source, empty_weight, place_parameter
 
 from .weights import open_weights, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -33,6 +33,8 @@ class Checkpoint(NamedTuple):
     decoder: nn.Module
     generation: dict[str, Any]
     """Generation parameters by transformers' names; those from config.json stand among others."""
+    tasks: dict[str, dict[str, Any]]
+    """Generation parameters and prefixes by task: `task_specific_params` of config.json."""
 
 
 def load_checkpoint(
@@ -54,7 +56,7 @@ def load_checkpoint(
     reader = open_weights(folder)
     model, sources = _plan(config, reader)
     _fill(model, sources, reader, device, dtype)
-    return Checkpoint(model, read_generation(folder, config))
+    return Checkpoint(model, read_generation(folder, config), _tasks(config))
 
 
 def from_transformers_model(hf_model: Any) -> Checkpoint:
@@ -76,14 +78,13 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     config = hf_model.config.to_dict()
     reader = _Live(hf_model.state_dict())
     model, sources = _plan(config, reader)
-    first = reader.read(next(iter(sources.values())).name)
+    first = reader.read(next(iter(sources.values())).names[0])
     if first.dtype not in DTYPES.values():
         raise ValueError(f"weights of {first.dtype} are not supported: use {', '.join(DTYPES)}")
-    for name, source in sources.items():
-        value = _read(reader, source)
-        set_parameter(model, name, value.to(device=first.device, dtype=first.dtype))
+    _fill(model, sources, reader, first.device, first.dtype, share=True)
     defaults = getattr(hf_model, "generation_config", None)
-    return Checkpoint(model, _stated(config if defaults is None else defaults.to_dict()))
+    generation = config if defaults is None else defaults.to_dict()
+    return Checkpoint(model, _stated(generation), _tasks(config))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -97,10 +98,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The generation parameters of a checkpoint.
 
-    Those of generation_config.json, if there is one; older checkpoints keep them in config.json.
+    Those of generation_config.json, if there is one; older checkpoints keep them in config.json,
+    and leave to their architecture what is left out there.
     """
     path = folder / "generation_config.json"
-    return _stated(read_json(path) if path.is_file() else config)
+    if path.is_file():
+        return _stated(read_json(path))
+    defaults = getattr(model_class(config["model_type"]), "GENERATION", {})
+    return {**defaults, **_stated(config)}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -161,14 +166,47 @@ def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, d
     model: nn.Module = cls(own)
     sources: dict[str, Source] = cls.sources(reader.shapes.keys(), own)
     for name, parameter in model.named_parameters():
-        source = sources[name]
-        found, wanted = reader.shapes[source.name], tuple(parameter.shape)
-        wanted = wanted[::-1] if source.transpose else wanted
-        if found != wanted:
+        if name in sources:
+            _check_shape(sources[name], tuple(parameter.shape), reader)
+    return model, _tied(sources, getattr(cls, "TIED", ()), reader)
+
+
+def _check_shape(source: Source, wanted: tuple[int, ...], reader: WeightReader) -> None:
+    """Raise ValueError unless the tensors of `source` make up a parameter of shape `wanted`."""
+    parts = len(source.names)
+    each = (*wanted[:-1], wanted[-1] // parts) if parts > 1 else wanted
+    each = each[::-1] if source.transpose else each
+    for name in source.names:
+        if reader.shapes[name] != each:
             raise ValueError(
-                f"{source.name} has shape {list(found)}, but config.json asks for {list(wanted)}"
+                f"{name} has shape {list(reader.shapes[name])}, "
+                f"but config.json asks for {list(each)}"
             )
-    return model, sources
+
+
+def _tied(
+    sources: dict[str, Source], groups: Sequence[Sequence[str]], reader: WeightReader
+) -> dict[str, Source]:
+    """Point parameters that are copies of each other to the same tensor.
+
+    Checkpoints may repeat a shared embedding under every name it has. As in transformers, a copy
+    that differs is a weight of its own, whatever config.json says.
+    """
+    tied = dict(sources)
+    for group in groups:
+        first, *others = (name for name in group if name in sources)
+        for other in others:
+            a, b = tied[first], tied[other]
+            if a != b and a.transpose == b.transpose and _same(a, b, reader):
+                tied[other] = a
+    return tied
+
+
+def _same(a: Source, b: Source, reader: WeightReader) -> bool:
+    (one,), (other,) = a.names, b.names
+    return reader.shapes[one] == reader.shapes[other] and torch.equal(
+        reader.read(one), reader.read(other)
+    )
 
 
 def _fill(
@@ -177,25 +215,63 @@ def _fill(
     reader: WeightReader,
     device: torch.device,
     dtype: torch.dtype,
+    *,
+    share: bool = False,
 ) -> None:
-    """Give every parameter of `model` its memory and its values."""
+    """Give every parameter of `model` its memory and its values.
+
+    Parameters of one source share one tensor. With `share`, a tensor of the reader's that can
+    serve as it is becomes the parameter itself. What has no source is computed by the model.
+    """
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    placed: dict[Source, Tensor] = {}
     # Largest first: while the embedding is copied, little else has been allocated yet.
     for name in sorted(shapes, key=lambda name: -shapes[name].numel()):
-        weight = empty_weight(shapes[name], model.input_dim(name), device=device, dtype=dtype)
-        weight.copy_(_read(reader, sources[name]))
-        set_parameter(model, name, weight)
+        source = sources.get(name)
+        if source is None:
+            place_parameter(model, name, model.computed(name).to(device=device, dtype=dtype))
+        elif source in placed:
+            place_parameter(model, name, placed[source], pack=False)
+        else:
+            sharing = [other for other in shapes if sources.get(other) == source]
+            parts = [_read(reader, part, transpose=source.transpose) for part in source.names]
+            if share and len(parts) == 1:
+                weight = parts[0].to(device=device, dtype=dtype)
+            else:
+                # An embedding that is also the head is laid out for the product.
+                dims = (model.input_dim(other) for other in sharing)
+                dim = next((dim for dim in dims if dim is not None), None)
+                weight = empty_weight(shapes[name], dim, device=device, dtype=dtype)
+                _join(parts, weight)
+            placed[source] = place_parameter(model, name, weight, pack=len(sharing) == 1)
 
 
-def _read(reader: WeightReader, source: Source) -> Tensor:
-    """The tensor a parameter comes from, turned its way; ValueError unless it is plain numbers."""
-    tensor = reader.read(source.name)
+def _join(parts: Sequence[Tensor], weight: Tensor) -> None:
+    """Copy `parts` into `weight`, side by side along its last dimension."""
+    if len(parts) == 1:
+        weight.copy_(parts[0])
+        return
+    width = weight.shape[-1] // len(parts)
+    for part, place in zip(parts, weight.split(width, dim=-1), strict=True):
+        place.copy_(part)
+
+
+def _read(reader: WeightReader, name: str, *, transpose: bool) -> Tensor:
+    """A tensor of the checkpoint, turned its way; ValueError unless it is plain numbers."""
+    tensor = reader.read(name)
     # Subclasses, integers and one-byte floats keep a part of their values elsewhere: the scales.
     plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.is_floating_point()
     if not plain or tensor.itemsize < 2:
         kind = f"{type(tensor).__name__} of {tensor.dtype}"
-        raise ValueError(f"{source.name} is a {kind}: only plain float weights are supported")
-    return tensor.t() if source.transpose else tensor
+        raise ValueError(f"{name} is a {kind}: only plain float weights are supported")
+    return tensor.t() if transpose else tensor
+
+
+def _tasks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    tasks = config.get("task_specific_params") or {}
+    if not isinstance(tasks, dict) or not all(isinstance(task, dict) for task in tasks.values()):
+        raise ValueError("config.json: task_specific_params must map names to parameters")
+    return tasks
 
 
 def _stated(parameters: Mapping[str, Any]) -> dict[str, Any]:

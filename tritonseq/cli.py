@@ -29,10 +29,11 @@ _PIPE_CLOSED = 141
 """What a shell reports for a program that SIGPIPE ended."""
 
 _GENERATE = """\
-Continue prompts with any checkpoint that tritonseq reads, and print prompt and continuation.
+Answer texts with a model that has an encoder, or continue them with one that has none.
 
-  tritonseq generate gpt2 --prompt "Once upon a time" --max-new-tokens 40
-  tritonseq generate ./folder --prompt-file lines.txt --num-beams 4 --json
+  tritonseq generate facebook/bart-large-cnn --prompt-file articles.txt --truncation
+  tritonseq generate t5-base --task translation_en_to_de --prompt "That is good."
+  tritonseq generate gpt2 --prompt "Once upon a time" --max-new-tokens 40 --json
 """
 
 
@@ -101,8 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
     parser = argparse.ArgumentParser(
         prog="tritonseq",
-        description="Fast exact generation with models of the GPT-2 family; "
-        "encoder-decoder models are to come.",
+        description="Fast exact generation with encoder-decoder and small decoder models.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"tritonseq {version('tritonseq')}")
@@ -110,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     demo = commands.add_parser(
         "demo",
-        help="solve sums in words with the embedded model and check every answer",
+        help="solve small tasks with the embedded models and check every answer",
         allow_abbrev=False,
     )
     _add_placement(demo)
@@ -127,18 +127,23 @@ def _add_generate(commands: Any) -> None:
     parser = commands.add_parser(
         "generate",
         usage="tritonseq generate MODEL --prompt TEXT [options]",
-        help="continue prompts with a checkpoint from a folder or the Hugging Face Hub",
+        help="answer or continue texts with a checkpoint from a folder or the Hugging Face Hub",
         description=_GENERATE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help='a folder, or a Hub id such as "gpt2"')
-    text = parser.add_argument_group("prompts and output")
+    text = parser.add_argument_group("texts and output")
     text.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="repeatable")
-    text.add_argument("--prompt-file", metavar="F", help="one prompt a line; - reads stdin")
+    text.add_argument("--prompt-file", metavar="F", help="one text a line; - reads stdin")
+    text.add_argument("--task", help="options and prefix that the checkpoint has for it")
+    text.add_argument("--prefix", metavar="TEXT", help="put before every text")
+    text.add_argument("--src-lang", metavar="CODE", help="language of the texts, such as en_XX")
+    text.add_argument("--tgt-lang", metavar="CODE", help="language to write")
+    text.add_argument("--truncation", action="store_true", help="cut texts that are too long")
     text.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: 16")
     text.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
-    text.add_argument("--json", action="store_true", help="print lines of {prompt, text}")
+    text.add_argument("--json", action="store_true", help="print lines of {prompt or source, text}")
     text.add_argument("--stream", action="store_true", help="print one prompt's text as it grows")
     _add_placement(parser)
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")

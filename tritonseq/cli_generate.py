@@ -1,4 +1,4 @@
-"""`tritonseq generate`: prompts in, prompts with their continuations out."""
+"""`tritonseq generate`: texts in; what models make of them, or how they go on, out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to continue, and where on the command line or in which line of a file it stands."""
+    """A text, and where on the command line or in which line of a file it stands."""
 
     text: str
     origin: str
@@ -45,7 +45,7 @@ class Tally:
 
 
 def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
-    """Continue the prompts of a parsed command line under the given generation options.
+    """Answer or continue the texts of a parsed command line under the given generation options.
 
     The last line on stderr says how many tokens were generated and how fast.
     """
@@ -62,71 +62,106 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         cache_dir=parsed.cache_dir,
         local_files_only=parsed.local_files_only,
     )
-    config = _settled(model, options)
-    _check(model, prompts, config)
+    job = Job.of(model, parsed, options)
+    _check(job, prompts)
     if parsed.seed is not None:
         torch.manual_seed(parsed.seed)
     tally = Tally()
     if parsed.stream:
-        for piece in _stream(model, prompts[0].text, options, tally):
+        for piece in _stream(job, prompts[0].text, tally):
             print(piece, end="", flush=True)
         print()
     else:
-        texts = [prompt.text for prompt in prompts]
-        for prompt, text in _continue(model, texts, parsed.batch_size, options, config, tally):
-            line = {"prompt": prompt, "text": text}
-            print(json.dumps(line, ensure_ascii=False) if parsed.json else prompt + text)
+        key = "source" if model.is_encoder_decoder else "prompt"
+        for prompt, text in _texts(job, [prompt.text for prompt in prompts], parsed, tally):
+            if parsed.json:
+                print(json.dumps({key: prompt, "text": text}, ensure_ascii=False))
+            else:
+                print(text if model.is_encoder_decoder else prompt + text)
     sys.stdout.flush()
     print(f"tritonseq: {tally.line(len(prompts))}", file=sys.stderr)
     return 0
 
 
-def _settled(model: Model, options: dict[str, Any]) -> GenerationConfig:
-    """The options over the model's defaults; what there is to warn of is said by `generate`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return model.generation_config.merged(**options)
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all texts."""
+
+    model: Model
+    how: dict[str, Any]
+    """How texts become ids: the arguments of `Model.tokenize`."""
+    options: dict[str, Any]
+    """Those of `Model.generate`."""
+    config: GenerationConfig
+    """The options over the model's defaults."""
+
+    @classmethod
+    def of(cls, model: Model, parsed: argparse.Namespace, options: dict[str, Any]) -> Job:
+        """From the command line; faults of single flags are found here."""
+        defaults = {} if parsed.task is None else model.task_options(parsed.task)
+        prefix = defaults.pop("prefix", "") if parsed.prefix is None else parsed.prefix
+        defaults.pop("prefix", None)
+        if parsed.tgt_lang is not None:
+            defaults |= model.tokenizer.target_options(parsed.tgt_lang)
+        options = {**defaults, **options}
+        how = {
+            "src_lang": parsed.src_lang,
+            "tgt_lang": parsed.tgt_lang,
+            "prefix": prefix,
+            "truncation": parsed.truncation,
+        }
+        # What there is to warn of is said by `generate`.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = model.generation_config.merged(**options)
+        return cls(model, how, options, config)
 
 
-def _check(model: Model, prompts: list[Prompt], config: GenerationConfig) -> None:
-    """Name the first prompt that has no tokens or too many, before anything is generated."""
-    positions = model.decoder.max_positions
-    if config.max_new_tokens is not None:
-        # The last token is chosen but never fed back, so it needs no position.
-        room = positions - config.max_new_tokens + 1
-    else:
-        room = min(config.max_length or positions, positions) - 1
+def _check(job: Job, prompts: list[Prompt]) -> None:
+    """Name the first text that has no tokens or too many, before anything is generated."""
+    room = _room(job)
     for prompt in prompts:
         try:
-            ids, _ = model.tokenizer.encode([prompt.text], pad_id=0)
+            ids, _ = job.model.tokenize([prompt.text], **job.how)
         except ValueError as error:
             raise ValueError(f"{prompt.origin} {str(error).removeprefix('text 0 ')}") from None
-        if ids.shape[1] > room:
+        if room is not None and ids.shape[1] > room:
+            remedy = "--truncation" if job.model.is_encoder_decoder else "another --max-new-tokens"
             raise ValueError(
-                f"{prompt.origin} has {ids.shape[1]} tokens: with the {positions} positions of "
-                f"the model and the max_new_tokens or max_length in force, there is room for "
-                f"{max(room, 0)}; shorten it, or pass another --max-new-tokens"
+                f"{prompt.origin} has {ids.shape[1]} tokens, and there is room for "
+                f"{max(room, 0)}: shorten it, or pass {remedy}"
             )
 
 
-def _continue(
-    model: Model,
-    prompts: list[str],
-    batch_size: int,
-    options: dict[str, Any],
-    config: GenerationConfig,
-    tally: Tally,
+def _room(job: Job) -> int | None:
+    """The most tokens that a text may have, by the positions of the model; None for any number."""
+    decoder, config = job.model.decoder, job.config
+    if job.model.is_encoder_decoder:
+        limit: int | None = decoder.max_source_positions
+        return limit
+    positions: int = decoder.max_positions
+    if config.max_new_tokens is not None:
+        # The last token is chosen but never fed back, so it needs no position.
+        return positions - config.max_new_tokens + 1
+    return min(config.max_length or positions, positions) - 1
+
+
+def _texts(
+    job: Job, prompts: list[str], parsed: argparse.Namespace, tally: Tally
 ) -> Iterator[tuple[str, str]]:
-    for first in range(0, len(prompts), batch_size):
-        batch = prompts[first : first + batch_size]
+    """Every prompt with each of its texts, a batch at a time."""
+    model = job.model
+    for first in range(0, len(prompts), parsed.batch_size):
+        batch = prompts[first : first + parsed.batch_size]
         start = time.perf_counter()
-        ids, mask = model.tokenizer.encode(batch, pad_id=config.fill_token_id or 0)
-        sequences = model.generate(ids, mask, **options)
-        assert isinstance(sequences, torch.Tensor), "no result object was asked for"
-        new = sequences[:, ids.shape[1] :].tolist()
+        ids, mask = model.tokenize(batch, **job.how)
+        sequences = model.generate(ids, mask, **job.options)
+        new = sequences[:, model.prompt_length(ids) :].tolist()
         texts = model.tokenizer.decode(new)
         tally.seconds += time.perf_counter() - start
-        tally.tokens += sum(_chosen(row, config) for row in new)
+        # The decoder's own start is none of the tokens that were chosen.
+        tally.tokens += sum(_chosen(row, job.config) for row in new)
+        tally.tokens -= len(new) * model.is_encoder_decoder
         copies = len(texts) // len(batch)  # num_return_sequences
         for index, text in enumerate(texts):
             yield batch[index // copies], text
@@ -167,12 +202,14 @@ def _lines(file: Iterable[str], name: str) -> list[Prompt]:
     return [Prompt(line, f"line {number} of {name}") for number, line in numbered if line]
 
 
-def _stream(model: Model, prompt: str, options: dict[str, Any], tally: Tally) -> Iterator[str]:
-    """The prompt, then its continuation; a character that misses bytes waits for them."""
+def _stream(job: Job, prompt: str, tally: Tally) -> Iterator[str]:
+    """The prompt, if it is continued, then its text; a character that misses bytes waits."""
     start = time.perf_counter()
-    ids, mask = model.tokenizer.encode([prompt], pad_id=0)
-    stream = model.stream(ids, mask, **options)
-    yield prompt
+    model = job.model
+    ids, mask = model.tokenize([prompt], **job.how)
+    stream = model.stream(ids, mask, **job.options)
+    if not model.is_encoder_decoder:
+        yield prompt
     tokens: list[int] = []
     shown = ""
     for token in stream:

@@ -153,6 +153,15 @@ class GenerationConfig:
         return _as_tuple(self.eos_token_id)
 
     @property
+    def decoder_start_token_ids(self) -> tuple[int, ...]:
+        """What targets start with: one token, or one for each sample; empty if nothing is known.
+
+        Without a decoder_start_token_id it is the bos token, as in transformers.
+        """
+        start = self.decoder_start_token_id
+        return _as_tuple(self.bos_token_id if start is None else start)
+
+    @property
     def candidates_per_beam(self) -> int:
         """Continuations that beam search considers: enough that all ends leave a full beam."""
         return max(2, 1 + len(self.eos_token_ids))

@@ -126,7 +126,12 @@ def favour_source(penalty: float, source: Tensor) -> Apply:
 
 
 def no_repeat_ngram(
-    n: int, *, count_pads: bool, source: Tensor | None = None, source_starts: Tensor | None = None
+    n: int,
+    *,
+    count_pads: bool,
+    source: Tensor | None = None,
+    source_starts: Tensor | None = None,
+    source_lengths: Tensor | None = None,
 ) -> Apply:
     """Ban tokens that would repeat `n` tokens of the hypothesis, or of `source [B, S]`."""
 
@@ -139,35 +144,8 @@ def no_repeat_ngram(
             starts=starts,
             source=source,
             source_starts=None if count_pads else source_starts,
+            source_lengths=None if count_pads else source_lengths,
         )
-
-    return apply
-
-
-def constrain_prefix(
-    allowed: Callable[[int, Tensor], Sequence[int]], *, independent: bool
-) -> Apply:
-    """Ban all but the tokens that a function of the caller allows, row by row.
-
-    `independent` rows never exchange places: each is a sample of its own, also to the caller.
-    De Cao et al., "Autoregressive Entity Retrieval", 2021.
-    """
-
-    def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        beams = 1 if independent else hypotheses.beams
-        mask = torch.full_like(scores, -math.inf)
-        for row, ids in enumerate(hypotheses.ids):
-            tokens = allowed(row // beams, ids)
-            if len(tokens) == 0:
-                raise ValueError(
-                    f"prefix_allowed_tokens_fn allows no token for sample {row // beams} after "
-                    f"{ids.tolist()}: return at least one, an end token if nothing may follow"
-                )
-            mask[row, tokens] = 0.0
-        scores += mask
-        # Where every beam of a sample lost its allowed tokens to other bans, the constraint wins.
-        dead = scores.amax(dim=-1).isneginf().view(-1, beams).all(dim=-1)
-        return torch.where(dead.repeat_interleave(beams)[:, None], mask, scores)
 
     return apply
 
@@ -193,12 +171,16 @@ def decay_length(tokens: TokenSet, start: int, factor: float) -> Apply:
     return apply
 
 
-def without_pads(ids: Tensor, starts: Tensor | None) -> Tensor:
-    """`ids [R, L]` with left pads replaced by the first real token of their row."""
-    if starts is None:
+def without_pads(ids: Tensor, starts: Tensor | None, ends: Tensor | None = None) -> Tensor:
+    """`ids [R, L]` with pads replaced by the nearest real token of their row."""
+    if starts is None and ends is None:
         return ids
-    positions = torch.arange(ids.shape[1], device=ids.device)
-    return ids.gather(1, torch.maximum(positions, starts[:, None]))
+    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    if starts is not None:
+        positions = torch.maximum(positions, starts[:, None])
+    if ends is not None:
+        positions = torch.minimum(positions, ends[:, None] - 1)
+    return ids.gather(1, positions)
 
 
 def _penalize(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:

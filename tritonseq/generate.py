@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from .config import GenerationConfig
     from .processors import Processor
     from .prompts import Prompts
-    from .protocol import Decoder
+    from .protocol import Decoder, EncoderDecoder
     from .stopping import Criterion
+    from .trie import Trie
 
 DEFAULT_NEW_TOKENS = 20
 
@@ -43,7 +44,7 @@ class Callables:
 
     logits_processor: Sequence[Callable[[Tensor, Tensor], Tensor]] = ()
     stopping_criteria: Sequence[Criterion] = ()
-    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | Trie | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ class Lengths:
         return self.total - self.prompt
 
     @classmethod
-    def resolve(cls, config: GenerationConfig, prompts: Prompts, max_positions: int) -> Lengths:
+    def resolve(
+        cls, config: GenerationConfig, prompts: Prompts, max_positions: int | None
+    ) -> Lengths:
         """Apply max_new_tokens, else max_length, else the default of 20 new tokens."""
         prompt = prompts.ids.shape[1]
         if config.max_new_tokens is not None:
@@ -67,7 +70,9 @@ class Lengths:
         elif config.max_length is not None:
             total = config.max_length
         else:
-            total = min(prompt + DEFAULT_NEW_TOKENS, max(max_positions, prompt + 1))
+            total = prompt + DEFAULT_NEW_TOKENS
+            if max_positions is not None:
+                total = min(total, max(max_positions, prompt + 1))
         if total <= prompt:
             raise ValueError(
                 f"the prompt has {prompt} tokens and max_length is {total}: nothing can be "
@@ -75,7 +80,7 @@ class Lengths:
             )
         # The last token is chosen but never fed back, so it needs no position.
         needed = int(prompts.lengths.max()) + total - prompt - 1
-        if needed > max_positions:
+        if max_positions is not None and needed > max_positions:
             room = total - prompt - (needed - max_positions)
             if room < 1:
                 longest = int(prompts.lengths.max())
@@ -97,10 +102,17 @@ class Generation:
     """One request on its way: made of checked inputs, driven by iterating over it."""
 
     def __init__(
-        self, decoder: Decoder, prompts: Prompts, config: GenerationConfig, callables: Callables
+        self,
+        decoder: Decoder | EncoderDecoder,
+        prompts: Prompts,
+        config: GenerationConfig,
+        callables: Callables,
+        sources: Prompts | None = None,
     ) -> None:
+        """`prompts` are what is continued; `sources` what the encoder reads, if there is one."""
         self._decoder = decoder
         self._prompts = prompts
+        self._sources = sources
         self._lengths = Lengths.resolve(config, prompts, decoder.max_positions)
         searching = config.num_beams > 1
         self._beams = config.num_beams if searching else config.num_return_sequences
@@ -121,12 +133,7 @@ class Generation:
         # An autocast around the call must not change what the weights' dtype promises.
         plain = partial(torch.autocast, self._prompts.ids.device.type, enabled=False)
         with plain():
-            cache, logits = self._decoder.prefill(
-                self._prompts.right_padded(),
-                self._prompts.lengths,
-                beams=beams,
-                target_length=self._lengths.new_tokens - 1,
-            )
+            cache, logits = self._prefill()
         logits = logits.float().repeat_interleave(beams, dim=0)
         while True:
             tokens = search.select(logits, hypotheses)
@@ -137,6 +144,14 @@ class Generation:
             with plain():
                 logits = self._decoder.step(tokens, lineage, cache)
             logits = logits.flatten(0, 1).float()
+
+    def _prefill(self) -> tuple[Any, Tensor]:
+        # The last token is chosen but never fed back.
+        sizes = {"beams": self._beams, "target_length": self._lengths.new_tokens - 1}
+        prompts, sources, decoder = self._prompts, self._sources, self._decoder
+        if sources is None:
+            return decoder.prefill(prompts.right_padded(), prompts.lengths, **sizes)
+        return decoder.prefill(sources.right_padded(), sources.lengths, prompt=prompts.ids, **sizes)
 
     def output(self) -> GenerateOutput:
         """The result, once the iteration has ended."""
@@ -174,17 +189,20 @@ class Generation:
         )
 
     def _processors(self, config: GenerationConfig, callables: Callables) -> list[Processor]:
+        # Without an encoder, the prompt is the source that encoder_* options speak of.
+        source = self._prompts if self._sources is None else self._sources
         return build_processors(
             config,
             prompt_length=self._lengths.prompt,
             max_length=self._lengths.total,
             min_length=self._lengths.minimum,
             min_new_tokens=config.min_new_tokens,
-            # Without an encoder, the prompt is the source that encoder_* options speak of.
-            source_ids=self._prompts.ids,
-            source_starts=self._prompts.starts,
+            source_ids=source.ids,
+            source_starts=source.starts,
+            source_ends=source.ends,
             user=callables.logits_processor,
             prefix_allowed_tokens_fn=callables.prefix_allowed_tokens_fn,
+            vocab_size=self._decoder.vocab_size,
             device=self._prompts.ids.device,
         )
 

@@ -9,22 +9,25 @@ from .checkpoint import from_transformers_model, load_checkpoint
 from .config import GenerationConfig, as_generation_config
 from .generate import Callables, Generation
 from .hub import snapshot
-from .prompts import read_prompts
+from .prompts import read_decoder_prompts, read_prompts, read_sources
 from .text import Tokenizer
+from .trie import Trie
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import torch
     from torch import Tensor
 
+    from .checkpoint import Checkpoint
     from .generate import Streamer
     from .outputs import GenerateOutput
     from .prompts import Prompts
     from .stopping import Criterion
 
     Ids = Tensor | Sequence[Sequence[int]] | None
+    AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -62,8 +65,7 @@ def load(
         token=token,
         local_files_only=local_files_only,
     )
-    decoder, generation = load_checkpoint(folder, device=device, dtype=dtype)
-    return Model(decoder, GenerationConfig.from_dict(generation, strict=False), folder)
+    return _model(load_checkpoint(folder, device=device, dtype=dtype), folder)
 
 
 def from_transformers(model: Any) -> Model:
@@ -72,20 +74,30 @@ def from_transformers(model: Any) -> Model:
     The model keeps working, and so must stay as it is: a weight that is changed in place changes
     in both. Raises ValueError for an architecture that tritonseq does not implement.
     """
-    decoder, generation = from_transformers_model(model)
-    return Model(decoder, GenerationConfig.from_dict(generation, strict=False), None)
+    return _model(from_transformers_model(model), None)
+
+
+def _model(checkpoint: Checkpoint, folder: Path | None) -> Model:
+    generation_config = GenerationConfig.from_dict(checkpoint.generation, strict=False)
+    return Model(checkpoint.decoder, generation_config, folder, checkpoint.tasks)
 
 
 class Model:
     """A loaded network with its generation defaults and, where there is one, its tokenizer."""
 
     def __init__(
-        self, decoder: Any, generation_config: GenerationConfig, folder: Path | None
+        self,
+        decoder: Any,
+        generation_config: GenerationConfig,
+        folder: Path | None,
+        tasks: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.decoder = decoder
         """The network: an `nn.Module` with `prefill` and `step`."""
         self.generation_config = generation_config
         """The defaults of `generate`, as the checkpoint gives them."""
+        self.tasks = dict(tasks or {})
+        """What the checkpoint recommends by task: generation options, and a prefix for texts."""
         self._folder = folder
 
     def __repr__(self) -> str:
@@ -102,6 +114,12 @@ class Model:
         """The dtype of the weights."""
         weight: Tensor = next(self.decoder.parameters())
         return weight.dtype
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Does an encoder read the input, or is the input continued?"""
+        answer: bool = self.decoder.is_encoder_decoder
+        return answer
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -133,51 +151,60 @@ class Model:
         input_ids: Ids = None,
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
+        decoder_input_ids: Ids = None,
         generation_config: Any = None,
+        task: str | None = None,
         logits_processor: Sequence[LogitsProcessor] | LogitsProcessor = (),
         stopping_criteria: Sequence[Criterion] | Criterion = (),
-        prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
         streamer: Streamer | None = None,
         return_dict_in_generate: bool | None = None,
         **options: Any,
     ) -> Tensor | GenerateOutput:
-        """Continue prompts by greedy search, sampling, beam search or any mixture of them.
+        """Answer sources, or continue prompts: by greedy search, sampling or beam search.
 
         Args:
-            input_ids: `[B, P]` integer tensor of prompts padded on the left, or lists of ids of
-                any lengths. None starts from the model's bos token.
-            attention_mask: `[B, P]`, 0 on padding; needed if the pad token is also an end token.
+            input_ids: integers, or lists of ids of any lengths. With an encoder: sources
+                `[B, S]`, padded on either side. Without: prompts `[B, P]` to continue, padded on
+                the left; None starts from the model's bos token.
+            attention_mask: the shape of `input_ids`, 0 on padding. Without one, pad tokens at the
+                edges of sources are padding (with `hf_exact=True` they are text), and so are
+                those before prompts, if the pad token is no end token.
+            decoder_input_ids: `[B, P]`, what targets start with; for models with an encoder. The
+                start token is put before it if it is missing in all rows.
             generation_config: a GenerationConfig (ours or transformers') in place of the model's
                 defaults; what it leaves open is taken from them.
+            task: one of `tasks`, whose options take precedence over the model's defaults.
             logits_processor: callables `(ids [R, L], scores [R, V]) -> scores`, applied after
                 the built-in ones; R counts beams, samples in order. Diverse groups of beams are
                 processed one after the other.
             stopping_criteria: callables `(ids [N, L], scores) -> bool or bool tensor [N]`; with
                 beams they judge candidates, more than there are beams. `scores` is None unless
                 `output_scores` asks for them.
-            prefix_allowed_tokens_fn: `(sample, ids [L]) -> allowed next tokens`. As in
-                transformers, `sample` counts rows when sampling several sequences per prompt.
+            prefix_allowed_tokens_fn: `(sample, ids [L]) -> allowed next tokens`, or a Trie of
+                allowed sequences, which is faster. As in transformers, `sample` counts rows when
+                sampling several sequences per prompt.
             streamer: gets the prompt and every token as it is chosen; not with beams.
             options: transformers' generation parameters: max_new_tokens, num_beams, do_sample,
                 no_repeat_ngram_size and so on; `hf_exact=True` also reproduces its quirks.
 
         Returns:
-            `[B * num_return_sequences, L]` int64 on the device of `input_ids`, prompts included;
-            with `return_dict_in_generate=True` a GenerateOutput.
+            `[B * num_return_sequences, L]` int64 on the device of `input_ids`, prompts of the
+            decoder included; with `return_dict_in_generate=True` a GenerateOutput.
 
         Raises:
             ValueError: for unknown or impossible options and malformed prompts, before any work.
         """
         if return_dict_in_generate is not None:
             options["return_dict_in_generate"] = return_dict_in_generate
-        config = self._configure(generation_config, options)
+        config = self._configure(generation_config, task, options)
         if streamer is not None and config.num_beams > 1:
             raise ValueError("streamer works with num_beams=1 only: beams rewrite their past")
         if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
             raise ValueError(f"streamer must have put and end, which {type(streamer)} has not")
-        prompts = self._read(input_ids, attention_mask, config)
+        sources, prompts = self._read(input_ids, attention_mask, decoder_input_ids, config)
         callables = _callables(logits_processor, stopping_criteria, prefix_allowed_tokens_fn)
-        generation = Generation(self.decoder, prompts, config, callables)
+        generation = Generation(self.decoder, prompts, config, callables, sources)
         if streamer is None:
             for _ in generation:
                 pass
@@ -200,10 +227,12 @@ class Model:
         input_ids: Ids = None,
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
+        decoder_input_ids: Ids = None,
         generation_config: Any = None,
+        task: str | None = None,
         logits_processor: Sequence[LogitsProcessor] | LogitsProcessor = (),
         stopping_criteria: Sequence[Criterion] | Criterion = (),
-        prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
         **options: Any,
     ) -> Iterator[int]:
         """Continue one prompt and yield each token id as soon as it is chosen.
@@ -211,60 +240,162 @@ class Model:
         Greedy search or sampling; arguments and options are those of `generate`. Faults in them
         are raised at the call, not at the first token.
         """
-        config = self._configure(generation_config, options)
-        prompts = self._read(input_ids, attention_mask, config)
+        config = self._configure(generation_config, task, options)
+        sources, prompts = self._read(input_ids, attention_mask, decoder_input_ids, config)
         if config.num_beams > 1 or config.num_return_sequences > 1 or prompts.ids.shape[0] > 1:
             raise ValueError(
                 "stream yields the tokens of one hypothesis: pass one prompt, "
                 "num_beams=1 and num_return_sequences=1"
             )
         callables = _callables(logits_processor, stopping_criteria, prefix_allowed_tokens_fn)
-        generation = Generation(self.decoder, prompts, config, callables)
+        generation = Generation(self.decoder, prompts, config, callables, sources)
         return (int(tokens) for tokens in generation)
 
-    def generate_text(self, texts: Sequence[str], **options: Any) -> list[str]:
-        """Continue texts: tokenize, pad, generate, and decode what was generated.
+    def generate_text(
+        self,
+        texts: Iterable[str],
+        *,
+        src_lang: str | None = None,
+        tgt_lang: str | None = None,
+        prefix: str | None = None,
+        truncation: bool = False,
+        task: str | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """Answer or continue texts: tokenize, pad, generate, and decode what was generated.
 
-        Takes the options of `generate`; returns `len(texts) * num_return_sequences` strings
-        without their prompts. Needs the `text` extra and a checkpoint with a tokenizer.
+        Args:
+            src_lang, tgt_lang: languages of source and target, in the codes of the checkpoint:
+                "en_XX" for mBART, "fra" for a Marian model with several targets.
+            prefix: put before every text; by default that of the task, if there is one.
+            truncation: shorten texts to the positions of the encoder.
+            task: one of `tasks`, such as "summarization".
+            options: those of `generate`.
+
+        Returns:
+            `len(texts) * num_return_sequences` strings, without the prompts that they continue.
+
+        Raises:
+            ValueError: for what `generate` refuses, and for texts that cannot be tokenized. Needs
+                the `text` extra and a checkpoint with a tokenizer.
         """
-        config = self._configure(options.pop("generation_config", None), {})
         for name in ("input_ids", "attention_mask", "return_dict_in_generate"):
             if options.get(name):
                 raise ValueError(
                     f"generate_text takes texts and returns texts: {name} is for generate"
                 )
-        ids, mask = self.tokenizer.encode(texts, pad_id=config.fill_token_id or 0)
+        config = self._configure(options.pop("generation_config", None), task, {})
+        if prefix is None:
+            prefix = self.task_options(task).get("prefix") if task is not None else None
+        ids, mask = self.tokenize(
+            texts,
+            src_lang=src_lang,
+            tgt_lang=tgt_lang,
+            prefix=prefix,
+            truncation=truncation,
+            pad_token_id=config.fill_token_id,
+        )
+        if tgt_lang is not None:
+            options = {**self.tokenizer.target_options(tgt_lang), **options}
         options["return_dict_in_generate"] = False
         sequences = self.generate(ids, mask, generation_config=config, **options)
-        return self.tokenizer.decode(sequences[:, ids.shape[1] :])
+        return self.tokenizer.decode(sequences[:, self.prompt_length(ids) :])
 
-    def _configure(self, generation_config: Any, options: dict[str, Any]) -> GenerationConfig:
+    def tokenize(
+        self,
+        texts: Iterable[str],
+        *,
+        src_lang: str | None = None,
+        tgt_lang: str | None = None,
+        prefix: str | None = None,
+        truncation: bool = False,
+        pad_token_id: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Ids `[B, S]` and mask `[B, S]` of texts, padded on the side that the model wants.
+
+        Arguments and errors as for `generate_text`; `pad_token_id` is the model's own by default.
+        """
+        if truncation and not self.is_encoder_decoder:
+            raise ValueError("truncation shortens sources; shorten prompts to continue yourself")
+        if pad_token_id is None:
+            pad_token_id = self.generation_config.fill_token_id
+        return self.tokenizer.encode(
+            texts,
+            pad_id=pad_token_id or 0,
+            side="right" if self.is_encoder_decoder else "left",
+            src_lang=src_lang,
+            tgt_lang=tgt_lang,
+            prefix=prefix or "",
+            max_length=self.decoder.max_source_positions if truncation else None,
+        )
+
+    def task_options(self, task: str) -> dict[str, Any]:
+        """What the checkpoint recommends for a task; ValueError if it knows no such task."""
+        if task not in self.tasks:
+            known = f"it has {', '.join(sorted(self.tasks))}" if self.tasks else "it has none"
+            raise ValueError(f"task {task!r} is not among those of the checkpoint: {known}")
+        return dict(self.tasks[task])
+
+    def prompt_length(self, input_ids: Tensor) -> int:
+        """Columns of the result that repeat `input_ids`: all of them, or none with an encoder."""
+        return 0 if self.is_encoder_decoder else input_ids.shape[1]
+
+    def _configure(
+        self, generation_config: Any, task: str | None, options: dict[str, Any]
+    ) -> GenerationConfig:
         config = self.generation_config
+        if task is not None:
+            options_of_task = self.task_options(task)
+            options_of_task.pop("prefix", None)
+            config = config.merged(**options_of_task)
         if generation_config is not None:
             config = as_generation_config(generation_config, defaults=config)
         config = config.merged(**options)
         config.check_vocabulary(self.decoder.vocab_size)
         return config
 
-    def _read(self, input_ids: Ids, attention_mask: Any, config: GenerationConfig) -> Prompts:
-        return read_prompts(
+    def _read(
+        self, input_ids: Ids, attention_mask: Any, decoder_input_ids: Ids, config: GenerationConfig
+    ) -> tuple[Prompts | None, Prompts]:
+        """Sources, if there is an encoder, and what the decoder continues."""
+        decoder = self.decoder
+        if not decoder.is_encoder_decoder:
+            if decoder_input_ids is not None:
+                raise ValueError(
+                    "decoder_input_ids is for models with an encoder; pass input_ids alone"
+                )
+            return None, read_prompts(
+                input_ids,
+                attention_mask,
+                vocab_size=decoder.vocab_size,
+                pad_token_id=config.pad_token_id,
+                eos_token_ids=config.eos_token_ids,
+                bos_token_id=config.bos_token_id,
+                device=self.device,
+            )
+        sources = read_sources(
             input_ids,
             attention_mask,
-            vocab_size=self.decoder.vocab_size,
+            vocab_size=decoder.source_vocab_size,
             pad_token_id=config.pad_token_id,
-            eos_token_ids=config.eos_token_ids,
-            bos_token_id=config.bos_token_id,
+            infer_mask=not config.hf_exact,
+            max_positions=decoder.max_source_positions,
+            device=self.device,
+        )
+        return sources, read_decoder_prompts(
+            decoder_input_ids,
+            samples=sources.ids.shape[0],
+            start_token_ids=config.decoder_start_token_ids,
+            vocab_size=decoder.vocab_size,
             device=self.device,
         )
 
 
 def _callables(processors: Any, criteria: Any, prefix_allowed_tokens_fn: Any) -> Callables:
     """Checked, so that nothing runs before a fault is found."""
-    if prefix_allowed_tokens_fn is not None and not callable(prefix_allowed_tokens_fn):
-        raise ValueError(
-            f"prefix_allowed_tokens_fn must be callable, not {prefix_allowed_tokens_fn!r}"
-        )
+    allowed = prefix_allowed_tokens_fn
+    if not (allowed is None or callable(allowed) or isinstance(allowed, Trie)):
+        raise ValueError(f"prefix_allowed_tokens_fn must be callable, not {allowed!r}")
     return Callables(
         _listed("logits_processor", processors),
         _listed("stopping_criteria", criteria),

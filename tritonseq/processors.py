@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import constraints, warpers
+from . import constraints, prefixes, warpers
 from .constraints import TokenSet, without_pads
+from .trie import Trie
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,30 +36,31 @@ def build_processors(
     min_new_tokens: int | None,
     source_ids: Tensor,
     source_starts: Tensor | None = None,
+    source_ends: Tensor | None = None,
     user: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
-    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | Trie | None = None,
+    vocab_size: int | None = None,
     device: torch.device,
 ) -> list[Processor]:
     """The processors that `config` asks for, in the order of transformers 5.23.0.
 
     `prompt_length`, `max_length` and `min_length` count the prompt of the decoder, pads included.
-    `source_ids [B, S]`, with `source_starts [B]` left pads, is what the `encoder_` options speak
-    of: the encoder's input, or the prompt where there is no encoder. `user` callables take
+    `source_ids [B, S]`, text from `source_starts [B]` to `source_ends [B]` (None: from edge to
+    edge), is what the `encoder_` options speak of: the encoder's input, or the prompt where there is no encoder. `user` callables take
     `(ids [R, L], scores [R, V])`; they come after the constraints and before the warpers, except
-    that one whose class has the name of a constraint takes its place.
+    that one whose class has the name of a constraint takes its place. `vocab_size`, where it is
+    known, is what a Trie must fit.
 
     Raises ValueError for options that only together with the others turn out to mean nothing.
     """
-    source_starts = None if config.hf_exact else source_starts
+    if config.hf_exact:
+        source_starts = source_ends = None
     built = [
-        *_over_text(config, source_ids, source_starts, device),
+        *_over_text(config, source_ids, source_starts, source_ends, device),
         *_over_ends(config, prompt_length, min_length, min_new_tokens),
     ]
     if prefix_allowed_tokens_fn is not None:
-        apply = constraints.constrain_prefix(
-            prefix_allowed_tokens_fn, independent=config.num_beams == 1
-        )
-        built.append(Processor("PrefixConstrainedLogitsProcessor", apply))
+        built.append(_over_prefix(config, prefix_allowed_tokens_fn, source_ids, vocab_size))
     built += _over_steps(config, prompt_length, max_length, device)
     built = _with_user(built, user)
     if config.do_sample:
@@ -84,7 +86,11 @@ def hamming_penalty(scores: Tensor, chosen: Tensor, penalty: float, live: Tensor
 
 
 def _over_text(
-    config: GenerationConfig, source: Tensor, source_starts: Tensor | None, device: torch.device
+    config: GenerationConfig,
+    source: Tensor,
+    source_starts: Tensor | None,
+    source_ends: Tensor | None,
+    device: torch.device,
 ) -> Iterator[Processor]:
     """What depends on the tokens of the hypothesis, the prompt or the source."""
     count_pads = config.hf_exact
@@ -94,7 +100,7 @@ def _over_text(
         )
         yield Processor("SequenceBiasLogitsProcessor", apply)
     if config.encoder_repetition_penalty != 1.0:
-        text = without_pads(source, source_starts)
+        text = without_pads(source, source_starts, source_ends)
         apply = constraints.favour_source(config.encoder_repetition_penalty, text)
         yield Processor("EncoderRepetitionPenaltyLogitsProcessor", apply)
     if config.repetition_penalty != 1.0:
@@ -109,6 +115,7 @@ def _over_text(
             count_pads=count_pads,
             source=source,
             source_starts=source_starts,
+            source_lengths=source_ends,
         )
         yield Processor("EncoderNoRepeatNGramLogitsProcessor", apply)
     # transformers never bans end tokens as words.
@@ -134,6 +141,23 @@ def _over_ends(
         first_end = prompt_length + min_new_tokens
         apply = constraints.ban(ends, lambda h: h.length < first_end)
         yield Processor("MinNewTokensLengthLogitsProcessor", apply)
+
+
+def _over_prefix(
+    config: GenerationConfig,
+    allowed: Callable[[int, Tensor], Sequence[int]] | Trie,
+    source: Tensor,
+    vocab_size: int | None,
+) -> Processor:
+    """What the caller says may follow."""
+    name = "PrefixConstrainedLogitsProcessor"
+    independent = config.num_beams == 1
+    if not isinstance(allowed, Trie):
+        return Processor(name, prefixes.constrain_prefix(allowed, independent=independent))
+    ends = config.eos_token_ids
+    allowed.check(vocab_size=vocab_size, samples=source.shape[0], end_token_ids=ends)
+    apply = prefixes.follow_trie(allowed, TokenSet(ends), independent=independent)
+    return Processor(name, apply)
 
 
 def _over_steps(

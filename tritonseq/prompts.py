@@ -18,16 +18,22 @@ class Prompts(NamedTuple):
     """A checked batch."""
 
     ids: Tensor
-    """`[B, P]` int64, padded on the left as given."""
+    """`[B, P]` int64, padded as given."""
     lengths: Tensor
     """`[B]` int64, true lengths."""
     starts: Tensor | None
     """`[B]` int64 number of pads before each prompt; None when there are none."""
 
+    @property
+    def ends(self) -> Tensor | None:
+        """`[B]` int64, where the pads behind each prompt start; None when there are none."""
+        ends = self.lengths if self.starts is None else self.starts + self.lengths
+        return ends if bool((ends < self.ids.shape[1]).any()) else None
+
     def right_padded(self) -> Tensor:
         """`[B, S]` the prompts moved to the left edge, S being the longest true length."""
         if self.starts is None:
-            return self.ids
+            return self.ids[:, : int(self.lengths.max())]
         offsets = torch.arange(int(self.lengths.max()), device=self.ids.device)
         last = self.ids.shape[1] - 1
         return self.ids.gather(1, (self.starts[:, None] + offsets).clamp(max=last))
@@ -54,56 +60,165 @@ def read_prompts(
         if bos_token_id is None:
             raise ValueError("input_ids is None and the model has no bos_token_id to start from")
         input_ids = [[bos_token_id]]
+    ids, mask = _as_tensors(input_ids, attention_mask, pad_token_id, vocab_size, device)
+    if mask is None:
+        mask = _infer_mask(ids, pad_token_id, eos_token_ids)
+    lengths = _lengths(mask)
+    starts = ids.shape[1] - lengths
+    return Prompts(ids, lengths, starts if bool(starts.any()) else None)
+
+
+def read_sources(
+    input_ids: Tensor | Sequence[Sequence[int]] | None,
+    attention_mask: Tensor | Sequence[Sequence[int]] | None,
+    *,
+    vocab_size: int,
+    pad_token_id: int | None,
+    infer_mask: bool,
+    max_positions: int | None,
+    device: torch.device,
+) -> Prompts:
+    """Check a batch of sources, the input of an encoder, and move it to `device`.
+
+    `input_ids` and `attention_mask` as for `read_prompts`, except that sources may be padded on
+    either side. With `infer_mask`, and without a mask, pad tokens at the edges are padding; the
+    first token of a source counts as text even if all are pads. Raises ValueError for sources
+    longer than `max_positions`, and for everything else that is wrong.
+    """
+    if input_ids is None:
+        raise ValueError("input_ids is None: an encoder-decoder model needs sources to read")
+    ids, mask = _as_tensors(
+        input_ids, attention_mask, pad_token_id, vocab_size, device, side="right"
+    )
+    if mask is None:
+        mask = torch.ones_like(ids)
+        if infer_mask and pad_token_id is not None:
+            # Pads between tokens are text.
+            text = (ids != pad_token_id).long()
+            mask = text.cummax(1).values & text.flip(1).cummax(1).values.flip(1)
+    lengths = _check_mask(mask)
+    starts = mask.long().argmax(1)
+    inside = torch.arange(ids.shape[1], device=device) - starts[:, None]
+    holes = ((inside >= 0) & (inside < lengths[:, None])) != mask.bool()
+    if bool(holes.any()):
+        row = int(holes.any(1).nonzero()[0])
+        raise ValueError(
+            f"the attention_mask of source {row} has holes: {_short(mask[row])}; padding must "
+            "stand before or behind the text, not within it"
+        )
+    longest = int(lengths.max())
+    if max_positions is not None and longest > max_positions:
+        raise ValueError(
+            f"source {int(lengths.argmax())} has {longest} tokens, the model has {max_positions} "
+            f"positions: truncate it, input_ids[:, :{max_positions}], or truncation=True in "
+            "generate_text"
+        )
+    return Prompts(ids, lengths, starts if bool(starts.any()) else None)
+
+
+def read_decoder_prompts(
+    decoder_input_ids: Tensor | Sequence[Sequence[int]] | None,
+    *,
+    samples: int,
+    start_token_ids: Sequence[int],
+    vocab_size: int,
+    device: torch.device,
+) -> Prompts:
+    """Check what targets start with: `[B, P]` integers, or None for the start token alone.
+
+    `start_token_ids`: one for all samples, or one for each. As in transformers it is put before
+    `decoder_input_ids` of which no row starts with it. Raises ValueError if there is none, or if
+    numbers of samples differ.
+    """
+    if not start_token_ids:
+        raise ValueError(
+            "neither decoder_start_token_id nor bos_token_id is known: pass decoder_start_token_id"
+        )
+    if len(start_token_ids) not in (1, samples):
+        raise ValueError(
+            f"decoder_start_token_id has {len(start_token_ids)} tokens for {samples} sources: "
+            "pass one, or one for each"
+        )
+    start = torch.tensor(start_token_ids, device=device).expand(samples)[:, None]
+    if decoder_input_ids is None:
+        ids = start.clone()
+    else:
+        name = "decoder_input_ids"
+        ids, mask = _as_tensors(decoder_input_ids, None, None, vocab_size, device, name=name)
+        if mask is not None:
+            raise ValueError("decoder_input_ids must all have one length: no padding goes there")
+        if ids.shape[0] != samples:
+            raise ValueError(
+                f"decoder_input_ids has {ids.shape[0]} rows for {samples} sources: pass one each"
+            )
+        if bool((ids[:, :1] != start).all()):
+            ids = torch.cat((start, ids), dim=1)
+    lengths = torch.full((samples,), ids.shape[1], device=device)
+    return Prompts(ids, lengths, None)
+
+
+def _as_tensors(
+    input_ids: Tensor | Sequence[Sequence[int]],
+    attention_mask: Tensor | Sequence[Sequence[int]] | None,
+    pad_token_id: int | None,
+    vocab_size: int,
+    device: torch.device,
+    *,
+    side: str = "left",
+    name: str = "input_ids",
+) -> tuple[Tensor, Tensor | None]:
+    """Checked int64 ids on `device`, and the mask, if one was given or lists were padded."""
     if isinstance(input_ids, Tensor):
         ids = input_ids
         mask = None if attention_mask is None else _integers(attention_mask, "attention_mask")
     else:
-        ids, mask = _from_lists(input_ids, attention_mask, pad_token_id)
-    _check_ids(ids, vocab_size)
-    ids = ids.to(device=device, dtype=torch.int64)
-    if mask is None:
-        mask = _infer_mask(ids, pad_token_id, eos_token_ids)
-    elif mask.shape != ids.shape:
+        ids, mask = _from_lists(input_ids, attention_mask, pad_token_id, side, name)
+    _check_ids(ids, vocab_size, name)
+    if mask is not None and mask.shape != ids.shape:
         raise ValueError(
-            f"attention_mask has shape {list(mask.shape)}, input_ids {list(ids.shape)}: "
+            f"attention_mask has shape {list(mask.shape)}, {name} {list(ids.shape)}: "
             "they must be equal"
         )
-    lengths = _lengths(mask.to(device))
-    starts = ids.shape[1] - lengths
-    return Prompts(ids, lengths, starts if bool(starts.any()) else None)
+    ids = ids.to(device=device, dtype=torch.int64)
+    return ids, None if mask is None else mask.to(device)
 
 
 def _from_lists(
     input_ids: Sequence[Sequence[int]],
     attention_mask: Tensor | Sequence[Sequence[int]] | None,
     pad_token_id: int | None,
+    side: str,
+    name: str,
 ) -> tuple[Tensor, Tensor | None]:
     if isinstance(input_ids, (str, Mapping)) or not hasattr(input_ids, "__iter__"):
         kind = type(input_ids).__name__
         raise ValueError(
-            f"input_ids must be a tensor or lists of token ids, not {kind}: "
+            f"{name} must be a tensor or lists of token ids, not {kind}: "
             "pass text to generate_text, and the output of a tokenizer as generate(**encoding)"
         )
     if any(isinstance(row, str) for row in input_ids):
-        raise ValueError("input_ids must be token ids, not text: pass text to generate_text")
+        raise ValueError(f"{name} must be token ids, not text: pass text to generate_text")
     if any(not hasattr(row, "__iter__") for row in input_ids):
-        raise ValueError("input_ids must be a batch: wrap a single prompt as [prompt]")
+        raise ValueError(f"{name} must be a batch: wrap a single prompt as [prompt]")
     rows = [list(row) for row in input_ids]
     if not rows:
-        raise ValueError("input_ids is empty: pass at least one prompt")
+        raise ValueError(f"{name} is empty: pass at least one prompt")
     width = max(len(row) for row in rows)
     if attention_mask is not None and any(len(row) != width for row in rows):
         raise ValueError(
-            "input_ids are lists of different lengths, which are padded here: "
+            f"{name} are lists of different lengths, which are padded here: "
             "leave attention_mask out"
         )
     if attention_mask is not None or all(len(row) == width for row in rows):
         mask = None if attention_mask is None else _integers(attention_mask, "attention_mask")
-        return _integers(rows, "input_ids"), mask
+        return _integers(rows, name), mask
     pad = 0 if pad_token_id is None else pad_token_id
-    padded = [[pad] * (width - len(row)) + row for row in rows]
-    marks = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return _integers(padded, "input_ids"), torch.tensor(marks)
+    padded, marks = [], []
+    for row in rows:
+        fill, ones, zeros = [pad] * (width - len(row)), [1] * len(row), [0] * (width - len(row))
+        padded.append(fill + row if side == "left" else row + fill)
+        marks.append(zeros + ones if side == "left" else ones + zeros)
+    return _integers(padded, name), torch.tensor(marks)
 
 
 def _integers(values: Any, name: str) -> Tensor:
@@ -113,19 +228,23 @@ def _integers(values: Any, name: str) -> Tensor:
         raise ValueError(f"{name} must be integers of shape [B, P]: {error}") from None
 
 
-def _check_ids(ids: Tensor, vocab_size: int) -> None:
+def _check_ids(ids: Tensor, vocab_size: int, name: str) -> None:
     if ids.dim() != 2:
         raise ValueError(
-            f"input_ids must have shape [B, P], not {list(ids.shape)}; "
+            f"{name} must have shape [B, P], not {list(ids.shape)}; "
             "a single prompt needs a batch dimension: ids[None]"
         )
     if ids.numel() == 0:
-        raise ValueError(f"input_ids is empty (shape {list(ids.shape)}): pass at least one token")
+        raise ValueError(f"{name} is empty (shape {list(ids.shape)}): pass at least one token")
     if ids.dtype not in _INTEGERS:
-        raise ValueError(f"input_ids must be integers, not {ids.dtype}: pass token ids")
+        raise ValueError(f"{name} must be integers, not {ids.dtype}: pass token ids")
     low, high = (int(bound) for bound in ids.long().aminmax())
     if low < 0 or high >= vocab_size:
         bad = low if low < 0 else high
+        if bad == -100:
+            raise ValueError(
+                f"{name} holds -100, which marks what a loss ignores: these are labels, not ids"
+            )
         raise ValueError(
             f"token id {bad} is outside the vocabulary of {vocab_size} tokens; "
             "was the text tokenized for another model?"
@@ -140,14 +259,8 @@ def _infer_mask(ids: Tensor, pad_token_id: int | None, eos_token_ids: Sequence[i
 
 def _lengths(mask: Tensor) -> Tensor:
     """True lengths `[B]` of left-padded rows."""
-    if bool(((mask != 0) & (mask != 1)).any()):
-        raise ValueError("attention_mask must hold 0 and 1 only")
-    mask = mask.long()
-    lengths = mask.sum(1)
-    if not bool(lengths.all()):
-        row = int((lengths == 0).nonzero()[0])
-        raise ValueError(f"prompt {row} is all padding: every prompt needs at least one token")
-    first = mask.argmax(1)
+    lengths = _check_mask(mask)
+    first = mask.long().argmax(1)
     wrong = (mask.shape[1] - first) != lengths
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
@@ -156,6 +269,17 @@ def _lengths(mask: Tensor) -> Tensor:
             f"from the pad token) is {_short(mask[row])}; put padding before the prompt "
             "(tokenizer.padding_side='left'), or pass an attention_mask of ones if it is text"
         )
+    return lengths
+
+
+def _check_mask(mask: Tensor) -> Tensor:
+    """The number of ones in each row, `[B]`; ValueError for other values and for rows of pads."""
+    if bool(((mask != 0) & (mask != 1)).any()):
+        raise ValueError("attention_mask must hold 0 and 1 only")
+    lengths = mask.long().sum(1)
+    if not bool(lengths.all()):
+        row = int((lengths == 0).nonzero()[0])
+        raise ValueError(f"prompt {row} is all padding: every prompt needs at least one token")
     return lengths
 
 

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 class Decoder(Protocol):
     """A model that reads prompts and then one token per beam; its caches are opaque to search."""
 
+    is_encoder_decoder: bool
+    """False here, True below."""
     vocab_size: int
-    max_positions: int
+    max_positions: int | None
 
     def prefill(
         self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
@@ -29,4 +31,30 @@ class Decoder(Protocol):
         `lineage [B, T, K]` tells the slot at each generated position that each beam descends
         from; None when every beam only ever continues itself.
         """
+        ...
+
+
+class EncoderDecoder(Protocol):
+    """A model that reads sources first, and then writes targets one token per beam."""
+
+    is_encoder_decoder: bool
+    vocab_size: int
+    """Of the target."""
+    source_vocab_size: int
+    max_positions: int | None
+    """Of the target; None where there is no limit."""
+    max_source_positions: int | None
+
+    def prefill(
+        self, tokens: Tensor, lengths: Tensor, *, prompt: Tensor, beams: int, target_length: int
+    ) -> tuple[Any, Tensor]:
+        """Read the sources `tokens [B, S]`, padded on the right to true `lengths [B]`.
+
+        `prompt [B, P]` is what the targets start with. Returns the caches and the logits `[B, V]`
+        that follow it.
+        """
+        ...
+
+    def step(self, tokens: Tensor, lineage: Tensor | None, cache: Any) -> Tensor:
+        """As in `Decoder`."""
         ...

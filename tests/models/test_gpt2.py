@@ -146,7 +146,7 @@ def test_general_names_of_sizes_are_understood() -> None:
 
 def test_sources_name_what_is_missing_and_left_over() -> None:
     config = GPT2Config(vocab_size=11, n_embd=4, n_head=2, n_layer=1)
-    names = {source.name for source in GPT2.sources(every_name(config), config).values()}
+    names = {source.names[0] for source in GPT2.sources(every_name(config), config).values()}
     with pytest.raises(ValueError, match=r"missing: ln_f\.bias; left over: h\.0\.extra"):
         GPT2.sources((names - {"ln_f.bias"}) | {"h.0.extra"}, config)
 

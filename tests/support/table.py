@@ -9,6 +9,8 @@ from torch import Tensor
 class TableDecoder:
     """Logits of the next token by the last one; records every call."""
 
+    is_encoder_decoder = False
+
     def __init__(self, table: Tensor, max_positions: int = 64) -> None:
         self.table = table
         self.vocab_size = table.shape[0]

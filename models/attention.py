@@ -1,0 +1,180 @@
+"""The three attentions of an encoder-decoder model, with keys and values once per sample.
+
+Vaswani et al., "Attention Is All You Need", 2017. All of them take rows `[N, d]` without padding;
+`bias` is added to the scores by distance (T5) or None.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tritonseq.kernels import decode_attention
+
+from .layers import Linear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tritonseq.cache import EncoderDecoderCache
+
+    from .packing import Prompt
+
+    Attend = Callable[[Tensor], Tensor]
+
+# Scores of one block of queries where a bias has to be written out: 64 MiB in float32.
+BIAS_ELEMENTS = 2**24
+
+
+class EncoderAttention(nn.Module):
+    """Every position of a source attends to all positions of the same source."""
+
+    def __init__(
+        self, width: int, heads: int, head_dim: int, *, scale: float, has_bias: bool
+    ) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.scale = heads, head_dim, scale
+        self.qkv = Linear(width, 3 * heads * head_dim, bias=has_bias, packed=True)
+        self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True)
+
+    def forward(self, x: Tensor, source: Prompt, bias: Tensor | None = None) -> Tensor:
+        """`bias`: `[H, 2 S - 1]` float32 for the offsets `1 - S .. S - 1` of a key, `S` being the
+        longest length."""
+        qkv = self.qkv(x).view(x.shape[0], 3, self.heads, self.head_dim)
+        attended = x.new_empty(x.shape[0], self.heads, self.head_dim, dtype=qkv.dtype)
+        for samples, rows, length in source.runs():
+            count = samples.stop - samples.start
+            # [3, b, H, s, D]
+            run = qkv[rows].view(count, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            inside = attended[rows].view(count, length, self.heads, -1).transpose(1, 2)
+            inside.copy_(_attend_source(run[0], run[1], run[2], self.scale, bias))
+        return self.out.wide(attended.flatten(1))
+
+
+class DecoderAttention(nn.Module):
+    """Every beam attends to the decoder's prompt, stored once per sample, and to its lineage."""
+
+    def __init__(
+        self, layer: int, width: int, heads: int, head_dim: int, *, scale: float, has_bias: bool
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.head_dim, self.scale = heads, head_dim, scale
+        self.qkv = Linear(width, 3 * heads * head_dim, bias=has_bias, packed=True)
+        self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True)
+
+    def prefill(self, x: Tensor, cache: EncoderDecoderCache) -> Tensor:
+        """Read the decoder's prompt, `x: [B * P, d]`, and store its keys and values."""
+        keys, values = cache.own.source(self.layer)
+        samples, _, length, _ = keys.shape
+        qkv = self.qkv(x).view(samples, length, 3, self.heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        keys.copy_(key)
+        values.copy_(value)
+        if length == 1:
+            attended = value
+        else:
+            bias = cache.bias[self.layer]
+            mask = None if bias is None else _causal(bias, length).to(x.dtype)
+            attended = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale
+            )
+        return self.out.wide(attended.transpose(1, 2).reshape(x.shape[0], -1))
+
+    def step(self, x: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
+        """Attend for the newest token of every beam, `x: [B * K, d]`, and append its key, value."""
+        own = cache.own
+        qkv = self.qkv(x).view(own.step.shape[0], -1, 1, 3, self.heads, self.head_dim)
+        query, key, value = qkv.unbind(3)
+        source_key, source_value = own.source(self.layer)
+        target_key, target_value = own.target(self.layer)
+        attended = decode_attention(
+            query,
+            key,
+            value,
+            source_key=source_key,
+            source_value=source_value,
+            target_key=target_key,
+            target_value=target_value,
+            lineage=lineage,
+            step=own.step,
+            bias=cache.bias[self.layer],
+            scale=self.scale,
+        )
+        return self.out.wide(attended.view(x.shape[0], -1))
+
+
+class CrossAttention(nn.Module):
+    """Every beam attends to the source, whose keys and values are projected once per sample."""
+
+    def __init__(
+        self, layer: int, width: int, heads: int, head_dim: int, *, scale: float, has_bias: bool
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.head_dim, self.scale = heads, head_dim, scale
+        self.query = Linear(width, heads * head_dim, bias=has_bias, packed=True)
+        self.kv = Linear(width, 2 * heads * head_dim, bias=has_bias, packed=True)
+        self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True)
+
+    def store(self, states: Tensor, source: Prompt, cache: EncoderDecoderCache) -> None:
+        """Project the encoder's states `[N, d]` of some samples into the cache."""
+        kv = self.kv(states).view(states.shape[0], 2, self.heads, self.head_dim)
+        for samples, rows, length in source.runs():
+            run = kv[rows].view(samples.stop - samples.start, length, 2, self.heads, -1)
+            key, value = run.permute(2, 0, 3, 1, 4)
+            cache.cross_keys[self.layer][samples, :, :length] = key
+            cache.cross_values[self.layer][samples, :, :length] = value
+
+    def forward(self, x: Tensor, cache: EncoderDecoderCache) -> Tensor:
+        """Attend for `x: [B * R, d]`, the beams of every sample or positions of its prompt."""
+        key, value = cache.cross_keys[self.layer], cache.cross_values[self.layer]
+        attended = decode_attention(
+            self.query(x).view(key.shape[0], -1, 1, self.heads, self.head_dim),
+            source_key=key,
+            source_value=value,
+            source_len=cache.source_len,
+            scale=self.scale,
+        )
+        return self.out.wide(attended.view(x.shape[0], -1))
+
+
+def _attend_source(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None
+) -> Tensor:
+    """Attention of `[b, H, s, D]` to itself, without a `[H, s, s]` bias in memory.
+
+    A bias that depends on the distance alone is constant along diagonals. With the queries in
+    reverse order it is constant along anti-diagonals, and that is a strided view of the table:
+    query `i` from the end and key `j` read entry `i + j`.
+    """
+    attend = F.scaled_dot_product_attention
+    if bias is None:
+        return attend(query, key, value, scale=scale)
+    _, heads, length, _ = query.shape
+    first = (bias.shape[1] + 1) // 2 - length
+    table = bias[:, first:].to(query.dtype)
+    view = table.as_strided((1, heads, length, length), (0, table.stride(0), 1, 1))
+    reverse = query.flip(2)
+    if query.device.type == "cpu":
+        return attend(reverse, key, value, attn_mask=view, scale=scale).flip(2)
+    # Fused kernels on GPUs want a mask that is laid out: a block of queries at a time.
+    block = max(1, BIAS_ELEMENTS // (query.shape[0] * heads * length))
+    parts = [
+        attend(
+            part, key, value, attn_mask=view[:, :, start : start + block].contiguous(), scale=scale
+        )
+        for start, part in zip(range(0, length, block), reverse.split(block, dim=2), strict=True)
+    ]
+    return torch.cat(parts, dim=2).flip(2)
+
+
+def _causal(bias: Tensor, length: int) -> Tensor:
+    """`[H, P, P]` of a bias by distance `[H, N]`, minus infinity for what is still to come."""
+    position = torch.arange(length, device=bias.device)
+    distance = position[:, None] - position
+    table = bias[:, distance.clamp(0, bias.shape[1] - 1)]
+    return table.masked_fill(distance < 0, -torch.inf)

@@ -1,0 +1,351 @@
+"""BART and the models built like it: DistilBART, mBART, mBART-50, Pegasus and Marian (OPUS-MT).
+
+Lewis et al., "BART", 2020; Liu et al., "Multilingual Denoising Pre-training for Neural Machine
+Translation", 2020; Zhang et al., "PEGASUS", 2020; Junczys-Dowmunt et al., "Marian", 2018. They
+differ in where the norms stand and where positions come from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from .attention import CrossAttention, DecoderAttention, EncoderAttention
+from .checks import check_name, check_sizes
+from .encoder_decoder import EncoderDecoder
+from .layers import Embedding, Head, LayerNorm, Linear, Source, activation, empty_parameter, match
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from tritonseq.cache import EncoderDecoderCache
+
+    from .attention import Attend
+    from .packing import Prompt
+
+
+@dataclass(frozen=True)
+class BartConfig:
+    """The keys of config.json that say what the network computes; their names are kept."""
+
+    vocab_size: int = 50265
+    decoder_vocab_size: int = 50265
+    max_position_embeddings: int = 1024
+    d_model: int = 1024
+    encoder_layers: int = 12
+    encoder_attention_heads: int = 16
+    encoder_ffn_dim: int = 4096
+    decoder_layers: int = 12
+    decoder_attention_heads: int = 16
+    decoder_ffn_dim: int = 4096
+    activation_function: str = "gelu"
+    scale_embedding: bool = False
+    tie_word_embeddings: bool = True
+    # Have encoder and decoder one table of tokens?
+    share_encoder_decoder_embeddings: bool = True
+    # What follows from the model type. Do norms stand before each part, with one at the end of
+    # each side, or behind each part?
+    pre_norm: bool = False
+    # Is there a norm behind the sum of embeddings?
+    embedding_norm: bool = True
+    # Are positions learnt, or sines and cosines?
+    learned_positions: bool = True
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            self, "vocab_size", "decoder_vocab_size", "max_position_embeddings", "d_model",
+            "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "decoder_layers",
+            "decoder_attention_heads", "decoder_ffn_dim",
+        )  # fmt: skip
+        check_name(self, "activation_function")
+        activation(self.activation_function)
+        for name in ("encoder_attention_heads", "decoder_attention_heads"):
+            if self.d_model % getattr(self, name):
+                raise ValueError(
+                    f"config.json: d_model {self.d_model} is not a multiple of {name} "
+                    f"{getattr(self, name)}"
+                )
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> BartConfig:
+        """Read the keys that matter, and what the model type says of the others."""
+        general = {
+            "hidden_size": "d_model",
+            "num_hidden_layers": "encoder_layers",
+            "num_attention_heads": "encoder_attention_heads",
+        }
+        # The exact names win over the general ones, which may stand beside them.
+        named = {general[key]: value for key, value in config.items() if key in general}
+        named |= {key: value for key, value in config.items() if key not in general}
+        variant = _VARIANTS[config.get("model_type", "bart")]
+        known = {field.name for field in fields(cls)} - set(_STRUCTURE)
+        stated = {key: named[key] for key in known if named.get(key) is not None}
+        stated = {"vocab_size": variant.get("vocab_size", cls.vocab_size)} | stated
+        if config.get("model_type") != "marian" or "decoder_vocab_size" not in stated:
+            stated["decoder_vocab_size"] = stated["vocab_size"]
+        return cls(**{**variant, **stated})
+
+
+_STRUCTURE = ("pre_norm", "embedding_norm", "learned_positions")
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "bart": {},
+    "mbart": {"pre_norm": True},
+    "pegasus": {"pre_norm": True, "embedding_norm": False, "learned_positions": False},
+    "marian": {"embedding_norm": False, "learned_positions": False, "vocab_size": 58101},
+}
+
+# Learnt positions start behind two rows that fairseq kept for padding.
+LEARNED_OFFSET = 2
+NORM_EPSILON = 1e-5
+
+
+class Positions(nn.Module):
+    """A table of positions, learnt or of sines and cosines."""
+
+    def __init__(self, config: BartConfig) -> None:
+        super().__init__()
+        self.offset = LEARNED_OFFSET if config.learned_positions else 0
+        self.weight = empty_parameter(config.max_position_embeddings + self.offset, config.d_model)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return self.weight.index_select(0, positions + self.offset)
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """`[length, width]`: sines in the first half of the channels, cosines in the second.
+
+    Vaswani et al., 2017, with the channels sorted. In float64 until the end, so that the result
+    is the nearest float32.
+    """
+    channel = torch.arange(0, width, 2, dtype=torch.float64)
+    angle = torch.arange(length, dtype=torch.float64)[:, None] / 10000 ** (channel / width)
+    cosines = angle[:, : width // 2].cos()
+    return torch.cat((angle.sin(), cosines), dim=1).float()
+
+
+class Embeddings(nn.Module):
+    """Tokens and positions, summed."""
+
+    def __init__(self, config: BartConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.tokens = Embedding(vocab_size, config.d_model)
+        self.positions = Positions(config)
+        self.norm = LayerNorm(config.d_model, NORM_EPSILON) if config.embedding_norm else None
+        self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        x = self.tokens(tokens) * self.scale + self.positions(positions)
+        return x if self.norm is None else self.norm(x)
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them."""
+
+    def __init__(self, width: int, inner: int, activation_function: str) -> None:
+        super().__init__()
+        self.fc1 = Linear(width, inner, packed=True)
+        self.fc2 = Linear(inner, width, packed=True)
+        self.act = activation(activation_function)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2.wide(self.act(self.fc1.wide(x)))
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and feed-forward, each with a norm, added to the residual stream."""
+
+    def __init__(self, config: BartConfig) -> None:
+        super().__init__()
+        width, heads = config.d_model, config.encoder_attention_heads
+        self.pre_norm = config.pre_norm
+        scale = (width // heads) ** -0.5
+        self.attention = EncoderAttention(width, heads, width // heads, scale=scale, has_bias=True)
+        self.attention_norm = LayerNorm(width, NORM_EPSILON)
+        self.feed_forward = FeedForward(width, config.encoder_ffn_dim, config.activation_function)
+        self.feed_forward_norm = LayerNorm(width, NORM_EPSILON)
+
+    def forward(self, x: Tensor, source: Prompt) -> Tensor:
+        if self.pre_norm:
+            x = x + self.attention(self.attention_norm(x), source)
+            return x.add_(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.attention_norm(x + self.attention(x, source))
+        return self.feed_forward_norm(x + self.feed_forward(x))
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each with a norm."""
+
+    def __init__(self, config: BartConfig, layer: int) -> None:
+        super().__init__()
+        width, heads = config.d_model, config.decoder_attention_heads
+        self.pre_norm = config.pre_norm
+        sizes, scale = (layer, width, heads, width // heads), (width // heads) ** -0.5
+        self.attention = DecoderAttention(*sizes, scale=scale, has_bias=True)
+        self.attention_norm = LayerNorm(width, NORM_EPSILON)
+        self.cross = CrossAttention(*sizes, scale=scale, has_bias=True)
+        self.cross_norm = LayerNorm(width, NORM_EPSILON)
+        self.feed_forward = FeedForward(width, config.decoder_ffn_dim, config.activation_function)
+        self.feed_forward_norm = LayerNorm(width, NORM_EPSILON)
+
+    def forward(self, x: Tensor, attend: Attend, cache: EncoderDecoderCache) -> Tensor:
+        """`attend` is the self-attention's way to read a prompt, or to take a step."""
+        if self.pre_norm:
+            x = x + attend(self.attention_norm(x))
+            x.add_(self.cross(self.cross_norm(x), cache))
+            return x.add_(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.attention_norm(x + attend(x))
+        x = self.cross_norm(x + self.cross(x, cache))
+        return self.feed_forward_norm(x + self.feed_forward(x))
+
+
+class Bart(EncoderDecoder):
+    """The network: tokens and caches in, logits out. It knows nothing of search."""
+
+    Config = BartConfig
+    GENERATION: ClassVar = {}
+    TIED: ClassVar = (("source.tokens.weight", "target.tokens.weight", "lm_head.weight"),)
+
+    def __init__(self, config: BartConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.source_vocab_size = config.vocab_size
+        shared = config.share_encoder_decoder_embeddings
+        self.vocab_size = config.vocab_size if shared else config.decoder_vocab_size
+        self.max_positions = self.max_source_positions = config.max_position_embeddings
+        self.heads = config.decoder_attention_heads
+        self.head_dim = config.d_model // self.heads
+        self.source = Embeddings(config, self.source_vocab_size)
+        self.target = Embeddings(config, self.vocab_size)
+        self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderBlock(config, i) for i in range(config.decoder_layers))
+        self.encoder_norm = LayerNorm(config.d_model, NORM_EPSILON) if config.pre_norm else None
+        self.decoder_norm = LayerNorm(config.d_model, NORM_EPSILON) if config.pre_norm else None
+        self.lm_head = Head(self.vocab_size, config.d_model)
+        self.final_logits_bias = empty_parameter(1, self.vocab_size)
+
+    def encode(self, source: Prompt) -> Tensor:
+        x = self.source(source.tokens, source.positions)
+        for block in cast("list[EncoderBlock]", list(self.encoder)):
+            x = block(x, source)
+        return x if self.encoder_norm is None else self.encoder_norm(x)
+
+    def cross_attentions(self) -> list[CrossAttention]:
+        return [block.cross for block in self._blocks]
+
+    def read(self, tokens: Tensor, cache: EncoderDecoderCache) -> Tensor:
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        x = self.target(tokens.flatten(), positions.flatten())
+        for block in self._blocks:
+            x = block(x, partial(block.attention.prefill, cache=cache), cache)
+        return x
+
+    def feed(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
+        prompt_length = cache.own.source_keys[0].shape[2]
+        positions = (cache.own.step + prompt_length)[:, None].expand_as(tokens)
+        x = self.target(tokens.flatten(), positions.flatten())
+        for block in self._blocks:
+            x = block(x, partial(block.attention.step, lineage=lineage, cache=cache), cache)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        x = x if self.decoder_norm is None else self.decoder_norm(x)
+        return self.lm_head(x, self.final_logits_bias[0])
+
+    def computed(self, name: str) -> Tensor:
+        """The value of a parameter that the checkpoint leaves out."""
+        if name == "final_logits_bias":
+            return torch.zeros(1, self.vocab_size)
+        return sinusoids(self.config.max_position_embeddings, self.config.d_model)
+
+    @property
+    def _blocks(self) -> list[DecoderBlock]:
+        return cast("list[DecoderBlock]", list(self.decoder))
+
+    @classmethod
+    def sources(cls, names: Collection[str], config: BartConfig) -> dict[str, Source]:
+        """Match every parameter to the tensors of the checkpoint.
+
+        Checkpoints name their tensors with or without a leading `model.`, and the embedding by
+        one or more of four names. `final_logits_bias` and tables of sines may be left out; a
+        classifier's head, which generation does not use, may be there. Raises ValueError that
+        names what is missing or left over.
+        """
+        prefix = "model." if any(name.startswith("model.") for name in names) else ""
+        wanted = {name: _source(name, prefix) for name, _ in cls(config).named_parameters()}
+        wanted |= _embeddings(names, config, prefix)
+        computed = ["final_logits_bias"]
+        if not config.learned_positions:
+            computed += ["source.positions.weight", "target.positions.weight"]
+        for name in computed:
+            if wanted[name].names[0] not in names:
+                del wanted[name]
+        return match(wanted, names, ignorable=lambda name: _ignorable(name, config, prefix))
+
+
+def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict[str, Source]:
+    """The sources of the tables of tokens, by the first of their names that is there."""
+    shared = f"{prefix}shared.weight"
+    encoder, decoder = (f"{prefix}{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
+    order = {
+        "source.tokens.weight": (encoder, shared),
+        "target.tokens.weight": (decoder, shared),
+        "lm_head.weight": ("lm_head.weight", decoder, shared),
+    }
+    if config.share_encoder_decoder_embeddings:
+        everywhere = (shared, encoder, decoder)
+        if config.tie_word_embeddings:
+            everywhere += ("lm_head.weight",)
+        order = {name: (*own, *everywhere) for name, own in order.items()}
+    if not config.tie_word_embeddings:
+        order["lm_head.weight"] = ("lm_head.weight",)
+    return {
+        name: Source((next((own for own in own_names if own in names), own_names[0]),))
+        for name, own_names in order.items()
+    }
+
+
+def _ignorable(name: str, config: BartConfig, prefix: str) -> bool:
+    if name == f"{prefix}shared.weight":
+        return True
+    stray = ("classification_head.", "qa_outputs.", f"{prefix}encoder.version")
+    return name.startswith((*stray, f"{prefix}decoder.version"))
+
+
+def _source(parameter: str, prefix: str) -> Source:
+    """The tensors behind a parameter; those of the tables of tokens are settled elsewhere."""
+    owner, _, leaf = parameter.rpartition(".")
+    if not owner:
+        return Source((parameter,))
+    side, _, rest = owner.partition(".")
+    if side in ("source", "target"):
+        half = "encoder" if side == "source" else "decoder"
+        own = {
+            "positions": "embed_positions",
+            "norm": "layernorm_embedding",
+            "tokens": "embed_tokens",
+        }
+        return Source((f"{prefix}{half}.{own[rest]}.{leaf}",))
+    if side in ("encoder_norm", "decoder_norm"):
+        return Source((f"{prefix}{side.removesuffix('_norm')}.layer_norm.{leaf}",))
+    if side == "lm_head":
+        return Source((parameter,))
+    layer, _, part = rest.partition(".")
+    parts = {
+        "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "attention.out": ("self_attn.out_proj",),
+        "attention_norm": ("self_attn_layer_norm",),
+        "cross.query": ("encoder_attn.q_proj",),
+        "cross.kv": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+        "cross.out": ("encoder_attn.out_proj",),
+        "cross_norm": ("encoder_attn_layer_norm",),
+        "feed_forward.fc1": ("fc1",),
+        "feed_forward.fc2": ("fc2",),
+        "feed_forward_norm": ("final_layer_norm",),
+    }
+    names = tuple(f"{prefix}{side}.layers.{layer}.{tensor}.{leaf}" for tensor in parts[part])
+    return Source(names, transpose=leaf == "weight" and not part.endswith("norm"))

@@ -1,0 +1,346 @@
+"""T5 and its family: T5 v1.0 and v1.1, Flan-T5, ByT5, mT5 and UMT5.
+
+Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+2020. Pre-norm blocks without biases or positions: attention scores get a bias by distance instead,
+and are not scaled.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from .attention import CrossAttention, DecoderAttention, EncoderAttention
+from .checks import check_name, check_number, check_sizes
+from .encoder_decoder import EncoderDecoder
+from .layers import Embedding, Head, Linear, RMSNorm, Source, activation, empty_parameter, match
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from tritonseq.cache import EncoderDecoderCache
+
+    from .attention import Attend
+    from .packing import Prompt
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """The keys of config.json that say what the network computes; their names are kept."""
+
+    vocab_size: int = 32128
+    d_model: int = 512
+    d_kv: int = 64
+    d_ff: int = 2048
+    num_layers: int = 6
+    num_decoder_layers: int = 6
+    num_heads: int = 8
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str = "relu"
+    # Are the decoder's states divided by sqrt(d_model) before the head?
+    scale_decoder_outputs: bool = True
+    # Has every layer a table of its own, rather than the first layer's?
+    bias_per_layer: bool = False
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            self, "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers",
+            "num_heads", "relative_attention_num_buckets", "relative_attention_max_distance",
+        )  # fmt: skip
+        check_number(self, "layer_norm_epsilon")
+        check_name(self, "feed_forward_proj")
+        buckets, distance = (
+            self.relative_attention_num_buckets,
+            self.relative_attention_max_distance,
+        )
+        if buckets < 4 or distance <= buckets // 2:
+            raise ValueError(
+                f"config.json: relative_attention_num_buckets {buckets} must be at least 4, and "
+                f"relative_attention_max_distance {distance} more than half of it"
+            )
+        parts = self.feed_forward_proj.split("-")
+        if len(parts) > 2 or (len(parts) == 2 and parts[0] != "gated"):
+            raise ValueError(
+                f"config.json: feed_forward_proj {self.feed_forward_proj!r} must be the name of an "
+                "activation function, or gated- and such a name"
+            )
+        activation(self.activation_name)
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> T5Config:
+        """Read the keys that matter, with the defaults of the model type."""
+        general = {
+            "hidden_size": "d_model",
+            "num_attention_heads": "num_heads",
+            "num_hidden_layers": "num_layers",
+            "head_dim": "d_kv",
+        }
+        variant = _VARIANTS[config.get("model_type", "t5")]
+        named = {general.get(key, key): value for key, value in config.items()}
+        if named.get("num_decoder_layers") is None:
+            named["num_decoder_layers"] = named.get("num_layers", variant["num_layers"])
+        if "scale_decoder_outputs" not in named and config.get("model_type") == "t5":
+            # T5 v1.0 ties the head to the embedding and scales; v1.1 does neither.
+            named["scale_decoder_outputs"] = config.get("tie_word_embeddings") is not False
+        known = {field.name for field in fields(cls)}
+        stated = {key: value for key, value in named.items() if key in known}
+        return cls(**{**variant, **stated})
+
+    @property
+    def is_gated(self) -> bool:
+        return self.feed_forward_proj.startswith("gated-")
+
+    @property
+    def activation_name(self) -> str:
+        name = self.feed_forward_proj.rpartition("-")[2]
+        # What T5 v1.1 calls gated GELU is the tanh approximation.
+        return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
+
+
+# What config.json may leave out, where it is not as in T5.
+_MULTILINGUAL: dict[str, Any] = {
+    "vocab_size": 250112,
+    "d_ff": 1024,
+    "num_layers": 8,
+    "num_heads": 6,
+    "feed_forward_proj": "gated-gelu",
+}
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "t5": {"num_layers": 6},
+    "mt5": {**_MULTILINGUAL, "scale_decoder_outputs": False},
+    # transformers scales the outputs of UMT5 whatever its configuration says of the head.
+    "umt5": {**_MULTILINGUAL, "bias_per_layer": True},
+}
+
+
+class RelativeBias(nn.Module):
+    """A learnt bias per head for buckets of distances, logarithmic in the far."""
+
+    def __init__(self, config: T5Config, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.buckets = config.relative_attention_num_buckets
+        self.max_distance = config.relative_attention_max_distance
+        self.bidirectional = bidirectional
+        self.weight = empty_parameter(self.buckets, config.num_heads)
+
+    def forward(self, offsets: Tensor) -> Tensor:
+        """`[H, N]` float32 for `offsets [N]`, the position of the key minus that of the query."""
+        return self.weight[self._bucket(offsets)].t().float().contiguous()
+
+    def _bucket(self, offsets: Tensor) -> Tensor:
+        buckets, first = self.buckets, 0
+        if self.bidirectional:
+            # The upper half of the buckets is for keys to the right.
+            buckets //= 2
+            first, distance = (offsets > 0) * buckets, offsets.abs()
+        else:
+            distance = (-offsets).clamp(min=0)
+        exact = buckets // 2
+        ratio = torch.log(distance.float() / exact) / math.log(self.max_distance / exact)
+        # Distance 0 has the logarithm -inf, and is exact.
+        far = exact + (ratio * (buckets - exact)).nan_to_num(neginf=0.0).long()
+        return first + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them, or three with a gate."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.is_gated = config.is_gated
+        inner = config.d_ff * (2 if config.is_gated else 1)
+        self.wi = Linear(config.d_model, inner, bias=False, packed=True)
+        self.wo = Linear(config.d_ff, config.d_model, bias=False, packed=True)
+        self.act = activation(config.activation_name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.wi.wide(x)
+        if self.is_gated:
+            gate, linear = hidden.chunk(2, dim=-1)
+            return self.wo.wide(self.act(gate).mul_(linear))
+        return self.wo.wide(self.act(hidden))
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and feed-forward, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: T5Config, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.attention = EncoderAttention(
+            config.d_model, config.num_heads, config.d_kv, scale=1.0, has_bias=False
+        )
+        self.relative = _relative(config, layer, bidirectional=True)
+        self.feed_forward_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, source: Prompt, bias: Tensor | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), source, bias)
+        return x.add_(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each behind a norm."""
+
+    def __init__(self, config: T5Config, layer: int) -> None:
+        super().__init__()
+        sizes = (layer, config.d_model, config.num_heads, config.d_kv)
+        self.attention_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.attention = DecoderAttention(*sizes, scale=1.0, has_bias=False)
+        self.relative = _relative(config, layer, bidirectional=False)
+        self.cross_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.cross = CrossAttention(*sizes, scale=1.0, has_bias=False)
+        self.feed_forward_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, attend: Attend, cache: EncoderDecoderCache) -> Tensor:
+        """`attend` is the self-attention's way to read a prompt, or to take a step."""
+        x = x + attend(self.attention_norm(x))
+        x.add_(self.cross(self.cross_norm(x), cache))
+        return x.add_(self.feed_forward(self.feed_forward_norm(x)))
+
+
+def _relative(config: T5Config, layer: int, *, bidirectional: bool) -> RelativeBias | None:
+    own = layer == 0 or config.bias_per_layer
+    return RelativeBias(config, bidirectional=bidirectional) if own else None
+
+
+class T5(EncoderDecoder):
+    """The network: tokens and caches in, logits out. It knows nothing of search.
+
+    Weights in float16 run beside a residual stream in float32, because T5's own grows beyond what
+    float16 can hold.
+    """
+
+    Config = T5Config
+    GENERATION: ClassVar = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    TIED: ClassVar = (("shared.weight", "target.weight", "lm_head.weight"),)
+
+    max_positions = None
+    max_source_positions = None
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = self.source_vocab_size = config.vocab_size
+        self.heads, self.head_dim = config.num_heads, config.d_kv
+        self.shared = Embedding(config.vocab_size, config.d_model)
+        self.target = Embedding(config.vocab_size, config.d_model)
+        self.encoder = nn.ModuleList(EncoderBlock(config, i) for i in range(config.num_layers))
+        self.encoder_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.decoder = nn.ModuleList(
+            DecoderBlock(config, i) for i in range(config.num_decoder_layers)
+        )
+        self.decoder_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.lm_head = Head(config.vocab_size, config.d_model)
+
+    def encode(self, source: Prompt) -> Tensor:
+        x = self.shared(source.tokens)
+        longest = max(source.lengths)
+        offsets = torch.arange(1 - longest, longest, device=x.device)
+        bias = None
+        for block in cast("list[EncoderBlock]", list(self.encoder)):
+            bias = bias if block.relative is None else block.relative(offsets)
+            x = block(x, source, bias)
+        return self.encoder_norm(x)
+
+    def cross_attentions(self) -> list[CrossAttention]:
+        return [block.cross for block in self._blocks]
+
+    def biases(self) -> list[Tensor | None]:
+        # From max_distance on all distances share a bucket.
+        distances = torch.arange(self.config.relative_attention_max_distance + 1)
+        offsets = -distances.to(self.lm_head.weight.device)
+        tables: list[Tensor | None] = []
+        for block in self._blocks:
+            tables.append(tables[-1] if block.relative is None else block.relative(offsets))
+        return tables
+
+    def read(self, tokens: Tensor, cache: EncoderDecoderCache) -> Tensor:
+        x = self.target(tokens.flatten())
+        for block in self._blocks:
+            x = block(x, partial(block.attention.prefill, cache=cache), cache)
+        return x
+
+    def feed(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
+        x = self.target(tokens.flatten())
+        for block in self._blocks:
+            x = block(x, partial(block.attention.step, lineage=lineage, cache=cache), cache)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        x = self.decoder_norm(x)
+        return self.lm_head(x * self.config.d_model**-0.5 if self._scales else x)
+
+    @property
+    def _scales(self) -> bool:
+        return self.config.scale_decoder_outputs
+
+    @property
+    def _blocks(self) -> list[DecoderBlock]:
+        return cast("list[DecoderBlock]", list(self.decoder))
+
+    @classmethod
+    def sources(cls, names: Collection[str], config: T5Config) -> dict[str, Source]:
+        """Match every parameter to the tensors of the checkpoint.
+
+        Checkpoints repeat the embedding as `encoder.embed_tokens`, `decoder.embed_tokens` and
+        `lm_head`, or leave any of them out. Some carry a relative bias of the cross-attention,
+        which nothing reads. Raises ValueError that names what is missing or left over.
+        """
+        wanted = {name: _source(name, config) for name, _ in cls(config).named_parameters()}
+        embeddings = {
+            "shared.weight": ("encoder.embed_tokens.weight", "shared.weight"),
+            "target.weight": ("decoder.embed_tokens.weight", "shared.weight"),
+            "lm_head.weight": ("lm_head.weight", "shared.weight"),
+        }
+        everywhere = ["shared.weight", *(first for first, _ in embeddings.values())]
+        for parameter, preferred in embeddings.items():
+            found = (name for name in (*preferred, *everywhere) if name in names)
+            wanted[parameter] = Source((next(found, "shared.weight"),))
+        return match(wanted, names, ignorable=_IGNORABLE.__contains__)
+
+
+_IGNORABLE = frozenset(
+    (
+        "shared.weight",
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+    )
+)
+
+
+def _source(parameter: str, config: T5Config) -> Source:
+    """The tensors behind a parameter of a block, or a norm above the blocks."""
+    side, _, rest = parameter.partition(".")
+    if side in ("encoder_norm", "decoder_norm"):
+        return Source((f"{side.removesuffix('_norm')}.final_layer_norm.weight",))
+    if side not in ("encoder", "decoder"):
+        return Source((parameter,))
+    layer, _, part = rest.partition(".")
+    feed_forward = 1 if side == "encoder" else 2
+    at = f"{side}.block.{layer}.layer"
+    gated = ("wi_0", "wi_1") if config.is_gated else ("wi",)
+    parts: dict[str, tuple[int, tuple[str, ...]]] = {
+        "attention_norm": (0, ("layer_norm",)),
+        "attention.qkv": (0, ("SelfAttention.q", "SelfAttention.k", "SelfAttention.v")),
+        "attention.out": (0, ("SelfAttention.o",)),
+        "relative": (0, ("SelfAttention.relative_attention_bias",)),
+        "cross_norm": (1, ("layer_norm",)),
+        "cross.query": (1, ("EncDecAttention.q",)),
+        "cross.kv": (1, ("EncDecAttention.k", "EncDecAttention.v")),
+        "cross.out": (1, ("EncDecAttention.o",)),
+        "feed_forward_norm": (feed_forward, ("layer_norm",)),
+        "feed_forward.wi": (feed_forward, tuple(f"DenseReluDense.{name}" for name in gated)),
+        "feed_forward.wo": (feed_forward, ("DenseReluDense.wo",)),
+    }
+    owner = part.removesuffix(".weight")
+    index, tensors = parts[owner]
+    names = tuple(f"{at}.{index}.{tensor}.weight" for tensor in tensors)
+    return Source(names, transpose="norm" not in owner and owner != "relative")
