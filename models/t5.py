@@ -220,6 +220,7 @@ class T5(EncoderDecoder):
     """
 
     Config = T5Config
+    TRAINED_IN_BFLOAT16 = True
     GENERATION: ClassVar = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     TIED: ClassVar = (("shared.weight", "target.weight", "lm_head.weight"),)
 

@@ -223,6 +223,19 @@ def test_dtype_rules(
     assert resolve_dtype(dtype, config, device) == wanted
 
 
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_t5_takes_bfloat16_on_gpus_that_have_it(
+    monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    t5, bart = {"model_type": "mt5", "dtype": "float32"}, {"model_type": "bart"}
+    wanted = torch.bfloat16 if has_bfloat16 else torch.float32
+    assert resolve_dtype("auto", t5, CUDA) == wanted
+    assert resolve_dtype("auto", t5, CPU) == torch.float32
+    assert resolve_dtype("float32", t5, CUDA) == torch.float32
+    assert resolve_dtype("auto", bart, CUDA) == torch.float32
+
+
 @pytest.mark.parametrize("dtype", ["half", torch.float64, torch.int8, "auto "])
 def test_unknown_dtype(dtype: Any) -> None:
     with pytest.raises(ValueError, match="is not supported: say 'auto', float32"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.models import model_class
+from tritonseq.models import MODELS, model_class
 from tritonseq.models.layers import Source, empty_weight, place_parameter
 
 from .weights import open_weights, read_json
@@ -62,9 +62,11 @@ def load_checkpoint(
 def from_transformers_model(hf_model: Any) -> Checkpoint:
     """Build the network around the weights of a live transformers model.
 
-    Parameters are the model's own tensors or transposed views of them; only a tensor of another
-    dtype or device than the first one's is copied. transformers itself is not imported: all that
-    is used is `config.to_dict()`, `generation_config.to_dict()` and `state_dict()`.
+    Parameters are the model's own tensors or transposed views of them wherever that is possible.
+    Copied are tensors of another dtype or device than the first one's, projections that are
+    joined into one product, and weights that are packed for the CPU. transformers itself is not
+    imported: all that is used is `config.to_dict()`, `generation_config.to_dict()` and
+    `state_dict()`.
 
     Raises ValueError for anything else than such a model, for an unsupported `model_type`, and
     for weights that are quantised or not in memory.
@@ -104,7 +106,7 @@ def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     path = folder / "generation_config.json"
     if path.is_file():
         return _stated(read_json(path))
-    defaults = getattr(model_class(config["model_type"]), "GENERATION", {})
+    defaults = getattr(model_class(_model_type(config)), "GENERATION", {})
     return {**defaults, **_stated(config)}
 
 
@@ -129,15 +131,27 @@ def resolve_dtype(
 
     "auto" takes what config.json states, else float32. On the CPU it turns float16 into float32:
     processors compute in float16 slowly where they can at all, and float32 holds the same values.
+    Models that were trained in bfloat16 (T5) get it on GPUs that have it.
     """
-    if dtype == "auto":
-        stated = str(config.get("dtype") or config.get("torch_dtype"))
-        found = DTYPES.get(stated.removeprefix("torch."), torch.float32)
-        return torch.float32 if found == torch.float16 and device.type == "cpu" else found
-    name = str(dtype).removeprefix("torch.")
-    if name not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is not supported: say 'auto', {', '.join(DTYPES)}")
-    return DTYPES[name]
+    if dtype != "auto":
+        name = str(dtype).removeprefix("torch.")
+        if name not in DTYPES:
+            raise ValueError(f"dtype {dtype!r} is not supported: say 'auto', {', '.join(DTYPES)}")
+        return DTYPES[name]
+    if _was_trained_in_bfloat16(config) and _has_bfloat16(device):
+        return torch.bfloat16
+    stated = str(config.get("dtype") or config.get("torch_dtype"))
+    found = DTYPES.get(stated.removeprefix("torch."), torch.float32)
+    return torch.float32 if found == torch.float16 and device.type == "cpu" else found
+
+
+def _was_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:
+    model_type = config.get("model_type")
+    return model_type in MODELS and getattr(model_class(model_type), "TRAINED_IN_BFLOAT16", False)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 class _Live:
@@ -156,12 +170,9 @@ class _Live:
 
 def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, dict[str, Source]]:
     """The empty network, and the tensor that each of its parameters comes from."""
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str):
-        raise ValueError(f"config.json: model_type is {model_type!r}, not a name")
+    cls = model_class(_model_type(config))
     if config.get("quantization_config"):
         raise ValueError("quantised checkpoints are not supported: use one with plain weights")
-    cls = model_class(model_type)
     own = cls.Config.from_dict(config)
     model: nn.Module = cls(own)
     sources: dict[str, Source] = cls.sources(reader.shapes.keys(), own)
@@ -169,6 +180,13 @@ def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, d
         if name in sources:
             _check_shape(sources[name], tuple(parameter.shape), reader)
     return model, _tied(sources, getattr(cls, "TIED", ()), reader)
+
+
+def _model_type(config: Mapping[str, Any]) -> str:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise ValueError(f"config.json: model_type is {model_type!r}, not a name")
+    return model_type
 
 
 def _check_shape(source: Source, wanted: tuple[int, ...], reader: WeightReader) -> None:

@@ -47,7 +47,7 @@ def load(
         name_or_path: a folder with config.json and weights, or a Hub id such as "gpt2".
         device: "auto" takes the first GPU if there is one, else the CPU.
         dtype: "auto" takes what config.json states, else float32; float16 becomes float32 on
-            the CPU.
+            the CPU, and T5 gets bfloat16 on GPUs that have it.
         revision: branch, tag or commit on the Hub.
         cache_dir: where downloads are kept; huggingface_hub's own cache by default.
         token: for private repositories; by default the one that `hf auth login` stored.
@@ -71,8 +71,9 @@ def load(
 def from_transformers(model: Any) -> Model:
     """Take over a live transformers model; weights are shared wherever that is possible.
 
-    The model keeps working, and so must stay as it is: a weight that is changed in place changes
-    in both. Raises ValueError for an architecture that tritonseq does not implement.
+    The model keeps working, and so must stay as it is: a weight that is changed in place may
+    change in both. Most weights of encoder-decoder models are copies, because they are joined
+    into larger products. Raises ValueError for an architecture that tritonseq does not implement.
     """
     return _model(from_transformers_model(model), None)
 
