@@ -1,0 +1,175 @@
+"""The engines, one small class each: a checkpoint and inputs in, new tokens `[B, T]` out."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from checkpoints import quiet_transformers
+from conversion import converted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor
+    from workloads import Workload
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every engine is given."""
+
+    folder: Path
+    """Holds the checkpoint."""
+    workload: Workload
+    inputs: Tensor
+    """`[B, S]` prompts, or sources of an encoder."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs.device
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `generate`, by the names that tritonseq and transformers share."""
+        return {"do_sample": False, "max_new_tokens": self.workload.new_tokens} | (
+            self.workload.options
+        )
+
+
+class Engine(Protocol):
+    """A loaded model, ready to run its job again and again."""
+
+    def generate(self) -> Tensor:
+        """The new tokens `[B, T]` of the best hypotheses."""
+        ...
+
+
+class Tritonseq:
+    """This package, from the checkpoint's folder."""
+
+    def __init__(self, job: Job) -> None:
+        import tritonseq
+
+        self.job = job
+        self.model = tritonseq.load(job.folder, dtype=job.workload.dtype, device=job.device)
+
+    def _run(self, **options: Any) -> Any:
+        inputs = self.job.inputs
+        return self.model.generate(inputs, attention_mask=torch.ones_like(inputs), **options)
+
+    def generate(self) -> Tensor:
+        return continuation(self._run(**self.job.options), self.job.workload)
+
+    def first_logits(self) -> Tensor:
+        """The logits `[B, V]` of the first step."""
+        return first_logits(self._run(**FIRST_STEP))
+
+
+class Transformers:
+    """transformers with its own choice of attention, in the same dtype."""
+
+    def __init__(self, job: Job) -> None:
+        kind = "Seq2SeqLM" if job.workload.is_encoder_decoder else "CausalLM"
+        loader: Any = getattr(quiet_transformers(), f"AutoModelFor{kind}")
+        self.job = job
+        self.model = loader.from_pretrained(job.folder, dtype=job.workload.dtype).to(job.device)
+
+    def _run(self, **options: Any) -> Any:
+        inputs = self.job.inputs
+        return self.model.generate(
+            inputs, attention_mask=torch.ones_like(inputs), pad_token_id=0, **options
+        )
+
+    def generate(self) -> Tensor:
+        return continuation(self._run(**self.job.options), self.job.workload)
+
+    def first_logits(self) -> Tensor:
+        """The logits `[B, V]` of the first step."""
+        return first_logits(self._run(**FIRST_STEP))
+
+
+class CTranslate2:
+    """CTranslate2 on a converted copy, with as many threads as torch has; tokens are `str(id)`."""
+
+    def __init__(self, job: Job, compute_type: str = "float32") -> None:
+        import ctranslate2
+
+        self.job = job
+        self.translator = ctranslate2.Translator(
+            str(converted(job.folder)),
+            device="cpu",
+            compute_type=compute_type,
+            inter_threads=1,
+            intra_threads=torch.get_num_threads(),
+        )
+        self.sources = [[str(token) for token in row] for row in job.inputs.tolist()]
+
+    def generate(self) -> Tensor:
+        workload = self.job.workload
+        results = self.translator.translate_batch(
+            self.sources,
+            beam_size=workload.beams,
+            # Its end token, which it insists on having, is banned up to the last step.
+            min_decoding_length=workload.new_tokens,
+            max_decoding_length=workload.new_tokens,
+            max_input_length=0,
+        )
+        tokens = [[int(token) for token in result.hypotheses[0]] for result in results]
+        if any(len(row) != workload.new_tokens for row in tokens):
+            raise SystemExit(f"CTranslate2 made {[len(row) for row in tokens]} tokens; no figures")
+        return torch.tensor(tokens)
+
+
+FIRST_STEP = {
+    "do_sample": False,
+    "max_new_tokens": 1,
+    "output_logits": True,
+    "return_dict_in_generate": True,
+}
+
+
+def first_logits(output: Any) -> Tensor:
+    """Float32 logits of the first step, from the result object of either engine."""
+    logits: Tensor = output.logits[0]
+    return logits.float()
+
+
+def continuation(rows: Tensor, workload: Workload) -> Tensor:
+    """What was generated; refuses rows that are shorter or longer than asked for."""
+    made = rows.shape[1] - workload.given
+    if made != workload.new_tokens:
+        raise SystemExit(f"{made} new tokens instead of {workload.new_tokens}; no figures")
+    return rows[:, workload.given :]
+
+
+ENGINES: dict[str, Callable[[Job], Engine]] = {
+    "tritonseq": Tritonseq,
+    "transformers": Transformers,
+    "ctranslate2": CTranslate2,
+    "ctranslate2 int8": functools.partial(CTranslate2, compute_type="int8"),
+}
+
+
+def able(workload: Workload, device: torch.device, *, int8: bool) -> list[str]:
+    """The names of the engines that can do the work, ours first; says who cannot, and why."""
+    names = ["tritonseq", "transformers"]
+    if not workload.is_encoder_decoder or workload.dtype != torch.float32:
+        return names
+    if reason := absence(device):
+        print(f"ctranslate2 is left out: {reason}", flush=True)
+        return names
+    return [*names, "ctranslate2", *(["ctranslate2 int8"] if int8 else [])]
+
+
+def absence(device: torch.device) -> str | None:
+    """Why CTranslate2 does not take part; None if it does."""
+    if device.type != "cpu":
+        return "it is compared on the CPU only"
+    if importlib.util.find_spec("ctranslate2") is None:
+        return "not installed; the bench extra brings it"
+    return None
