@@ -9,10 +9,10 @@ from typing import Any
 MODELS = {
     "bart": ("tritonseq.models.bart", "Bart"),
     "gpt2": ("tritonseq.models.gpt2", "GPT2"),
-    "marian": ("tritonseq.models.bart", "Bart"),
-    "mbart": ("tritonseq.models.bart", "Bart"),
+    "marian": ("tritonseq.models.bart", "Marian"),
+    "mbart": ("tritonseq.models.bart", "MBart"),
     "mt5": ("tritonseq.models.t5", "T5"),
-    "pegasus": ("tritonseq.models.bart", "Bart"),
+    "pegasus": ("tritonseq.models.bart", "Pegasus"),
     "t5": ("tritonseq.models.t5", "T5"),
     "umt5": ("tritonseq.models.t5", "T5"),
 }

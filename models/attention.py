@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Scores of one block of queries where a bias has to be written out: 64 MiB in float32.
 BIAS_ELEMENTS = 2**24
+# Devices whose fused attention reads a mask through any strides; others want it laid out.
+STRIDED_MASKS = ("cpu",)
 
 
 class EncoderAttention(nn.Module):
@@ -159,9 +161,9 @@ def _attend_source(
     table = bias[:, first:].to(query.dtype)
     view = table.as_strided((1, heads, length, length), (0, table.stride(0), 1, 1))
     reverse = query.flip(2)
-    if query.device.type == "cpu":
+    if query.device.type in STRIDED_MASKS:
         return attend(reverse, key, value, attn_mask=view, scale=scale).flip(2)
-    # Fused kernels on GPUs want a mask that is laid out: a block of queries at a time.
+    # A block of queries at a time.
     block = max(1, BIAS_ELEMENTS // (query.shape[0] * heads * length))
     parts = [
         attend(

@@ -207,7 +207,13 @@ class Bart(EncoderDecoder):
     """The network: tokens and caches in, logits out. It knows nothing of search."""
 
     Config = BartConfig
-    GENERATION: ClassVar = {}
+    # What config.json may leave out.
+    GENERATION: ClassVar = {
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    }
     TIED: ClassVar = (("source.tokens.weight", "target.tokens.weight", "lm_head.weight"),)
 
     def __init__(self, config: BartConfig) -> None:
@@ -287,20 +293,43 @@ class Bart(EncoderDecoder):
         return match(wanted, names, ignorable=lambda name: _ignorable(name, config, prefix))
 
 
+class MBart(Bart):
+    """Starts with the token of a language, which the caller names."""
+
+    GENERATION: ClassVar = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+
+
+class Pegasus(Bart):
+    """Starts with the pad token."""
+
+    GENERATION: ClassVar = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+
+
+class Marian(Bart):
+    """Starts with the pad token, the last of the default vocabulary."""
+
+    GENERATION: ClassVar = {
+        "pad_token_id": 58100,
+        "eos_token_id": 0,
+        "decoder_start_token_id": 58100,
+    }
+
+
 def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict[str, Source]:
     """The sources of the tables of tokens, by the first of their names that is there."""
     shared = f"{prefix}shared.weight"
     encoder, decoder = (f"{prefix}{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
-    order = {
+    order: dict[str, tuple[str, ...]] = {
         "source.tokens.weight": (encoder, shared),
         "target.tokens.weight": (decoder, shared),
-        "lm_head.weight": ("lm_head.weight", decoder, shared),
+        "lm_head.weight": ("lm_head.weight",),
     }
     if config.share_encoder_decoder_embeddings:
-        everywhere = (shared, encoder, decoder)
-        if config.tie_word_embeddings:
-            everywhere += ("lm_head.weight",)
+        head = ("lm_head.weight",) if config.tie_word_embeddings else ()
+        everywhere = (shared, *head, decoder, encoder)
         order = {name: (*own, *everywhere) for name, own in order.items()}
+    else:
+        order["lm_head.weight"] += (decoder,)
     if not config.tie_word_embeddings:
         order["lm_head.weight"] = ("lm_head.weight",)
     return {
@@ -343,9 +372,10 @@ def _source(parameter: str, prefix: str) -> Source:
         "cross.kv": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
         "cross.out": ("encoder_attn.out_proj",),
         "cross_norm": ("encoder_attn_layer_norm",),
+        "feed_forward.act": ("activation_fn",),
         "feed_forward.fc1": ("fc1",),
         "feed_forward.fc2": ("fc2",),
         "feed_forward_norm": ("final_layer_norm",),
     }
     names = tuple(f"{prefix}{side}.layers.{layer}.{tensor}.{leaf}" for tensor in parts[part])
-    return Source(names, transpose=leaf == "weight" and not part.endswith("norm"))
+    return Source(names, transpose=leaf == "weight" and not part.endswith(("norm", "act")))

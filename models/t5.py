@@ -135,7 +135,7 @@ class RelativeBias(nn.Module):
         return self.weight[self._bucket(offsets)].t().float().contiguous()
 
     def _bucket(self, offsets: Tensor) -> Tensor:
-        buckets, first = self.buckets, 0
+        buckets, first = self.buckets, torch.zeros_like(offsets)
         if self.bidirectional:
             # The upper half of the buckets is for keys to the right.
             buckets //= 2
@@ -327,6 +327,9 @@ def _source(parameter: str, config: T5Config) -> Source:
     layer, _, part = rest.partition(".")
     feed_forward = 1 if side == "encoder" else 2
     at = f"{side}.block.{layer}.layer"
+    if part.startswith("feed_forward.act."):
+        own = part.removeprefix("feed_forward.")
+        return Source((f"{at}.{feed_forward}.DenseReluDense.{own}",))
     gated = ("wi_0", "wi_1") if config.is_gated else ("wi",)
     parts: dict[str, tuple[int, tuple[str, ...]]] = {
         "attention_norm": (0, ("layer_norm",)),

@@ -15,12 +15,13 @@ import pytest
 import tritonseq
 from tritonseq.cli import _argument, build_parser, main
 from tritonseq.config import GenerationConfig
-from tritonseq.demo import FOLDER
+from tritonseq.demo import EMBEDDED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PROMPT = "four dozen minus seven ="
+FOLDER = EMBEDDED / "gpt2-words"
 MODEL = str(FOLDER)
 Captured = pytest.CaptureFixture[str]
 

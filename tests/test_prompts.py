@@ -7,8 +7,27 @@ from typing import Any
 import pytest
 import table
 import torch
+from torch import Tensor
 
 import tritonseq
+
+
+class SourceTable(table.TableDecoder):
+    """A model with an encoder, whose targets are by their last token alone."""
+
+    is_encoder_decoder = True
+    source_vocab_size = 30
+    max_source_positions = 5
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, *, prompt: Tensor, **sizes: int) -> Any:
+        return super().prefill(prompt, lengths.new_full(lengths.shape, prompt.shape[1]), **sizes)
+
+
+@pytest.fixture
+def reader() -> tritonseq.Model:
+    config = tritonseq.GenerationConfig(eos_token_id=1, pad_token_id=0, decoder_start_token_id=2)
+    decoder = SourceTable(torch.zeros(20, 20), max_positions=16)
+    return tritonseq.Model(decoder, config, None, {"summarization": {"num_beams": 2}})
 
 
 @pytest.fixture
@@ -108,3 +127,150 @@ def test_pads_of_an_end_token_are_text_without_a_mask(model: tritonseq.Model) ->
     """As in transformers: a pad token that is also an end token cannot be told from text."""
     model.generate(torch.tensor([[1, 1, 5]]), pad_token_id=1)
     assert model.decoder.prefills[0][:2] == (1, 3)
+
+
+SOURCES = torch.tensor([[5, 6, 0, 0], [3, 4, 5, 6]])
+SOURCE_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "none": ({"input_ids": None}, "input_ids is None: an encoder-decoder model needs sources"),
+    "no-batch": ({"input_ids": torch.zeros(0, 4).long()}, "is empty"),
+    "no-tokens": ({"input_ids": torch.zeros(2, 0).long()}, "is empty"),
+    "no-list": ({"input_ids": []}, "is empty"),
+    "empty-row": ({"input_ids": [[3, 4], []]}, "source 1 is all padding"),
+    "all-pads": ({"input_ids": SOURCES * (SOURCES == 3)[:, :1]}, "source 0 is all padding"),
+    "masked-row": (
+        {"input_ids": SOURCES, "attention_mask": torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])},
+        "source 1 is all padding",
+    ),
+    "long": (
+        {"input_ids": [[3], [4] * 6]},
+        r"source 1 has 6 tokens, the model has 5 positions: truncate it, input_ids\[:, :5\]",
+    ),
+    "mask-shape": (
+        {"input_ids": SOURCES, "attention_mask": torch.ones(2, 3)},
+        r"shape \[2, 3\], input_ids \[2, 4\]",
+    ),
+    "mask-rows": (
+        {"input_ids": SOURCES, "attention_mask": torch.ones(1, 4)},
+        r"shape \[1, 4\], input_ids \[2, 4\]",
+    ),
+    "mask-values": ({"input_ids": SOURCES, "attention_mask": SOURCES}, "0 and 1 only"),
+    "mask-hole": (
+        {"input_ids": SOURCES, "attention_mask": torch.tensor([[1, 1, 0, 0], [1, 0, 1, 1]])},
+        "attention_mask of source 1 has holes: 1011; padding must stand before or behind",
+    ),
+    "labels": ({"input_ids": [[3, -100]]}, "holds -100, .* these are labels, not ids"),
+    "too-high": ({"input_ids": [[3, 30]]}, "token id 30 is outside the vocabulary of 30 tokens"),
+    "float": ({"input_ids": SOURCES.float()}, "must be integers, not torch.float32"),
+    "text": ({"input_ids": ["hello"]}, "pass text to generate_text"),
+    "one-dimension": ({"input_ids": SOURCES[0]}, r"ids\[None\]"),
+    "begun-rows": (
+        {"input_ids": SOURCES, "decoder_input_ids": [[2, 3]]},
+        "decoder_input_ids has 1 rows for 2 sources: pass one each",
+    ),
+    "begun-ragged": (
+        {"input_ids": SOURCES, "decoder_input_ids": [[2, 3], [2]]},
+        "decoder_input_ids must all have one length",
+    ),
+    "begun-empty": (
+        {"input_ids": SOURCES, "decoder_input_ids": torch.zeros(2, 0).long()},
+        "decoder_input_ids is empty",
+    ),
+    "begun-labels": (
+        {"input_ids": SOURCES, "decoder_input_ids": [[2, 3], [2, -100]]},
+        "decoder_input_ids holds -100",
+    ),
+    "begun-too-high": (
+        {"input_ids": SOURCES, "decoder_input_ids": [[2, 3], [2, 25]]},
+        "token id 25 is outside the vocabulary of 20 tokens",
+    ),
+    "begun-float": (
+        {"input_ids": SOURCES, "decoder_input_ids": [[2.0], [3.0]]},
+        "decoder_input_ids must be integers, not torch.float32",
+    ),
+    "begun-text": (
+        {"input_ids": SOURCES, "decoder_input_ids": ["en", "de"]},
+        "decoder_input_ids must be token ids, not text",
+    ),
+    "begun-long": (
+        {"input_ids": SOURCES, "decoder_input_ids": [[2] * 17] * 2, "max_new_tokens": 1},
+        "the prompt alone has 17 tokens, the model 16 positions",
+    ),
+    "begun-max-length": (
+        {"input_ids": SOURCES, "decoder_input_ids": [[2] * 4] * 2, "max_length": 4},
+        "has 4 tokens and max_length is 4",
+    ),
+    "too-long": (
+        {"input_ids": SOURCES, "max_new_tokens": 17},
+        "need 17 positions, the model has 16: .* max_new_tokens <= 16",
+    ),
+    "starts": (
+        {"input_ids": SOURCES, "decoder_start_token_id": [2, 3, 4]},
+        "decoder_start_token_id has 3 tokens for 2 sources: pass one, or one for each",
+    ),
+    "no-start": (
+        {"input_ids": SOURCES, "decoder_start_token_id": None},
+        "neither decoder_start_token_id nor bos_token_id is known",
+    ),
+    "high-start": (
+        {"input_ids": SOURCES, "decoder_start_token_id": [2, 20]},
+        "decoder_start_token_id holds token id 20, outside the vocabulary of 20",
+    ),
+    "task": (
+        {"input_ids": SOURCES, "task": "translation"},
+        "task 'translation' is not among those of the checkpoint: it has summarization",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SOURCE_FAULTS)
+def test_faults_of_sources_are_named_before_anything_runs(
+    reader: tritonseq.Model, fault: str
+) -> None:
+    arguments, message = SOURCE_FAULTS[fault]
+    with pytest.raises(ValueError, match=message):
+        reader.generate(**arguments)
+    assert reader.decoder.prefills == []
+
+
+def test_what_a_model_without_an_encoder_does_not_take(model: tritonseq.Model) -> None:
+    with pytest.raises(ValueError, match="decoder_input_ids is for models with an encoder"):
+        model.generate(IDS, decoder_input_ids=[[2], [2]])
+    with pytest.raises(ValueError, match="checkpoint: it has none"):
+        model.generate(IDS, task="summarization")
+    assert model.decoder.prefills == []
+
+
+def test_padding_does_not_count_as_positions(reader: tritonseq.Model) -> None:
+    """Only text needs positions: a wide batch of short sources fits."""
+    wide = torch.nn.functional.pad(SOURCES, (3, 2))
+    for mask in (None, (wide != 0).long()):
+        assert reader.generate(wide, mask, max_new_tokens=16, eos_token_id=None).shape == (2, 17)
+
+
+def test_with_hf_exact_pads_are_text_without_a_mask(reader: tritonseq.Model) -> None:
+    reader.generate(torch.zeros(1, 5).long(), hf_exact=True)
+    with pytest.raises(ValueError, match="source 0 has 6 tokens"):
+        reader.generate(torch.zeros(1, 6).long(), hf_exact=True)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ([], r"allows no token for sample 1 after \[2, \d+\]: return at least one token id"),
+        (None, "returned None, which is no list of token ids, for sample 1"),
+        ([3, 20], "allows token id 20, outside the vocabulary of 20 tokens, for sample 1"),
+    ],
+)
+def test_a_function_that_allows_nothing(
+    reader: tritonseq.Model, beams: int, answer: Any, message: str
+) -> None:
+    """It is found at the step; the next request knows nothing of it."""
+
+    def allowed(sample: int, prefix: Tensor) -> Any:
+        return answer if sample == 1 and len(prefix) == 2 else [7, 8, 9]
+
+    wanted = reader.generate(SOURCES, num_beams=beams)
+    with pytest.raises(ValueError, match=f"prefix_allowed_tokens_fn {message}"):
+        reader.generate(SOURCES, prefix_allowed_tokens_fn=allowed, num_beams=beams)
+    assert torch.equal(reader.generate(SOURCES, num_beams=beams), wanted)

@@ -213,7 +213,7 @@ def test_missing_and_damaged_files(gpt2_folder: Path, tmp_path: Path) -> None:
     copied(gpt2_folder, tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"tokenizer_config\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is not valid JSON"):
         Tokenizer.from_folder(tmp_path)
 
 

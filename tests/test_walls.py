@@ -15,7 +15,7 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "env", "hypotheses", "options", "outputs", "prompts", "protocol")
-LEAVES += ("memory", "text", "trie", "weights", "words")
+LEAVES += ("english", "memory", "tasks", "text", "trie", "weights")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -39,7 +39,8 @@ ALLOWED: dict[str, set[str]] = {
         "checkpoint", "config", "generate", "hub", "outputs", "prompts", "stopping", "text",
         "trie",
     },
-    "demo": {"model", "words"},
+    **{task: {"english", "tasks"} for task in ("dates", "numerals", "words")},
+    "demo": {"dates", "model", "numerals", "tasks", "words"},
     "cli_generate": {"config", "model"},
     "cli": {"cli_generate", "config", "demo", "env"},
     "__main__": {"cli"},

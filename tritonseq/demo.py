@@ -1,8 +1,9 @@
-"""The main job on the embedded checkpoint: sums in words that it has never seen, checked."""
+"""The main job on the embedded checkpoints: problems that they have never seen, checked."""
 
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -10,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import dates, numerals, words
 from .model import load
-from .words import problems
 
 if TYPE_CHECKING:
-    from .model import Model
-    from .words import Problem
+    from collections.abc import Iterator
 
-FOLDER = Path(__file__).parent / "embedded" / "gpt2-words"
-"""The embedded checkpoint, a folder that `load` takes."""
+    from .model import Model
+    from .tasks import Problem, Problems
+
+EMBEDDED = Path(__file__).parent / "embedded"
+"""Where the checkpoints lie, in folders that `load` takes."""
 
 REQUIRED = 0.99
 SEED = 7
 BATCH = 25
-SHOWN = 4
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,29 @@ class Mode:
     required: float = REQUIRED
 
 
+@dataclass(frozen=True, eq=False)  # each is itself: the options of its modes have no hash
+class Checkpoint:
+    """An embedded checkpoint: what it is and does, and how the demo runs it."""
+
+    name: str
+    kind: str
+    task: str
+    problems: Problems
+    modes: tuple[Mode, ...]
+    try_it: str
+    """A prompt for whoever wants to go on from here."""
+
+    @property
+    def folder(self) -> Path:
+        return EMBEDDED / self.name
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a mode made of the problems: its continuations, and the time that they took."""
+    """What a mode made of the problems: its answers, and the time that they took."""
 
     texts: list[str]
     right: list[bool]
-    tokens: int
     seconds: float
 
     @property
@@ -49,72 +68,124 @@ class Outcome:
         return sum(self.right) / len(self.right)
 
     @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds
+    def answers_per_second(self) -> float:
+        return len(self.texts) / self.seconds
 
 
+GREEDY = Mode("greedy")
+BEAMS = Mode("4 beams", {"num_beams": 4})
 # Sampling may err: it draws from the model's doubts, which is what sampling is for.
-MODES = (
-    Mode("greedy"),
-    Mode("sampling, temperature 0.7", {"do_sample": True, "temperature": 0.7}, required=0.0),
-    Mode("4 beams, no repeated 3-gram", {"num_beams": 4, "no_repeat_ngram_size": 3}),
+SAMPLING = Mode("sampling, temperature 0.7", {"do_sample": True, "temperature": 0.7}, required=0.0)
+BLOCKED = Mode("4 beams, no repeated 3-gram", {"num_beams": 4, "no_repeat_ngram_size": 3})
+
+CHECKPOINTS = (
+    Checkpoint(
+        "gpt2-words",
+        kind="GPT-2",
+        task="does sums in words",
+        problems=words.problems,
+        modes=(GREEDY, SAMPLING, BLOCKED),
+        try_it="four dozen minus seven =",
+    ),
+    Checkpoint(
+        "t5-dates",
+        kind="T5",
+        task="turns spoken dates into ISO dates",
+        problems=dates.problems,
+        modes=(GREEDY, BEAMS),
+        try_it="the third of March nineteen eighty-four",
+    ),
+    Checkpoint(
+        "bart-numbers",
+        kind="BART",
+        task="puts the number of a sentence into words",
+        problems=numerals.problems,
+        modes=(GREEDY, BEAMS),
+        try_it="The bill is 40,317 euros.",
+    ),
 )
 
 
 def run(*, device: str = "auto", dtype: str = "auto", count: int = 200) -> int:
-    """Run every mode over `count` unseen problems and print a report; 0 if enough is right."""
+    """Run every mode of every checkpoint over `count` unseen problems and print a report.
+
+    Returns 0 if enough answers are right, else 1.
+    """
     if count < 1:
         raise ValueError(f"the demo needs at least 1 problem, not {count}")
-    model = load(FOLDER, device=device, dtype=dtype)
-    weights = sum(weight.numel() for weight in model.decoder.parameters())
-    where = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
-    print(f"{FOLDER.name}: a GPT-2 of {weights:,} weights, {where}")
-    print("It does sums in words. It has seen none of these pairs of numbers in training.")
-    batch = list(islice(problems(SEED, unseen=True), count))
-    answer(model, batch[:BATCH], MODES[0].options)  # warm up: the first call pays for set-up
-    outcomes = [answer(model, batch, mode.options) for mode in MODES]
-    for mode, outcome in zip(MODES, outcomes, strict=True):
+    with one_thread():
+        rows = [row for checkpoint in CHECKPOINTS for row in _run(checkpoint, device, dtype, count)]
+    _print_table(rows)
+    return 0 if all(outcome.accuracy >= mode.required for _, mode, outcome in rows) else 1
+
+
+def _run(
+    checkpoint: Checkpoint, device: str, dtype: str, count: int
+) -> list[tuple[Checkpoint, Mode, Outcome]]:
+    """Run and report every mode of a checkpoint."""
+    model = load(checkpoint.folder, device=device, dtype=dtype)
+    _print_heading(checkpoint, model)
+    batch = list(islice(checkpoint.problems(SEED, unseen=True), count))
+    answer(model, batch[:BATCH], {})  # warm up: the first call pays for set-up
+    rows = []
+    for mode in checkpoint.modes:
+        outcome = answer(model, batch, mode.options)
         _print_examples(mode, batch, outcome)
-    _print_table(outcomes)
-    print(f'\nAsk it yourself: tritonseq generate {FOLDER} --prompt "four dozen minus seven ="')
-    pairs = zip(MODES, outcomes, strict=True)
-    return 0 if all(outcome.accuracy >= mode.required for mode, outcome in pairs) else 1
+        rows.append((checkpoint, mode, outcome))
+    print(f'\nTry it: tritonseq generate {checkpoint.folder} --prompt "{checkpoint.try_it}"\n')
+    return rows
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one thread: so small a network gains nothing from more, and waits if cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def answer(model: Model, batch: list[Problem], options: dict[str, Any]) -> Outcome:
-    """Continue every prompt and compare with the right answer, letter by letter."""
+    """Answer every prompt and compare with the right answer, letter by letter."""
     torch.manual_seed(SEED)
-    pad = model.generation_config.pad_token_id
-    assert pad is not None, "the embedded checkpoint has a pad token"
-    texts, tokens, seconds = [], 0, 0.0
+    texts, start = [], time.perf_counter()
     for first in range(0, len(batch), BATCH):
         prompts = [problem.prompt for problem in batch[first : first + BATCH]]
-        start = time.perf_counter()
-        ids, mask = model.tokenizer.encode(prompts, pad_id=pad)
-        sequences = model.generate(ids, mask, **options)
-        assert isinstance(sequences, torch.Tensor), "no result object was asked for"
-        new = sequences[:, ids.shape[1] :]
-        texts += model.tokenizer.decode(new)
-        seconds += time.perf_counter() - start
-        tokens += int((new != pad).sum())
+        texts += model.generate_text(prompts, **options)
+    seconds = time.perf_counter() - start
     right = [text == problem.answer for text, problem in zip(texts, batch, strict=True)]
-    return Outcome(texts, right, tokens, seconds)
+    return Outcome(texts, right, seconds)
+
+
+def _print_heading(checkpoint: Checkpoint, model: Model) -> None:
+    weights = sum(weight.numel() for weight in model.decoder.parameters())
+    where = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
+    print(f"{checkpoint.name}: a {checkpoint.kind} of {weights:,} weights, {where}")
+    print(f"It {checkpoint.task}. It has seen none of these in training.")
 
 
 def _print_examples(mode: Mode, batch: list[Problem], outcome: Outcome) -> None:
     """The first few problems, and whatever went wrong after them."""
     print(f"\n{mode.name}")
     for index, (problem, text) in enumerate(zip(batch, outcome.texts, strict=True)):
-        if outcome.right[index]:
-            if index < SHOWN:
-                print(f"  right  {problem.prompt}{text}")
-        else:
-            print(f"  WRONG  {problem.prompt}{text}  (the answer is{problem.answer})")
+        if not outcome.right[index]:
+            print(f"  WRONG  {_shown(problem, text)}  (the answer is {problem.answer.strip()})")
+        elif index < SHOWN:
+            print(f"  right  {_shown(problem, text)}")
 
 
-def _print_table(outcomes: list[Outcome]) -> None:
-    print(f"\n{'mode':<30}{'right':>12}{'accuracy':>12}{'tokens/s':>12}")
-    for mode, outcome in zip(MODES, outcomes, strict=True):
+def _shown(problem: Problem, text: str) -> str:
+    """A text that goes on after the prompt stands there, any other behind an arrow."""
+    return problem.prompt + ("" if problem.answer.startswith(" ") else " -> ") + text
+
+
+def _print_table(rows: list[tuple[Checkpoint, Mode, Outcome]]) -> None:
+    print(f"{'checkpoint':<14}{'mode':<28}{'right':>10}{'accuracy':>10}{'answers/s':>11}")
+    for checkpoint, mode, outcome in rows:
         right = f"{sum(outcome.right)}/{len(outcome.right)}"
-        speed = f"{outcome.tokens_per_second:,.0f}"
-        print(f"{mode.name:<30}{right:>12}{outcome.accuracy:>12.1%}{speed:>12}")
+        print(
+            f"{checkpoint.name:<14}{mode.name:<28}{right:>10}{outcome.accuracy:>10.1%}"
+            f"{outcome.answers_per_second:>11,.0f}"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
@@ -146,12 +146,22 @@ class Generation:
             logits = logits.flatten(0, 1).float()
 
     def _prefill(self) -> tuple[Any, Tensor]:
+        prompts, sources = self._prompts, self._sources
         # The last token is chosen but never fed back.
-        sizes = {"beams": self._beams, "target_length": self._lengths.new_tokens - 1}
-        prompts, sources, decoder = self._prompts, self._sources, self._decoder
+        beams, target_length = self._beams, self._lengths.new_tokens - 1
         if sources is None:
-            return decoder.prefill(prompts.right_padded(), prompts.lengths, **sizes)
-        return decoder.prefill(sources.right_padded(), sources.lengths, prompt=prompts.ids, **sizes)
+            decoder = cast("Decoder", self._decoder)
+            tokens = prompts.right_padded()
+            return decoder.prefill(
+                tokens, prompts.lengths, beams=beams, target_length=target_length
+            )
+        return cast("EncoderDecoder", self._decoder).prefill(
+            sources.right_padded(),
+            sources.lengths,
+            prompt=prompts.ids,
+            beams=beams,
+            target_length=target_length,
+        )
 
     def output(self) -> GenerateOutput:
         """The result, once the iteration has ended."""

@@ -22,6 +22,8 @@ SMALL_FILES = (
     "merges.txt",
     "vocab.txt",
     "spiece.model",
+    "sentencepiece.bpe.model",
+    "target_vocab.json",
     "source.spm",
     "target.spm",
 )

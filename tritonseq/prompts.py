@@ -81,9 +81,9 @@ def read_sources(
     """Check a batch of sources, the input of an encoder, and move it to `device`.
 
     `input_ids` and `attention_mask` as for `read_prompts`, except that sources may be padded on
-    either side. With `infer_mask`, and without a mask, pad tokens at the edges are padding; the
-    first token of a source counts as text even if all are pads. Raises ValueError for sources
-    longer than `max_positions`, and for everything else that is wrong.
+    either side. With `infer_mask`, and without a mask, pad tokens at the edges are padding; a
+    source of nothing else is a fault. Raises ValueError for sources longer than `max_positions`,
+    and for everything else that is wrong.
     """
     if input_ids is None:
         raise ValueError("input_ids is None: an encoder-decoder model needs sources to read")
@@ -96,7 +96,7 @@ def read_sources(
             # Pads between tokens are text.
             text = (ids != pad_token_id).long()
             mask = text.cummax(1).values & text.flip(1).cummax(1).values.flip(1)
-    lengths = _check_mask(mask)
+    lengths = _check_mask(mask, "source")
     starts = mask.long().argmax(1)
     inside = torch.arange(ids.shape[1], device=device) - starts[:, None]
     holes = ((inside >= 0) & (inside < lengths[:, None])) != mask.bool()
@@ -259,7 +259,7 @@ def _infer_mask(ids: Tensor, pad_token_id: int | None, eos_token_ids: Sequence[i
 
 def _lengths(mask: Tensor) -> Tensor:
     """True lengths `[B]` of left-padded rows."""
-    lengths = _check_mask(mask)
+    lengths = _check_mask(mask, "prompt")
     first = mask.long().argmax(1)
     wrong = (mask.shape[1] - first) != lengths
     if bool(wrong.any()):
@@ -272,14 +272,17 @@ def _lengths(mask: Tensor) -> Tensor:
     return lengths
 
 
-def _check_mask(mask: Tensor) -> Tensor:
-    """The number of ones in each row, `[B]`; ValueError for other values and for rows of pads."""
+def _check_mask(mask: Tensor, what: str) -> Tensor:
+    """The number of ones in each row, `[B]`; ValueError for other values and for rows of pads.
+
+    `what` a row is, for the error.
+    """
     if bool(((mask != 0) & (mask != 1)).any()):
         raise ValueError("attention_mask must hold 0 and 1 only")
     lengths = mask.long().sum(1)
     if not bool(lengths.all()):
         row = int((lengths == 0).nonzero()[0])
-        raise ValueError(f"prompt {row} is all padding: every prompt needs at least one token")
+        raise ValueError(f"{what} {row} is all padding: every {what} needs at least one token")
     return lengths
 
 

@@ -1,15 +1,12 @@
-"""Sums in words: the task of the embedded checkpoint, whose every answer a program can check.
-
-Nothing here is a data set. Problems are drawn from a seed; one tenth of all pairs of numbers, told
-apart by a checksum, is kept from training, however the pair is worded and in either order.
-"""
+"""Sums in words: the task of the embedded GPT-2."""
 
 from __future__ import annotations
 
 import random
-import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .english import plural, spell
+from .tasks import Problem, is_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,13 +15,10 @@ LARGEST = 99
 """The largest number in a prompt; answers reach twice as far."""
 
 _VOCABULARY = """
-zero one two three four five six seven eight nine
-ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen
-twenty thirty forty fifty sixty seventy eighty ninety
 Ada Ben Clara Emil Flora Hugo Ida Karl Mona Otto Rosa Theo
 apple book button coin egg lemon marble pear plum shell stamp stone
 """
-_DIGITS, _TEENS, _TENS, _NAMES, _THINGS = map(str.split, _VOCABULARY.strip().splitlines())
+_NAMES, _THINGS = map(str.split, _VOCABULARY.strip().splitlines())
 
 # Sign -> templates of (prompt, answer). No answer shares a run of three tokens with its prompt, so
 # a search that forbids repeated 3-grams can still say it.
@@ -42,29 +36,8 @@ _FORMS = {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A prompt and the one right continuation, which starts with a space."""
-
-    prompt: str
-    answer: str
-
-
-def spell(number: int) -> str:
-    """The English words of a number from 0 to 199: ``spell(141) == "one hundred forty-one"``."""
-    if not 0 <= number < 200:
-        raise ValueError(f"spell: {number} is outside 0 to 199")
-    if number >= 100:
-        rest = number - 100
-        return f"one hundred {spell(rest)}" if rest else "one hundred"
-    if number < 20:
-        return (_DIGITS + _TEENS)[number]
-    tens, ones = divmod(number, 10)
-    return f"{_TENS[tens - 2]}-{_DIGITS[ones]}" if ones else _TENS[tens - 2]
-
-
 def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
-    """Endless problems of one side of the split: ``unseen`` ones never occur in training."""
+    """Endless sums and differences; those of one side of the split only."""
     draw = random.Random(seed)
     while True:
         a, b, sign = _operand(draw), _operand(draw), draw.choice("+-")
@@ -76,7 +49,7 @@ def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
 
 def is_unseen(a: int, b: int, sign: str) -> bool:
     """Is this pair kept from training? The two orders of a sum stand or fall together."""
-    return zlib.crc32(f"{max(a, b)}{sign}{min(a, b)}".encode()) % 10 == 0
+    return is_held_out(f"{max(a, b)}{sign}{min(a, b)}")
 
 
 def _operand(draw: random.Random) -> int:
@@ -96,8 +69,8 @@ def _word(draw: random.Random, a: int, b: int, sign: str) -> Problem:
         "a": a_words,
         "b": b_words,
         "c": spell(c),
-        "a_things": f"{a_words} {_plural(thing, a)}",
-        "c_things": f"{spell(c)} {_plural(thing, c)}",
+        "a_things": f"{a_words} {plural(thing, a)}",
+        "c_things": f"{spell(c)} {plural(thing, c)}",
         "name": draw.choice(_NAMES),
     }
     return Problem(prompt.format(**words), answer.format(**words))
@@ -111,7 +84,3 @@ def _phrase(draw: random.Random, number: int) -> str:
     if rest or draw.random() < 0.3:
         return spell(number)
     return "a dozen" if dozens == 1 else f"{spell(dozens)} dozen"
-
-
-def _plural(thing: str, count: int) -> str:
-    return thing if count == 1 else thing + "s"

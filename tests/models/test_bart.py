@@ -1,0 +1,93 @@
+"""BART and its family against transformers: every option, prefill and steps, half precision."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import networks
+import pytest
+import torch
+
+import tritonseq
+from tritonseq.models.layers import ACTIVATIONS
+
+LENGTHS = [9, 1, 6, 6, 30]
+FAMILY = ("bart", "mbart", "pegasus", "marian")
+# model_type and options.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in FAMILY}
+VARIANTS |= {f"{name} scaled": (name, {"scale_embedding": True}) for name in FAMILY}
+VARIANTS |= {
+    f"{name} uneven": (
+        name,
+        {
+            "encoder_layers": 3,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 6,
+            "encoder_ffn_dim": 13,
+            "decoder_ffn_dim": 51,
+            "vocab_size": 53,
+        },
+    )
+    for name in FAMILY
+}
+VARIANTS |= {f"{name} untied": (name, {"tie_word_embeddings": False}) for name in FAMILY}
+VARIANTS |= {f"act-{name}": ("bart", {"activation_function": name}) for name in ACTIVATIONS}
+VARIANTS |= {
+    # The channels do not split evenly into sines and cosines.
+    "pegasus odd": (
+        "pegasus",
+        {"d_model": 27, "encoder_attention_heads": 3, "decoder_attention_heads": 9},
+    ),
+    "marian odd": ("marian", {"d_model": 21}),
+    "marian swish": ("marian", {"activation_function": "swish", "scale_embedding": True}),
+    "deep": ("mbart", {"encoder_layers": 1, "decoder_layers": 4}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_of_prefill_and_steps(variant: str) -> None:
+    model_type, config = VARIANTS[variant]
+    model = networks.network(model_type, seed=1, **config)
+    ours = tritonseq.from_transformers(model).decoder
+    networks.assert_same_walk(model, ours, LENGTHS, beams=3, seed=2)
+    networks.assert_same_walk(model, ours, LENGTHS, prompt_length=5, seed=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("model_type", FAMILY)
+def test_half_precision_stays_within_torchs_own_error(model_type: str, dtype: torch.dtype) -> None:
+    model = networks.network(model_type, seed=4)
+    networks.assert_close_in_half_precision(model, dtype)
+
+
+def louder(model: Any, factors: dict[str, float]) -> Any:
+    """A copy with the parameters whose names contain a key multiplied by its factor."""
+    model = copy.deepcopy(model)
+    for name, parameter in model.model.named_parameters():
+        parameter.data *= next((x for part, x in factors.items() if part in name), 1.0)
+    return model
+
+
+@pytest.mark.parametrize("model_type", ["mbart", "pegasus"])
+def test_float16_where_the_residual_stream_overflows(model_type: str) -> None:
+    """Where norms stand before each part, the stream may grow and the results stay the same."""
+    model = networks.network(
+        model_type, seed=5, tie_word_embeddings=False, activation_function="relu"
+    )
+    # What blocks add outgrows what comes in, which must be within float16.
+    tame = louder(model, {"out_proj": 16.0, "fc2": 16.0})
+    start = {"mbart": "layernorm_embedding", "pegasus": "embed_"}[model_type]
+    bias = dict.fromkeys(("out_proj.bias", "fc2.bias", "shared", start), 2.0**12)
+    first, second = dict.fromkeys(("v_proj", "fc1"), 2.0**8), dict.fromkeys(("out_proj", "fc2"), 16)
+    model = louder(tame, bias | first | second)
+    tokens, lengths = networks.sources([9, 30])
+    targets = torch.arange(8).view(2, 1, 4)
+    wanted = networks.all_logits(model, tokens, lengths, targets)
+    torch.testing.assert_close(
+        wanted, networks.all_logits(tame, tokens, lengths, targets), rtol=1e-4, atol=1e-4
+    )
+    theirs = networks.all_logits(copy.deepcopy(model).half(), tokens, lengths, targets)
+    assert not (theirs - wanted).abs().max() < 1.0
+    networks.assert_close_in_half_precision(model, torch.float16, tame=tame)

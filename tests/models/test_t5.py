@@ -1,0 +1,133 @@
+"""T5 and its family against transformers: every option, prefill and steps, and half precision."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import networks
+import pytest
+import torch
+
+import tritonseq
+from tritonseq.models.layers import ACTIVATIONS
+
+LENGTHS = [9, 1, 6, 6, 30]
+GATED = {"feed_forward_proj": "gated-gelu"}
+# model_type and options. The distances of 30 positions go beyond all max_distances but the last.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("t5", {}),
+    "gated": ("t5", GATED),
+    "v1.1": ("t5", GATED | {"tie_word_embeddings": False}),
+    "unscaled": ("t5", {"tie_word_embeddings": False}),
+    "mt5": ("mt5", {}),
+    "mt5 relu": ("mt5", {"feed_forward_proj": "relu"}),
+    "umt5": ("umt5", {}),
+    "umt5 deep": ("umt5", {"num_layers": 4, "num_decoder_layers": 3}),
+    "shallow decoder": ("t5", {"num_layers": 3, "num_decoder_layers": 1}),
+    "one head": ("t5", {"num_heads": 1, "d_kv": 24}),
+    "narrow heads": ("t5", {"num_heads": 5, "d_kv": 3}),
+    "wide heads": ("t5", {"num_heads": 4, "d_kv": 33}),
+    "odd": ("t5", {"d_model": 25, "d_ff": 7, "vocab_size": 53}),
+    "epsilon": ("t5", {"layer_norm_epsilon": 0.3}),
+    "few buckets": (
+        "t5",
+        {"relative_attention_num_buckets": 4, "relative_attention_max_distance": 3},
+    ),
+    "odd buckets": (
+        "mt5",
+        {"relative_attention_num_buckets": 11, "relative_attention_max_distance": 17},
+    ),
+    "real buckets": (
+        "umt5",
+        {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128},
+    ),
+}
+VARIANTS |= {f"act-{name}": ("t5", {"feed_forward_proj": name}) for name in ACTIVATIONS}
+VARIANTS |= {
+    f"gated-{name}": ("t5", {"feed_forward_proj": f"gated-{name}"}) for name in ("silu", "relu")
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_of_prefill_and_steps(variant: str) -> None:
+    model_type, config = VARIANTS[variant]
+    model = networks.network(model_type, seed=1, **config)
+    ours = tritonseq.from_transformers(model).decoder
+    networks.assert_same_walk(model, ours, LENGTHS, beams=3, seed=2)
+    networks.assert_same_walk(model, ours, LENGTHS, prompt_length=5, seed=3)
+
+
+HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+KINDS = {
+    "relu": ("t5", {}),
+    "gated": ("t5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "mt5": ("mt5", {}),
+    "umt5": ("umt5", {}),
+}
+
+
+@HALF
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_stays_within_torchs_own_error(kind: str, dtype: torch.dtype) -> None:
+    model_type, config = KINDS[kind]
+    model = networks.network(model_type, seed=4, **config)
+    networks.assert_close_in_half_precision(model, dtype)
+
+
+def louder(model: Any, factors: dict[str, float]) -> Any:
+    """A copy with the weights whose names end in a key multiplied by its factor."""
+    model = copy.deepcopy(model)
+    for name, parameter in model.named_parameters():
+        owner = name.removesuffix(".weight")
+        parameter.data *= next((x for part, x in factors.items() if owner.endswith(part)), 1.0)
+    return model
+
+
+def peaks(model: Any, part: str) -> float:
+    """The largest output, over a prefill in float32, of the modules called `part`."""
+    seen = [0.0]
+    hooks = [
+        module.register_forward_hook(lambda _, __, out: seen.append(out.abs().max().item()))
+        for name, module in model.named_modules()
+        if name.endswith(part)
+    ]
+    networks.reference_logits(model, torch.arange(20), torch.arange(4)[None])
+    for hook in hooks:
+        hook.remove()
+    return max(seen)
+
+
+# Norms divide the stream by its size before anything looks at it, so what writes to it may grow
+# as one, the activation being linear on either side of zero.
+STREAM = {"shared": 2.0**15, ".v": 2.0**8, ".o": 2.0**7}
+WIDE_OUTPUT = {".wi": 2.0**8, ".wi_1": 2.0**8, ".wo": 2.0**7}
+WIDE_INNER = {".wi": 2.0**15, ".wi_1": 2.0**15}
+
+
+@pytest.mark.parametrize(
+    ("config", "factors", "overflow"),
+    [
+        ({}, WIDE_OUTPUT, "wo"),
+        ({}, WIDE_INNER, "wi"),
+        (GATED, WIDE_OUTPUT, "wo"),
+        (GATED, WIDE_INNER, "wi_1"),
+    ],
+    ids=["output", "inner", "gated output", "gated inner"],
+)
+def test_float16_where_plain_float16_overflows(
+    config: dict[str, Any], factors: dict[str, float], overflow: str
+) -> None:
+    config = config | {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-20}
+    tame = networks.network("t5", seed=5, **config)
+    # A head of its own does not grow with the embedding.
+    tame.lm_head.weight = torch.nn.Parameter(torch.randn(networks.VOCAB, 24))
+    model = louder(tame, STREAM | factors)
+    # The same results in float32, and infinities in a float16 without precautions.
+    tokens, lengths = networks.sources([9, 30])
+    targets = torch.arange(8).view(2, 1, 4)
+    wanted = networks.all_logits(model, tokens, lengths, targets)
+    torch.testing.assert_close(wanted, networks.all_logits(tame, tokens, lengths, targets))
+    assert peaks(copy.deepcopy(model).half(), overflow) == math.inf
+    networks.assert_close_in_half_precision(model, torch.float16, tame=tame)

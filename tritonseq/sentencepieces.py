@@ -1,0 +1,130 @@
+"""Vocabularies of one sentencepiece model: T5 and its relatives, Pegasus, mBART.
+
+Kudo and Richardson, "SentencePiece", 2018.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .vocabularies import splitter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+PEGASUS_OFFSET = 103
+
+
+class SentencePieces:
+    """A sentencepiece model, whose ids the checkpoint may have moved."""
+
+    def __init__(
+        self,
+        model: Any,
+        special: Mapping[str, int],
+        *,
+        offset: int = 0,
+        added: Mapping[str, int] | None = None,
+    ) -> None:
+        """`offset` is added to the model's ids; tokens of `special` and `added` have their own.
+
+        Decoding leaves out the special ones and keeps those that were added.
+        """
+        self._model = model
+        self._offset = offset
+        self._own = {**special, **(added or {})}
+        self._unknown = special["<unk>"]
+        self._skipped = frozenset(special.values())
+        self._names = {token: name for name, token in (added or {}).items()}
+        self._cut = splitter(self._own)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self._ids(text) for text in texts]
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        pieces = [[self._piece(token) for token in row] for row in rows]
+        return [self._model.decode([piece for piece in row if piece]) for row in pieces]
+
+    def frame(self) -> tuple[list[int], list[int]]:
+        return [], [self._own["</s>"]]
+
+    def token_id(self, token: str) -> int | None:
+        return self._own.get(token)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for part in self._cut(text):
+            if part in self._own:
+                ids.append(self._own[part])
+            else:
+                ids += [self._moved(piece) for piece in self._model.encode(part)]
+        return ids
+
+    def _moved(self, piece: int) -> int:
+        return self._unknown if piece == self._model.unk_id() else piece + self._offset
+
+    def _piece(self, token: int) -> str:
+        """The piece of text that an id stands for; nothing for special and unknown ids."""
+        if token in self._names:
+            return self._names[token]
+        number = token - self._offset
+        if token in self._skipped or not 0 <= number < self._model.get_piece_size():
+            return ""
+        piece: str = self._model.id_to_piece(number)
+        return piece
+
+
+def t5_pieces(path: Path, extra_ids: int, added: Added) -> SentencePieces:
+    """T5, mT5, UMT5: the model's own ids, and sentinels behind them, the first one last."""
+    model = load_model(path)
+    special = {name: _required(model, name, path) for name in ("</s>", "<unk>")}
+    special["<pad>"] = model.piece_to_id("<pad>")
+    last = model.get_piece_size() + extra_ids - 1
+    for n in range(extra_ids):
+        inside = model.piece_to_id(f"<extra_id_{n}>")
+        special[f"<extra_id_{n}>"] = last - n if inside == model.unk_id() else inside
+    return SentencePieces(model, {**special, **added.special}, added=added.plain)
+
+
+def pegasus_pieces(path: Path, added: Added) -> SentencePieces:
+    """Pegasus: over a hundred tokens of its pre-training stand before the model's pieces."""
+    model = load_model(path)
+    special = {"<pad>": 0, "</s>": 1, "<mask_1>": 2, "<mask_2>": 3}
+    special |= {f"<unk_{n}>": n + 2 for n in range(2, PEGASUS_OFFSET)}
+    special["<unk>"] = model.unk_id() + PEGASUS_OFFSET
+    return SentencePieces(
+        model, {**special, **added.special}, offset=PEGASUS_OFFSET, added=added.plain
+    )
+
+
+def mbart_pieces(path: Path, languages: Sequence[str], added: Added) -> SentencePieces:
+    """mBART: fairseq's four tokens first, the model's pieces, the languages, and the mask."""
+    model = load_model(path)
+    special = {name: token for token, name in enumerate(("<s>", "<pad>", "</s>", "<unk>"))}
+    behind = model.get_piece_size() + 1
+    special |= {code: behind + index for index, code in enumerate(languages)}
+    special["<mask>"] = behind + len(languages)
+    return SentencePieces(model, {**special, **added.special}, offset=1, added=added.plain)
+
+
+def load_model(path: Path) -> Any:
+    """A sentencepiece model; ValueError if it, or the library, cannot be had."""
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise ValueError(
+            "this checkpoint's text needs the sentencepiece library: pip install "
+            "'tritonseq[text]' (generate and stream take token ids without it)"
+        ) from None
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except Exception as error:  # the library raises what its C++ side throws
+        raise ValueError(f"{path} is no sentencepiece model: {error}") from None
+
+
+def _required(model: Any, name: str, path: Path) -> int:
+    found: int = model.piece_to_id(name)
+    if model.id_to_piece(found) != name:
+        raise ValueError(f"{path} has no piece {name}, which every model of this family has")
+    return found

@@ -1,0 +1,84 @@
+"""Which tokenizer a folder holds: by its files, and by what its configuration says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .fast_vocabulary import FastVocabulary
+from .languages import MBART, MBART50, Languages
+from .marian_vocabulary import MarianPieces
+from .sentencepieces import mbart_pieces, pegasus_pieces, t5_pieces
+from .vocabularies import Bytes
+from .weights import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .vocabularies import Vocabulary
+
+_FAMILIES = ("bart", "byt5", "gpt2", "marian", "mbart", "mbart50", "mt5", "pegasus", "t5", "umt5")
+
+
+def read_tokenizer(folder: Path) -> tuple[Vocabulary, Languages]:
+    """The vocabulary and the languages of a checkpoint; ValueError if there is no vocabulary."""
+    config, model = (_optional(folder / name) for name in ("tokenizer_config.json", "config.json"))
+    family = _family(config, model)
+    vocabulary = _vocabulary(folder, family, config)
+    return vocabulary, _languages(vocabulary, family, config)
+
+
+def _family(config: dict[str, Any], model: dict[str, Any]) -> str:
+    """The tokenizer's class says more than the type of the model, if it says anything."""
+    for source in (config, model):
+        name = str(source.get("tokenizer_class") or "")
+        family = name.removesuffix("Fast").removesuffix("Tokenizer").lower()
+        if family in _FAMILIES:
+            return family
+    return str(model.get("model_type"))
+
+
+def _vocabulary(folder: Path, family: str, config: dict[str, Any]) -> Vocabulary:
+    """By the files that there are, and the family where they do not say enough."""
+    if family == "byt5":
+        return Bytes()
+    has = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if {"source.spm", "target.spm", "vocab.json"} <= has:
+        return MarianPieces(folder)
+    if "tokenizer.json" in has:
+        return FastVocabulary.from_folder(folder, config)
+    added = _added(folder, config)
+    if "spiece.model" in has and family == "pegasus":
+        return pegasus_pieces(folder / "spiece.model", added)
+    if "spiece.model" in has:
+        # mT5 and UMT5 have their sentinels inside the model.
+        extra_ids = config.get("extra_ids", 100 if family == "t5" else 0)
+        return t5_pieces(folder / "spiece.model", extra_ids, added)
+    if "sentencepiece.bpe.model" in has:
+        codes = MBART50 if family == "mbart50" else MBART
+        return mbart_pieces(folder / "sentencepiece.bpe.model", codes, added)
+    if {"vocab.json", "merges.txt"} <= has:
+        return FastVocabulary.from_folder(folder, config, framed=family == "bart")
+    raise ValueError(
+        f"{folder} has no tokenizer: tokenizer.json, a sentencepiece model, or vocab.json and "
+        "merges.txt, must lie beside the weights; without them, call generate with token ids"
+    )
+
+
+def _languages(vocabulary: Vocabulary, family: str, config: dict[str, Any]) -> Languages:
+    if isinstance(vocabulary, MarianPieces):
+        return Languages("marian", vocabulary.languages())
+    codes = [code for code in MBART50 if vocabulary.token_id(code) is not None]
+    if family not in ("mbart", "mbart50") or not codes:
+        return Languages()
+    if vocabulary.token_id("</s>") is None:
+        raise ValueError("the vocabulary has no </s>, which ends every text of mBART")
+    fifty = family == "mbart50" or len(codes) > len(MBART)
+    return Languages("mbart50" if fifty else "mbart", codes, config.get("src_lang"))
+
+
+class Added(NamedTuple):
+    """Tokens that a checkpoint has beside its sentencepiece model, with their ids."""
+
+    special: dict[str, int]
+    plain: dict[str, int]
