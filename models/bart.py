@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -240,23 +239,8 @@ class Bart(EncoderDecoder):
             x = block(x, source)
         return x if self.encoder_norm is None else self.encoder_norm(x)
 
-    def cross_attentions(self) -> list[CrossAttention]:
-        return [block.cross for block in self._blocks]
-
-    def read(self, tokens: Tensor, cache: EncoderDecoderCache) -> Tensor:
-        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        x = self.target(tokens.flatten(), positions.flatten())
-        for block in self._blocks:
-            x = block(x, partial(block.attention.prefill, cache=cache), cache)
-        return x
-
-    def feed(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
-        prompt_length = cache.own.source_keys[0].shape[2]
-        positions = (cache.own.step + prompt_length)[:, None].expand_as(tokens)
-        x = self.target(tokens.flatten(), positions.flatten())
-        for block in self._blocks:
-            x = block(x, partial(block.attention.step, lineage=lineage, cache=cache), cache)
-        return x
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        return self.target(tokens, positions)
 
     def logits(self, x: Tensor) -> Tensor:
         x = x if self.decoder_norm is None else self.decoder_norm(x)
@@ -267,10 +251,6 @@ class Bart(EncoderDecoder):
         if name == "final_logits_bias":
             return torch.zeros(1, self.vocab_size)
         return sinusoids(self.config.max_position_embeddings, self.config.d_model)
-
-    @property
-    def _blocks(self) -> list[DecoderBlock]:
-        return cast("list[DecoderBlock]", list(self.decoder))
 
     @classmethod
     def sources(cls, names: Collection[str], config: BartConfig) -> dict[str, Source]:

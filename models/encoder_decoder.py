@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +14,6 @@ from .layers import Head, Linear
 from .packing import split_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .attention import CrossAttention
     from .packing import Prompt
 
 
@@ -34,29 +32,24 @@ class EncoderDecoder(nn.Module):
     """Of the decoder's attentions."""
     head_dim: int
 
+    decoder: nn.ModuleList
+    """Its blocks map `(x, attend, cache)` to x; they have parts `attention` and `cross`."""
+
     def encode(self, source: Prompt) -> Tensor:
         """The encoder's states `[N, d]` of some packed sources."""
         raise NotImplementedError
 
-    def cross_attentions(self) -> Sequence[CrossAttention]:
-        """Of the decoder's layers, in order."""
-        raise NotImplementedError
-
-    def biases(self) -> list[Tensor | None]:
-        """Per layer of the decoder, what self-attention adds by distance: `[H, N]` or None."""
-        return [None] * len(self.cross_attentions())
-
-    def read(self, tokens: Tensor, cache: EncoderDecoderCache) -> Tensor:
-        """States `[B * P, d]` of the decoder's prompts `[B, P]`, which go into the cache."""
-        raise NotImplementedError
-
-    def feed(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
-        """States `[B * K, d]` of the newest tokens `[B, K]`, appended to the cache."""
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """What the decoder starts from: `[N, d]` for target tokens `[N]` at `positions [N]`."""
         raise NotImplementedError
 
     def logits(self, x: Tensor) -> Tensor:
         """`[N, V]` of the decoder's states `[N, d]`."""
         raise NotImplementedError
+
+    def biases(self) -> list[Tensor | None]:
+        """Per layer of the decoder, what self-attention adds by distance: `[H, N]` or None."""
+        return [None] * len(self.decoder)
 
     @torch.no_grad()
     def prefill(
@@ -70,7 +63,6 @@ class EncoderDecoder(nn.Module):
         `[B, V]` that follow each prompt.
         """
         samples, width = tokens.shape
-        cross = self.cross_attentions()
         weight = next(self.parameters())
         cache = EncoderDecoderCache.allocate(
             biases=self.biases(),
@@ -87,10 +79,13 @@ class EncoderDecoder(nn.Module):
         )
         for source in split_prompts(tokens, lengths):
             states = self.encode(source)
-            for attention in cross:
-                attention.store(states, source, cache)
-        x = self.read(prompt, cache).view(*prompt.shape, -1)
-        return cache, self.logits(x[:, -1])
+            for block in self._blocks:
+                block.cross.store(states, source, cache)
+        positions = torch.arange(prompt.shape[1], device=prompt.device).expand_as(prompt)
+        x = self.embed(prompt.flatten(), positions.flatten())
+        for block in self._blocks:
+            x = block(x, partial(block.attention.prefill, cache=cache), cache)
+        return cache, self.logits(x.view(*prompt.shape, -1)[:, -1])
 
     @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
@@ -100,10 +95,19 @@ class EncoderDecoder(nn.Module):
         that each beam descends from, or None when beams never change places. Writes the caches
         and returns logits `[B, K, V]`.
         """
-        lineage = None if lineage is None else lineage[:, : cache.own.bound + 1]
-        x = self.feed(tokens, lineage, cache)
-        cache.own.advance()
+        own = cache.own
+        lineage = None if lineage is None else lineage[:, : own.bound + 1]
+        positions = (own.step + own.source_length)[:, None].expand_as(tokens)
+        x = self.embed(tokens.flatten(), positions.flatten())
+        for block in self._blocks:
+            attend = partial(block.attention.step, lineage=lineage, cache=cache)
+            x = block(x, attend, cache)
+        own.advance()
         return self.logits(x).view(*tokens.shape, -1)
+
+    @property
+    def _blocks(self) -> list[Any]:
+        return list(self.decoder)
 
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""

@@ -250,7 +250,7 @@ class GPT2(nn.Module):
         and returns logits `[B, K, V]`.
         """
         samples, beams = tokens.shape
-        source_len = cache.source_keys[0].shape[2] if cache.source_len is None else cache.source_len
+        source_len = cache.source_length if cache.source_len is None else cache.source_len
         positions = (cache.step + source_len)[:, None].expand(samples, beams)
         x = self._embed(tokens.reshape(-1), positions.reshape(-1))
         end = cache.bound + 1

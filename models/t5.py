@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -252,41 +251,23 @@ class T5(EncoderDecoder):
             x = block(x, source, bias)
         return self.encoder_norm(x)
 
-    def cross_attentions(self) -> list[CrossAttention]:
-        return [block.cross for block in self._blocks]
-
     def biases(self) -> list[Tensor | None]:
         # From max_distance on all distances share a bucket.
         distances = torch.arange(self.config.relative_attention_max_distance + 1)
         offsets = -distances.to(self.lm_head.weight.device)
         tables: list[Tensor | None] = []
-        for block in self._blocks:
+        for block in cast("list[DecoderBlock]", list(self.decoder)):
             tables.append(tables[-1] if block.relative is None else block.relative(offsets))
         return tables
 
-    def read(self, tokens: Tensor, cache: EncoderDecoderCache) -> Tensor:
-        x = self.target(tokens.flatten())
-        for block in self._blocks:
-            x = block(x, partial(block.attention.prefill, cache=cache), cache)
-        return x
-
-    def feed(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
-        x = self.target(tokens.flatten())
-        for block in self._blocks:
-            x = block(x, partial(block.attention.step, lineage=lineage, cache=cache), cache)
-        return x
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        return self.target(tokens)
 
     def logits(self, x: Tensor) -> Tensor:
         x = self.decoder_norm(x)
-        return self.lm_head(x * self.config.d_model**-0.5 if self._scales else x)
-
-    @property
-    def _scales(self) -> bool:
-        return self.config.scale_decoder_outputs
-
-    @property
-    def _blocks(self) -> list[DecoderBlock]:
-        return cast("list[DecoderBlock]", list(self.decoder))
+        return self.lm_head(
+            x * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else x
+        )
 
     @classmethod
     def sources(cls, names: Collection[str], config: T5Config) -> dict[str, Source]:

@@ -15,7 +15,7 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "env", "hypotheses", "options", "outputs", "prompts", "protocol")
-LEAVES += ("english", "memory", "tasks", "text", "trie", "weights")
+LEAVES += ("english", "memory", "tasks", "trie", "vocabularies", "weights")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -34,6 +34,15 @@ ALLOWED: dict[str, set[str]] = {
         "stopping", "trie",
     },
     "hub": {"weights"},
+    "fast_vocabulary": {"weights"},
+    "sentencepieces": {"vocabularies"},
+    "marian_vocabulary": {"sentencepieces", "vocabularies", "weights"},
+    "languages": {"vocabularies"},
+    "tokenizer_files": {
+        "fast_vocabulary", "languages", "marian_vocabulary", "sentencepieces", "vocabularies",
+        "weights",
+    },
+    "text": {"languages", "tokenizer_files", "vocabularies"},
     "checkpoint": {"models", "weights"},
     "model": {
         "checkpoint", "config", "generate", "hub", "outputs", "prompts", "stopping", "text",

@@ -76,6 +76,11 @@ class KVCache:
         parts = (self.source_keys, self.source_values, self.target_keys, self.target_values)
         return sum(tensor.nbytes for part in parts for tensor in part)
 
+    @property
+    def source_length(self) -> int:
+        """`S`, the positions of the source part."""
+        return self.source_keys[0].shape[2]
+
     def source(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the source part, `[B, H, S, D]` each."""
         return self.source_keys[layer], self.source_values[layer]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from .weights import read_json
@@ -40,7 +39,7 @@ class FastVocabulary:
 
         Special tokens named by `tokenizer_config.json` (`config`) and `special_tokens_map.json`
         are added. With `framed`, byte-level BPE puts <s> before and </s> behind every text, as
-        BART wants it. Raises ValueError if the files are missing or damaged, or the `text` extra is.
+        BART wants it. Raises ValueError if files are damaged, or the `text` extra is missing.
         """
         library = _library()
         whole, vocab, merges = (
@@ -58,31 +57,26 @@ class FastVocabulary:
             backend.post_processor = _frame(library, backend, folder)
         return cls(backend)
 
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
-        return ids
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
-    def encode_framed(self, texts: list[str], max_length: int | None) -> list[list[int]]:
-        """With the special tokens before and behind them; at most `max_length` ids each."""
-        if max_length is None:
-            return [encoding.ids for encoding in self.backend.encode_batch(texts)]
-        self.backend.enable_truncation(max_length)
-        try:
-            return [encoding.ids for encoding in self.backend.encode_batch(texts)]
-        finally:
-            self.backend.no_truncation()
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        texts: list[str] = self.backend.decode_batch(rows, skip_special_tokens=True)
+        return texts
 
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self.backend.decode(ids, skip_special_tokens=True)
-        return text
+    def frame(self) -> tuple[list[int], list[int]]:
+        # What the post-processor puts around any token at all.
+        tokens = map(self.backend.id_to_token, range(self.backend.get_vocab_size()))
+        encodings = (self.backend.encode(t, add_special_tokens=False) for t in tokens if t)
+        inner = next(encoding for encoding in encodings if encoding.ids)
+        framed = self.backend.post_process(inner)
+        first = framed.special_tokens_mask.index(0)
+        return framed.ids[:first], framed.ids[first + len(inner.ids) :]
 
     def token_id(self, token: str) -> int | None:
         found: int | None = self.backend.token_to_id(token)
         return found
-
-    def languages(self) -> list[str]:
-        """Tokens that look like the languages of mBART: "en_XX"."""
-        return sorted(t for t in self.backend.get_vocab() if re.fullmatch(r"[a-z]{2}_[A-Z]{2}", t))
 
 
 def _library() -> Any:
@@ -107,12 +101,14 @@ def _byte_level(library: Any, vocab: Path, merges: Path, add_prefix_space: bool)
 
 
 def _frame(library: Any, backend: Any, folder: Path) -> Any:
-    """<s> and </s> around every text."""
-    tokens = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
-    if any(number is None for _, number in tokens):
-        raise ValueError(f"the vocabulary in {folder} lacks <s> or </s>, which BART needs")
-    backend.add_special_tokens([token for token, _ in tokens])
-    return library.processors.TemplateProcessing(single="<s> $A </s>", special_tokens=tokens)
+    """<s> and </s> around every text, and BART's other special tokens."""
+    for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>"):
+        if backend.token_to_id(name) is None:
+            raise ValueError(f"the vocabulary in {folder} has no {name}, which BART's have")
+        strip = name == "<mask>"
+        backend.add_special_tokens([library.AddedToken(name, lstrip=strip, normalized=False)])
+    ends = [(name, backend.token_to_id(name)) for name in ("<s>", "</s>")]
+    return library.processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
 
 
 def _add_special_tokens(library: Any, backend: Any, folder: Path) -> None:

@@ -23,8 +23,9 @@ class MarianPieces:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read `source.spm`, `target.spm`, `vocab.json`, and `target_vocab.json` if there is one."""
-        self._source, self._target = (load_model(folder / f"{side}.spm") for side in _SIDES)
+        """Read `source.spm`, `target.spm`, `vocab.json`, and a `target_vocab.json` of its own."""
+        self._source = load_model(folder / "source.spm")
+        self._target = load_model(folder / "target.spm")
         self._ids = _read_vocabulary(folder / "vocab.json")
         own = folder / "target_vocab.json"
         target = _read_vocabulary(own) if own.is_file() else self._ids
@@ -62,9 +63,6 @@ class MarianPieces:
             else:
                 pieces += self._source.encode(part, out_type=str)
         return pieces
-
-
-_SIDES = ("source", "target")
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:

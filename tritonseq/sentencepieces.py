@@ -5,7 +5,7 @@ Kudo and Richardson, "SentencePiece", 2018.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .vocabularies import splitter
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 PEGASUS_OFFSET = 103
 
 
+class Added(NamedTuple):
+    """Tokens that a checkpoint has beside its sentencepiece model, with their ids."""
+
+    special: dict[str, int]
+    plain: dict[str, int]
+
+
 class SentencePieces:
     """A sentencepiece model, whose ids the checkpoint may have moved."""
 
@@ -23,20 +30,21 @@ class SentencePieces:
         self,
         model: Any,
         special: Mapping[str, int],
+        added: Added,
         *,
         offset: int = 0,
-        added: Mapping[str, int] | None = None,
     ) -> None:
         """`offset` is added to the model's ids; tokens of `special` and `added` have their own.
 
-        Decoding leaves out the special ones and keeps those that were added.
+        Decoding leaves special tokens out, and keeps plain ones.
         """
         self._model = model
         self._offset = offset
-        self._own = {**special, **(added or {})}
+        special = {**special, **added.special}
+        self._own = {**special, **added.plain}
         self._unknown = special["<unk>"]
         self._skipped = frozenset(special.values())
-        self._names = {token: name for name, token in (added or {}).items()}
+        self._names = {token: name for name, token in added.plain.items()}
         self._cut = splitter(self._own)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -84,7 +92,7 @@ def t5_pieces(path: Path, extra_ids: int, added: Added) -> SentencePieces:
     for n in range(extra_ids):
         inside = model.piece_to_id(f"<extra_id_{n}>")
         special[f"<extra_id_{n}>"] = last - n if inside == model.unk_id() else inside
-    return SentencePieces(model, {**special, **added.special}, added=added.plain)
+    return SentencePieces(model, special, added)
 
 
 def pegasus_pieces(path: Path, added: Added) -> SentencePieces:
@@ -93,9 +101,7 @@ def pegasus_pieces(path: Path, added: Added) -> SentencePieces:
     special = {"<pad>": 0, "</s>": 1, "<mask_1>": 2, "<mask_2>": 3}
     special |= {f"<unk_{n}>": n + 2 for n in range(2, PEGASUS_OFFSET)}
     special["<unk>"] = model.unk_id() + PEGASUS_OFFSET
-    return SentencePieces(
-        model, {**special, **added.special}, offset=PEGASUS_OFFSET, added=added.plain
-    )
+    return SentencePieces(model, special, added, offset=PEGASUS_OFFSET)
 
 
 def mbart_pieces(path: Path, languages: Sequence[str], added: Added) -> SentencePieces:
@@ -105,7 +111,7 @@ def mbart_pieces(path: Path, languages: Sequence[str], added: Added) -> Sentence
     behind = model.get_piece_size() + 1
     special |= {code: behind + index for index, code in enumerate(languages)}
     special["<mask>"] = behind + len(languages)
-    return SentencePieces(model, {**special, **added.special}, offset=1, added=added.plain)
+    return SentencePieces(model, special, added, offset=1)
 
 
 def load_model(path: Path) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .fast_vocabulary import FastVocabulary
 from .languages import MBART, MBART50, Languages
 from .marian_vocabulary import MarianPieces
-from .sentencepieces import mbart_pieces, pegasus_pieces, t5_pieces
+from .sentencepieces import Added, mbart_pieces, pegasus_pieces, t5_pieces
 from .vocabularies import Bytes
 from .weights import read_json
 
@@ -47,15 +47,15 @@ def _vocabulary(folder: Path, family: str, config: dict[str, Any]) -> Vocabulary
         return MarianPieces(folder)
     if "tokenizer.json" in has:
         return FastVocabulary.from_folder(folder, config)
-    added = _added(folder, config)
     if "spiece.model" in has and family == "pegasus":
-        return pegasus_pieces(folder / "spiece.model", added)
+        return pegasus_pieces(folder / "spiece.model", _added(folder, config))
     if "spiece.model" in has:
         # mT5 and UMT5 have their sentinels inside the model.
         extra_ids = config.get("extra_ids", 100 if family == "t5" else 0)
-        return t5_pieces(folder / "spiece.model", extra_ids, added)
+        return t5_pieces(folder / "spiece.model", extra_ids, _added(folder, config))
     if "sentencepiece.bpe.model" in has:
         codes = MBART50 if family == "mbart50" else MBART
+        added = _added(folder, config)
         return mbart_pieces(folder / "sentencepiece.bpe.model", codes, added)
     if {"vocab.json", "merges.txt"} <= has:
         return FastVocabulary.from_folder(folder, config, framed=family == "bart")
@@ -77,8 +77,29 @@ def _languages(vocabulary: Vocabulary, family: str, config: dict[str, Any]) -> L
     return Languages("mbart50" if fifty else "mbart", codes, config.get("src_lang"))
 
 
-class Added(NamedTuple):
-    """Tokens that a checkpoint has beside its sentencepiece model, with their ids."""
+def _added(folder: Path, config: dict[str, Any]) -> Added:
+    """From `added_tokens_decoder` of the configuration, else from `added_tokens.json`."""
+    added = Added({}, {})
+    try:
+        for name, token, special in _tokens(folder, config):
+            (added.special if special else added.plain)[name] = token
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder} names added tokens in a form that cannot be read: added_tokens_decoder maps "
+            f"ids to objects with 'content', added_tokens.json tokens to ids ({error!r})"
+        ) from None
+    return added
 
-    special: dict[str, int]
-    plain: dict[str, int]
+
+def _tokens(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, int, bool]]:
+    if by_id := config.get("added_tokens_decoder"):
+        for token, entry in by_id.items():
+            yield entry["content"], int(token), bool(entry.get("special"))
+        return
+    special = {str(token) for token in config.get("additional_special_tokens") or ()}
+    for name, token in _optional(folder / "added_tokens.json").items():
+        yield name, int(token), name in special
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}

@@ -49,9 +49,9 @@ class Bytes:
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         return [
-            bytes(
-                token - self._offset for token in row if 0 <= token - self._offset < 256
-            ).decode(errors="ignore")
+            bytes(token - self._offset for token in row if 0 <= token - self._offset < 256).decode(
+                errors="ignore"
+            )
             for row in rows
         ]
 
