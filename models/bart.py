@@ -219,8 +219,10 @@ class Bart(EncoderDecoder):
         super().__init__()
         self.config = config
         self.source_vocab_size = config.vocab_size
-        shared = config.share_encoder_decoder_embeddings
-        self.vocab_size = config.vocab_size if shared else config.decoder_vocab_size
+        self.shares_vocabulary = config.share_encoder_decoder_embeddings
+        self.vocab_size = (
+            config.vocab_size if self.shares_vocabulary else config.decoder_vocab_size
+        )
         self.max_positions = self.max_source_positions = config.max_position_embeddings
         self.heads = config.decoder_attention_heads
         self.head_dim = config.d_model // self.heads

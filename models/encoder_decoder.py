@@ -25,6 +25,8 @@ class EncoderDecoder(nn.Module):
     vocab_size: int
     """Of the target; `source_vocab_size` is that of the source."""
     source_vocab_size: int
+    shares_vocabulary: bool
+    """Do equal ids of source and target mean the same token?"""
     max_positions: int | None
     """Of the target; None where positions are relative."""
     max_source_positions: int | None

@@ -223,6 +223,7 @@ class T5(EncoderDecoder):
     GENERATION: ClassVar = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     TIED: ClassVar = (("shared.weight", "target.weight", "lm_head.weight"),)
 
+    shares_vocabulary = True
     max_positions = None
     max_source_positions = None
 

@@ -64,7 +64,7 @@ SHAPES: dict[str, tuple[dict[str, int], tuple[int, int, int]]] = {
     "bart": ({"encoder_layers": 3, "decoder_attention_heads": 6}, (2, 6, 4)),
     "marian": ({"decoder_layers": 1}, (1, 3, 8)),
 }
-SOURCE, LENGTHS = 11, [11, 2, 7]
+SOURCE, LENGTHS, START = 11, [11, 2, 7], 5
 
 
 def run_encoder_decoder(
@@ -83,7 +83,8 @@ def run_encoder_decoder(
     mask = (torch.arange(SOURCE) < torch.tensor(LENGTHS)[:, None]).long()
     config, _ = SHAPES[model_type]
     model = tritonseq.from_transformers(networks.network(model_type, **config))
-    model.generate(ids, mask, eos_token_id=None, max_new_tokens=7, **options)
+    options |= {"decoder_start_token_id": START, "eos_token_id": None, "max_new_tokens": 7}
+    model.generate(ids, mask, **options)
     (cache,) = kept
     return cache
 
@@ -95,7 +96,7 @@ def test_bytes_of_an_encoder_decoder_follow_the_formula(
     monkeypatch: pytest.MonkeyPatch, model_type: str, beams: int, prompt: int
 ) -> None:
     """The source once per sample and layer, whatever the number of beams."""
-    start = torch.full((3, prompt), 5)
+    start = torch.full((3, prompt), START)
     cache = run_encoder_decoder(monkeypatch, model_type, num_beams=beams, decoder_input_ids=start)
     _, (layers, heads, head_dim) = SHAPES[model_type]
     samples, item = 3, 4
@@ -129,7 +130,7 @@ def test_the_source_is_written_by_the_prefill_alone(
         return logits
 
     monkeypatch.setattr(EncoderDecoder, "step", watch)
-    start = torch.tensor([[5, 9]] * 3)
+    start = torch.tensor([[START, 9]] * 3)
     cache = run_encoder_decoder(monkeypatch, model_type, num_beams=4, decoder_input_ids=start)
     assert cache.own.step.tolist() == [6, 6, 6]
     # What lies behind a source's end was never written.

@@ -66,8 +66,8 @@ EMBEDDINGS = {
         "lm_head.weight",
     ),
 }
-EMBEDDINGS |= {name: EMBEDDINGS["bart"] for name in ("mbart", "pegasus", "marian")}
-EMBEDDINGS |= {name: EMBEDDINGS["t5"] for name in ("mt5", "umt5")}
+EMBEDDINGS |= dict.fromkeys(("mbart", "pegasus", "marian"), EMBEDDINGS["bart"])
+EMBEDDINGS |= dict.fromkeys(("mt5", "umt5"), EMBEDDINGS["t5"])
 FAMILIES = pytest.mark.parametrize("model_type", EMBEDDINGS)
 
 
@@ -81,7 +81,7 @@ def test_one_embedding_under_any_of_its_names(tmp_path: Path, model_type: str, c
     assert all(torch.equal(state[name], table) for name in names)
     rest = without(state, *names)
     for number, kept in enumerate(itertools.combinations(names, count)):
-        layout = rest | {name: table for name in kept}
+        layout = rest | dict.fromkeys(kept, table)
         assert_same_model(write(tmp_path / str(number), model, layout))
 
 
@@ -360,7 +360,7 @@ def test_parameters_of_a_task(tmp_path: Path) -> None:
     # What the caller says wins.
     assert ours.generate(ids, task="summarization", min_length=3, max_length=7).shape[1] <= 7
     assert ours.generate(ids, task="other").shape[1] <= 5
-    with pytest.raises(ValueError, match="'translation'.*other, summarization"):
+    with pytest.raises(ValueError, match=r"'translation'.*other, summarization"):
         ours.generate(ids, task="translation")
 
 

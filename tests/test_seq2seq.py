@@ -381,3 +381,13 @@ def test_a_live_model_gives_what_its_files_give() -> None:
         assert torch.equal(
             live.generate(ids, mask, **options), pair.ours.generate(ids, mask, **options)
         )
+
+
+def test_two_vocabularies_cannot_be_compared() -> None:
+    special = {"pad_token_id": 40, "decoder_start_token_id": 40}
+    sizes = {"vocab_size": 61, "decoder_vocab_size": 41}
+    model = seq2seq.pair("marian", share_encoder_decoder_embeddings=False, **sizes, **special).ours
+    ids = torch.tensor([[5, 60, 7]])
+    for option in ({"encoder_repetition_penalty": 1.5}, {"encoder_no_repeat_ngram_size": 2}):
+        with pytest.raises(ValueError, match="this model has a vocabulary for each"):
+            model.generate(ids, **option)

@@ -41,10 +41,10 @@ class Languages(NamedTuple):
                 "if it wants an instruction before every text, pass prefix="
             )
         if code not in self.codes:
-            near = difflib.get_close_matches(str(code), self.codes, n=3) or self.codes[:8]
+            near = self._nearest(str(code))
+            others = " and others" if len(near) < len(self.codes) else ""
             raise ValueError(
-                f"{code!r} is no language of this checkpoint: it has {', '.join(near)}"
-                f"{' and others' if len(near) < len(self.codes) else ''}"
+                f"{code!r} is no language of this checkpoint: it has {', '.join(near)}{others}"
             )
         return f">>{code}<<" if self.style == "marian" else code
 
@@ -77,3 +77,9 @@ class Languages(NamedTuple):
         if self.style == "mbart":
             return {"decoder_start_token_id": token_id}
         return {}  # Marian is told in its source
+
+    def _nearest(self, code: str) -> list[str]:
+        """Other forms of the same language first: "fr_XX" for "fr"."""
+        found = [known for known in self.codes if known[:2] == code[:2]]
+        found += difflib.get_close_matches(code, self.codes, n=3)
+        return list(dict.fromkeys(found))[:3] or list(self.codes[:8])

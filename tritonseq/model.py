@@ -374,6 +374,12 @@ class Model:
                 bos_token_id=config.bos_token_id,
                 device=self.device,
             )
+        for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
+            if name in config and not decoder.shares_vocabulary:
+                raise ValueError(
+                    f"{name} compares ids of source and target, and this model has a vocabulary "
+                    "for each: leave it out"
+                )
         sources = read_sources(
             input_ids,
             attention_mask,

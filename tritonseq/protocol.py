@@ -41,6 +41,7 @@ class EncoderDecoder(Protocol):
     vocab_size: int
     """Of the target."""
     source_vocab_size: int
+    shares_vocabulary: bool
     max_positions: int | None
     """Of the target; None where there is no limit."""
     max_source_positions: int | None

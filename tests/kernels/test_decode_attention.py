@@ -13,9 +13,11 @@ from attention_cases import (
     assert_appended,
     assert_close_to_definition,
     random_case,
+    side_by_side,
+    without_nan,
 )
 
-from tritonseq.kernels import decode_attention, reference
+from tritonseq.kernels import _attention_torch, decode_attention, reference
 
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -106,21 +108,72 @@ class TestShapes:
 class TestContiguousCaches:
     """The generated part right behind the source in memory, which the CPU reads as one."""
 
+    @pytest.fixture
+    def joined(self, monkeypatch):
+        """For every call, whether its parts were read as one."""
+        seen, join = [], _attention_torch._join
+
+        def spy(*arguments):
+            result = join(*arguments)
+            seen.append(result is not None)
+            return result
+
+        monkeypatch.setattr(_attention_torch, "_join", spy)
+        return seen
+
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("step", [0, 3, 5])
-    def test_one_beam(self, dtype, step):
-        for beams, rows in ((1, 1), (1, 2), (2, 1)):
+    def test_without_masks_but_for_beams(self, dtype, step, joined):
+        for beams, rows in ((1, 1), (2, 1), (5, 1), (1, 2)):
             case = grown_case(beams=beams, rows=rows, target=6, step=step).to(dtype)
             for side in ("key", "value"):
-                source, target = case.options[f"source_{side}"], case.options[f"target_{side}"]
-                target[:, :, step:] = math.nan
-                joined = torch.cat([source, target.flatten(2, 3)], 2)
-                case.options[f"source_{side}"] = joined[:, :, :20]
-                case.options[f"target_{side}"] = joined[:, :, 20:].view(target.shape)
-            before = case.copy()
-            result = case.run(decode_attention, impl="torch")
-            assert_close_to_definition(result, before)
-            assert_appended(before, case)
+                case.options[f"target_{side}"][:, :, step:] = math.nan
+            check(side_by_side(case), impl="torch")
+            assert joined.pop() == (rows == 1)
+
+    @pytest.mark.parametrize("garbage", [math.nan, 30.0])
+    @pytest.mark.parametrize("beams", [1, 2, 4, 16])
+    @pytest.mark.parametrize("bias", [1, 8, 700, None])
+    @pytest.mark.parametrize("source_len", [[20, 0, 13], [7, 7, 7], None], ids=str)
+    def test_every_mask(self, source_len, bias, beams, garbage, joined):
+        case = grown_case(samples=3, beams=beams)
+        steps, options = [0, 6, 3], case.options
+        options["step"] = torch.tensor(steps)
+        for sample, step in enumerate(steps):
+            dead = torch.ones(9, beams, dtype=torch.bool)
+            dead[:step].scatter_(1, options["lineage"][sample, :step], False)
+            options["lineage"][sample, step:] = -7
+            end = 20 if source_len is None else source_len[sample]
+            for side in ("key", "value"):
+                options[f"target_{side}"][sample, :, dead] = garbage
+                options[f"source_{side}"][sample, :, end:] = garbage
+        if source_len is not None:
+            options["source_len"] = torch.tensor(source_len)
+        if bias is not None:
+            options["bias"] = torch.randn(2, bias)
+        check(side_by_side(case), impl="torch")
+        assert joined == [True]
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("poisoned", [True, False])
+    def test_sweep(self, dtype, poisoned, joined):
+        for seed in range(1000, 1400):
+            case = random_case(seed, CPU, small=True).to(dtype)
+            if {"source_key", "target_key"} <= case.options.keys():
+                check(side_by_side(case if poisoned else without_nan(case)), impl="torch")
+        assert joined.count(True) > 20
+        assert joined.count(False) > 20
+
+    def test_parts_that_only_look_adjacent(self, joined):
+        """Right behind in memory, but a beam's positions together, not a position's beams."""
+        case = side_by_side(grown_case(target=6, beams=3, step=5))
+        for side in ("key", "value"):
+            target = case.options[f"target_{side}"]
+            sample, head, _, row, item = target.stride()
+            turned = target.as_strided(target.shape, (sample, head, row, 6 * row, item))
+            case.options[f"target_{side}"] = turned
+        check(case, impl="torch")
+        assert joined == [False]
 
 
 class TestSplits:

@@ -18,7 +18,9 @@ from tritonseq.models.layers import place_parameter
 from tritonseq.models.packing import split_prompts
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor) -> Tensor:
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor
+) -> Tensor:
     """Every score by itself; `bias` is `[H, s, t]`."""
     scores = query.double() @ key.double().transpose(-1, -2) * scale + bias.double()
     return torch.softmax(scores, -1) @ value.double()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import networks
 import pytest
 import torch
+import transformers
 
 import tritonseq
+from tritonseq.models.bart import BartConfig
 from tritonseq.models.layers import ACTIVATIONS
 
 LENGTHS = [9, 1, 6, 6, 30]
@@ -91,3 +94,48 @@ def test_float16_where_the_residual_stream_overflows(model_type: str) -> None:
     theirs = networks.all_logits(copy.deepcopy(model).half(), tokens, lengths, targets)
     assert not (theirs - wanted).abs().max() < 1.0
     networks.assert_close_in_half_precision(model, torch.float16, tame=tame)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"encoder_layers": 0}, "encoder_layers must be a positive integer, not 0"),
+        ({"decoder_ffn_dim": True}, "decoder_ffn_dim must be a positive integer, not True"),
+        ({"max_position_embeddings": "1k"}, "max_position_embeddings must be a positive integer"),
+        ({"d_model": 30}, "d_model 30 is not a multiple of encoder_attention_heads 16"),
+        (
+            {"decoder_attention_heads": 7},
+            "d_model 1024 is not a multiple of decoder_attention_heads 7",
+        ),
+        ({"activation_function": 3}, "activation_function must be a name, not 3"),
+        ({"activation_function": "swosh"}, "'swosh' is not supported; known: gelu"),
+    ],
+)
+def test_impossible_configurations(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BartConfig.from_dict(config)
+
+
+@pytest.mark.parametrize("model_type", FAMILY)
+def test_defaults_are_those_of_the_model_type(model_type: str) -> None:
+    theirs = transformers.CONFIG_MAPPING[model_type]()
+    ours = BartConfig.from_dict({"model_type": model_type})
+    for field in dataclasses.fields(ours):
+        if hasattr(theirs, field.name):
+            assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
+
+
+def test_general_names_of_sizes_give_way_to_exact_ones() -> None:
+    general = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BartConfig.from_dict(general)
+    sizes = (config.d_model, config.encoder_layers, config.encoder_attention_heads)
+    assert sizes == (48, 2, 4)
+    config = BartConfig.from_dict({"d_model": 32, **general})
+    assert config.d_model == 32
+
+
+def test_positions_are_limited() -> None:
+    ours = tritonseq.from_transformers(networks.network("marian")).decoder
+    assert ours.max_positions == ours.max_source_positions == 64
+    learned = tritonseq.from_transformers(networks.network("bart")).decoder
+    assert learned.source.positions.weight.shape[0] == 64 + 2

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from typing import Any
 
 import networks
 import pytest
 import torch
+import transformers
 
 import tritonseq
 from tritonseq.models.layers import ACTIVATIONS
+from tritonseq.models.t5 import T5Config
 
 LENGTHS = [9, 1, 6, 6, 30]
 GATED = {"feed_forward_proj": "gated-gelu"}
@@ -59,7 +62,6 @@ def test_logits_of_prefill_and_steps(variant: str) -> None:
     networks.assert_same_walk(model, ours, LENGTHS, prompt_length=5, seed=3)
 
 
-HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 KINDS = {
     "relu": ("t5", {}),
     "gated": ("t5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
@@ -68,7 +70,7 @@ KINDS = {
 }
 
 
-@HALF
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_stays_within_torchs_own_error(kind: str, dtype: torch.dtype) -> None:
     model_type, config = KINDS[kind]
@@ -131,3 +133,56 @@ def test_float16_where_plain_float16_overflows(
     torch.testing.assert_close(wanted, networks.all_logits(tame, tokens, lengths, targets))
     assert peaks(copy.deepcopy(model).half(), overflow) == math.inf
     networks.assert_close_in_half_precision(model, torch.float16, tame=tame)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_layers": 0}, "num_layers must be a positive integer, not 0"),
+        ({"num_decoder_layers": -1}, "num_decoder_layers must be a positive integer, not -1"),
+        ({"d_kv": True}, "d_kv must be a positive integer, not True"),
+        ({"d_model": "512"}, "d_model must be a positive integer, not '512'"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon must be a positive number, not 0"),
+        ({"feed_forward_proj": None}, "feed_forward_proj must be a name, not None"),
+        ({"feed_forward_proj": "double-relu"}, "'double-relu' must be the name of an activation"),
+        ({"feed_forward_proj": "gated-gelu-new"}, "'gated-gelu-new' must be the name"),
+        ({"feed_forward_proj": "gated-swosh"}, "'swosh' is not supported; known: gelu"),
+        ({"relative_attention_num_buckets": 3}, "buckets 3 must be at least 4"),
+        ({"relative_attention_max_distance": 16}, "max_distance 16 more than half"),
+    ],
+)
+def test_impossible_configurations(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        T5Config.from_dict({"model_type": "t5", **config})
+
+
+@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5"])
+def test_defaults_are_those_of_the_model_type(model_type: str) -> None:
+    theirs = transformers.CONFIG_MAPPING[model_type]()
+    ours = T5Config.from_dict({"model_type": model_type})
+    for field in dataclasses.fields(ours):
+        if hasattr(theirs, field.name):
+            assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
+    assert ours.activation_name == theirs.dense_act_fn
+    assert ours.is_gated == theirs.is_gated_act
+
+
+def test_the_decoder_is_as_deep_as_the_encoder_unless_said_otherwise() -> None:
+    for depth in ({}, {"num_decoder_layers": None}):
+        config = T5Config.from_dict({"model_type": "t5", "num_layers": 9, **depth})
+        assert (config.num_layers, config.num_decoder_layers) == (9, 9)
+    config = T5Config.from_dict({"model_type": "t5", "num_layers": 9, "num_decoder_layers": 2})
+    assert (config.num_layers, config.num_decoder_layers) == (9, 2)
+
+
+def test_general_names_of_sizes_are_understood() -> None:
+    config = T5Config.from_dict(
+        {"hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 5, "head_dim": 7}
+    )
+    assert (config.d_model, config.num_heads, config.num_layers, config.d_kv) == (48, 3, 5, 7)
+    assert config.num_decoder_layers == 5
+
+
+def test_positions_are_unlimited() -> None:
+    ours = tritonseq.from_transformers(networks.network("t5")).decoder
+    assert ours.max_positions is ours.max_source_positions is None

@@ -87,6 +87,34 @@ def random_case(seed: int, device: torch.device, *, small: bool = False) -> Case
     return Case((query, *new), options).map(lambda _, x: _to(x, device))
 
 
+def side_by_side(case: Case) -> Case:
+    """The same call with the generated part of the caches right behind the source in memory.
+
+    Copies of the result do not keep that.
+    """
+    options = dict(case.options)
+    for name in ("key", "value"):
+        source, target = options[f"source_{name}"], options[f"target_{name}"]
+        length, positions, beams = source.shape[2], target.shape[2], target.shape[3]
+        # There is room for more than the call is shown.
+        room = target.new_full((*source.shape[:2], 3 * beams, source.shape[3]), math.nan)
+        joined = torch.cat([source, target.flatten(2, 3), room], 2)
+        generated = joined[:, :, length : length + positions * beams]
+        options[f"source_{name}"] = joined[:, :, :length]
+        options[f"target_{name}"] = generated.unflatten(2, (positions, beams))
+    return Case(case.rows, options)
+
+
+def without_nan(case: Case, garbage: float = 30.0) -> Case:
+    """The same call with a number wherever nothing may be read.
+
+    Where NaN makes an implementation start again, only numbers show what its masks let through.
+    """
+    return case.map(
+        lambda _, x: x.where(x.isfinite(), garbage) if x.is_floating_point() else x.clone()
+    )
+
+
 def _to(x: Tensor, device: torch.device) -> Tensor:
     """A copy on the device that keeps the strides."""
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device).copy_(x)
