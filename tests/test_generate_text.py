@@ -42,15 +42,15 @@ class Both(NamedTuple):
     ours: tritonseq.Model
 
     def expected(
-        self, texts: list[str], *, max_length: int | None = None, **options: Any
+        self, texts: list[str], *, positions: int | None = None, **options: Any
     ) -> list[str]:
         """Tokenized, padded on the right, generated and decoded by transformers."""
         batch = self.tokenizer(
             texts,
             padding=True,
             padding_side="right",
-            truncation=max_length is not None,
-            max_length=max_length,
+            truncation=positions is not None,
+            max_length=positions,
             return_tensors="pt",
         )
         mask = batch["attention_mask"]
@@ -100,7 +100,7 @@ def test_texts_equal_transformers(
 @pytest.mark.parametrize("family", ["pegasus", "mbart", "mbart50", "marian"])
 def test_long_texts_are_cut_to_the_positions_when_asked(both: dict[str, Both], family: str) -> None:
     pair = both[family]
-    wanted = pair.expected(LONG, max_length=POSITIONS, max_new_tokens=8)
+    wanted = pair.expected(LONG, positions=POSITIONS, max_new_tokens=8)
     same(pair.ours.generate_text(LONG, truncation=True, max_new_tokens=8), wanted)
     ids, _ = pair.ours.tokenize(LONG, truncation=True)
     assert ids.shape == (2, POSITIONS)

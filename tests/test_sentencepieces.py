@@ -108,12 +108,17 @@ def test_the_first_sentinel_is_the_last_id(tmp_path: Path, extra_ids: int) -> No
     assert ids == [size + extra_ids - 1, size, 1]
 
 
-def test_sentinels_inside_the_model_keep_their_ids(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("extra_ids", "text"), [(100, ""), (0, "<extra_id_0>")])
+def test_sentinels_inside_the_model_keep_their_ids(
+    tmp_path: Path, extra_ids: int, text: str
+) -> None:
     folder = write_checkpoint(tmp_path, "t5", user_defined_symbols=["<extra_id_0>"])
+    config = {"tokenizer_class": "T5Tokenizer", "extra_ids": extra_ids}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
     inside = model_of(folder).piece_to_id("<extra_id_0>")
     ours = Tokenizer.from_folder(folder)
     assert ids_of(ours, "<extra_id_0>") == [inside, 1]
-    assert ours.decode([[inside]]) == [""]
+    assert ours.decode([[inside]]) == [text]
 
 
 def test_unknown_characters_become_bytes_where_the_model_has_them(tmp_path: Path) -> None:

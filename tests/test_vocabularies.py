@@ -1,4 +1,4 @@
-"""Every kind of tokenizer file gives the ids and texts that transformers gives for the same file."""
+"""Every kind of tokenizer file gives the ids and texts that transformers gives for it."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def test_files_of_the_tokenizers_library_equal_transformers(
     drawn = [
         "".join(draw.choices("the fox\n\té🙂語</s>", k=draw.randint(1, 30))) for _ in range(100)
     ]
-    for text in TEXTS + drawn:
+    for text in TEXTS + [text for text in drawn if text.strip()]:
+        if kind == "bart" and " <mask>" in text:
+            continue  # see below
         expected = reference(text)["input_ids"]
-        if not text.strip():
-            continue  # these have no token, in some families
         assert ids_of(ours, text) == expected, repr(text)
         # Rows that were filled up with padding show none of it.
         row = [*expected, reference.pad_token_id, reference.pad_token_id]
@@ -132,12 +132,22 @@ def test_where_transformers_departs_from_the_model_ours_does_not(
     model = model_of(folders[family])
     pieces = model.encode(text)
     assert model.unk_id() not in pieces
-    mine = ids_of(ours, text)
     body = [piece + offset for piece in pieces]
-    end, code = ids_of(ours, "e", src_lang=None)[-1], mine[0]
-    frame = {"pegasus": [*body, 1], "mbart50": [code, *body, 2], "mbart": [*body, 2, end]}
-    assert mine == frame[family]
-    assert mine != reference(text)["input_ids"], "no departure any more: drop the case"
+    code = None if family == "pegasus" else ours.language_id("en_XX")
+    frame = {"pegasus": [*body, 1], "mbart50": [code, *body, 2], "mbart": [*body, 2, code]}
+    assert ids_of(ours, text) == frame[family]
+    assert reference(text)["input_ids"] != frame[family], "no departure any more: drop the case"
+
+
+def test_the_mask_of_bart_takes_the_space_before_it(folders: dict[str, Path]) -> None:
+    """As in its tokenizer.json; transformers 5 forgets it when it reads vocab.json."""
+    ours, reference = Tokenizer.from_folder(folders["bart"]), reference_of(folders, "bart")
+    assert (
+        ids_of(ours, "the <mask>")
+        == ids_of(ours, "the<mask>")
+        == reference("the<mask>")["input_ids"]
+    )
+    assert reference("the <mask>")["input_ids"] != reference("the<mask>")["input_ids"]
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ def build_processors(
 
     `prompt_length`, `max_length` and `min_length` count the prompt of the decoder, pads included.
     `source_ids [B, S]`, text from `source_starts [B]` to `source_ends [B]` (None: from edge to
-    edge), is what the `encoder_` options speak of: the encoder's input, or the prompt where there is no encoder. `user` callables take
-    `(ids [R, L], scores [R, V])`; they come after the constraints and before the warpers, except
-    that one whose class has the name of a constraint takes its place. `vocab_size`, where it is
-    known, is what a Trie must fit.
+    edge), is what the `encoder_` options speak of: the encoder's input, or the prompt where there
+    is no encoder. `user` callables take `(ids [R, L], scores [R, V])`; they come after the
+    constraints and before the warpers, except that one whose class has the name of a constraint
+    takes its place. `vocab_size`, where it is known, is what a Trie must fit.
 
     Raises ValueError for options that only together with the others turn out to mean nothing.
     """

@@ -5,6 +5,7 @@ Kudo and Richardson, "SentencePiece", 2018.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .vocabularies import splitter
@@ -84,15 +85,23 @@ class SentencePieces:
 
 
 def t5_pieces(path: Path, extra_ids: int, added: Added) -> SentencePieces:
-    """T5, mT5, UMT5: the model's own ids, and sentinels behind them, the first one last."""
+    """T5, mT5, UMT5: the model's own ids, and sentinels behind them, the first one last.
+
+    Sentinels that the model itself has keep their ids; beyond `extra_ids` they are text.
+    """
     model = load_model(path)
     special = {name: _required(model, name, path) for name in ("</s>", "<unk>")}
     special["<pad>"] = model.piece_to_id("<pad>")
     last = model.get_piece_size() + extra_ids - 1
-    for n in range(extra_ids):
-        inside = model.piece_to_id(f"<extra_id_{n}>")
-        special[f"<extra_id_{n}>"] = last - n if inside == model.unk_id() else inside
-    return SentencePieces(model, special, added)
+    special |= {f"<extra_id_{n}>": last - n for n in range(extra_ids)}
+    sentinels = map("<extra_id_{}>".format, itertools.count())
+    inside = {
+        name: model.piece_to_id(name)
+        for name in itertools.takewhile(lambda name: _has(model, name), sentinels)
+    }
+    special |= {name: token for name, token in inside.items() if name in special}
+    plain = {name: token for name, token in inside.items() if name not in special}
+    return SentencePieces(model, special, Added(added.special, {**plain, **added.plain}))
 
 
 def pegasus_pieces(path: Path, added: Added) -> SentencePieces:
@@ -130,7 +139,12 @@ def load_model(path: Path) -> Any:
 
 
 def _required(model: Any, name: str, path: Path) -> int:
-    found: int = model.piece_to_id(name)
-    if model.id_to_piece(found) != name:
+    if not _has(model, name):
         raise ValueError(f"{path} has no piece {name}, which every model of this family has")
+    found: int = model.piece_to_id(name)
     return found
+
+
+def _has(model: Any, name: str) -> bool:
+    known: bool = model.id_to_piece(model.piece_to_id(name)) == name
+    return known

@@ -164,14 +164,17 @@ class TestContiguousCaches:
         assert joined.count(True) > 20
         assert joined.count(False) > 20
 
-    def test_parts_that_only_look_adjacent(self, joined):
-        """Right behind in memory, but a beam's positions together, not a position's beams."""
-        case = side_by_side(grown_case(target=6, beams=3, step=5))
+    @pytest.mark.parametrize("every", [1, 2])
+    def test_parts_that_only_look_adjacent(self, every, joined):
+        """Right behind in memory, but a beam's positions together, or every other position."""
+        case = side_by_side(grown_case(target=6 * every, beams=3, step=5))
+        case.options["lineage"] = case.options["lineage"][:, :6].contiguous()
         for side in ("key", "value"):
-            target = case.options[f"target_{side}"]
+            target = case.options[f"target_{side}"][:, :, ::every]
             sample, head, _, row, item = target.stride()
-            turned = target.as_strided(target.shape, (sample, head, row, 6 * row, item))
-            case.options[f"target_{side}"] = turned
+            if every == 1:
+                target = target.as_strided(target.shape, (sample, head, row, 6 * row, item))
+            case.options[f"target_{side}"] = target
         check(case, impl="torch")
         assert joined == [False]
 

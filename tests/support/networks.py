@@ -123,7 +123,6 @@ def assert_same_walk(
     beams: int = 1,
     steps: int = 4,
     seed: int = 0,
-    tolerance: float = 1e-3,
 ) -> None:
     """Logits of the prefill and of steps with beams that change places equal transformers'.
 
@@ -138,7 +137,7 @@ def assert_same_walk(
     )
     rows = prompt[:, None].expand(-1, beams, -1)
     wanted = all_logits(model, tokens, true_lengths, rows[:, :1])[:, 0]
-    torch.testing.assert_close(logits.float(), wanted, rtol=1e-4, atol=tolerance)
+    torch.testing.assert_close(logits.float(), wanted, rtol=1e-4, atol=1e-3)
     lineage = torch.arange(beams).repeat(samples, steps, 1)
     for step in range(steps):
         parents = torch.randint(0, beams, (samples, beams), generator=generator)
@@ -149,7 +148,7 @@ def assert_same_walk(
         rows = torch.cat((rows, newest[..., None]), 2)
         logits = ours.step(newest, None if beams == 1 else lineage, cache)
         wanted = all_logits(model, tokens, true_lengths, rows)
-        torch.testing.assert_close(logits.float(), wanted, rtol=1e-4, atol=tolerance)
+        torch.testing.assert_close(logits.float(), wanted, rtol=1e-4, atol=1e-3)
 
 
 def assert_close_in_half_precision(
