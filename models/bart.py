@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .checks import check_name, check_sizes
 from .encoder_decoder import EncoderDecoder
-from .layers import Embedding, Head, LayerNorm, Linear, Source, activation, empty_parameter, match
+from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter
+from .weights import Source, match
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -220,9 +222,7 @@ class Bart(EncoderDecoder):
         self.config = config
         self.source_vocab_size = config.vocab_size
         self.shares_vocabulary = config.share_encoder_decoder_embeddings
-        self.vocab_size = (
-            config.vocab_size if self.shares_vocabulary else config.decoder_vocab_size
-        )
+        self.vocab_size = config.vocab_size if self.shares_vocabulary else config.decoder_vocab_size
         self.max_positions = self.max_source_positions = config.max_position_embeddings
         self.heads = config.decoder_attention_heads
         self.head_dim = config.d_model // self.heads

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from tritonseq.cache import KVCache
 from tritonseq.kernels import decode_attention
 
+from .activations import activation
 from .checks import check_name, check_number, check_sizes
-from .layers import LayerNorm, Linear, Source, activation, empty_parameter, match, matmul
+from .layers import LayerNorm, Linear, empty_parameter
 from .packing import split_prompts
+from .products import matmul
+from .weights import Source, match
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .checks import check_name, check_number, check_sizes
 from .encoder_decoder import EncoderDecoder
-from .layers import Embedding, Head, Linear, RMSNorm, Source, activation, empty_parameter, match
+from .layers import Embedding, Head, Linear, RMSNorm, empty_parameter
+from .weights import Source, match
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -23,7 +23,7 @@ from tritonseq.checkpoint import (
     resolve_device,
     resolve_dtype,
 )
-from tritonseq.models.layers import empty_weight
+from tritonseq.models.weights import empty_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

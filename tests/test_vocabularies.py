@@ -6,6 +6,9 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tokenizers
+import torch
+import transformers
 from pieces import FAMILIES, model_of, theirs, write_checkpoint
 from tokenizers import ByteLevelBPETokenizer
 from transformers import BartTokenizer
@@ -177,3 +180,21 @@ def test_a_vocabulary_of_bart_without_its_frame(
     (tmp_path / "vocab.json").write_text(vocabulary.replace(f'"{lacking}"', '"<other>"'))
     with pytest.raises(ValueError, match=f"has no {lacking}"):
         Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("clean_up", [True, False])
+def test_spaces_before_punctuation_are_closed_up_if_the_checkpoint_says_so(
+    tmp_path: Path, clean_up: bool
+) -> None:
+    words = ["the", "fox", ",", ".", "do", "n't", "'", "s", "'s", "we", "'re", "!"]
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: token for token, word in enumerate(words)}, "the")
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    theirs = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, clean_up_tokenization_spaces=clean_up
+    )
+    theirs.save_pretrained(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, len(words), (50, 12), generator=generator)
+    assert Tokenizer.from_folder(tmp_path).decode(rows) == theirs.batch_decode(rows)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tritonseq.models import MODELS, model_class
-from tritonseq.models.layers import Source, empty_weight, place_parameter
+from tritonseq.models.weights import Source, empty_weight, place_parameter
 
 from .weights import open_weights, read_json
 
@@ -107,7 +107,7 @@ def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if path.is_file():
         return _stated(read_json(path))
     defaults = getattr(model_class(_model_type(config)), "GENERATION", {})
-    return {**defaults, **_stated(config)}
+    return _stated({**defaults, **config})
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -147,7 +147,8 @@ def resolve_dtype(
 
 def _was_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:
     model_type = config.get("model_type")
-    return model_type in MODELS and getattr(model_class(model_type), "TRAINED_IN_BFLOAT16", False)
+    known = isinstance(model_type, str) and model_type in MODELS
+    return known and getattr(model_class(model_type), "TRAINED_IN_BFLOAT16", False)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

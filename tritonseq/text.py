@@ -23,9 +23,15 @@ class Tokenizer:
     Made by `from_folder`. Where the `tokenizers` library does the work, `backend` is its object.
     """
 
-    def __init__(self, vocabulary: Vocabulary, languages: Languages | None = None) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        languages: Languages | None = None,
+        cleans_up: bool = False,
+    ) -> None:
         self._vocabulary = vocabulary
         self._languages = languages or Languages()
+        self._cleans_up = cleans_up
         self.backend: Any = getattr(vocabulary, "backend", None)
 
     @classmethod
@@ -87,10 +93,13 @@ class Tokenizer:
     def decode(self, rows: Tensor | Sequence[Sequence[int]]) -> list[str]:
         """The texts of `[B, L]` ids, without special tokens.
 
-        Negative ids, which fill rows where a model has no pad token, are passed over.
+        Negative ids, which fill rows where a model has no pad token, are passed over. If
+        tokenizer_config.json says `clean_up_tokenization_spaces`, there are no spaces before
+        punctuation and contracted words.
         """
         lists = rows.tolist() if isinstance(rows, Tensor) else rows
-        return self._vocabulary.decode([[token for token in row if token >= 0] for row in lists])
+        texts = self._vocabulary.decode([[token for token in row if token >= 0] for row in lists])
+        return [_close_up(text) for text in texts] if self._cleans_up else texts
 
     def languages(self) -> list[str]:
         """The codes of the languages that the checkpoint can be asked for."""
@@ -105,6 +114,13 @@ class Tokenizer:
     def target_options(self, tgt_lang: str) -> dict[str, int]:
         """The options of `generate` that make the model write a language."""
         return self._languages.target_options(self.language_id(tgt_lang))
+
+
+def _close_up(text: str) -> str:
+    """`text` as `clean_up_tokenization_spaces` has it, in the order of transformers."""
+    for joined in (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re"):
+        text = text.replace(f" {joined}", joined.strip())
+    return text
 
 
 def _checked(texts: Iterable[str]) -> list[str]:

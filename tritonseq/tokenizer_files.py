@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .fast_vocabulary import FastVocabulary
 from .languages import MBART, MBART50, Languages
@@ -17,15 +17,26 @@ if TYPE_CHECKING:
 
     from .vocabularies import Vocabulary
 
-_FAMILIES = ("bart", "byt5", "gpt2", "marian", "mbart", "mbart50", "mt5", "pegasus", "t5", "umt5")
+_FAMILIES = ("bart", "byt5", "gpt2", "marian", "mbart", "mbart50", "mt5", "pegasus", "roberta")
+_FAMILIES += ("t5", "umt5")
 
 
-def read_tokenizer(folder: Path) -> tuple[Vocabulary, Languages]:
-    """The vocabulary and the languages of a checkpoint; ValueError if there is no vocabulary."""
+class Files(NamedTuple):
+    """What the files of a checkpoint say about text."""
+
+    vocabulary: Vocabulary
+    languages: Languages
+    cleans_up: bool
+    """Does decoding remove the spaces that tokenizing into words has put before punctuation?"""
+
+
+def read_tokenizer(folder: Path) -> Files:
+    """The tokenizer that a folder holds; ValueError if there is none."""
     config, model = (_optional(folder / name) for name in ("tokenizer_config.json", "config.json"))
     family = _family(config, model)
     vocabulary = _vocabulary(folder, family, config)
-    return vocabulary, _languages(vocabulary, family, config)
+    cleans_up = config.get("clean_up_tokenization_spaces") is True
+    return Files(vocabulary, _languages(vocabulary, family, config), cleans_up)
 
 
 def _family(config: dict[str, Any], model: dict[str, Any]) -> str:
@@ -58,7 +69,7 @@ def _vocabulary(folder: Path, family: str, config: dict[str, Any]) -> Vocabulary
         added = _added(folder, config)
         return mbart_pieces(folder / "sentencepiece.bpe.model", codes, added)
     if {"vocab.json", "merges.txt"} <= has:
-        return FastVocabulary.from_folder(folder, config, framed=family == "bart")
+        return FastVocabulary.from_folder(folder, config, framed=family in ("bart", "roberta"))
     raise ValueError(
         f"{folder} has no tokenizer: tokenizer.json, a sentencepiece model, or vocab.json and "
         "merges.txt, must lie beside the weights; without them, call generate with token ids"

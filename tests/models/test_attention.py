@@ -14,8 +14,8 @@ from torch import Tensor
 from tritonseq.cache import EncoderDecoderCache
 from tritonseq.models import attention
 from tritonseq.models.attention import CrossAttention, DecoderAttention, EncoderAttention
-from tritonseq.models.layers import place_parameter
 from tritonseq.models.packing import split_prompts
+from tritonseq.models.weights import place_parameter
 
 
 def plain_attention(
@@ -164,7 +164,7 @@ def test_packed_sources_do_not_see_each_other() -> None:
 
 MEASURE = """
 import torch
-from tritonseq.models.layers import place_parameter
+from tritonseq.models.weights import place_parameter
 from tritonseq.models.packing import split_prompts
 from tritonseq.models.t5 import T5, T5Config
 

@@ -12,8 +12,8 @@ import torch
 import transformers
 
 import tritonseq
+from tritonseq.models.activations import ACTIVATIONS
 from tritonseq.models.bart import BartConfig
-from tritonseq.models.layers import ACTIVATIONS
 
 LENGTHS = [9, 1, 6, 6, 30]
 FAMILY = ("bart", "mbart", "pegasus", "marian")

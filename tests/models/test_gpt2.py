@@ -9,9 +9,10 @@ import tiny
 import torch
 
 from tritonseq.models import model_class
+from tritonseq.models.activations import ACTIVATIONS, activation
 from tritonseq.models.gpt2 import GPT2, GPT2Config
-from tritonseq.models.layers import ACTIVATIONS, activation, empty_weight
 from tritonseq.models.packing import split_prompts
+from tritonseq.models.weights import empty_weight
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -119,9 +120,9 @@ def test_half_precision_stays_within_torchs_own_error(dtype: torch.dtype) -> Non
         ({"n_layer": 0}, "n_layer must be a positive integer, not 0"),
         ({"vocab_size": "many"}, "vocab_size must be a positive integer"),
         ({"n_head": True}, "n_head must be a positive integer, not True"),
-        ({"n_inner": 0}, "n_inner must be a positive integer or null, not 0"),
-        ({"n_inner": True}, "n_inner must be a positive integer or null, not True"),
-        ({"n_inner": "3072"}, "n_inner must be a positive integer or null, not '3072'"),
+        ({"n_inner": 0}, "n_inner must be a positive integer, not 0"),
+        ({"n_inner": True}, "n_inner must be a positive integer, not True"),
+        ({"n_inner": "3072"}, "n_inner must be a positive integer, not '3072'"),
         ({"layer_norm_epsilon": "1e-5"}, "layer_norm_epsilon must be a positive number, not '1e"),
         ({"layer_norm_epsilon": None}, "layer_norm_epsilon must be a positive number, not None"),
         ({"layer_norm_epsilon": True}, "layer_norm_epsilon must be a positive number, not True"),
@@ -158,7 +159,7 @@ def every_name(config: GPT2Config) -> set[str]:
 
 def test_model_class_lists_what_is_supported() -> None:
     assert model_class("gpt2") is GPT2
-    with pytest.raises(ValueError, match="'gpt5' is not supported; supported: gpt2"):
+    with pytest.raises(ValueError, match="'gpt5' is not supported; supported: bart, gpt2, marian"):
         model_class("gpt5")
 
 

@@ -10,16 +10,9 @@ import torch
 from torch import Tensor
 
 import tritonseq
-from tritonseq.models.layers import (
-    Head,
-    LayerNorm,
-    Linear,
-    RMSNorm,
-    Source,
-    _packs,
-    match,
-    place_parameter,
-)
+from tritonseq.models.layers import Head, LayerNorm, Linear, RMSNorm
+from tritonseq.models.products import pays_to_pack
+from tritonseq.models.weights import Source, match, place_parameter
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 ROWS = (1, 2, 16, 17, 100)
@@ -45,7 +38,7 @@ def test_packed_weights(inputs: int, outputs: int, bias: bool, dtype: torch.dtyp
     module = linear(inputs, outputs, dtype, bias=bias, packed=True)
     weight = module.weight.detach().clone()
     module.pack()
-    assert module.weight.is_mkldnn == _packs(weight)
+    assert module.weight.is_mkldnn == pays_to_pack(weight)
     for rows in ROWS:
         x = torch.randn(rows, inputs).to(dtype)
         wanted = x.double() @ weight.double()
@@ -59,7 +52,7 @@ def test_packed_heads(dtype: torch.dtype) -> None:
     head, bias = Head(47, 24), torch.randn(47).to(dtype)
     weight = torch.randn(47, 24).to(dtype)
     place_parameter(head, "weight", weight)
-    assert head.weight.is_mkldnn == _packs(weight)
+    assert head.weight.is_mkldnn == pays_to_pack(weight)
     for rows in ROWS:
         x = torch.randn(rows, 24).to(dtype)
         wanted = x.double() @ weight.double().t()
@@ -123,7 +116,7 @@ def test_tied_tables_are_one_tensor(model_type: str, tied: bool) -> None:
     assert source.weight is target.weight
     assert not source.weight.is_mkldnn
     assert (ours.lm_head.weight is source.weight) == tied
-    assert ours.lm_head.weight.is_mkldnn == (not tied and _packs(source.weight))
+    assert ours.lm_head.weight.is_mkldnn == (not tied and pays_to_pack(source.weight))
     assert sum(parameter.nbytes for parameter in ours.parameters()) == sum(
         tensor.nbytes for tensor in unique(model.state_dict())
     )

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import tritonseq
-from tritonseq.models.layers import ACTIVATIONS
+from tritonseq.models.activations import ACTIVATIONS
 from tritonseq.models.t5 import T5Config
 
 LENGTHS = [9, 1, 6, 6, 30]

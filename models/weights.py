@@ -1,0 +1,80 @@
+"""From the tensors of a checkpoint to the parameters of a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tritonseq.memory import zeros
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+
+class Source(NamedTuple):
+    """Where a parameter comes from: one tensor of the checkpoint, or several side by side."""
+
+    names: tuple[str, ...]
+    """More than one are joined along the last dimension, after any transposition."""
+    transpose: bool = False
+    """Does the checkpoint store `[out, in]` what the parameter holds as `[in, out]`?"""
+
+
+def empty_weight(
+    shape: Sequence[int], input_dim: int | None, *, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """A weight of `shape`, to be filled, in the memory layout that streams fastest.
+
+    `input_dim` says which dimension is the input side of a matrix product; None for vectors and
+    lookup tables. A decode step reads every weight once for a handful of rows, so the layout is
+    chosen for that case: float32 on the CPU wants the outputs adjacent (its matrix-vector
+    product runs a third faster so), half precision and GPUs want the inputs adjacent.
+    """
+    if input_dim is None or len(shape) != 2:
+        return zeros(shape, device=device, dtype=dtype)
+    outputs_adjacent = device.type == "cpu" and dtype == torch.float32
+    last = 1 - input_dim if outputs_adjacent else input_dim
+    if last == 1:
+        return zeros(shape, device=device, dtype=dtype)
+    return zeros((shape[1], shape[0]), device=device, dtype=dtype).t()
+
+
+def place_parameter(model: nn.Module, name: str, value: Tensor, *, pack: bool = True) -> Tensor:
+    """Put `value` itself, not a copy, in the place of the parameter `name` of `model`.
+
+    Returns the parameter. With `pack`, modules that know a faster layout for it may convert it;
+    a weight that several modules share must stay as it is.
+    """
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if not isinstance(value, nn.Parameter):
+        value = nn.Parameter(value.detach(), requires_grad=False)
+    setattr(module, leaf, value)
+    if pack and leaf == "weight" and hasattr(module, "pack"):
+        module.pack()
+    parameter: Tensor = getattr(module, leaf)
+    return parameter
+
+
+def match(
+    wanted: dict[str, Source],
+    names: Collection[str],
+    *,
+    ignorable: Callable[[str], bool],
+) -> dict[str, Source]:
+    """`wanted` itself, if a checkpoint with these `names` has all of it and nothing else.
+
+    Raises ValueError that names what is missing or left over; what is `ignorable` may be there.
+    """
+    used = {name for source in wanted.values() for name in source.names}
+    missing = sorted(used.difference(names))
+    left = sorted(name for name in names if name not in used and not ignorable(name))
+    if missing or left:
+        raise ValueError(
+            "the checkpoint does not fit its config.json"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; left over: {', '.join(left)}" if left else "")
+        )
+    return wanted
