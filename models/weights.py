@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,13 @@ def empty_weight(
     return zeros((shape[1], shape[0]), device=device, dtype=dtype).t()
 
 
+@runtime_checkable
+class Packable(Protocol):
+    """A module that may put its weight into a layout of its own."""
+
+    def pack(self) -> None: ...
+
+
 def place_parameter(model: nn.Module, name: str, value: Tensor, *, pack: bool = True) -> Tensor:
     """Put `value` itself, not a copy, in the place of the parameter `name` of `model`.
 
@@ -52,7 +59,7 @@ def place_parameter(model: nn.Module, name: str, value: Tensor, *, pack: bool = 
     if not isinstance(value, nn.Parameter):
         value = nn.Parameter(value.detach(), requires_grad=False)
     setattr(module, leaf, value)
-    if pack and leaf == "weight" and hasattr(module, "pack"):
+    if pack and leaf == "weight" and isinstance(module, Packable):
         module.pack()
     parameter: Tensor = getattr(module, leaf)
     return parameter

@@ -147,8 +147,9 @@ def resolve_dtype(
 
 def _was_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:
     model_type = config.get("model_type")
-    known = isinstance(model_type, str) and model_type in MODELS
-    return known and getattr(model_class(model_type), "TRAINED_IN_BFLOAT16", False)
+    if not isinstance(model_type, str) or model_type not in MODELS:
+        return False
+    return getattr(model_class(model_type), "TRAINED_IN_BFLOAT16", False)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -17,8 +17,21 @@ if TYPE_CHECKING:
 
     from .vocabularies import Vocabulary
 
-_FAMILIES = ("bart", "byt5", "gpt2", "marian", "mbart", "mbart50", "mt5", "pegasus", "roberta")
-_FAMILIES += ("t5", "umt5")
+_FAMILIES = frozenset(
+    (
+        "bart",
+        "byt5",
+        "gpt2",
+        "marian",
+        "mbart",
+        "mbart50",
+        "mt5",
+        "pegasus",
+        "roberta",
+        "t5",
+        "umt5",
+    )
+)
 
 
 class Files(NamedTuple):

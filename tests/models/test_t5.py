@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import tritonseq
+from tritonseq.models import products
 from tritonseq.models.activations import ACTIVATIONS
 from tritonseq.models.t5 import T5Config
 
@@ -53,8 +54,13 @@ VARIANTS |= {
 }
 
 
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_of_prefill_and_steps(variant: str) -> None:
+def test_logits_of_prefill_and_steps(
+    variant: str, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if packed:
+        monkeypatch.setattr(products, "PACKED_FROM", 1)
     model_type, config = VARIANTS[variant]
     model = networks.network(model_type, seed=1, **config)
     ours = tritonseq.from_transformers(model).decoder
