@@ -166,15 +166,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     print(f"{timing.machine(args.device)}; torch {torch.__version__}; commit {timing.commit()}")
-    rows: list[dict[str, Any]] = []
     for name in args.what:
         for row in rows_of(name, args):
             if args.tiny:
                 row["workload"] = f"tiny {row['workload']}"
             print("  ".join(f"{figure}: {value}" for figure, value in row.items()), flush=True)
-            rows.append(row)
-    if args.csv:
-        append_csv(args.csv, rows, args.device)
+            if args.csv:
+                append_csv(args.csv, [row], args.device)
 
 
 if __name__ == "__main__":

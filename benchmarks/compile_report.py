@@ -94,6 +94,11 @@ USUAL = [
     Shape(4, 1, 64),
     Shape(4, 1, 64, target=False),
     Shape(4, 1, 64, source=False, bias=True),
+    # T5's beams, with the decoder's prompt as the source; a long decoder's prompt that reads the
+    # encoder's source; the wide beams of a Trie.
+    Shape(4, 1, 64, bias=True),
+    Shape(37, 1, 64, target=False),
+    Shape(128, 1, 64, bias=True),
     Shape(5, 2, 64, bias=True),
     Shape(8, 1, 128),
     Shape(16, 1, 64),

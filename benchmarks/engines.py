@@ -65,9 +65,9 @@ class Tritonseq:
     def generate(self) -> Tensor:
         return continuation(self._run(**self.job.options), self.job.workload)
 
-    def first_logits(self) -> Tensor:
-        """The logits `[B, V]` of the first step."""
-        return first_logits(self._run(**FIRST_STEP))
+    def forced_logits(self) -> Tensor:
+        """The logits `[T, B * K, V]` of a few steps along given tokens."""
+        return forced_logits(self._run, self.job)
 
 
 class Transformers:
@@ -88,9 +88,9 @@ class Transformers:
     def generate(self) -> Tensor:
         return continuation(self._run(**self.job.options), self.job.workload)
 
-    def first_logits(self) -> Tensor:
-        """The logits `[B, V]` of the first step."""
-        return first_logits(self._run(**FIRST_STEP))
+    def forced_logits(self) -> Tensor:
+        """The logits `[T, B * K, V]` of a few steps along given tokens."""
+        return forced_logits(self._run, self.job)
 
 
 class CTranslate2:
@@ -125,18 +125,39 @@ class CTranslate2:
         return torch.tensor(tokens)
 
 
-FIRST_STEP = {
-    "do_sample": False,
-    "max_new_tokens": 1,
-    "output_logits": True,
-    "return_dict_in_generate": True,
-}
+FORCED_STEPS = 6
 
 
-def first_logits(output: Any) -> Tensor:
-    """Float32 logits of the first step, from the result object of either engine."""
-    logits: Tensor = output.logits[0]
-    return logits.float()
+class Force:
+    """A logits processor that leaves every row the next of its given tokens."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        """`tokens`: `[R, T]`."""
+        self.tokens = iter(tokens.unbind(1))
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        forced = torch.full_like(scores, -torch.inf)
+        return forced.scatter_(1, next(self.tokens)[:, None], 0.0)
+
+
+def forced_logits(run: Callable[..., Any], job: Job) -> Tensor:
+    """Float32 logits `[T, R, V]` of either engine, whose rows follow different random tokens.
+
+    Several rows per sample read one source or prompt, as beams do.
+    """
+    shape = (job.workload.batch * job.workload.beams, FORCED_STEPS)
+    generator = torch.Generator().manual_seed(0)
+    picked = torch.randint(job.inputs.numel(), shape, generator=generator)
+    tokens = job.inputs.flatten()[picked.to(job.device)]
+    output = run(
+        do_sample=True,
+        num_return_sequences=job.workload.beams,
+        max_new_tokens=FORCED_STEPS,
+        logits_processor=[Force(tokens)],
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return torch.stack(output.logits).float()
 
 
 def continuation(rows: Tensor, workload: Workload) -> Tensor:

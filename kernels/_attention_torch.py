@@ -19,6 +19,9 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 # not its own; beyond it, to gather each beam's own keys and values first.
 MASKED_BEAMS = 16
 
+# Bytes of keys and values that are read in the time that one more call takes.
+SPLIT_BYTES = 2**18
+
 
 def attend_by_definition(call: Attention) -> Tensor:
     """The reference: for any device, whatever the memory beyond the lengths holds."""
@@ -86,6 +89,8 @@ def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | N
         or call.query.shape[1] > MASKED_BEAMS or call.query.shape[2] > 1 or min(steps) < 0
     ):  # fmt: skip
         return None
+    if _pays_to_split(call, _source_lengths(call)):
+        return None
     end = max(steps) + 1
     keys, values = _continued(source_key, key, end), _continued(source_value, value, end)
     if keys is None or values is None:
@@ -151,6 +156,18 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     assert key is not None and value is not None
     lengths = _source_lengths(call)
     longest = max(lengths)
+    if _pays_to_split(call, lengths):
+        # Nothing is masked: every sample reads as far as it goes.
+        attended = [
+            _flash(
+                flat[b : b + 1], key[b : b + 1, :, :length], value[b : b + 1, :, :length],
+                scale=call.scale,
+            )
+            for b, length in enumerate(lengths)
+        ]  # fmt: skip
+        return torch.cat([output for output, _ in attended]), torch.cat(
+            [lse for _, lse in attended]
+        )
     mask = _source_mask(call, steps, longest)
     if longest == 0:
         return torch.zeros_like(flat), flat.new_full(flat.shape[:3], -math.inf, dtype=torch.float32)
@@ -161,6 +178,16 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
         # The log-sum-exp of a row that sees nothing comes back as 0.
         lse[[length == 0 for length in lengths]] = -math.inf
     return output, lse
+
+
+def _pays_to_split(call: Attention, lengths: list[int]) -> bool:
+    """Is a call per sample faster than one that reads all sources to the end of the longest?"""
+    if call.source_key is None or call.bias is not None or min(lengths) == 0:
+        return False
+    _, heads, _, head_dim = call.source_key.shape
+    unread = max(lengths) * len(lengths) - sum(lengths)
+    saved = 2 * unread * heads * head_dim * call.source_key.element_size()
+    return saved > SPLIT_BYTES * len(lengths)
 
 
 def _source_lengths(call: Attention) -> list[int]:

@@ -80,10 +80,12 @@ class DecoderAttention(nn.Module):
             attended = value
         else:
             bias = cache.bias[self.layer]
-            mask = None if bias is None else _causal(bias, length).to(x.dtype)
-            attended = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale
-            )
+            if bias is None:
+                attended = F.scaled_dot_product_attention(
+                    query, key, value, is_causal=True, scale=self.scale
+                )
+            else:
+                attended = _attend_source(query, key, value, self.scale, _causal(bias, length))
         return self.out.wide(attended.transpose(1, 2).reshape(x.shape[0], -1))
 
     def step(self, x: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
@@ -175,8 +177,7 @@ def _attend_source(
 
 
 def _causal(bias: Tensor, length: int) -> Tensor:
-    """`[H, P, P]` of a bias by distance `[H, N]`, minus infinity for what is still to come."""
-    position = torch.arange(length, device=bias.device)
-    distance = position[:, None] - position
-    table = bias[:, distance.clamp(0, bias.shape[1] - 1)]
-    return table.masked_fill(distance < 0, -torch.inf)
+    """`[H, 2 P - 1]` by offset of a bias by distance `[H, N]`: minus infinity for later keys."""
+    distance = torch.arange(length - 1, -1, -1, device=bias.device)
+    table = bias[:, distance.clamp(max=bias.shape[1] - 1)]
+    return F.pad(table, (0, length - 1), value=-torch.inf)

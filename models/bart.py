@@ -152,9 +152,10 @@ class FeedForward(nn.Module):
         self.fc1 = Linear(width, inner, packed=True)
         self.fc2 = Linear(inner, width, packed=True)
         self.act = activation(activation_function)
+        self.activation_name = activation_function
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2.wide(self.act(self.fc1.wide(x)))
+        return self.fc2.wide(self.fc1.activated(x, self.activation_name, self.act))
 
 
 class EncoderBlock(nn.Module):

@@ -79,7 +79,7 @@ class EncoderDecoder(nn.Module):
             device=weight.device,
             dtype=weight.dtype,
         )
-        for source in split_prompts(tokens, lengths):
+        for source in split_prompts(tokens, lengths, padded=False):
             states = self.encode(source)
             for block in self._blocks:
                 block.cross.store(states, source, cache)

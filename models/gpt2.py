@@ -234,7 +234,8 @@ class GPT2(nn.Module):
             device=self.wpe.device,
             dtype=self.wpe.dtype,
         )
-        hidden = [self._prefill_group(group, cache) for group in split_prompts(tokens, lengths)]
+        groups = split_prompts(tokens, lengths, padded=True)
+        hidden = [self._prefill_group(group, cache) for group in groups]
         return cache, self._logits(torch.cat(hidden))
 
     def _prefill_group(self, prompt: Prompt, cache: KVCache) -> Tensor:

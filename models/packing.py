@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # Tokens that a prefill sends through the layers at once: enough to keep a matrix product busy,
 # few enough that the activations stay small beside weights and caches.
@@ -56,23 +56,38 @@ class Prompt:
             sample, row = sample + count, row + count * length
 
 
-def split_prompts(tokens: Tensor, lengths: Tensor) -> Iterator[Prompt]:
-    """Whole samples of the right-padded `tokens [B, S]`, about PREFILL_TOKENS at a time."""
-    per_group = max(1, PREFILL_TOKENS // tokens.shape[1])
-    for start in range(0, tokens.shape[0], per_group):
-        samples = slice(start, min(start + per_group, tokens.shape[0]))
-        group_lengths = lengths[samples]
-        known = tuple(group_lengths.tolist())
-        longest = max(known)
-        padded = min(known) < longest
+def split_prompts(tokens: Tensor, lengths: Tensor, *, padded: bool) -> Iterator[Prompt]:
+    """Neighbouring samples of the right-padded `tokens [B, S]`, up to PREFILL_TOKENS at a time.
+
+    `padded` says that the reader pads its groups, so that pads count as tokens. A sample that is
+    longer than that makes a group of its own.
+    """
+    known = lengths.tolist()
+    for samples in _groups(known, padded=padded):
+        own = tuple(known[samples])
+        longest = max(own)
+        ragged = min(own) < longest
         group, offsets = tokens[samples, :longest], torch.arange(longest, device=tokens.device)
-        valid = offsets < group_lengths[:, None]
+        valid = offsets < lengths[samples, None]
         yield Prompt(
             samples=samples,
-            tokens=group[valid],
-            positions=offsets.expand_as(group)[valid],
-            last=group_lengths.cumsum(0) - 1,
-            valid=valid if padded else None,
-            source_len=group_lengths if padded else None,
-            lengths=known,
+            tokens=group[valid] if ragged else group.flatten(),
+            positions=offsets.expand_as(group)[valid] if ragged else offsets.repeat(group.shape[0]),
+            last=lengths[samples].cumsum(0) - 1,
+            valid=valid if ragged else None,
+            source_len=lengths[samples] if ragged else None,
+            lengths=own,
         )
+
+
+def _groups(lengths: Sequence[int], *, padded: bool) -> Iterator[slice]:
+    """Runs of samples that are read together."""
+    start = total = longest = 0
+    for sample, length in enumerate(lengths):
+        longest = max(longest, length)
+        total += length
+        cost = longest * (sample + 1 - start) if padded else total
+        if sample > start and cost > PREFILL_TOKENS:
+            yield slice(start, sample)
+            start, total, longest = sample, length, length
+    yield slice(start, len(lengths))

@@ -35,8 +35,23 @@ def pack(weight: Tensor) -> nn.Parameter:
     return nn.Parameter(blocked, requires_grad=False)
 
 
-def packed_matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+# What oneDNN can do to a product on its way out, by the names that configurations use.
+EPILOGUES = {
+    "relu": ("relu", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_new": ("gelu", "tanh"),
+    "gelu_pytorch_tanh": ("gelu", "tanh"),
+    "silu": ("swish", ""),
+    "swish": ("swish", ""),
+}
+
+
+def packed_matmul(
+    x: Tensor, weight: Tensor, bias: Tensor | None, epilogue: str | None = None
+) -> Tensor:
+    """`x W^T + b` with a packed `weight`, and one of EPILOGUES applied to it."""
+    function, algorithm = ("none", "") if epilogue is None else EPILOGUES[epilogue]
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, function, [], algorithm)
     return product
 
 

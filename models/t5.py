@@ -160,13 +160,13 @@ class FeedForward(nn.Module):
         self.wi = Linear(config.d_model, inner, bias=False, packed=True)
         self.wo = Linear(config.d_ff, config.d_model, bias=False, packed=True)
         self.act = activation(config.activation_name)
+        self.activation_name = config.activation_name
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.wi.wide(x)
-        if self.is_gated:
-            gate, linear = hidden.chunk(2, dim=-1)
-            return self.wo.wide(self.act(gate).mul_(linear))
-        return self.wo.wide(self.act(hidden))
+        if not self.is_gated:
+            return self.wo.wide(self.wi.activated(x, self.activation_name, self.act))
+        gate, linear = self.wi.wide(x).chunk(2, dim=-1)
+        return self.wo.wide(self.act(gate).mul_(linear))
 
 
 class EncoderBlock(nn.Module):

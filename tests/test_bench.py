@@ -83,9 +83,9 @@ def test_ids_that_go_wrong_while_timed_stop_it(bench: Any, monkeypatch: pytest.M
 
 
 def test_half_precision_that_is_worse_stops_it(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = bench.engines.Tritonseq.first_logits
+    logits = bench.engines.Tritonseq.forced_logits
     monkeypatch.setattr(
-        bench.engines.Tritonseq, "first_logits", lambda engine: logits(engine) + 0.5
+        bench.engines.Tritonseq, "forced_logits", lambda engine: logits(engine) + 0.5
     )
     with pytest.raises(SystemExit, match="times that of transformers"):
         rehearse(bench, "t5-bf16")

@@ -111,7 +111,7 @@ def test_cross_attention_reads_each_source_to_its_end() -> None:
     """NaN behind the ends reaches nothing, whatever the number of beams."""
     cross = filled(CrossAttention(0, WIDTH, HEADS, HEAD_DIM, scale=0.4, has_bias=True))
     lengths = torch.tensor([9, 1, 5, 5])
-    (source,) = split_prompts(torch.zeros(4, 9, dtype=torch.int64), lengths)
+    (source,) = split_prompts(torch.zeros(4, 9, dtype=torch.int64), lengths, padded=False)
     states = torch.randn(20, WIDTH)
     for beams in (1, 3, 20):
         cache = cache_for(lengths, beams)
@@ -154,11 +154,15 @@ def test_reading_a_prompt_equals_taking_its_steps(prompt_length: int) -> None:
 def test_packed_sources_do_not_see_each_other() -> None:
     own = filled(EncoderAttention(WIDTH, HEADS, HEAD_DIM, scale=0.4, has_bias=True))
     lengths = [4, 4, 1, 9, 4]
-    (source,) = split_prompts(torch.zeros(5, 9, dtype=torch.int64), torch.tensor(lengths))
+    (source,) = split_prompts(
+        torch.zeros(5, 9, dtype=torch.int64), torch.tensor(lengths), padded=False
+    )
     x, table = torch.randn(sum(lengths), WIDTH), torch.randn(HEADS, 17)
     together = own(x, source, table).split(lengths)
     for part, length, result in zip(x.split(lengths), lengths, together, strict=True):
-        (alone,) = split_prompts(torch.zeros(1, length, dtype=torch.int64), torch.tensor([length]))
+        (alone,) = split_prompts(
+            torch.zeros(1, length, dtype=torch.int64), torch.tensor([length]), padded=False
+        )
         torch.testing.assert_close(own(part, alone, table), result, rtol=1e-4, atol=1e-5)
 
 
@@ -173,7 +177,8 @@ def peak():
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 def encode(length):
-    (source,) = split_prompts(torch.randint(0, 50, (1, length)), torch.tensor([length]))
+    tokens = torch.randint(0, 50, (1, length))
+    (source,) = split_prompts(tokens, torch.tensor([length]), padded=False)
     assert model.encode(source).isfinite().all()
 
 config = T5Config(vocab_size=50, d_model=64, d_kv=8, d_ff=64, num_layers=2, num_decoder_layers=1)

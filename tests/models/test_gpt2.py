@@ -90,7 +90,7 @@ def test_prefill_in_groups_equals_prefill_at_once(monkeypatch: pytest.MonkeyPatc
 
 def test_prompts_are_packed_without_padding() -> None:
     tokens = torch.arange(12).view(3, 4)
-    (group,) = split_prompts(tokens, torch.tensor([4, 1, 2]))
+    (group,) = split_prompts(tokens, torch.tensor([4, 1, 2]), padded=True)
     assert group.tokens.tolist() == [0, 1, 2, 3, 4, 8, 9]
     assert group.positions.tolist() == [0, 1, 2, 3, 0, 0, 1]
     assert group.last.tolist() == [3, 4, 6]
