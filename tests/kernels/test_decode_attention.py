@@ -43,6 +43,19 @@ class TestSweep:
             check(random_case(seed, CPU).to(dtype), impl="torch")
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_sources_read_one_by_one(self, dtype, monkeypatch):
+        split, pays = [], _attention_torch._pays_to_split
+        monkeypatch.setattr(_attention_torch, "SPLIT_BYTES", 0)
+        monkeypatch.setattr(
+            _attention_torch,
+            "_pays_to_split",
+            lambda *given: split.append(pays(*given)) or split[-1],
+        )
+        for seed in range(300):
+            check(random_case(seed, CPU, small=True).to(dtype), impl="torch")
+        assert split.count(True) > 10
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("seeds", [range(0, 20), range(20, 40)], ids=["0-19", "20-39"])
     def test_triton(self, seeds, dtype, device, poison):
         for seed in seeds:

@@ -198,3 +198,23 @@ def test_memory_of_a_long_source() -> None:
     command = [sys.executable, "-c", MEASURE]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert float(done.stdout) < 0.1
+
+
+def test_groups_of_sources_hold_true_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long source does not make a group of every short one."""
+    monkeypatch.setattr("tritonseq.models.packing.PREFILL_TOKENS", 10)
+    lengths = [2, 9, 1, 1, 12, 3, 3, 3, 3]
+    tokens = torch.randint(0, 50, (9, 12))
+
+    def grouped(**options: bool) -> list[tuple[int, ...]]:
+        groups = list(split_prompts(tokens, torch.tensor(lengths), **options))
+        for group in groups:
+            rows = zip(tokens[group.samples], group.lengths, strict=True)
+            assert torch.equal(group.tokens, torch.cat([row[:length] for row, length in rows]))
+            positions = torch.cat([torch.arange(length) for length in group.lengths])
+            assert torch.equal(group.positions, positions)
+        return [group.lengths for group in groups]
+
+    assert grouped(padded=False) == [(2,), (9, 1), (1,), (12,), (3, 3, 3), (3,)]
+    # Where pads count, a group costs as many of its longest.
+    assert grouped(padded=True) == [(2,), (9,), (1, 1), (12,), (3, 3, 3), (3,)]
