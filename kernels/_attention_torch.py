@@ -156,21 +156,20 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     assert key is not None and value is not None
     lengths = _source_lengths(call)
     longest = max(lengths)
+    if longest == 0:
+        return _nothing(flat)
     if _pays_to_split(call, lengths):
         # Nothing is masked: every sample reads as far as it goes.
-        attended = [
-            _flash(
-                flat[b : b + 1], key[b : b + 1, :, :length], value[b : b + 1, :, :length],
-                scale=call.scale,
+        own = [
+            _flash(rows, k[:, :, :length], v[:, :, :length], scale=call.scale)
+            if length > 0
+            else _nothing(rows)
+            for rows, k, v, length in zip(
+                flat.split(1), key.split(1), value.split(1), lengths, strict=True
             )
-            for b, length in enumerate(lengths)
-        ]  # fmt: skip
-        return torch.cat([output for output, _ in attended]), torch.cat(
-            [lse for _, lse in attended]
-        )
+        ]
+        return torch.cat([output for output, _ in own]), torch.cat([lse for _, lse in own])
     mask = _source_mask(call, steps, longest)
-    if longest == 0:
-        return torch.zeros_like(flat), flat.new_full(flat.shape[:3], -math.inf, dtype=torch.float32)
     output, lse = _flash(
         flat, key[:, :, :longest], value[:, :, :longest], attn_mask=mask, scale=call.scale
     )
@@ -180,9 +179,14 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     return output, lse
 
 
+def _nothing(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """What rows `[B, H, K * Q, D]` that see nothing get, and their log-sum-exp."""
+    return torch.zeros_like(flat), flat.new_full(flat.shape[:3], -math.inf, dtype=torch.float32)
+
+
 def _pays_to_split(call: Attention, lengths: list[int]) -> bool:
     """Is a call per sample faster than one that reads all sources to the end of the longest?"""
-    if call.source_key is None or call.bias is not None or min(lengths) == 0:
+    if call.source_key is None or call.bias is not None:
         return False
     _, heads, _, head_dim = call.source_key.shape
     unread = max(lengths) * len(lengths) - sum(lengths)
