@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
 
+_SHOWN = 8
+"""Names of tensors that a message lists."""
+
+
 class Source(NamedTuple):
     """Where a parameter comes from: one tensor of the checkpoint, or several side by side."""
 
@@ -73,15 +77,32 @@ def match(
 ) -> dict[str, Source]:
     """`wanted` itself, if a checkpoint with these `names` has all of it and nothing else.
 
-    Raises ValueError that names what is missing or left over; what is `ignorable` may be there.
+    Raises ValueError that names what is missing or left over, or the half of a network that is
+    not there at all; what is `ignorable` may be there.
     """
     used = {name for source in wanted.values() for name in source.names}
     missing = sorted(used.difference(names))
     left = sorted(name for name in names if name not in used and not ignorable(name))
+    for half in ("encoder", "decoder"):
+        if _has(used, half) and not _has(names, half):
+            raise ValueError(
+                f"the checkpoint holds no {half}: it is a part of an encoder-decoder model, and "
+                "generation needs both halves"
+            )
     if missing or left:
         raise ValueError(
             "the checkpoint does not fit its config.json"
-            + (f"; missing: {', '.join(missing)}" if missing else "")
-            + (f"; left over: {', '.join(left)}" if left else "")
+            + (f"; missing: {_listed(missing)}" if missing else "")
+            + (f"; left over: {_listed(left)}" if left else "")
         )
     return wanted
+
+
+def _has(names: Collection[str], part: str) -> bool:
+    return any(part in name.split(".") for name in names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, or the first of many."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -252,6 +252,16 @@ FAULTS: dict[str, tuple[str, Callable[[State], State], str]] = {
         lambda s: without(s, *EMBEDDINGS["t5"]),
         r"missing: shared\.weight$",
     ),
+    "T5 is an encoder alone": (
+        "t5",
+        lambda s: without(s, "decoder.", "lm_head"),
+        "the checkpoint holds no decoder: it is a part of an encoder-decoder model",
+    ),
+    "BART is a decoder alone": (
+        "bart",
+        lambda s: without(s, "encoder.", "shared"),
+        "the checkpoint holds no encoder: it is a part of an encoder-decoder model",
+    ),
     "T5 has a gate too many": (
         "t5",
         lambda s: s | {"encoder.block.0.layer.1.DenseReluDense.wi_0.weight": torch.ones(40, 24)},

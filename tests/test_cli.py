@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -48,13 +49,49 @@ def test_json_lines_with_several_returned_sequences(capsys: Captured) -> None:
 def test_prompt_file_and_stdin(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts = f"{PROMPT}\r\n\ntwo plus two =\n"
-    (tmp_path / "prompts.txt").write_text(prompts)
+    """Line by line: a blank one stays where it is. The mark of UTF-8 is no text."""
+    prompts = f"\ufeff{PROMPT}\r\n\n  \r\ntwo plus two =\n"
+    (tmp_path / "prompts.txt").write_text(prompts, encoding="utf-8")
     assert generate("--prompt-file", str(tmp_path / "prompts.txt")) == 0
     from_file = capsys.readouterr().out
     monkeypatch.setattr("sys.stdin", io.StringIO(prompts))
     assert generate("--prompt-file", "-") == 0
-    assert capsys.readouterr().out == from_file == f"{PROMPT} forty-one\ntwo plus two = four\n"
+    assert capsys.readouterr().out == from_file == f"{PROMPT} forty-one\n\n\ntwo plus two = four\n"
+
+
+def test_blank_lines_with_json_and_several_sequences(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "prompts.txt").write_text(f"\n{PROMPT}\n")
+    options = ["--num-beams", "2", "--num-return-sequences", "2", "--json"]
+    assert generate("--prompt-file", str(tmp_path / "prompts.txt"), *options) == 0
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert lines[:2] == [{"prompt": "", "text": ""}] * 2
+    assert [line["prompt"] for line in lines[2:]] == [PROMPT] * 2
+    assert lines[2]["text"] == " forty-one"
+    assert "prompts: 1," in captured.err
+
+
+def test_a_file_of_blank_lines_alone(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "prompts.txt").write_bytes(b"\n\r\n")
+    assert generate("--prompt-file", str(tmp_path / "prompts.txt")) == 0
+    assert capsys.readouterr().out == "\n\n"
+    (tmp_path / "prompts.txt").write_bytes(b"\n")
+    assert generate("--prompt-file", str(tmp_path / "prompts.txt"), "--stream") == 0
+    assert capsys.readouterr().out == "\n"
+
+
+def test_answers_stand_in_the_order_of_the_lines(tmp_path: Path, capsys: Captured) -> None:
+    """Texts of many lengths, in batches of two and over several windows."""
+    numbers = ["one", "two", "seventy-seven", "forty-one", "five", "ninety-nine", "ten", "twelve"]
+    others = ["one", "sixty-six", "thirteen"]
+    lines = [f"{number} plus {other} =" for number in numbers for other in others]
+    (tmp_path / "prompts.txt").write_text("\n".join(lines))
+    alone = []
+    for line in lines:
+        assert generate("--prompt", line) == 0
+        alone.append(capsys.readouterr().out)
+    assert generate("--prompt-file", str(tmp_path / "prompts.txt"), "--batch-size", "2") == 0
+    assert capsys.readouterr().out == "".join(alone)
 
 
 def test_stream_prints_what_generate_prints(capsys: Captured) -> None:
@@ -110,6 +147,8 @@ def test_every_option_of_generation_is_a_flag() -> None:
         ("float", "7", 7.0),
         ("TokenIds", "7", 7),
         ("TokenIds", "7,8", [7, 8]),
+        ("Sequence[int] | None", "7", [7]),
+        ("Sequence[int] | None", "7,8", [7, 8]),
         ("bool | str", "never", "never"),
         ("bool | str", "false", False),
         ("Sequence[Sequence[int]] | None", "[[7],[8,9]]", [[7], [8, 9]]),
@@ -131,7 +170,8 @@ def test_annotations_say_how_a_value_is_read(annotation: str, text: str, value: 
         (["--prompt", PROMPT, "--num-beams", "0"], "num_beams"),
         (["--prompt", PROMPT, "--max-new-tokens", "1000"], "max_new_tokens"),
         (["--prompt", PROMPT, "--stream", "--json"], "--stream prints the text of one prompt"),
-        (["--prompt", PROMPT, "--stream", "--num-beams", "2"], "num_beams"),
+        (["--prompt", PROMPT, "--stream", "--num-beams", "2"], "pass --num-beams 1"),
+        (["--prompt", PROMPT, "--truncation"], "shorten prompts"),
         (["--prompt", PROMPT, "--batch-size", "0"], "--batch-size is 0"),
         (["--prompt", PROMPT, "--dtype", "float13"], "float13"),
         (["--prompt-file", "/no/such/file"], "--prompt-file cannot be read"),
@@ -146,6 +186,41 @@ def test_bad_input_is_one_line_and_code_2(
     assert captured.err.startswith("tritonseq: error: ")
     assert captured.err.count("\n") == 1
     assert message in captured.err
+
+
+def copied(folder: Path, source: str, **changes: object) -> str:
+    """An embedded checkpoint with other entries in its config.json."""
+    shutil.copytree(EMBEDDED / source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return str(folder)
+
+
+def test_a_task_is_handed_on(tmp_path: Path, capsys: Captured) -> None:
+    """Its own max_length is no fault of who passes --max-new-tokens."""
+    tasks = {"date": {"prefix": "", "max_length": 40, "num_beams": 2}}
+    model = copied(tmp_path / "dates", "t5-dates", task_specific_params=tasks)
+    arguments = ["generate", model, "--device", "cpu", "--prompt", "3 May 2012", "--task", "date"]
+    for options, text in (([], "2012-05-03"), (["--max-new-tokens", "1"], "")):
+        assert main([*arguments, *options]) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith(text)
+        assert "warning" not in captured.err
+    assert main([*arguments[:-1], "time"]) == 2
+    assert "'time' is not among" in capsys.readouterr().err
+    assert main([*arguments, "--stream"]) == 2
+    assert "num_beams is 2, given or by default of the checkpoint" in capsys.readouterr().err
+    assert main([*arguments, "--stream", "--num-beams", "1"]) == 0
+    assert capsys.readouterr().out == "2012-05-03\n"
+
+
+def test_sources_are_cut_when_asked(tmp_path: Path, capsys: Captured) -> None:
+    arguments = ["generate", str(EMBEDDED / "t5-dates"), "--device", "cpu"]
+    arguments += ["--prompt", "3 May 2012 or so, as far as anybody can tell"]
+    assert main([*arguments, "--max-source-length", "2"]) == 0
+    cut = capsys.readouterr().out
+    assert main(arguments) == 0
+    assert capsys.readouterr().out != cut
 
 
 def test_a_warning_is_one_line(capsys: Captured) -> None:
@@ -178,7 +253,7 @@ def test_the_summary_counts_tokens(capsys: Captured) -> None:
     [
         (b"fine\n\nfine\n" + b"four " * 500, "line 4 of {file} has "),
         (b"fine\n\xff\n", "{file} is not UTF-8 text"),
-        (b"\n\r\n", "there is nothing to continue"),
+        (b"", "there is nothing to continue"),
     ],
 )
 def test_a_bad_line_is_named_before_anything_is_printed(

@@ -329,7 +329,8 @@ class TestOtherOptions:
             ("stopping_criterion", "stopping_criteria"),
             ("generation_configs", "generation_config"),
             ("streamers", "streamer"),
-            ("inputs", "input_ids"),
+            ("input", "inputs"),
+            ("source_lang", "src_lang"),
             ("numbeams", "num_beams"),
             ("maxlength", "max_length"),
         ],
@@ -346,8 +347,20 @@ class TestOtherOptions:
                 GenerationConfig().merged(**{name: None})
 
     def test_a_strange_name_is_told_where_to_look(self):
-        with pytest.raises(ValueError, match=r"the nearest is '\w+'; GenerationConfig\.option_n"):
+        with pytest.raises(
+            ValueError, match=r"option 'xyzzy': GenerationConfig\.option_names lists"
+        ):
             GenerationConfig().merged(xyzzy=1)
+
+    @pytest.mark.parametrize("name", options.TEXT_ARGUMENTS)
+    def test_what_only_texts_need(self, name):
+        with pytest.raises(ValueError, match=f"^{name}='x' is for generate_text"):
+            GenerationConfig().merged(**{name: "x"})
+        assert GenerationConfig().merged(**{name: None}) == GenerationConfig()
+
+    def test_the_arguments_of_texts_are_those_of_generate_text(self):
+        parameters = set(inspect.signature(Model.generate_text).parameters)
+        assert set(options.TEXT_ARGUMENTS) == parameters - {"self", "options", "task"}
 
     @pytest.mark.parametrize(
         ("value", "shown"),

@@ -384,11 +384,13 @@ def test_tokens(hub: Hub, client: Client, tmp_path: Path) -> None:
 def test_what_the_hub_refuses(hub: Hub, client: Client) -> None:
     hub.repositories["owner/gated"] = Repository({"main": {**SMALL, **SAFETENSORS}}, gated=True)
     hub.repositories["owner/empty"] = Repository({"main": {**SMALL, **IDLE}})
+    hub.repositories["owner/lora"] = Repository({"main": {"adapter_config.json": b"{}"}})
     hub.repositories["owner/bare"] = Repository({"main": {**SAFETENSORS, **PICKLE}})
     for name, expected in {
         "owner/none": "'owner/none' is neither a folder nor a repository on the Hub",
         "owner/gated": "'owner/gated' is gated: ask for access",
         "owner/empty": "no weights named model.safetensors or pytorch_model.bin",
+        "owner/lora": "holds an adapter (LoRA) and no whole checkpoint",
         "owner/bare": "'owner/bare' on the Hub has no config.json",
     }.items():
         kind, message = client(name)
@@ -446,6 +448,10 @@ def test_local_folders(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert snapshot(tmp_path) == snapshot(str(tmp_path)) == tmp_path
     (tmp_path / "bare").mkdir()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds an adapter .* merge the adapter into its base"):
+        snapshot(tmp_path / "adapter")
     with pytest.raises(ValueError, match=r"bare has no config\.json"):
         snapshot(tmp_path / "bare")
     with pytest.raises(ValueError, match=r"config\.json is a file: pass the folder"):

@@ -157,3 +157,29 @@ def test_damaged_vocabularies_of_marian(tmp_path: Path, vocabulary: object, mess
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     with pytest.raises(ValueError, match=message):
         Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["source.spm", "target.spm", "vocab.json"])
+def test_missing_files_of_marian_are_named(tmp_path: Path, name: str) -> None:
+    write_checkpoint(tmp_path, "marian")
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=f"has no {name}, which Marian's tokenizer needs"):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("t5", "spiece.model"),
+        ("mbart", "sentencepiece.bpe.model"),
+        ("marian", "target.spm"),
+        ("marian", "vocab.json"),
+        ("t5", "tokenizer.json"),
+    ],
+)
+def test_pointers_of_git_lfs_are_told_from_files(tmp_path: Path, family: str, name: str) -> None:
+    write_checkpoint(tmp_path, family)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(ValueError, match=f"{name} is only a Git LFS pointer: run `git lfs pull`"):
+        Tokenizer.from_folder(tmp_path)

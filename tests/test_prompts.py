@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no-batch": ({"input_ids": torch.zeros(0, 4).long()}, "is empty"),
     "no-tokens": ({"input_ids": torch.zeros(2, 0).long()}, "is empty"),
     "no-list": ({"input_ids": []}, "is empty: pass at least one prompt"),
-    "empty-row": ({"input_ids": [[3, 4], []]}, "prompt 1 is all padding"),
+    "empty-row": ({"input_ids": [[3, 4], []]}, "prompt 1 is empty: pass at least one token"),
     "one-dimension": ({"input_ids": torch.tensor([3, 4])}, r"ids\[None\]"),
     "flat-list": ({"input_ids": [3, 4]}, r"wrap a single prompt as \[prompt\]"),
     "float": ({"input_ids": torch.tensor([[3.0, 4.0]])}, "must be integers, not torch.float32"),
@@ -135,7 +136,7 @@ SOURCE_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no-batch": ({"input_ids": torch.zeros(0, 4).long()}, "is empty"),
     "no-tokens": ({"input_ids": torch.zeros(2, 0).long()}, "is empty"),
     "no-list": ({"input_ids": []}, "is empty"),
-    "empty-row": ({"input_ids": [[3, 4], []]}, "source 1 is all padding"),
+    "empty-row": ({"input_ids": [[3, 4], []]}, "source 1 is empty: pass at least one token"),
     "all-pads": ({"input_ids": SOURCES * (SOURCES == 3)[:, :1]}, "source 0 is all padding"),
     "masked-row": (
         {"input_ids": SOURCES, "attention_mask": torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])},
@@ -171,6 +172,19 @@ SOURCE_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"input_ids": SOURCES, "decoder_input_ids": [[2, 3], [2]]},
         "decoder_input_ids must all have one length",
     ),
+    "begun-empty-row": (
+        {"input_ids": SOURCES, "decoder_input_ids": [[2], []]},
+        "row 1 of decoder_input_ids is empty",
+    ),
+    "begun-masked": (
+        {
+            "input_ids": SOURCES,
+            "decoder_input_ids": [[2, 3], [2, 4]],
+            "decoder_attention_mask": [[1, 1], [0, 1]],
+        },
+        "decoder_attention_mask must be all ones",
+    ),
+    "two-names": ({"input_ids": SOURCES, "inputs": SOURCES}, "another name of input_ids"),
     "begun-empty": (
         {"input_ids": SOURCES, "decoder_input_ids": torch.zeros(2, 0).long()},
         "decoder_input_ids is empty",
@@ -235,9 +249,57 @@ def test_faults_of_sources_are_named_before_anything_runs(
 def test_what_a_model_without_an_encoder_does_not_take(model: tritonseq.Model) -> None:
     with pytest.raises(ValueError, match="decoder_input_ids is for models with an encoder"):
         model.generate(IDS, decoder_input_ids=[[2], [2]])
+    with pytest.raises(ValueError, match="decoder_attention_mask is for models with an encoder"):
+        model.generate(IDS, decoder_attention_mask=[[1], [1]])
     with pytest.raises(ValueError, match="checkpoint: it has none"):
         model.generate(IDS, task="summarization")
     assert model.decoder.prefills == []
+
+
+def test_inputs_is_another_name(reader: tritonseq.Model) -> None:
+    wanted = reader.generate(SOURCES)
+    assert torch.equal(reader.generate(inputs=SOURCES), wanted)
+    assert list(reader.stream(inputs=SOURCES[1:])) == wanted[1, 1:].tolist()
+
+
+def test_a_mask_of_ones_for_what_targets_start_with(reader: tritonseq.Model) -> None:
+    begun = torch.tensor([[2, 3], [2, 4]])
+    wanted = reader.generate(SOURCES, decoder_input_ids=begun)
+    for mask in (torch.ones(2, 2), torch.ones(2, 2).bool(), [[1, 1], [1, 1]], None):
+        options: dict[str, Any] = {"decoder_input_ids": begun, "decoder_attention_mask": mask}
+        assert torch.equal(reader.generate(SOURCES, **options), wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"max_new_tokens": 3, "min_new_tokens": 4},
+            "min_new_tokens=4 asks for more than max_new_tokens=3",
+        ),
+        ({"max_length": 5, "min_length": 6}, "min_length=6 asks for more than max_length=5"),
+        ({"max_length": 5, "min_new_tokens": 5}, "min_new_tokens=5 .* max_length=5"),
+        ({"max_new_tokens": 3, "min_length": 5}, "min_length=5 .* max_new_tokens=3"),
+        ({"min_length": 30}, "min_length=30 .* the default of 20 new tokens"),
+    ],
+    ids=str,
+)
+def test_a_minimum_above_the_maximum_is_said_to(
+    reader: tritonseq.Model, options: dict[str, Any], told: str
+) -> None:
+    """And the maximum ends what the minimum keeps going."""
+    with pytest.warns(UserWarning, match=f"unfeasible lengths: {told}"):
+        ids = reader.generate(SOURCES, **options)
+    limit = options.get("max_length") or 1 + options.get("max_new_tokens", 15)
+    assert ids.shape[1] == limit
+    assert not (ids == 1).any()
+
+
+def test_a_minimum_that_fits_is_not(reader: tritonseq.Model) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reader.generate(SOURCES, max_new_tokens=3, min_new_tokens=3)
+        reader.generate(SOURCES, max_length=5, min_length=5)
 
 
 def test_padding_does_not_count_as_positions(reader: tritonseq.Model) -> None:

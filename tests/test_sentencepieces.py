@@ -175,7 +175,7 @@ def test_prefix_and_truncation(folders: dict[str, Path], family: str) -> None:
     # What stands around the text is not cut off.
     ends = [ours.decode([[token]]) == [""] for token in (whole[0], whole[-2], whole[-1])]
     assert [ours.decode([[token]]) == [""] for token in (cut[0], cut[-2], cut[-1])] == ends
-    with pytest.raises(ValueError, match="max_length is 1: it leaves no room"):
+    with pytest.raises(ValueError, match="a limit of 1 tokens leaves no room"):
         ids_of(ours, "the", max_length=1)
 
 
@@ -199,7 +199,7 @@ def test_a_class_named_by_config_json_alone(folders: dict[str, Path], tmp_path: 
 
 
 def test_damaged_models_are_named(tmp_path: Path) -> None:
-    (tmp_path / "spiece.model").write_bytes(b"version https://git-lfs")
+    (tmp_path / "spiece.model").write_bytes(b"no model at all")
     with pytest.raises(ValueError, match=r"spiece\.model is no sentencepiece model"):
         Tokenizer.from_folder(tmp_path)
     train(tmp_path / "spiece.model", eos_id=-1)

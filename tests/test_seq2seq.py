@@ -391,3 +391,22 @@ def test_two_vocabularies_cannot_be_compared() -> None:
     for option in ({"encoder_repetition_penalty": 1.5}, {"encoder_no_repeat_ngram_size": 2}):
         with pytest.raises(ValueError, match="this model has a vocabulary for each"):
             model.generate(ids, **option)
+
+
+def test_an_end_token_that_also_pads_is_text() -> None:
+    model = seq2seq.pair("bart").ours
+    end = model.generation_config.eos_token_ids[0]
+    ids = torch.tensor([[10, 11, 12, end]])
+    ones = torch.ones_like(ids)
+    options = {"pad_token_id": end, "max_new_tokens": 6, "return_dict_in_generate": True}
+    guessed = model.generate(ids, output_logits=True, **options)
+    told = model.generate(ids, ones, output_logits=True, **options)
+    assert torch.equal(guessed.logits[0], told.logits[0])
+
+
+def test_a_start_token_beyond_the_vocabulary_is_named() -> None:
+    model = seq2seq.pair("bart").ours
+    plain = tritonseq.GenerationConfig(bos_token_id=9999)
+    model = tritonseq.Model(model.decoder, plain, None)
+    with pytest.raises(ValueError, match="the start token 9999"):
+        model.generate([[10, 11]])

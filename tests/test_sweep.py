@@ -155,6 +155,9 @@ def seq2seq_case(family: str, case: int) -> bool:
     end = pair.theirs.generation_config.eos_token_id
     options = draw_options(rng, end[0] if isinstance(end, list) else end or 1)
     add_decay(rng, config, options)
+    if not config.get("share_encoder_decoder_embeddings", True):
+        # Refused here: ids of source and target are not of one kind.
+        options = {name: value for name, value in options.items() if "encoder_" not in name}
     batch = rng.randint(1, 4)
     options |= draw_targets(rng, batch)
     ids, mask = seq2seq.sources(

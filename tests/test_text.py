@@ -147,6 +147,9 @@ def test_decode_passes_over_special_negative_and_unknown_ids(gpt2_folder: Path) 
     rows = torch.tensor([[*end, *ids_of(tokenizer, " dog"), *end, -1, 100_000]])
     assert tokenizer.decode(rows) == [" dog"]
     assert tokenizer.decode([[], end]) == ["", ""]
+    for single in ([5, 6], torch.tensor([5, 6])):
+        with pytest.raises(ValueError, match=r"wrap a single one as \[ids\]"):
+            tokenizer.decode(single)
 
 
 @pytest.mark.parametrize(

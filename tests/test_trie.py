@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import seq2seq
 import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,8 +24,16 @@ if TYPE_CHECKING:
     Allowed = Callable[[int, torch.Tensor], list[int]]
     Sequences = list[list[int]]
 
-# One line per architecture: what makes a tiny model in both engines.
-FAMILIES: dict[str, Callable[[], tiny.Pair]] = {"gpt2": tiny.pair}
+# One line per architecture: what makes a tiny model in both engines. BART's targets start with
+# its end token, and end with it by force.
+SPECIAL = {"eos_token_id": tiny.EOS, "pad_token_id": tiny.PAD}
+ENDS = {"decoder_start_token_id": tiny.EOS, "forced_eos_token_id": tiny.EOS}
+FAMILIES: dict[str, Callable[[], tiny.Pair]] = {
+    "gpt2": tiny.pair,
+    "t5": partial(seq2seq.pair, "t5", 1, **SPECIAL),
+    "bart": partial(seq2seq.pair, "bart", 3, **SPECIAL, **ENDS),
+}
+ENCODING = ("t5", "bart")
 
 
 def by_sets(
@@ -93,6 +102,12 @@ def pair_of(family: str) -> tiny.Pair:
     return FAMILIES[family]()
 
 
+def batch(family: str, count: int, length: int, **shape: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """What an engine reads, padded on the side where transformers expects it, and the mask."""
+    ids, mask = tiny.prompts(count, length, **shape)
+    return (ids.flip(1), mask.flip(1)) if family in ENCODING else (ids, mask)
+
+
 def prompt_length(pair: tiny.Pair, ids: torch.Tensor) -> int:
     return 1 if pair.theirs.config.is_encoder_decoder else ids.shape[1]
 
@@ -102,17 +117,18 @@ def prompt_length(pair: tiny.Pair, ids: torch.Tensor) -> int:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equals_transformers_with_a_function(family: str, name: str, search: str) -> None:
     pair = pair_of(family)
-    ids, mask = tiny.prompts(2, 6, seed=len(name), ragged=True)
+    ids, mask = batch(family, 2, 6, seed=len(name), ragged=True)
     options = {"max_new_tokens": 10, **SEARCHES[search]}
     allowed = by_sets([TRIES[name]], {tiny.EOS}, prompt_length(pair, ids))
-    torch.manual_seed(1)
-    other = tiny.theirs(pair.theirs, ids, mask, prefix_allowed_tokens_fn=allowed, **options)
-    options["hf_exact"] = True
-    torch.manual_seed(1)
-    mine = tiny.ours(pair.ours, ids, mask, prefix_allowed_tokens_fn=Trie(TRIES[name]), **options)
-    tiny.assert_same(mine, other)
-    torch.manual_seed(1)
-    slow = tiny.ours(pair.ours, ids, mask, prefix_allowed_tokens_fn=allowed, **options)
+
+    def run(engine: Any, model: Any, constraint: Any, **more: Any) -> Any:
+        torch.manual_seed(1)
+        return engine(model, ids, mask, prefix_allowed_tokens_fn=constraint, **options, **more)
+
+    again = partial(run, tiny.theirs, pair.theirs, allowed)
+    mine = run(tiny.ours, pair.ours, Trie(TRIES[name]), hf_exact=True)
+    seq2seq.assert_same(mine, again(), again)
+    slow = run(tiny.ours, pair.ours, allowed, hf_exact=True)
     for a, b in zip(mine.scores, slow.scores, strict=True):
         assert torch.equal(a, b)
     assert torch.equal(mine.sequences, slow.sequences)
@@ -123,7 +139,7 @@ def test_the_widest_beam_ranks_all_sequences(family: str) -> None:
     """With a beam for every prefix nothing is cut off: the ranking is that of all sequences."""
     pair = pair_of(family)
     sequences = sorted(set(map(tuple, random_sequences(5, 50, tokens=12, longest=4))))
-    ids, mask = tiny.prompts(1, 4, seed=8)
+    ids, mask = batch(family, 1, 4, seed=8)
     options = {"max_new_tokens": 6, "length_penalty": 0.0, "early_stopping": "never"}
     options |= {"num_beams": 128, "num_return_sequences": len(sequences)}
     found = tiny.ours(pair.ours, ids, mask, prefix_allowed_tokens_fn=Trie(sequences), **options)
@@ -140,7 +156,7 @@ def test_the_widest_beam_ranks_all_sequences(family: str) -> None:
 def test_diverse_groups_walk_alone(family: str) -> None:
     """transformers has no groups any more; the constraint by definition does it in our search."""
     pair = pair_of(family)
-    ids, mask = tiny.prompts(3, 5, seed=2, ragged=True)
+    ids, mask = batch(family, 3, 5, seed=2, ragged=True)
     for groups in (2, 3, 6):
         options = {"num_beams": 6, "num_beam_groups": groups, "diversity_penalty": 0.7}
         options |= {"num_return_sequences": 6, "max_new_tokens": 9}
@@ -159,7 +175,7 @@ def test_diverse_groups_walk_alone(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_candidates_of_its_own_for_each_sample(family: str, search: str) -> None:
     pair = pair_of(family)
-    ids, mask = tiny.prompts(4, 6, seed=4, ragged=True)
+    ids, mask = batch(family, 4, 6, seed=4, ragged=True)
     candidates = [random_sequences(seed, 1 + 7 * seed) for seed in range(4)]
     options = {"max_new_tokens": 9, **SEARCHES[search]}
     # When sampling, transformers counts every row as a sample.
@@ -178,11 +194,85 @@ def test_candidates_of_its_own_for_each_sample(family: str, search: str) -> None
         assert trie.allowed_after([], tiny.EOS, sample) == beginnings
 
 
+@pytest.mark.parametrize("beams", [1, 4, 32])
+@pytest.mark.parametrize("within", [True, False], ids=["written", "left-out"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_forced_first_token(family: str, within: bool, beams: int) -> None:
+    """It comes before sequences that leave it out, and counts once in those that hold it."""
+    pair, forced = pair_of(family), 9
+    ids, mask = batch(family, 3, 6 if family in ENCODING else 1, seed=6)
+    sequences = [s for s in random_sequences(7, 60, tokens=20, longest=4) if s[0] != forced]
+    sequences = [[forced, *s] for s in sequences] if within else sequences
+    options = {"num_beams": beams, "num_return_sequences": beams, "max_new_tokens": 7}
+    options |= {"forced_bos_token_id": forced}
+    allowed = by_sets([sequences], {tiny.EOS}, 1 if within else 2)
+    other = tiny.theirs(pair.theirs, ids, mask, prefix_allowed_tokens_fn=allowed, **options)
+    options |= {"prefix_allowed_tokens_fn": Trie(sequences), "hf_exact": True}
+    mine = tiny.ours(pair.ours, ids, mask, **options)
+    tiny.assert_same(mine, other)
+    for target in mine.sequences[:, 1:].tolist():
+        assert target[0] == forced
+        assert target[0 if within else 1 : target.index(tiny.EOS)] in sequences
+
+
+def test_a_first_token_is_forced_behind_prompts_of_one_token_only() -> None:
+    ours = pair_of("t5").ours
+    sequences = [[20, 12], [9, 30]]
+    options = {"forced_bos_token_id": 9, "prefix_allowed_tokens_fn": Trie(sequences)}
+    found = ours.generate([[8, 8]], decoder_input_ids=[[0, 40]], **options)
+    assert found[0, 2:-1].tolist() in sequences
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_beams_beyond_all_sequences_are_told_by_their_scores(
+    family: str, early_stopping: bool | str
+) -> None:
+    sequences = [[20, 9], [20, 11], [30], [9, 9, 9, 12]]
+    pair = pair_of(family)
+    ids, mask = batch(family, 2, 4, seed=1)
+    options = {"num_beams": 8, "num_return_sequences": 8, "early_stopping": early_stopping}
+    options |= {"max_new_tokens": 6, "prefix_allowed_tokens_fn": Trie(sequences)}
+    found = tiny.ours(pair.ours, ids, mask, **options)
+    targets = found.sequences[:, prompt_length(pair, ids) :].view(2, 8, -1)
+    for rows, scores in zip(targets, found.sequences_scores.view(2, 8), strict=True):
+        told = [row[: row.index(tiny.EOS)] for row in rows[scores > -1e6].tolist()]
+        # Search that stops early counts the others, and has enough before the longest is found.
+        assert sorted(told) == sorted(sequences[:3] if early_stopping is True else sequences)
+        assert bool((scores[len(told) :] < -1e9 / 7).all())
+
+
+def test_parts_of_a_batch_keep_the_candidates_of_their_samples() -> None:
+    candidates = [random_sequences(seed, 1 + 7 * seed) for seed in range(4)]
+    whole = Trie.per_sample(candidates)
+    ids, mask = tiny.prompts(4, 6, seed=4, ragged=True)
+    ours = pair_of("gpt2").ours
+    for places in ([2, 0, 3, 1], [3], [1, 1, 2], range(4)):
+        part = whole.part(places, 4)
+        alone = Trie.per_sample([candidates[place] for place in places])
+        for beams in (1, 4):
+            options = {"num_beams": beams, "max_new_tokens": 9}
+            at = list(places)
+            mine = ours.generate(ids[at], mask[at], prefix_allowed_tokens_fn=part, **options)
+            wanted = ours.generate(ids[at], mask[at], prefix_allowed_tokens_fn=alone, **options)
+            assert torch.equal(mine, wanted)
+        for sample in range(len(places)):
+            first = alone.allowed_after([], tiny.EOS, sample)
+            assert part.allowed_after([], tiny.EOS, sample) == first
+        assert part.part([len(places) - 1], len(places)).allowed_after([], tiny.EOS) == first
+    shared = Trie(candidates[0])
+    assert shared.part([5, 1], 9) is shared
+    with pytest.raises(ValueError, match="sequences for 4 samples, and the batch has 5"):
+        whole.part([0], 5)
+    with pytest.raises(ValueError, match="sequences for 1 samples, and the batch has 2"):
+        ours.generate(ids[:2], prefix_allowed_tokens_fn=whole.part([3], 4))
+
+
 def test_several_end_tokens() -> None:
     pair = tiny.pair(seed=3, eos_token_id=[tiny.EOS, 11, 30])
     ids, mask = tiny.prompts(2, 3, seed=3)
-    # 11 ends a sequence wherever it stands, and goes on to 12 if nothing looks at end tokens.
-    sequences = [*random_sequences(4, 30), [20, 11, 12], [30]]
+    sequences = [s for s in random_sequences(4, 30) if not {11, 30} & set(s)]
+    sequences += [[20, 14, 11], [20, 14], [30]]
     allowed = by_sets([sequences], {tiny.EOS, 11, 30}, 3)
     for beams in (1, 4, 32):
         options = {"num_beams": beams, "num_return_sequences": beams, "max_new_tokens": 8}
@@ -349,22 +439,93 @@ def test_no_sample_and_samples_that_are_not_there() -> None:
         Trie.per_sample([[[1]], [[2]]]).allowed_after([], 0, sample=2)
 
 
+FAULTS: dict[str, tuple[Trie, dict[str, Any], str]] = {
+    "vocabulary": (Trie([[9, 61]]), {}, "the Trie holds token id 61, outside the vocabulary"),
+    "no-end": (Trie([[9]]), {"eos_token_id": None}, "there is no end token: pass eos_token_id"),
+    "samples": (Trie.per_sample([[[9]]] * 3), {}, "sequences for 3 samples, and the batch has 2"),
+    "behind-an-end": (
+        Trie([[20, 9], [20, tiny.EOS], [20, 12, tiny.EOS, 9]]),
+        {},
+        "goes on behind end token 7, where generation stops: leave out what comes after it",
+    ),
+    "behind-another-end": (
+        Trie([[20, 9], [20, 9, 12]]),
+        {"eos_token_id": [tiny.EOS, 9]},
+        "goes on behind end token 9",
+    ),
+    "forced-for-some": (
+        Trie([[9, 12], [14, 9]]),
+        {"forced_bos_token_id": 9},
+        "forced_bos_token_id=9 comes first, and some sequences of the Trie start with it",
+    ),
+    "forced-for-some-samples": (
+        Trie.per_sample([[[9, 12]], [[14, 9]]]),
+        {"forced_bos_token_id": 9},
+        "let all of them start with it, or none",
+    ),
+    "forced-end": (
+        Trie([[9, 12]]),
+        {"forced_bos_token_id": tiny.EOS},
+        "forced_bos_token_id=7 is an end token",
+    ),
+}
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_faults_are_named_before_anything_runs(
-    family: str, monkeypatch: pytest.MonkeyPatch
+    family: str, fault: str, beams: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = pair_of(family).ours
-    ids, mask = tiny.prompts(2, 3)
-    vocab = ours.decoder.vocab_size
+    ids, _ = batch(family, 2, 1)
+    trie, options, message = FAULTS[fault]
     monkeypatch.setattr(ours.decoder, "prefill", lambda *args, **options: pytest.fail("it ran"))
-    for trie, options, message in (
-        (Trie([[9, vocab]]), {}, f"the Trie holds token id {vocab}, outside the vocabulary"),
-        (Trie([[9]]), {"eos_token_id": None}, "there is no end token: pass eos_token_id"),
-        (Trie.per_sample([[[9]]] * 3), {}, "sequences for 3 samples, and the batch has 2"),
+    with pytest.raises(ValueError, match=message):
+        ours.generate(ids, prefix_allowed_tokens_fn=trie, num_beams=beams, **options)
+
+
+@pytest.mark.parametrize("family", ENCODING)
+def test_start_tokens_are_left_out(family: str) -> None:
+    """As tries of whole decoder inputs hold them, which would generate them a second time."""
+    ours = pair_of(family).ours
+    start = ours.generation_config.decoder_start_token_id
+    ids, _ = batch(family, 2, 4)
+    rest = [[20, 9], [20, 12, tiny.EOS], [14]]
+    whole = [[start, *s] for s in rest]
+    message = f"start with token {start}, which is the decoder's start token"
+    for trie, sample in (
+        (Trie(whole), 0),
+        (Trie([*whole, [start]]), 0),
+        (Trie.per_sample([rest, whole]), 1),
     ):
-        for beams in (1, 3):
-            with pytest.raises(ValueError, match=message):
-                ours.generate(ids, mask, prefix_allowed_tokens_fn=trie, num_beams=beams, **options)
+        for more in ({}, {"forced_bos_token_id": 9}, {"decoder_input_ids": [[30], [40]]}):
+            with pytest.raises(ValueError, match=f"for sample {sample} {message}"):
+                ours.generate(ids, prefix_allowed_tokens_fn=trie, **more)
+    with pytest.raises(ValueError, match="for sample 1 start with token 9, which is the decoder"):
+        ours.generate(
+            ids,
+            decoder_start_token_id=[30, 9],
+            prefix_allowed_tokens_fn=Trie.per_sample([[[9, 20]], [[9, 20]]]),
+        )
+    # The end token, which starts BART's decoder, is a target like others where nothing follows.
+    if start == tiny.EOS:
+        found = ours.generate(ids, prefix_allowed_tokens_fn=Trie([[start]]))
+        assert found.tolist() == [[start, start]] * 2
+
+
+def test_a_start_token_that_is_forced_comes_twice() -> None:
+    ours = pair_of("t5").ours
+    trie = Trie([[0, 20, 12]])
+    found = ours.generate([[9, 9]], forced_bos_token_id=0, prefix_allowed_tokens_fn=trie)
+    assert found.tolist() == [[0, 0, 20, 12, tiny.EOS]]
+
+
+def test_prompts_of_a_decoder_alone_are_no_start_tokens() -> None:
+    ours = pair_of("gpt2").ours
+    for prompt in ([tiny.EOS], [20]):
+        found = ours.generate([prompt], prefix_allowed_tokens_fn=Trie([[20, 12]]))
+        assert found.tolist() == [[*prompt, 20, 12, tiny.EOS]]
 
 
 ANSWERS: dict[str, tuple[Any, str]] = {

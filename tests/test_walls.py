@@ -15,7 +15,7 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "env", "hypotheses", "options", "outputs", "prompts", "protocol")
-LEAVES += ("english", "memory", "tasks", "trie", "vocabularies", "weights")
+LEAVES += ("english", "memory", "tasks", "trie_tables", "vocabularies", "weights")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "stopping": {"hypotheses"},
     "constraints": {"kernels", "hypotheses"},
     "warpers": {"hypotheses", "constraints"},
+    "trie": {"trie_tables"},
     "prefixes": {"hypotheses", "constraints", "trie"},
     "processors": {"hypotheses", "config", "constraints", "prefixes", "trie", "warpers"},
     "search": {"hypotheses", "outputs", "processors", "stopping"},
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "hub": {"weights"},
     "fast_vocabulary": {"weights"},
-    "sentencepieces": {"vocabularies"},
+    "sentencepieces": {"vocabularies", "weights"},
     "marian_vocabulary": {"sentencepieces", "vocabularies", "weights"},
     "languages": {"vocabularies"},
     "tokenizer_files": {
@@ -44,13 +45,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "text": {"languages", "tokenizer_files", "vocabularies"},
     "checkpoint": {"models", "weights"},
+    "request": {"config", "generate", "outputs", "prompts", "trie"},
+    "text_job": {"config", "request", "text"},
     "model": {
-        "checkpoint", "config", "generate", "hub", "outputs", "prompts", "stopping", "text",
-        "trie",
+        "checkpoint", "config", "generate", "hub", "outputs", "request", "stopping", "text",
+        "text_job",
     },
     **{task: {"english", "tasks"} for task in ("dates", "numerals", "words")},
     "demo": {"dates", "model", "numerals", "tasks", "words"},
-    "cli_generate": {"config", "model"},
+    "cli_generate": {"model", "text_job"},
     "cli": {"cli_generate", "config", "demo", "env"},
     "__main__": {"cli"},
     "__init__": {"model", "config", "outputs", "trie"},

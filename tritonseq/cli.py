@@ -135,12 +135,17 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help='a folder, or a Hub id such as "gpt2"')
     text = parser.add_argument_group("texts and output")
     text.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="repeatable")
-    text.add_argument("--prompt-file", metavar="F", help="one text a line; - reads stdin")
+    text.add_argument(
+        "--prompt-file", metavar="F", help="one text a line; - reads stdin; blank lines stay blank"
+    )
     text.add_argument("--task", help="options and prefix that the checkpoint has for it")
     text.add_argument("--prefix", metavar="TEXT", help="put before every text")
     text.add_argument("--src-lang", metavar="CODE", help="language of the texts, such as en_XX")
     text.add_argument("--tgt-lang", metavar="CODE", help="language to write")
     text.add_argument("--truncation", action="store_true", help="cut texts that are too long")
+    text.add_argument(
+        "--max-source-length", type=int, metavar="N", help="cut texts to so many tokens"
+    )
     text.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: 16")
     text.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
     text.add_argument("--json", action="store_true", help="print lines of {prompt or source, text}")
@@ -182,6 +187,8 @@ def _argument(annotation: str) -> dict[str, Any]:
         return {"type": _value, "nargs": "?", "const": True, "metavar": "VALUE"}
     if "Sequence[Sequence[int]]" in kinds:
         return {"type": _words, "metavar": "VALUE"}
+    if "Sequence[int]" in kinds:
+        return {"type": _tokens, "metavar": "VALUE"}
     return {"type": _value, "metavar": "VALUE"}
 
 
@@ -193,6 +200,12 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _tokens(text: str) -> Any:
+    """As `_value`, with a single token as a list of one."""
+    value = _value(text)
+    return [value] if isinstance(value, int) else value
 
 
 def _words(text: str) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from .config import GenerationConfig
     from .model import Model
+    from .text_job import TextJob
+
+_AHEAD = 8
+"""Batches whose texts are sorted by length together: lines come while others are being made."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,12 @@ class Prompt:
 
     text: str
     origin: str
+    in_file: bool = False
+
+    @property
+    def is_blank(self) -> bool:
+        """Does it only keep its line in the output?"""
+        return self.in_file and not self.text.strip()
 
 
 @dataclass
@@ -62,118 +71,66 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         cache_dir=parsed.cache_dir,
         local_files_only=parsed.local_files_only,
     )
-    job = Job.of(model, parsed, options)
-    _check(job, prompts)
     if parsed.seed is not None:
         torch.manual_seed(parsed.seed)
+    job = model.text_job(
+        src_lang=parsed.src_lang,
+        tgt_lang=parsed.tgt_lang,
+        prefix=parsed.prefix,
+        truncation=parsed.truncation,
+        max_source_length=parsed.max_source_length,
+        task=parsed.task,
+        **options,
+    )
+    rows = _read(job, [prompt for prompt in prompts if not prompt.is_blank])
     tally = Tally()
     if parsed.stream:
-        for piece in _stream(job, prompts[0].text, tally):
+        _check_stream(job)
+        shown = "" if model.is_encoder_decoder else prompts[0].text
+        for piece in _stream(job, rows, shown, tally):
             print(piece, end="", flush=True)
         print()
     else:
-        key = "source" if model.is_encoder_decoder else "prompt"
-        for prompt, text in _texts(job, [prompt.text for prompt in prompts], parsed, tally):
-            if parsed.json:
-                print(json.dumps({key: prompt, "text": text}, ensure_ascii=False))
-            else:
-                print(text if model.is_encoder_decoder else prompt + text)
+        for prompt, text in _texts(job, prompts, rows, parsed.batch_size, tally):
+            print(_line(model, prompt, text, as_json=parsed.json))
     sys.stdout.flush()
-    print(f"tritonseq: {tally.line(len(prompts))}", file=sys.stderr)
+    print(f"tritonseq: {tally.line(len(rows))}", file=sys.stderr)
     return 0
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is the same for all texts."""
-
-    model: Model
-    how: dict[str, Any]
-    """How texts become ids: the arguments of `Model.tokenize`."""
-    options: dict[str, Any]
-    """Those of `Model.generate`."""
-    config: GenerationConfig
-    """The options over the model's defaults."""
-
-    @classmethod
-    def of(cls, model: Model, parsed: argparse.Namespace, options: dict[str, Any]) -> Job:
-        """From the command line; faults of single flags are found here."""
-        defaults = {} if parsed.task is None else model.task_options(parsed.task)
-        prefix = defaults.pop("prefix", "") if parsed.prefix is None else parsed.prefix
-        defaults.pop("prefix", None)
-        if parsed.tgt_lang is not None:
-            defaults |= model.tokenizer.target_options(parsed.tgt_lang)
-        options = {**defaults, **options}
-        how = {
-            "src_lang": parsed.src_lang,
-            "tgt_lang": parsed.tgt_lang,
-            "prefix": prefix,
-            "truncation": parsed.truncation,
-        }
-        # What there is to warn of is said by `generate`.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            config = model.generation_config.merged(**options)
-        return cls(model, how, options, config)
-
-
-def _check(job: Job, prompts: list[Prompt]) -> None:
-    """Name the first text that has no tokens or too many, before anything is generated."""
-    room = _room(job)
-    for prompt in prompts:
-        try:
-            ids, _ = job.model.tokenize([prompt.text], **job.how)
-        except ValueError as error:
-            raise ValueError(f"{prompt.origin} {str(error).removeprefix('text 0 ')}") from None
-        if room is not None and ids.shape[1] > room:
-            remedy = "--truncation" if job.model.is_encoder_decoder else "another --max-new-tokens"
-            raise ValueError(
-                f"{prompt.origin} has {ids.shape[1]} tokens, and there is room for "
-                f"{max(room, 0)}: shorten it, or pass {remedy}"
-            )
-
-
-def _room(job: Job) -> int | None:
-    """The most tokens that a text may have, by the positions of the model; None for any number."""
-    decoder, config = job.model.decoder, job.config
-    if job.model.is_encoder_decoder:
-        limit: int | None = decoder.max_source_positions
-        return limit
-    positions: int = decoder.max_positions
-    if config.max_new_tokens is not None:
-        # The last token is chosen but never fed back, so it needs no position.
-        return positions - config.max_new_tokens + 1
-    return min(config.max_length or positions, positions) - 1
+def _read(job: TextJob, prompts: list[Prompt]) -> list[list[int]]:
+    """The ids of all texts; faults of a text are told with the place that it has."""
+    if not prompts:
+        return []
+    try:
+        return job.read([prompt.text for prompt in prompts])
+    except ValueError as error:
+        message = re.sub(r"^text (\d+)", lambda at: prompts[int(at[1])].origin, str(error))
+        raise ValueError(message) from None
 
 
 def _texts(
-    job: Job, prompts: list[str], parsed: argparse.Namespace, tally: Tally
+    job: TextJob, prompts: list[Prompt], rows: list[list[int]], batch_size: int, tally: Tally
 ) -> Iterator[tuple[str, str]]:
-    """Every prompt with each of its texts, a batch at a time."""
-    model = job.model
-    for first in range(0, len(prompts), parsed.batch_size):
-        batch = prompts[first : first + parsed.batch_size]
-        start = time.perf_counter()
-        ids, mask = model.tokenize(batch, **job.how)
-        sequences = model.generate(ids, mask, **job.options)
-        new = sequences[:, model.prompt_length(ids) :].tolist()
-        texts = model.tokenizer.decode(new)
-        tally.seconds += time.perf_counter() - start
-        # The decoder's own start is none of the tokens that were chosen.
-        tally.tokens += sum(_chosen(row, job.config) for row in new)
-        tally.tokens -= len(new) * model.is_encoder_decoder
-        copies = len(texts) // len(batch)  # num_return_sequences
-        for index, text in enumerate(texts):
-            yield batch[index // copies], text
+    """Every prompt with each of its texts; those of a blank one are empty."""
+    answers = job.answers(rows, batch_size, window=_AHEAD * batch_size)
+    for prompt in prompts:
+        for _ in range(job.request.config.num_return_sequences):
+            if prompt.is_blank:
+                yield prompt.text, ""
+                continue
+            start = time.perf_counter()
+            answer = next(answers)
+            tally.seconds += time.perf_counter() - start
+            tally.tokens += answer.tokens
+            yield prompt.text, answer.text
 
 
-def _chosen(row: list[int], config: GenerationConfig) -> int:
-    """Tokens of a row without what fills it up; the end token counts."""
-    fill = -1 if config.fill_token_id is None else config.fill_token_id
-    count = len(row)
-    while count and row[count - 1] == fill:
-        count -= 1
-    return count + (count < len(row) and fill in config.eos_token_ids)
+def _line(model: Model, prompt: str, text: str, *, as_json: bool) -> str:
+    if as_json:
+        key = "source" if model.is_encoder_decoder else "prompt"
+        return json.dumps({key: prompt, "text": text}, ensure_ascii=False)
+    return text if model.is_encoder_decoder or not prompt.strip() else prompt + text
 
 
 def _prompts(parsed: argparse.Namespace) -> list[Prompt]:
@@ -193,30 +150,45 @@ def _prompts(parsed: argparse.Namespace) -> list[Prompt]:
 
 
 def _lines(file: Iterable[str], name: str) -> list[Prompt]:
-    """The lines with text; blank ones separate, and are passed over."""
     try:
         lines = [line.rstrip("\r\n") for line in file]
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not UTF-8 text: {error}") from None
+    if lines:
+        # The mark that editors put before UTF-8 is no text.
+        lines[0] = lines[0].removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
     numbered = enumerate(lines, start=1)
-    return [Prompt(line, f"line {number} of {name}") for number, line in numbered if line]
+    return [Prompt(line, f"line {number} of {name}", in_file=True) for number, line in numbered]
 
 
-def _stream(job: Job, prompt: str, tally: Tally) -> Iterator[str]:
-    """The prompt, if it is continued, then its text; a character that misses bytes waits."""
+def _check_stream(job: TextJob) -> None:
+    for name in ("num_beams", "num_return_sequences"):
+        value = getattr(job.request.config, name)
+        if value > 1:
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"--stream prints one text as it grows, and {name} is {value}, given or by default "
+                f"of the checkpoint: pass {flag} 1"
+            )
+
+
+def _stream(job: TextJob, rows: list[list[int]], prompt: str, tally: Tally) -> Iterator[str]:
+    """The prompt, then its text as it grows; a character that misses bytes waits.
+
+    `rows` are the ids of one prompt, or none if it is blank.
+    """
+    if not rows:
+        return
     start = time.perf_counter()
-    model = job.model
-    ids, mask = model.tokenize([prompt], **job.how)
-    stream = model.stream(ids, mask, **job.options)
-    if not model.is_encoder_decoder:
-        yield prompt
+    stream = job.request.stream(*job.pad(rows))
+    yield prompt
     tokens: list[int] = []
     shown = ""
-    for token in stream:
-        tokens.append(token)
-        text = model.tokenizer.decode([tokens])[0]
+    for chosen in stream:
+        tokens.append(int(chosen))
+        text = job.tokenizer.decode([tokens])[0]
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(shown) :]
             shown = text
     tally.tokens, tally.seconds = len(tokens), time.perf_counter() - start
-    yield model.tokenizer.decode([tokens])[0][len(shown) :]
+    yield job.tokenizer.decode([tokens])[0][len(shown) :]

@@ -150,10 +150,9 @@ def one_thread() -> Iterator[None]:
 def answer(model: Model, batch: list[Problem], options: dict[str, Any]) -> Outcome:
     """Answer every prompt and compare with the right answer, letter by letter."""
     torch.manual_seed(SEED)
-    texts, start = [], time.perf_counter()
-    for first in range(0, len(batch), BATCH):
-        prompts = [problem.prompt for problem in batch[first : first + BATCH]]
-        texts += model.generate_text(prompts, **options)
+    start = time.perf_counter()
+    prompts = [problem.prompt for problem in batch]
+    texts = model.generate_text(prompts, batch_size=BATCH, **options)
     seconds = time.perf_counter() - start
     right = [text == problem.answer for text, problem in zip(texts, batch, strict=True)]
     return Outcome(texts, right, seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .weights import read_json
+from .weights import read_json, refuse_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,6 +45,8 @@ class FastVocabulary:
         whole, vocab, merges = (
             folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
         )
+        for path in (whole, vocab, merges):
+            refuse_pointer(path)
         try:
             if whole.is_file():
                 backend = library.Tokenizer.from_file(str(whole))

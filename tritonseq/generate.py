@@ -86,11 +86,12 @@ class Lengths:
                 longest = int(prompts.lengths.max())
                 raise ValueError(
                     f"the prompt alone has {longest} tokens, the model {max_positions} positions: "
-                    "shorten the prompt"
+                    "shorten the prompt (decoder_input_ids, where there is an encoder)"
                 )
             raise ValueError(
                 f"prompt plus new tokens need {needed} positions, the model has {max_positions}: "
-                f"shorten the prompt or pass max_new_tokens <= {room}"
+                f"shorten the prompt (decoder_input_ids, where there is an encoder), or pass "
+                f"max_new_tokens <= {room}"
             )
         minimum = config.min_length
         if config.min_new_tokens is not None:
@@ -213,6 +214,7 @@ class Generation:
             user=callables.logits_processor,
             prefix_allowed_tokens_fn=callables.prefix_allowed_tokens_fn,
             vocab_size=self._decoder.vocab_size,
+            start_token_ids=() if self._sources is None else config.decoder_start_token_ids,
             device=self._prompts.ids.device,
         )
 

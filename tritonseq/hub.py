@@ -11,6 +11,8 @@ from .weights import FORMATS, index_of, shard_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_ADAPTER = "adapter_config.json"
+
 # What is read beside the weights: the configuration, and the tokenizers of the known families.
 SMALL_FILES = (
     "config.json",
@@ -27,6 +29,8 @@ SMALL_FILES = (
     "target_vocab.json",
     "source.spm",
     "target.spm",
+    # Read by nobody: it tells an adapter from a checkpoint.
+    _ADAPTER,
 )
 
 
@@ -52,6 +56,7 @@ def snapshot(
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
+            _refuse_adapter(folder)
             raise ValueError(f"the folder {folder} has no config.json: it holds no checkpoint")
         return folder
     if folder.is_file():
@@ -84,6 +89,7 @@ class _Repository:
         for weights in FORMATS:
             folder = self._fetch([*wanted, weights, index_of(Path(weights)).name])
             if not (folder / "config.json").is_file():
+                _refuse_adapter(folder)
                 raise ValueError(f"{self.name!r} on the Hub has no config.json")
             if (folder / weights).is_file():
                 return folder
@@ -112,6 +118,14 @@ class _Repository:
         # The folder has the name of its commit: later calls stay on it, whatever is pushed.
         self.revision = folder.name
         return folder
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / _ADAPTER).is_file():
+        raise ValueError(
+            f"{folder} holds an adapter (LoRA) and no whole checkpoint: merge the adapter into its "
+            "base model first (merge_and_unload in peft), and save that"
+        )
 
 
 @contextlib.contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .vocabularies import Vocabulary
 
@@ -69,6 +70,15 @@ class Languages(NamedTuple):
         end = vocabulary.token_id("</s>")
         assert code is not None and end is not None, "checked when the tokenizer was read"
         return ([], [end, code]) if self.style == "mbart" else ([code], [end])
+
+    def are_open_in(self, texts: Iterable[str]) -> bool:
+        """Can a target be chosen, and is there a text that does not name one?"""
+        if self.style == "mbart50":
+            return True
+        if self.style != "marian" or len(self.codes) < 2:
+            return False
+        named = (re.match(r"\s*>>(.+?)<<", text) for text in texts)
+        return not all(code and code[1] in self.codes for code in named)
 
     def target_options(self, token_id: int) -> dict[str, int]:
         """The options of `generate` that make a model write the language with this token."""

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .checkpoint import from_transformers_model, load_checkpoint
 from .config import GenerationConfig, as_generation_config
-from .generate import Callables, Generation
 from .hub import snapshot
-from .prompts import read_decoder_prompts, read_prompts, read_sources
+from .request import Request
 from .text import Tokenizer
-from .trie import Trie
+from .text_job import TextJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,12 +22,14 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .generate import Streamer
     from .outputs import GenerateOutput
-    from .prompts import Prompts
+    from .request import AllowedTokens, Ids
     from .stopping import Criterion
 
-    Ids = Tensor | Sequence[Sequence[int]] | None
-    AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
+
+BATCH_SIZE = 16
+"""Texts that are generated together. A step reads all weights, for however many rows: 16 texts
+share that cost, and the caches of 16 times a few beams still fit beside the weights."""
 
 
 def load(
@@ -152,7 +153,9 @@ class Model:
         input_ids: Ids = None,
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
+        inputs: Ids = None,
         decoder_input_ids: Ids = None,
+        decoder_attention_mask: Any = None,
         generation_config: Any = None,
         task: str | None = None,
         logits_processor: Sequence[LogitsProcessor] | LogitsProcessor = (),
@@ -171,8 +174,10 @@ class Model:
             attention_mask: the shape of `input_ids`, 0 on padding. Without one, pad tokens at the
                 edges of sources are padding (with `hf_exact=True` they are text), and so are
                 those before prompts, if the pad token is no end token.
+            inputs: another name of `input_ids`.
             decoder_input_ids: `[B, P]`, what targets start with; for models with an encoder. The
                 start token is put before it if it is missing in all rows.
+            decoder_attention_mask: ones only, since no padding goes into `decoder_input_ids`.
             generation_config: a GenerationConfig (ours or transformers') in place of the model's
                 defaults; what it leaves open is taken from them.
             task: one of `tasks`, whose options take precedence over the model's defaults.
@@ -198,28 +203,24 @@ class Model:
         """
         if return_dict_in_generate is not None:
             options["return_dict_in_generate"] = return_dict_in_generate
-        config = self._configure(generation_config, task, options)
-        if streamer is not None and config.num_beams > 1:
-            raise ValueError("streamer works with num_beams=1 only: beams rewrite their past")
-        if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
-            raise ValueError(f"streamer must have put and end, which {type(streamer)} has not")
-        sources, prompts = self._read(input_ids, attention_mask, decoder_input_ids, config)
-        callables = _callables(logits_processor, stopping_criteria, prefix_allowed_tokens_fn)
-        generation = Generation(self.decoder, prompts, config, callables, sources)
-        if streamer is None:
-            for _ in generation:
-                pass
-        else:
-            streamer.put(prompts.ids.cpu())
-            for tokens in generation:
-                streamer.put(tokens.flatten().cpu())
-            streamer.end()
-        output = generation.output()
+        request = self._request(
+            generation_config=generation_config,
+            task=task,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            streamer=streamer,
+            **options,
+        )
+        input_ids = _either(input_ids, inputs)
+        output = request.run(input_ids, attention_mask)
         home = getattr(input_ids, "device", None)
         output.sequences = output.sequences.to(home or self.device)
-        if not config.return_dict_in_generate:
+        if not request.config.return_dict_in_generate:
             return output.sequences
-        if not config.output_scores:
+        if not request.config.output_scores:
             output.sequences_scores = None
         return output
 
@@ -228,7 +229,9 @@ class Model:
         input_ids: Ids = None,
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
+        inputs: Ids = None,
         decoder_input_ids: Ids = None,
+        decoder_attention_mask: Any = None,
         generation_config: Any = None,
         task: str | None = None,
         logits_processor: Sequence[LogitsProcessor] | LogitsProcessor = (),
@@ -241,15 +244,17 @@ class Model:
         Greedy search or sampling; arguments and options are those of `generate`. Faults in them
         are raised at the call, not at the first token.
         """
-        config = self._configure(generation_config, task, options)
-        sources, prompts = self._read(input_ids, attention_mask, decoder_input_ids, config)
-        if config.num_beams > 1 or config.num_return_sequences > 1 or prompts.ids.shape[0] > 1:
-            raise ValueError(
-                "stream yields the tokens of one hypothesis: pass one prompt, "
-                "num_beams=1 and num_return_sequences=1"
-            )
-        callables = _callables(logits_processor, stopping_criteria, prefix_allowed_tokens_fn)
-        generation = Generation(self.decoder, prompts, config, callables, sources)
+        request = self._request(
+            generation_config=generation_config,
+            task=task,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            **options,
+        )
+        generation = request.stream(_either(input_ids, inputs), attention_mask)
         return (int(tokens) for tokens in generation)
 
     def generate_text(
@@ -260,16 +265,28 @@ class Model:
         tgt_lang: str | None = None,
         prefix: str | None = None,
         truncation: bool = False,
+        max_source_length: int | None = None,
+        batch_size: int = BATCH_SIZE,
         task: str | None = None,
         **options: Any,
     ) -> list[str]:
-        """Answer or continue texts: tokenize, pad, generate, and decode what was generated.
+        """Answer or continue texts: tokenize, generate in batches, and decode what was generated.
+
+        All texts are read before anything is generated. Batches are of texts of about equal
+        lengths, and results stand in the order of `texts`. Greedy and beam search find the same
+        text in any batch, unless max_length counts a prompt with its padding: with models that
+        have no encoder prefer max_new_tokens. When sampling, with a streamer, and with logits
+        processors and stopping criteria, texts are not reordered; max_time is that of a batch.
 
         Args:
             src_lang, tgt_lang: languages of source and target, in the codes of the checkpoint:
                 "en_XX" for mBART, "fra" for a Marian model with several targets.
             prefix: put before every text; by default that of the task, if there is one.
-            truncation: shorten texts to the positions of the encoder.
+            truncation: shorten texts to the positions of the encoder, or to what the checkpoint's
+                tokenizer recommends if that is less; T5 has this limit only.
+            max_source_length: shorten texts to so many tokens, or to the positions of the encoder
+                if they are fewer, whatever the tokenizer recommends.
+            batch_size: texts that are generated together.
             task: one of `tasks`, such as "summarization".
             options: those of `generate`.
 
@@ -280,55 +297,57 @@ class Model:
             ValueError: for what `generate` refuses, and for texts that cannot be tokenized. Needs
                 the `text` extra and a checkpoint with a tokenizer.
         """
-        for name in ("input_ids", "attention_mask", "return_dict_in_generate"):
-            if options.get(name):
-                raise ValueError(
-                    f"generate_text takes texts and returns texts: {name} is for generate"
-                )
-        config = self._configure(options.pop("generation_config", None), task, {})
-        if prefix is None:
-            prefix = self.task_options(task).get("prefix") if task is not None else None
-        ids, mask = self.tokenize(
-            texts,
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}: it must be an integer >= 1")
+        job = self.text_job(
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             prefix=prefix,
             truncation=truncation,
-            pad_token_id=config.fill_token_id,
+            max_source_length=max_source_length,
+            task=task,
+            **options,
         )
-        if tgt_lang is not None:
-            options = {**self.tokenizer.target_options(tgt_lang), **options}
-        options["return_dict_in_generate"] = False
-        sequences = self.generate(ids, mask, generation_config=config, **options)
-        return self.tokenizer.decode(sequences[:, self.prompt_length(ids) :])
+        return [answer.text for answer in job.answers(job.read(texts), batch_size)]
 
-    def tokenize(
+    def text_job(
         self,
-        texts: Iterable[str],
         *,
         src_lang: str | None = None,
         tgt_lang: str | None = None,
         prefix: str | None = None,
         truncation: bool = False,
-        pad_token_id: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        max_source_length: int | None = None,
+        task: str | None = None,
+        **options: Any,
+    ) -> TextJob:
+        """`generate_text` without the texts: reads, pads and answers those that it is given."""
+        for name in ("input_ids", "inputs", "attention_mask", "return_dict_in_generate"):
+            value = options.pop(name, None)
+            if value is not None and value is not False:
+                raise ValueError(
+                    f"generate_text takes texts and returns texts: {name} is for generate"
+                )
+        if tgt_lang is not None:
+            options = {**self.tokenizer.target_options(tgt_lang), **options}
+        if prefix is None:
+            prefix = self.task_options(task).get("prefix") if task is not None else None
+        return TextJob(
+            self.tokenizer,
+            self._request(task=task, return_dict_in_generate=False, **options),
+            src_lang,
+            tgt_lang,
+            prefix or "",
+            self._source_limit(truncation, max_source_length),
+        )
+
+    def tokenize(self, texts: Iterable[str], **how: Any) -> tuple[Tensor, Tensor]:
         """Ids `[B, S]` and mask `[B, S]` of texts, padded on the side that the model wants.
 
-        Arguments and errors as for `generate_text`; `pad_token_id` is the model's own by default.
+        Arguments are those of `generate_text`; texts may have any number of tokens.
         """
-        if truncation and not self.is_encoder_decoder:
-            raise ValueError("truncation shortens sources; shorten prompts to continue yourself")
-        if pad_token_id is None:
-            pad_token_id = self.generation_config.fill_token_id
-        return self.tokenizer.encode(
-            texts,
-            pad_id=pad_token_id or 0,
-            side="right" if self.is_encoder_decoder else "left",
-            src_lang=src_lang,
-            tgt_lang=tgt_lang,
-            prefix=prefix or "",
-            max_length=self.decoder.max_source_positions if truncation else None,
-        )
+        job = self.text_job(**how)
+        return job.pad(job.ids(texts))
 
     def task_options(self, task: str) -> dict[str, Any]:
         """What the checkpoint recommends for a task; ValueError if it knows no such task."""
@@ -337,85 +356,57 @@ class Model:
             raise ValueError(f"task {task!r} is not among those of the checkpoint: {known}")
         return dict(self.tasks[task])
 
-    def prompt_length(self, input_ids: Tensor) -> int:
-        """Columns of the result that repeat `input_ids`: all of them, or none with an encoder."""
-        return 0 if self.is_encoder_decoder else input_ids.shape[1]
-
-    def _configure(
-        self, generation_config: Any, task: str | None, options: dict[str, Any]
-    ) -> GenerationConfig:
+    def _request(
+        self, *, generation_config: Any = None, task: str | None = None, **arguments: Any
+    ) -> Request:
+        """The arguments of `generate` but for the ids; options and callables in any order."""
+        taken = {name: arguments.pop(name) for name in _FOR_REQUEST if name in arguments}
         config = self.generation_config
         if task is not None:
-            options_of_task = self.task_options(task)
-            options_of_task.pop("prefix", None)
-            config = config.merged(**options_of_task)
+            of_task = self.task_options(task)
+            config = GenerationConfig.from_dict(of_task, strict=False).over(config)
         if generation_config is not None:
             config = as_generation_config(generation_config, defaults=config)
-        config = config.merged(**options)
+        config = config.merged(**arguments)
         config.check_vocabulary(self.decoder.vocab_size)
-        return config
+        return Request.of(self.decoder, config, **taken)
 
-    def _read(
-        self, input_ids: Ids, attention_mask: Any, decoder_input_ids: Ids, config: GenerationConfig
-    ) -> tuple[Prompts | None, Prompts]:
-        """Sources, if there is an encoder, and what the decoder continues."""
-        decoder = self.decoder
-        if not decoder.is_encoder_decoder:
-            if decoder_input_ids is not None:
-                raise ValueError(
-                    "decoder_input_ids is for models with an encoder; pass input_ids alone"
-                )
-            return None, read_prompts(
-                input_ids,
-                attention_mask,
-                vocab_size=decoder.vocab_size,
-                pad_token_id=config.pad_token_id,
-                eos_token_ids=config.eos_token_ids,
-                bos_token_id=config.bos_token_id,
-                device=self.device,
+    def _source_limit(self, truncation: bool, max_source_length: int | None) -> int | None:
+        """To how many ids sources are cut; None if they are not."""
+        if not truncation and max_source_length is None:
+            return None
+        if not self.is_encoder_decoder:
+            name = "truncation" if max_source_length is None else "max_source_length"
+            raise ValueError(f"{name} shortens sources; shorten prompts to continue yourself")
+        if max_source_length is None:
+            recommended = self.tokenizer.max_length
+        elif isinstance(max_source_length, int) and max_source_length > 0:
+            recommended = max_source_length
+        else:
+            raise ValueError(
+                f"max_source_length is {max_source_length!r}: it must be an integer >= 1"
             )
-        for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
-            if name in config and not decoder.shares_vocabulary:
-                raise ValueError(
-                    f"{name} compares ids of source and target, and this model has a vocabulary "
-                    "for each: leave it out"
-                )
-        sources = read_sources(
-            input_ids,
-            attention_mask,
-            vocab_size=decoder.source_vocab_size,
-            pad_token_id=config.pad_token_id,
-            infer_mask=not config.hf_exact,
-            max_positions=decoder.max_source_positions,
-            device=self.device,
-        )
-        return sources, read_decoder_prompts(
-            decoder_input_ids,
-            samples=sources.ids.shape[0],
-            start_token_ids=config.decoder_start_token_ids,
-            vocab_size=decoder.vocab_size,
-            device=self.device,
-        )
+        limits = [limit for limit in (self.decoder.max_source_positions, recommended) if limit]
+        if not limits:
+            raise ValueError(
+                "truncation=True: there is no limit to cut to, since the encoder reads any number "
+                "of tokens and tokenizer_config.json names none; pass max_source_length "
+                "(--max-source-length)"
+            )
+        return min(limits)
 
 
-def _callables(processors: Any, criteria: Any, prefix_allowed_tokens_fn: Any) -> Callables:
-    """Checked, so that nothing runs before a fault is found."""
-    allowed = prefix_allowed_tokens_fn
-    if not (allowed is None or callable(allowed) or isinstance(allowed, Trie)):
-        raise ValueError(f"prefix_allowed_tokens_fn must be callable, not {allowed!r}")
-    return Callables(
-        _listed("logits_processor", processors),
-        _listed("stopping_criteria", criteria),
-        prefix_allowed_tokens_fn,
-    )
+_FOR_REQUEST = (
+    "decoder_input_ids",
+    "decoder_attention_mask",
+    "logits_processor",
+    "stopping_criteria",
+    "prefix_allowed_tokens_fn",
+    "streamer",
+)
 
 
-def _listed(name: str, callables: Any) -> list[Any]:
-    """One callable or several, as a list; transformers' lists of processors are lists too."""
-    if callables is None:
-        return []
-    listed = list(callables) if isinstance(callables, (list, tuple)) else [callables]
-    for item in listed:
-        if not callable(item):
-            raise ValueError(f"{name} must hold callables, not {item!r}")
-    return listed
+def _either(input_ids: Ids, inputs: Ids) -> Ids:
+    if input_ids is not None and inputs is not None:
+        raise ValueError("inputs is another name of input_ids: pass one of them")
+    return input_ids if inputs is None else inputs

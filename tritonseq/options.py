@@ -34,6 +34,8 @@ LATER = (
 
 _ASSISTANT = "there is no assisted generation: every token comes from the model itself"
 
+_HEADS = "all heads of the checkpoint take part: leave it out"
+
 REFUSED = {
     "use_mtp": "no supported model has heads that predict several tokens",
     "token_healing": "prompts are continued exactly as they are given",
@@ -66,6 +68,13 @@ REFUSED_ARGUMENTS = {
     "use_model_defaults": "what generation_config leaves open always takes the model's default",
     "trust_remote_code": "no code is fetched or run from elsewhere",
     "token_type_ids": "no supported model tells segments apart: leave it out",
+    "encoder_outputs": "a request runs its own encoder: pass the sources as input_ids",
+    "decoder_inputs_embeds": "targets start with token ids: pass decoder_input_ids",
+    "labels": "they are for a loss, and nothing is trained here; targets start with "
+    "decoder_input_ids",
+    "head_mask": _HEADS,
+    "decoder_head_mask": _HEADS,
+    "cross_attn_head_mask": _HEADS,
     "position_ids": "positions follow from attention_mask: leave it out",
 }
 """Arguments of transformers' `generate` itself that ask for something we do not do."""
@@ -73,13 +82,28 @@ REFUSED_ARGUMENTS = {
 ARGUMENTS = (
     "input_ids",
     "attention_mask",
+    "inputs",
+    "decoder_input_ids",
+    "decoder_attention_mask",
     "generation_config",
+    "task",
     "logits_processor",
     "stopping_criteria",
     "prefix_allowed_tokens_fn",
     "streamer",
 )
 """What `Model.generate` takes beside options."""
+
+TEXT_ARGUMENTS = (
+    "texts",
+    "src_lang",
+    "tgt_lang",
+    "prefix",
+    "truncation",
+    "max_source_length",
+    "batch_size",
+)
+"""What only `Model.generate_text` takes, which has texts to tokenize."""
 
 _HARMLESS = {
     "eta_cutoff": 0.0,
@@ -123,6 +147,10 @@ def settle(name: str, value: Any, known: Collection[str]) -> None:
         return
     if name in ARGUMENTS:
         raise ValueError(f"{name} is no generation option: it is an argument of Model.generate")
+    if name in TEXT_ARGUMENTS:
+        if value is not None and value is not False:
+            raise ValueError(f"{name}={_shown(value)} is for generate_text: ids are not tokenized")
+        return
     if name not in LATER and name not in REFUSED and name not in REFUSED_ARGUMENTS:
         raise ValueError(f"unknown option {name!r}: {_suggestion(name, known)}")
     reason = refusal(name, value)
@@ -131,12 +159,10 @@ def settle(name: str, value: Any, known: Collection[str]) -> None:
 
 
 def _suggestion(name: str, known: Collection[str]) -> str:
-    names = [*known, *ARGUMENTS]
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, [*known, *ARGUMENTS, *TEXT_ARGUMENTS], n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    (nearest,) = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    return f"the nearest is {nearest!r}; GenerationConfig.option_names lists what there is"
+    return "GenerationConfig.option_names lists what there is"
 
 
 def _shown(value: Any) -> str:

@@ -53,15 +53,19 @@ def constrain_prefix(
     return apply
 
 
-def follow_trie(trie: Trie, ends: TokenSet, *, independent: bool) -> Apply:
+def follow_trie(trie: Trie, ends: TokenSet, *, independent: bool, skipped: int = 0) -> Apply:
     """Ban all but what a trie allows: `constrain_prefix` for all rows at once.
 
+    The first `skipped` tokens are no part of the sequences; something else decides about them.
     Only allowed tokens are looked at; the other columns are written once and never read.
     """
-    walk = Walk(trie)
+    walk = Walk(trie, skipped)
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        beams, width = hypotheses.beams, trie.width(hypotheses.generated)
+        depth = hypotheses.generated - skipped
+        if depth < 0:
+            return scores
+        beams, width = hypotheses.beams, trie.width(depth)
         nodes = walk.nodes(hypotheses)
         by_beam = scores.unflatten(0, (-1, beams))
         # A few samples at a time: wide nodes times wide beams would take gigabytes.
@@ -80,30 +84,36 @@ def follow_trie(trie: Trie, ends: TokenSet, *, independent: bool) -> Apply:
 
 
 class Walk:
-    """Where the beams of one request stand in a trie: a node for every token in its slot."""
+    """Where the beams of one request stand in a trie: a node for every token in its slot.
 
-    def __init__(self, trie: Trie) -> None:
+    The first `skipped` tokens are passed over.
+    """
+
+    def __init__(self, trie: Trie, skipped: int = 0) -> None:
         self._trie = trie
+        self._skipped = skipped
+        self._roots: Tensor | None = None
         self._nodes: Tensor | None = None
 
     def nodes(self, hypotheses: Hypotheses) -> Tensor:
-        """`[B, k]` nodes of the beams, or `[B, 1]` before the first step, when all are alike.
+        """`[B, k]` nodes of the beams, or `[B, 1]` before the first of them, when all are alike.
 
         To be asked at every step, for every group of beams.
         """
         written, lineage = hypotheses.tokens, hypotheses.lineage
         tables = self._trie.on(written.device)
-        roots = tables.starts(written.shape[0])
+        if self._roots is None:
+            self._roots = self._trie.starts(written.shape[0]).to(written.device)
         newest = hypotheses.generated - 1
-        if newest < 0:
-            return roots
+        if newest < self._skipped:
+            return self._roots
         if self._nodes is None:
             self._nodes = torch.empty_like(written)
         slots = lineage[:, newest]
-        if newest > 0:
+        if newest > self._skipped:
             parents = self._nodes[:, newest - 1].gather(1, lineage[:, newest - 1])
         else:
-            parents = roots.expand_as(slots)
+            parents = self._roots.expand_as(slots)
         nodes = tables.advance(parents, written[:, newest].gather(1, slots))
         self._nodes[:, newest].scatter_(1, slots, nodes)
         return nodes

@@ -40,6 +40,7 @@ def build_processors(
     user: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | Trie | None = None,
     vocab_size: int | None = None,
+    start_token_ids: Sequence[int] = (),
     device: torch.device,
 ) -> list[Processor]:
     """The processors that `config` asks for, in the order of transformers 5.23.0.
@@ -49,7 +50,8 @@ def build_processors(
     edge), is what the `encoder_` options speak of: the encoder's input, or the prompt where there
     is no encoder. `user` callables take `(ids [R, L], scores [R, V])`; they come after the
     constraints and before the warpers, except that one whose class has the name of a constraint
-    takes its place. `vocab_size`, where it is known, is what a Trie must fit.
+    takes its place. A Trie must fit `vocab_size`, where it is known, and begin behind
+    `start_token_ids`: what the prompts of a decoder with an encoder start with.
 
     Raises ValueError for options that only together with the others turn out to mean nothing.
     """
@@ -60,7 +62,15 @@ def build_processors(
         *_over_ends(config, prompt_length, min_length, min_new_tokens),
     ]
     if prefix_allowed_tokens_fn is not None:
-        built.append(_over_prefix(config, prefix_allowed_tokens_fn, source_ids, vocab_size))
+        if isinstance(prefix_allowed_tokens_fn, Trie):
+            prefix_allowed_tokens_fn.check(
+                vocab_size=vocab_size,
+                samples=source_ids.shape[0],
+                end_token_ids=config.eos_token_ids,
+                start_token_ids=start_token_ids,
+                forced_token_id=_forced_first(config, prompt_length),
+            )
+        built.append(_over_prefix(config, prefix_allowed_tokens_fn, prompt_length))
     built += _over_steps(config, prompt_length, max_length, device)
     built = _with_user(built, user)
     if config.do_sample:
@@ -146,18 +156,26 @@ def _over_ends(
 def _over_prefix(
     config: GenerationConfig,
     allowed: Callable[[int, Tensor], Sequence[int]] | Trie,
-    source: Tensor,
-    vocab_size: int | None,
+    prompt_length: int,
 ) -> Processor:
     """What the caller says may follow."""
     name = "PrefixConstrainedLogitsProcessor"
     independent = config.num_beams == 1
     if not isinstance(allowed, Trie):
         return Processor(name, prefixes.constrain_prefix(allowed, independent=independent))
-    ends = config.eos_token_ids
-    allowed.check(vocab_size=vocab_size, samples=source.shape[0], end_token_ids=ends)
-    apply = prefixes.follow_trie(allowed, TokenSet(ends), independent=independent)
+    forced = _forced_first(config, prompt_length)
+    apply = prefixes.follow_trie(
+        allowed,
+        TokenSet(config.eos_token_ids),
+        independent=independent,
+        skipped=int(forced is not None and allowed.leaves_out(forced)),
+    )
     return Processor(name, apply)
+
+
+def _forced_first(config: GenerationConfig, prompt_length: int) -> int | None:
+    """The token that is forced to come first: none behind prompts of more than one token."""
+    return config.forced_bos_token_id if prompt_length == 1 else None
 
 
 def _over_steps(
@@ -189,9 +207,7 @@ def _over_steps(
         yield Processor("SuppressTokensLogitsProcessor", apply)
     if config.begin_suppress_tokens is not None:
         # A forced first token is no beginning.
-        begin = prompt_length
-        if prompt_length == 1 and config.forced_bos_token_id is not None:
-            begin += 1
+        begin = prompt_length + int(_forced_first(config, prompt_length) is not None)
         apply = constraints.ban(TokenSet(config.begin_suppress_tokens), lambda h: h.length == begin)
         yield Processor("SuppressTokensAtBeginLogitsProcessor", apply)
 

@@ -139,6 +139,11 @@ def read_decoder_prompts(
             f"decoder_start_token_id has {len(start_token_ids)} tokens for {samples} sources: "
             "pass one, or one for each"
         )
+    if max(start_token_ids) >= vocab_size:
+        raise ValueError(
+            f"the start token {max(start_token_ids)} (decoder_start_token_id, else bos_token_id) "
+            f"is outside the vocabulary of {vocab_size} tokens: pass decoder_start_token_id"
+        )
     start = torch.tensor(start_token_ids, device=device).expand(samples)[:, None]
     if decoder_input_ids is None:
         ids = start.clone()
@@ -155,6 +160,15 @@ def read_decoder_prompts(
             ids = torch.cat((start, ids), dim=1)
     lengths = torch.full((samples,), ids.shape[1], device=device)
     return Prompts(ids, lengths, None)
+
+
+def check_decoder_mask(mask: Any) -> None:
+    """Raise ValueError unless a decoder_attention_mask is None or has ones only."""
+    if mask is not None and not bool((_integers(mask, "decoder_attention_mask") == 1).all()):
+        raise ValueError(
+            "decoder_attention_mask must be all ones: what targets start with has one length, and "
+            "no padding goes there"
+        )
 
 
 def _as_tensors(
@@ -204,6 +218,12 @@ def _from_lists(
     if not rows:
         raise ValueError(f"{name} is empty: pass at least one prompt")
     width = max(len(row) for row in rows)
+    if width and not all(rows):
+        kind = "source" if side == "right" else "prompt"
+        what = (
+            f"{kind} {rows.index([])}" if name == "input_ids" else f"row {rows.index([])} of {name}"
+        )
+        raise ValueError(f"{what} is empty: pass at least one token")
     if attention_mask is not None and any(len(row) != width for row in rows):
         raise ValueError(
             f"{name} are lists of different lengths, which are padded here: "

@@ -9,6 +9,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .vocabularies import splitter
+from .weights import refuse_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,6 +133,7 @@ def load_model(path: Path) -> Any:
             "this checkpoint's text needs the sentencepiece library: pip install "
             "'tritonseq[text]' (generate and stream take token ids without it)"
         ) from None
+    refuse_pointer(path)
     try:
         return SentencePieceProcessor(model_file=str(path))
     except Exception as error:  # the library raises what its C++ side throws

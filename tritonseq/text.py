@@ -28,10 +28,13 @@ class Tokenizer:
         vocabulary: Vocabulary,
         languages: Languages | None = None,
         cleans_up: bool = False,
+        max_length: int | None = None,
     ) -> None:
         self._vocabulary = vocabulary
         self._languages = languages or Languages()
         self._cleans_up = cleans_up
+        self.max_length = max_length
+        """The most ids of a source that the checkpoint recommends; None if it names no limit."""
         self.backend: Any = getattr(vocabulary, "backend", None)
 
     @classmethod
@@ -59,13 +62,29 @@ class Tokenizer:
         """Tokenize any iterable of strings: int64 ids `[B, L]` and mask `[B, L]`, 0 on padding.
 
         L is the longest text; shorter ones are filled with `pad_id` on `side`, "left" or "right".
+        Other arguments and errors are those of `rows`.
+        """
+        rows = self.rows(
+            texts, src_lang=src_lang, tgt_lang=tgt_lang, prefix=prefix, max_length=max_length
+        )
+        return self.pad(rows, pad_id=pad_id, side=side)
+
+    def rows(
+        self,
+        texts: Iterable[str],
+        *,
+        src_lang: str | None = None,
+        tgt_lang: str | None = None,
+        prefix: str = "",
+        max_length: int | None = None,
+    ) -> list[list[int]]:
+        """The ids of each text, special tokens included.
+
         `prefix` is put before every text. Texts of more than `max_length` ids are cut, their
         special tokens kept. Languages are codes of `languages()`. Raises ValueError for an empty
         batch, for a single text that is not in a list, for one that is no string or has no
         tokens, and for languages that the checkpoint does not know.
         """
-        if side not in ("left", "right"):
-            raise ValueError(f"side is {side!r}: it must be 'left' or 'right'")
         batch = _checked(texts)
         before, behind = self._languages.frame(self._vocabulary, src_lang)
         prefix = self._languages.instruct(tgt_lang) + prefix
@@ -77,10 +96,17 @@ class Tokenizer:
             room = max_length - len(before) - len(behind)
             if room < 1:
                 raise ValueError(
-                    f"max_length is {max_length}: it leaves no room for a token of text"
+                    f"a limit of {max_length} tokens leaves no room for a token of text"
                 )
             bodies = [body[:room] for body in bodies]
-        rows = [[*before, *body, *behind] for body in bodies]
+        return [[*before, *body, *behind] for body in bodies]
+
+    def pad(
+        self, rows: Sequence[Sequence[int]], *, pad_id: int, side: str = "left"
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of ids as int64 ids `[B, L]` and mask `[B, L]`; arguments as for `encode`."""
+        if side not in ("left", "right"):
+            raise ValueError(f"side is {side!r}: it must be 'left' or 'right'")
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -95,9 +121,11 @@ class Tokenizer:
 
         Negative ids, which fill rows where a model has no pad token, are passed over. If
         tokenizer_config.json says `clean_up_tokenization_spaces`, there are no spaces before
-        punctuation and contracted words.
+        punctuation and contracted words. Raises ValueError for a single row that is not in a list.
         """
-        lists = rows.tolist() if isinstance(rows, Tensor) else rows
+        lists = rows.tolist() if isinstance(rows, Tensor) else list(rows)
+        if any(not hasattr(row, "__iter__") for row in lists):
+            raise ValueError("ids must be rows, one for each text: wrap a single one as [ids]")
         texts = self._vocabulary.decode([[token for token in row if token >= 0] for row in lists])
         return [_close_up(text) for text in texts] if self._cleans_up else texts
 
@@ -110,6 +138,10 @@ class Tokenizer:
         token = self._vocabulary.token_id(self._languages.token(code))
         assert token is not None, "the codes were read from the vocabulary"
         return token
+
+    def leaves_target_open(self, texts: Iterable[str]) -> bool:
+        """Must the model be told which language to write, and does a text not do so itself?"""
+        return self._languages.are_open_in(texts)
 
     def target_options(self, tgt_lang: str) -> dict[str, int]:
         """The options of `generate` that make the model write a language."""

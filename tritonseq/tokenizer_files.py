@@ -33,6 +33,9 @@ _FAMILIES = frozenset(
     )
 )
 
+NO_LIMIT = 10**6
+"""A `model_max_length` from here on is no limit."""
+
 
 class Files(NamedTuple):
     """What the files of a checkpoint say about text."""
@@ -41,6 +44,8 @@ class Files(NamedTuple):
     languages: Languages
     cleans_up: bool
     """Does decoding remove the spaces that tokenizing into words has put before punctuation?"""
+    max_length: int | None = None
+    """`model_max_length`, where it is one: files without a limit hold a huge number."""
 
 
 def read_tokenizer(folder: Path) -> Files:
@@ -49,7 +54,9 @@ def read_tokenizer(folder: Path) -> Files:
     family = _family(config, model)
     vocabulary = _vocabulary(folder, family, config)
     cleans_up = config.get("clean_up_tokenization_spaces") is True
-    return Files(vocabulary, _languages(vocabulary, family, config), cleans_up)
+    longest = config.get("model_max_length")
+    limit = int(longest) if isinstance(longest, int | float) and 0 < longest < NO_LIMIT else None
+    return Files(vocabulary, _languages(vocabulary, family, config), cleans_up, limit)
 
 
 def _family(config: dict[str, Any], model: dict[str, Any]) -> str:
@@ -67,10 +74,16 @@ def _vocabulary(folder: Path, family: str, config: dict[str, Any]) -> Vocabulary
     if family == "byt5":
         return Bytes()
     has = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if {"source.spm", "target.spm", "vocab.json"} <= has:
+    missing = {"source.spm", "target.spm", "vocab.json"} - has
+    if not missing:
         return MarianPieces(folder)
     if "tokenizer.json" in has:
         return FastVocabulary.from_folder(folder, config)
+    if family == "marian":
+        raise ValueError(
+            f"{folder} has no {' and no '.join(sorted(missing))}, which Marian's tokenizer needs: "
+            "fetch the missing files, or call generate with token ids"
+        )
     if "spiece.model" in has and family == "pegasus":
         return pegasus_pieces(folder / "spiece.model", _added(folder, config))
     if "spiece.model" in has:

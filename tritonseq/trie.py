@@ -1,19 +1,17 @@
-"""The sequences that may be generated, as sorted tables that a whole batch walks at once.
-
-Nodes are numbered breadth first, so the edges sorted by (node, token) lead to the nodes in order:
-the place of an edge in its table is the number of its child. No pointer is stored, and no Python
-object per node.
-"""
+"""The sequences that may be generated: read, checked against a request, asked by hand."""
 
 from __future__ import annotations
 
+import copy
 import reprlib
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from .trie_tables import Tables, grow
 
 if TYPE_CHECKING:
     Sequences = Iterable[Sequence[int] | Tensor]
@@ -21,18 +19,24 @@ if TYPE_CHECKING:
 # Beyond all token ids: below it, `node * base + token` fits 64 bits for billions of nodes.
 _NO_TOKEN = 1 << 31
 
-# Greater than every edge, so that a search for an edge always ends at some place.
-_NO_EDGE = torch.iinfo(torch.int64).max
-
 
 class Trie:
     """The sequences that `generate` may produce, for its argument `prefix_allowed_tokens_fn`.
 
-    A sequence is the whole target as it is generated after the decoder's prompt, so it starts
-    with `forced_bos_token_id` where there is one. A complete sequence may be followed by an end
-    token, beside the tokens of longer sequences: end tokens may be left out. What has left the
-    trie may only end: rows that are finished and go on as padding, and beams that found no
-    continuation because there are more beams than sequences.
+    A sequence is the whole target as it is generated after the decoder's prompt:
+
+    - The decoder's start token belongs to the prompt, so sequences leave it out.
+    - A token that `forced_bos_token_id` puts first may start all sequences or none: if none
+      starts with it, it comes before them.
+    - A complete sequence may be followed by an end token, beside the tokens of longer sequences,
+      so end tokens may be written last or left out. Nothing may follow one within a sequence.
+
+    Sequences longer than `max_new_tokens` or `max_length` allows are cut off there. What has left
+    the trie may only end: rows that are finished and go on as padding, and beams that found no
+    continuation because there are more beams than sequences. Asked for more sequences than there
+    are, beam search therefore returns some that mean nothing: mostly repetitions, with a sum of
+    log-probabilities of about -1e9 or less. It also counts them, so `early_stopping=True` may
+    miss a long sequence then.
 
     A trie takes 17 bytes per node, that is per distinct prefix, on every device that it is used
     on. Building one takes some 300 bytes per sequence besides, for sequences of 7 tokens.
@@ -67,21 +71,35 @@ class Trie:
         """The token ids that may follow `generated [L]`, which does not hold the prompt.
 
         The same constraint as a function for transformers is
-        `lambda sample, ids: trie.allowed_after(ids[prompt_length:], end_token_id)`.
+        `lambda sample, ids: trie.allowed_after(ids[prompt_length:], end_token_id)`, where a forced
+        first token that the sequences leave out counts as part of the prompt.
         """
         ends = [end_token_id] if isinstance(end_token_id, int) else list(end_token_id)
         tables = self._tables
-        if sample < 0 or (tables.roots > 1 and sample >= tables.roots):
-            raise ValueError(f"sample={sample}, and the Trie has sequences for {tables.roots}")
-        node = tables.starts(sample + 1)[-1, 0]
+        samples = len(self._roots)
+        if sample < 0 or (not self._is_shared and sample >= samples):
+            raise ValueError(f"sample={sample}, and the Trie has sequences for {samples}")
+        node = self._roots[0 if self._is_shared else sample]
         for token in torch.as_tensor(generated, dtype=torch.int64).cpu():
             node = tables.advance(node, token)
         first, last = tables.first[node : node + 2].tolist()
         children: list[int] = (tables.edges[first:last] - node * tables.base).tolist()
         return sorted({*children, *ends}) if tables.complete[node] else children
 
-    def check(self, *, vocab_size: int | None, samples: int, end_token_ids: Sequence[int]) -> None:
-        """Raise ValueError if a request of `samples` samples cannot follow this trie."""
+    def check(
+        self,
+        *,
+        vocab_size: int | None,
+        samples: int,
+        end_token_ids: Sequence[int],
+        start_token_ids: Sequence[int] = (),
+        forced_token_id: int | None = None,
+    ) -> None:
+        """Raise ValueError if a request of `samples` samples cannot follow this trie.
+
+        `start_token_ids`: what the decoder's prompts start with, one for all samples or one for
+        each; empty without an encoder. `forced_token_id`: what will be forced to come first.
+        """
         tables = self._tables
         if vocab_size is not None and tables.base > vocab_size:
             raise ValueError(
@@ -92,11 +110,39 @@ class Trie:
             raise ValueError(
                 "a Trie says which sequences may end, and there is no end token: pass eos_token_id"
             )
-        if tables.roots not in (1, samples):
-            raise ValueError(
-                f"the Trie has sequences for {tables.roots} samples, and the batch has {samples}: "
-                "Trie.per_sample takes one set of sequences per sample"
-            )
+        self._check_samples(samples)
+        # A start token that is forced as well comes a second time.
+        starts = [_NO_TOKEN if t == forced_token_id else t for t in start_token_ids]
+        if starts:
+            self._check_starts(starts, samples)
+        for token in end_token_ids:
+            if bool((self._followed == token).any()):
+                raise ValueError(
+                    f"a sequence of the Trie goes on behind end token {token}, where generation "
+                    "stops: leave out what comes after it"
+                )
+        if forced_token_id is not None:
+            self._check_forced(forced_token_id, end_token_ids)
+
+    def leaves_out(self, token_id: int) -> bool:
+        """Does no sequence start with this token?"""
+        return not bool((self._tables.first_tokens() == token_id).any())
+
+    def part(self, places: Sequence[int], samples: int) -> Trie:
+        """The trie for those of `samples` samples that stand at `places`, in this order.
+
+        It shares the tables. Raises ValueError if there are sequences for another number.
+        """
+        self._check_samples(samples)
+        if self._is_shared:
+            return self
+        part = copy.copy(self)
+        part._roots = self._roots[list(places)]
+        return part
+
+    def starts(self, samples: int) -> Tensor:
+        """`[samples, 1]` the node that each sample starts from, on the CPU."""
+        return self._roots[:, None].expand(samples, 1)
 
     def on(self, device: torch.device) -> Tables:
         """The tables on a device, copied there once."""
@@ -111,77 +157,50 @@ class Trie:
     def _build(self, candidates: Iterable[Sequences]) -> None:
         tokens, lengths, roots = _read(candidates)
         base = int(tokens.max()) + 1
-        levels, complete = _grow(tokens, lengths, roots, base)
+        levels, complete = grow(tokens, lengths, roots, base)
         self._tables = Tables.of_edges(torch.cat(levels), complete, int(roots[-1]) + 1, base)
         self._copies = {self._tables.edges.device: self._tables}
+        self._roots = torch.arange(self._tables.roots)
+        self._followed = self._tables.followed_tokens()
         sizes = [self._tables.roots, *map(len, levels)]
         degrees = self._tables.first.diff()[: self._tables.nodes].split(sizes)
         self._widths = [max(1, int(degree.max())) for degree in degrees]
 
-
-class Tables(NamedTuple):
-    """A trie on a device. Nodes: the roots, then the children of all edges in order."""
-
-    edges: Tensor
-    """`[E + 1]` int64, ascending: `node * base + token`; the last one is no edge."""
-    first: Tensor
-    """`[nodes + 2]` int64: the first edge of each node, and of the place outside."""
-    complete: Tensor
-    """`[nodes + 1]` bool: is this the end of a sequence? Outside the trie everything is."""
-    roots: int
-    base: int
-    """One more than the highest token."""
-
-    @classmethod
-    def of_edges(cls, edges: Tensor, complete: Tensor, roots: int, base: int) -> Tables:
-        """From all edges and the numbers of the complete nodes."""
-        nodes = roots + len(edges)
-        first = edges.new_zeros(nodes + 2)
-        first[1:] = (edges // base).bincount(minlength=nodes + 1).cumsum(0)
-        is_complete = torch.zeros(nodes + 1, dtype=torch.bool)
-        is_complete[complete] = True
-        is_complete[nodes] = True
-        return cls(
-            torch.cat((edges, edges.new_tensor([_NO_EDGE]))), first, is_complete, roots, base
-        )
-
     @property
-    def nodes(self) -> int:
-        """How many nodes there are; also the number that stands for the place outside."""
-        return self.complete.shape[0] - 1
+    def _is_shared(self) -> bool:
+        """Do all samples have the same sequences, however many samples there are?"""
+        return self._tables.roots == 1
 
-    def starts(self, samples: int) -> Tensor:
-        """`[samples, 1]` the root that each sample starts from."""
-        roots = torch.arange(samples, device=self.first.device)[:, None]
-        return roots if self.roots > 1 else torch.zeros_like(roots)
+    def _check_samples(self, samples: int) -> None:
+        if not self._is_shared and len(self._roots) != samples:
+            raise ValueError(
+                f"the Trie has sequences for {len(self._roots)} samples, and the batch has "
+                f"{samples}: Trie.per_sample takes one set of sequences per sample"
+            )
 
-    def to(self, device: torch.device) -> Tables:
-        """A copy on a device."""
-        edges, first, complete = (tensor.to(device) for tensor in self[:3])
-        return Tables(edges, first, complete, self.roots, self.base)
+    def _check_starts(self, start_token_ids: Sequence[int], samples: int) -> None:
+        opening = self._tables.sole_openings()[self.starts(samples)[:, 0]]
+        repeated = opening == torch.tensor(start_token_ids)
+        if bool(repeated.any()):
+            sample = int(repeated.nonzero()[0])
+            raise ValueError(
+                f"all sequences of the Trie for sample {sample} start with token "
+                f"{int(opening[sample])}, which is the decoder's start token and already there: "
+                "leave it out"
+            )
 
-    def advance(self, nodes: Tensor, tokens: Tensor) -> Tensor:
-        """The nodes that `tokens` lead to, in the shape of both."""
-        edges = nodes * self.base + tokens
-        places = torch.searchsorted(self.edges, edges)
-        found = (self.edges[places] == edges) & (tokens >= 0) & (tokens < self.base)
-        return torch.where(found, places + self.roots, self.nodes)
-
-    def columns(self, nodes: Tensor, width: int, ends: Tensor) -> Tensor:
-        """`[..., width + ends]` the tokens that may follow `nodes [...]`, some of them repeated.
-
-        No node may have more than `width` children. Every column holds an allowed token, so a
-        caller needs no mask beside them.
-        """
-        nodes = nodes[..., None]
-        first, behind = self.first[nodes], self.first[nodes + 1]
-        offsets = torch.arange(width, device=nodes.device)
-        children = self.edges[torch.minimum(first + offsets, behind - 1)] - nodes * self.base
-        # What has no child is complete or outside.
-        children = torch.where(behind > first, children, ends[0])
-        return torch.cat(
-            (children, torch.where(self.complete[nodes], ends, children[..., :1])), dim=-1
-        )
+    def _check_forced(self, token_id: int, end_token_ids: Sequence[int]) -> None:
+        if not self.leaves_out(token_id):
+            if bool((self._tables.first_tokens() != token_id).any()):
+                raise ValueError(
+                    f"forced_bos_token_id={token_id} comes first, and some sequences of the Trie "
+                    "start with it while others do not: let all of them start with it, or none"
+                )
+        elif token_id in end_token_ids:
+            raise ValueError(
+                f"forced_bos_token_id={token_id} is an end token, behind which no sequence of the "
+                "Trie could come: pass another one"
+            )
 
 
 def _read(candidates: Iterable[Sequences]) -> tuple[Tensor, Tensor, Tensor]:
@@ -216,23 +235,3 @@ def _iterable(items: Any) -> Iterable[Any]:
     if not isinstance(items, Iterable) or isinstance(items, str | bytes):
         raise ValueError(f"a Trie is made of lists of token ids, not of {reprlib.repr(items)}")
     return items
-
-
-def _grow(tokens: Tensor, lengths: Tensor, nodes: Tensor, base: int) -> tuple[list[Tensor], Tensor]:
-    """The edges of every level, ascending, and the nodes that sequences end at.
-
-    All sequences that are long enough take one step per level, starting at `nodes`.
-    """
-    levels: list[Tensor] = []
-    complete: list[Tensor] = []
-    count = int(nodes[-1]) + 1
-    places = lengths.cumsum(0) - lengths
-    while len(nodes) > 0:
-        edges, children = (nodes * base + tokens[places]).unique(return_inverse=True)
-        levels.append(edges)
-        nodes, places, lengths = children + count, places + 1, lengths - 1
-        count += len(edges)
-        complete.append(nodes[lengths == 0])
-        longer = lengths > 0
-        nodes, places, lengths = nodes[longer], places[longer], lengths[longer]
-    return levels, torch.cat(complete)

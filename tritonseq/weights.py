@@ -152,6 +152,7 @@ def shard_names(index: Path) -> list[str]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ValueError that names the file if there is none."""
+    refuse_pointer(path)
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
@@ -161,10 +162,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def refuse_pointer(path: Path) -> None:
+    """Raise ValueError if a clone without Git LFS left a pointer where the file should be."""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(20)
+        if start.startswith(b"version https://git-"):
+            raise ValueError(f"{path} is only a Git LFS pointer: run `git lfs pull` in its folder")
+
+
 def _damaged(path: Path, error: Exception) -> ValueError:
-    with path.open("rb") as file:
-        if file.read(20).startswith(b"version https://git-"):
-            return ValueError(f"{path} is only a Git LFS pointer: run `git lfs pull` in its folder")
+    try:
+        refuse_pointer(path)
+    except ValueError as pointer:
+        return pointer
     return ValueError(f"{path} is damaged or incomplete, fetch it again: {_first_line(error)}")
 
 

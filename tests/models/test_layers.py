@@ -192,3 +192,18 @@ def test_matching_names_what_is_missing_and_left_over() -> None:
     assert match(wanted, {*names, "junk"}, ignorable="junk".__eq__) is wanted
     with pytest.raises(ValueError, match=r"missing: k, norm; left over: a, b$"):
         match(wanted, {"q", "v", "b", "a", "junk"}, ignorable="junk".__eq__)
+
+
+def test_matching_cuts_long_lists() -> None:
+    wanted = {f"w{n:02}": Source((f"w{n:02}",)) for n in range(30)}
+    with pytest.raises(ValueError, match=r"missing: w00, .*, w07 and 22 more; left over: a$"):
+        match(wanted, {"a"}, ignorable=lambda name: False)
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_matching_names_a_half_that_is_not_there(half: str) -> None:
+    names = ["shared", "model.encoder.w", "model.decoder.w"]
+    wanted = {name: Source((name,)) for name in names}
+    present = {name for name in names if half not in name}
+    with pytest.raises(ValueError, match=f"the checkpoint holds no {half}"):
+        match(wanted, present, ignorable=lambda name: False)

@@ -1,0 +1,211 @@
+"""One request: the arguments of `generate`, checked once, for one batch of ids or several."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .generate import DEFAULT_NEW_TOKENS, Callables, Generation, Lengths
+from .prompts import check_decoder_mask, read_decoder_prompts, read_prompts, read_sources
+from .trie import Trie
+
+if TYPE_CHECKING:
+    import torch
+
+    from .config import GenerationConfig
+    from .generate import Streamer
+    from .outputs import GenerateOutput
+    from .prompts import Prompts
+
+Ids = Tensor | Sequence[Sequence[int]] | None
+AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is the same for all batches of a call; made by `of`."""
+
+    decoder: Any
+    config: GenerationConfig
+    callables: Callables
+    decoder_input_ids: Ids = None
+    streamer: Streamer | None = None
+
+    @classmethod
+    def of(
+        cls,
+        decoder: Any,
+        config: GenerationConfig,
+        *,
+        decoder_input_ids: Ids = None,
+        decoder_attention_mask: Any = None,
+        logits_processor: Any = (),
+        stopping_criteria: Any = (),
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
+        streamer: Streamer | None = None,
+    ) -> Request:
+        """Check what can be checked without ids; ValueError for what is wrong."""
+        allowed = prefix_allowed_tokens_fn
+        if not (allowed is None or callable(allowed) or isinstance(allowed, Trie)):
+            raise ValueError(f"prefix_allowed_tokens_fn must be callable, not {allowed!r}")
+        callables = Callables(
+            _listed("logits_processor", logits_processor),
+            _listed("stopping_criteria", stopping_criteria),
+            allowed,
+        )
+        if streamer is not None and config.num_beams > 1:
+            raise ValueError("streamer works with num_beams=1 only: beams rewrite their past")
+        if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+            raise ValueError(f"streamer must have put and end, which {type(streamer)} has not")
+        begun = {
+            "decoder_input_ids": decoder_input_ids,
+            "decoder_attention_mask": decoder_attention_mask,
+        }
+        for name, value in begun.items():
+            if value is not None and not decoder.is_encoder_decoder:
+                raise ValueError(f"{name} is for models with an encoder; pass input_ids alone")
+        check_decoder_mask(decoder_attention_mask)
+        for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
+            if decoder.is_encoder_decoder and name in config and not decoder.shares_vocabulary:
+                raise ValueError(
+                    f"{name} compares ids of source and target, and this model has a vocabulary "
+                    "for each: leave it out"
+                )
+        return cls(decoder, config, callables, decoder_input_ids, streamer)
+
+    @property
+    def counts_rows(self) -> bool:
+        """Would a caller's function or a seed notice the order of samples?"""
+        watched = self.callables.logits_processor or self.callables.stopping_criteria
+        return bool(watched) or self.streamer is not None or self.config.do_sample
+
+    def run(self, input_ids: Ids, attention_mask: Any) -> GenerateOutput:
+        """Generate for one batch of prompts or sources."""
+        generation, prompts = self._start(input_ids, attention_mask)
+        if self.streamer is None:
+            for _ in generation:
+                pass
+        else:
+            self.streamer.put(prompts.ids.cpu())
+            for tokens in generation:
+                self.streamer.put(tokens.flatten().cpu())
+            self.streamer.end()
+        return generation.output()
+
+    def stream(self, input_ids: Ids, attention_mask: Any) -> Generation:
+        """One prompt, whose tokens the result yields; faults are raised here."""
+        generation, prompts = self._start(input_ids, attention_mask)
+        config = self.config
+        if config.num_beams > 1 or config.num_return_sequences > 1 or prompts.ids.shape[0] > 1:
+            raise ValueError(
+                "stream yields the tokens of one hypothesis: pass one prompt, "
+                "num_beams=1 and num_return_sequences=1"
+            )
+        return generation
+
+    def part(self, places: Sequence[int], samples: int) -> Request:
+        """The request for those of its `samples` that stand at `places`, in this order."""
+        config, begun = self.config, self.decoder_input_ids
+        if len(config.decoder_start_token_ids) > 1:
+            starts = _rows("decoder_start_token_id", config.decoder_start_token_ids, samples)
+            config = config.merged(decoder_start_token_id=[starts[place] for place in places])
+        if begun is not None and hasattr(begun, "__len__"):
+            rows = _rows("decoder_input_ids", begun, samples)
+            begun = rows[list(places)] if isinstance(rows, Tensor) else [rows[p] for p in places]
+        allowed = self.callables.prefix_allowed_tokens_fn
+        if isinstance(allowed, Trie):
+            allowed = allowed.part(places, samples)
+        elif allowed is not None:
+            allowed = self._allowed_at(places, allowed)
+        callables = replace(self.callables, prefix_allowed_tokens_fn=allowed)
+        return replace(self, config=config, callables=callables, decoder_input_ids=begun)
+
+    def _allowed_at(
+        self, places: Sequence[int], allowed: Callable[[int, Tensor], Sequence[int]]
+    ) -> Callable[[int, Tensor], Sequence[int]]:
+        """A function that is told samples of a part by what they are in the whole."""
+        config = self.config
+        copies = config.num_return_sequences if config.num_beams == 1 else 1
+
+        def at(sample: int, ids: Tensor) -> Sequence[int]:
+            return allowed(places[sample // copies] * copies + sample % copies, ids)
+
+        return at
+
+    def _start(self, input_ids: Ids, attention_mask: Any) -> tuple[Generation, Prompts]:
+        sources, prompts = self._read(input_ids, attention_mask)
+        _warn_of_infeasible(self.config, prompts, self.decoder.max_positions)
+        return Generation(self.decoder, prompts, self.config, self.callables, sources), prompts
+
+    def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
+        """Sources, if there is an encoder, and what the decoder continues."""
+        decoder, config = self.decoder, self.config
+        device: torch.device = next(decoder.parameters()).device
+        if not decoder.is_encoder_decoder:
+            return None, read_prompts(
+                input_ids,
+                attention_mask,
+                vocab_size=decoder.vocab_size,
+                pad_token_id=config.pad_token_id,
+                eos_token_ids=config.eos_token_ids,
+                bos_token_id=config.bos_token_id,
+                device=device,
+            )
+        sources = read_sources(
+            input_ids,
+            attention_mask,
+            vocab_size=decoder.source_vocab_size,
+            pad_token_id=config.pad_token_id,
+            # A pad token that also ends texts says nothing about where one ends.
+            infer_mask=not config.hf_exact and config.pad_token_id not in config.eos_token_ids,
+            max_positions=decoder.max_source_positions,
+            device=device,
+        )
+        return sources, read_decoder_prompts(
+            self.decoder_input_ids,
+            samples=sources.ids.shape[0],
+            start_token_ids=config.decoder_start_token_ids,
+            vocab_size=decoder.vocab_size,
+            device=device,
+        )
+
+
+def _warn_of_infeasible(
+    config: GenerationConfig, prompts: Prompts, max_positions: int | None
+) -> None:
+    """Warn of a minimum above the maximum; as in transformers, the maximum ends generation."""
+    name = "min_length" if config.min_new_tokens is None else "min_new_tokens"
+    if not getattr(config, name):
+        return
+    lengths = Lengths.resolve(config, prompts, max_positions)
+    if lengths.minimum > lengths.total:
+        limit = f"the default of {DEFAULT_NEW_TOKENS} new tokens"
+        for option in ("max_length", "max_new_tokens"):
+            if getattr(config, option) is not None:
+                limit = f"{option}={getattr(config, option)}"
+        warnings.warn(
+            f"unfeasible lengths: {name}={getattr(config, name)} asks for more than {limit} "
+            "leaves room for; no end token is chosen, and generation stops at the maximum",
+            stacklevel=5,
+        )
+
+
+def _listed(name: str, callables: Any) -> list[Any]:
+    """One callable or several, as a list; transformers' lists of processors are lists too."""
+    if callables is None:
+        return []
+    listed = list(callables) if isinstance(callables, (list, tuple)) else [callables]
+    for item in listed:
+        if not callable(item):
+            raise ValueError(f"{name} must hold callables, not {item!r}")
+    return listed
+
+
+def _rows(name: str, values: Any, samples: int) -> Any:
+    if len(values) != samples:
+        raise ValueError(f"{name} has {len(values)} rows for {samples} texts: pass one each")
+    return values
