@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,35 +96,60 @@ class Transformers:
 
 
 class CTranslate2:
-    """CTranslate2 on a converted copy, with as many threads as torch has; tokens are `str(id)`."""
+    """CTranslate2 on a converted copy, with as many threads as torch has; tokens are `str(id)`.
+
+    It runs in a process of its own: its threads spin for a while after each call, and would take
+    the cores from whoever is timed next.
+    """
 
     def __init__(self, job: Job, compute_type: str = "float32") -> None:
-        import ctranslate2
-
         self.job = job
-        self.translator = ctranslate2.Translator(
-            str(converted(job.folder)),
-            device="cpu",
-            compute_type=compute_type,
-            inter_threads=1,
-            intra_threads=torch.get_num_threads(),
+        self.process = ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=open_translator,
+            initargs=(str(converted(job.folder)), compute_type, torch.get_num_threads()),
         )
         self.sources = [[str(token) for token in row] for row in job.inputs.tolist()]
 
     def generate(self) -> Tensor:
         workload = self.job.workload
-        results = self.translator.translate_batch(
-            self.sources,
-            beam_size=workload.beams,
-            # Its end token, which it insists on having, is banned up to the last step.
-            min_decoding_length=workload.new_tokens,
-            max_decoding_length=workload.new_tokens,
-            max_input_length=0,
-        )
-        tokens = [[int(token) for token in result.hypotheses[0]] for result in results]
+        tokens = self.process.submit(
+            translate, self.sources, workload.beams, workload.new_tokens
+        ).result()
         if any(len(row) != workload.new_tokens for row in tokens):
             raise SystemExit(f"CTranslate2 made {[len(row) for row in tokens]} tokens; no figures")
         return torch.tensor(tokens)
+
+
+def open_translator(folder: str, compute_type: str, threads: int) -> None:
+    """In the other process: load the model."""
+    import ctranslate2
+
+    global _translator
+    _translator = ctranslate2.Translator(
+        folder,
+        device="cpu",
+        compute_type=compute_type,
+        inter_threads=1,
+        intra_threads=threads,
+    )
+
+
+def translate(sources: list[list[str]], beams: int, new_tokens: int) -> list[list[int]]:
+    """In the other process: exactly `new_tokens` tokens of the best hypothesis for each source."""
+    results = _translator.translate_batch(
+        sources,
+        beam_size=beams,
+        # Its end token, which it insists on having, is banned up to the last step.
+        min_decoding_length=new_tokens,
+        max_decoding_length=new_tokens,
+        max_input_length=0,
+    )
+    return [[int(token) for token in result.hypotheses[0]] for result in results]
+
+
+_translator: Any = None
 
 
 FORCED_STEPS = 6

@@ -55,7 +55,7 @@ class KVCache:
             because a slot that was never written and holds NaN would send it down its slow path.
             """
             slots = source_length + target_length * beams
-            both = zeros((samples, heads, slots, head_dim), device=device, dtype=dtype)
+            both = zeros((samples, heads, slots, head_dim), device=device, dtype=dtype, keep=True)
             source, target = both[:, :, :source_length], both[:, :, source_length:]
             return source, target.unflatten(2, (target_length, beams))
 
@@ -147,7 +147,7 @@ class EncoderDecoderCache:
         )
         shape = (samples, heads, source_length, head_dim)
         keys, values = (
-            [zeros(shape, device=device, dtype=dtype) for _ in biases] for _ in range(2)
+            [zeros(shape, device=device, dtype=dtype, keep=True) for _ in biases] for _ in range(2)
         )
         return cls(own, keys, values, source_len, biases)
 
