@@ -98,32 +98,35 @@ class Transformers:
 class CTranslate2:
     """CTranslate2 on a converted copy, with as many threads as torch has; tokens are `str(id)`.
 
-    It runs in a process of its own: its threads spin for a while after each call, and would take
-    the cores from whoever is timed next.
+    It runs in a process of its own unless `apart` is False: its threads spin for a while after
+    each call, and would take the cores from whoever is timed next.
     """
 
-    def __init__(self, job: Job, compute_type: str = "float32") -> None:
+    def __init__(self, job: Job, compute_type: str = "float32", *, apart: bool = True) -> None:
         self.job = job
-        self.process = ProcessPoolExecutor(
-            max_workers=1,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=open_translator,
-            initargs=(str(converted(job.folder)), compute_type, torch.get_num_threads()),
-        )
         self.sources = [[str(token) for token in row] for row in job.inputs.tolist()]
+        settings = (str(converted(job.folder)), compute_type, torch.get_num_threads())
+        self.process = None
+        if apart:
+            spawn = multiprocessing.get_context("spawn")
+            self.process = ProcessPoolExecutor(1, spawn, open_translator, settings)
+        else:
+            open_translator(*settings)
 
     def generate(self) -> Tensor:
         workload = self.job.workload
-        tokens = self.process.submit(
-            translate, self.sources, workload.beams, workload.new_tokens
-        ).result()
+        task = (self.sources, workload.beams, workload.new_tokens)
+        if self.process is None:
+            tokens = translate(*task)
+        else:
+            tokens = self.process.submit(translate, *task).result()
         if any(len(row) != workload.new_tokens for row in tokens):
             raise SystemExit(f"CTranslate2 made {[len(row) for row in tokens]} tokens; no figures")
         return torch.tensor(tokens)
 
 
 def open_translator(folder: str, compute_type: str, threads: int) -> None:
-    """In the other process: load the model."""
+    """Load the model, in whichever process this is."""
     import ctranslate2
 
     global _translator
@@ -137,7 +140,7 @@ def open_translator(folder: str, compute_type: str, threads: int) -> None:
 
 
 def translate(sources: list[list[str]], beams: int, new_tokens: int) -> list[list[int]]:
-    """In the other process: exactly `new_tokens` tokens of the best hypothesis for each source."""
+    """Exactly `new_tokens` tokens of the best hypothesis for each source."""
     results = _translator.translate_batch(
         sources,
         beam_size=beams,

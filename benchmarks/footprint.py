@@ -99,7 +99,9 @@ def start(engine: str, workload: Workload, folder: Path) -> engines.Engine:
     """Load a checkpoint whose vocabulary its config.json tells."""
     vocabulary: int = json.loads((folder / "config.json").read_text())["vocab_size"]
     job = engines.Job(folder, workload, workload.inputs(vocabulary, CPU))
-    return engines.ENGINES[engine](job)
+    # What is measured is this process.
+    here = {"apart": False} if engine == "ctranslate2" else {}
+    return engines.ENGINES[engine](job, **here)
 
 
 def main(engine: str, name: str, folder: str, small: str, *tiny: str) -> None:
