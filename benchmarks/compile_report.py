@@ -74,7 +74,10 @@ class Row(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """One use of `decode_attention`: beams, rows, head size, and the parts that are there."""
+    """One use of `decode_attention`: beams, rows, head size, and the parts that are there.
+
+    `new` is the number of new rows where it is not that of the queries.
+    """
 
     beams: int
     rows: int
@@ -82,10 +85,12 @@ class Shape(NamedTuple):
     source: bool = True
     target: bool = True
     bias: bool = False
+    new: int | None = None
 
     def __str__(self) -> str:
         parts = [name for name in ("source", "target", "bias") if getattr(self, name)]
-        return f"K{self.beams} Q{self.rows} D{self.head_dim} {'+'.join(parts)}"
+        rows = f"Q{self.rows}" if self.new is None else f"Q{self.rows}of{self.new}"
+        return f"K{self.beams} {rows} D{self.head_dim} {'+'.join(parts)}"
 
 
 # What the models ask for, at their usual head size, and every tile shape once.
@@ -99,7 +104,12 @@ USUAL = [
     Shape(4, 1, 64, bias=True),
     Shape(37, 1, 64, target=False),
     Shape(128, 1, 64, bias=True),
+    # UniLM's newest token and [MASK], and in its last layer [MASK] alone; with the bias, UniLM2.
+    Shape(1, 2, 64),
+    Shape(5, 2, 64),
+    Shape(5, 1, 64, new=2),
     Shape(5, 2, 64, bias=True),
+    Shape(5, 1, 64, bias=True, new=2),
     Shape(8, 1, 128),
     Shape(16, 1, 64),
     Shape(5, 1, 24),
@@ -109,6 +119,12 @@ EVERY = [
     Shape(beams, rows, head_dim, bias=bias)
     for beams, rows in ((1, 1), (1, 2), (2, 1), (4, 1), (4, 2), (8, 1), (5, 2), (16, 1))
     for head_dim in (16, 24, 64, 80, 96, 128, 256)
+    for bias in (False, True)
+] + [
+    Shape(beams, rows, head_dim, bias=bias, new=new)
+    for beams in (1, 5, 8)
+    for rows, new in ((2, None), (1, 2))
+    for head_dim in (32, 64)
     for bias in (False, True)
 ]
 
@@ -125,12 +141,13 @@ def attention_cases(shapes: list[Shape], dtype: torch.dtype) -> Iterator[tuple[s
 def attention_call(shape: Shape, dtype: torch.dtype) -> Attention:
     samples, heads, source, target = 8, 12, 512, 320
     beams, rows, head_dim = shape.beams, shape.rows, shape.head_dim
-    query, key, value = meta(samples, beams, rows, 3, heads, head_dim, dtype=dtype).unbind(3)
+    new = rows if shape.new is None else shape.new
+    query, key, value = meta(samples, beams, new, 3, heads, head_dim, dtype=dtype).unbind(3)
     stored = meta(samples, heads, source, head_dim, dtype=dtype) if shape.source else None
     cache = meta(samples, heads, target, beams, head_dim, dtype=dtype) if shape.target else None
     lengths = meta(samples, dtype=torch.int64)
     return Attention(
-        query,
+        query[:, :, new - rows :],
         key if shape.target else None,
         value if shape.target else None,
         stored,
@@ -147,25 +164,31 @@ def attention_call(shape: Shape, dtype: torch.dtype) -> Attention:
 
 
 def ngram_cases(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
-    """Scores of `dtype` by lineage behind a prefix, and by plain tokens from a source."""
+    """Scores of `dtype` by lineage behind a prefix, and by plain tokens from a source.
+
+    All of them also with a table of tokens to pass over.
+    """
     name = str(dtype).removeprefix("torch.")
     rows, vocab_size = 32, 50257
     tokens, lengths = meta(rows, 600, dtype=torch.int64), meta(8, dtype=torch.int64)
     slots, none = meta(8, 32, 4, dtype=torch.int64), [None] * 12
-    for case, call in (
-        ("plain", Ngrams(tokens, 3, rows, vocab_size, *none[:9])),
-        ("lineage", Ngrams(slots, 3, rows, vocab_size, lengths, None, slots, *none[:6])),
+    table = meta(vocab_size, dtype=torch.bool)
+    calls = (
+        ("plain", Ngrams(tokens, 3, rows, vocab_size, *none[:10])),
+        ("lineage", Ngrams(slots, 3, rows, vocab_size, lengths, None, slots, *none[:7])),
         (
             "lineage+prefix",
             Ngrams(
-                slots, 3, rows, vocab_size, lengths, None, slots, tokens[:8], lengths, *none[:4]
+                slots, 3, rows, vocab_size, lengths, None, slots, tokens[:8], lengths, *none[:5]
             ),
         ),
         (
             "source",
-            Ngrams(tokens, 3, rows, vocab_size, *none[:6], tokens[:8], lengths, lengths),
+            Ngrams(tokens, 3, rows, vocab_size, *none[:6], tokens[:8], lengths, lengths, None),
         ),
-    ):
+    )
+    ignoring = ((f"{case}+ignored", call._replace(ignored=table)) for case, call in calls)
+    for case, call in (*calls, *ignoring):
         for launch in ngram_launches(meta(rows, vocab_size, dtype=dtype), call):
             yield f"{name} {case}", launch
 

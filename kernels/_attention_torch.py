@@ -32,7 +32,8 @@ def attend_by_definition(call: Attention) -> Tensor:
 def attend_on_cpu(call: Attention) -> Tensor:
     """One call of torch's flash attention, or one per part, merged by their log-sum-exp.
 
-    All beams of a sample are query rows of one product with the source, so its keys and values
+    The second of two new rows, which is stored nowhere and seen by itself alone, comes last. All
+    beams of a sample are query rows of one product with the source, so its keys and values
     are read once. Masks are additive and let NaN in masked positions through (0 x NaN), so an
     output that is not finite is computed again by definition.
     """
@@ -46,13 +47,15 @@ def attend_on_cpu(call: Attention) -> Tensor:
     flat = query.flatten(1, 2).transpose(1, 2)
     joined = _join(call, steps)
     if joined is None:
-        output = _attend_parts(call, flat, steps)
+        output, lse = _attend_parts(call, flat, steps)
     else:
         key, value, mask = joined
-        output, _ = _flash(flat, key, value, attn_mask=mask, scale=call.scale)
-        if mask is None:
-            # Nothing is masked, so there is nothing that could get through.
-            return output.transpose(1, 2).reshape(query.shape)
+        output, lse = _flash(flat, key, value, attn_mask=mask, scale=call.scale)
+    if call.new_rows == 2:
+        _add_own_row(call, output, lse)
+    if joined is not None and mask is None:
+        # Nothing is masked, so there is nothing that could get through.
+        return output.transpose(1, 2).reshape(query.shape)
     if min(steps) < 0:
         output[[step < 0 for step in steps]] = 0
     # A sum is finite only if every term is. That it might overflow costs time, not truth.
@@ -61,18 +64,16 @@ def attend_on_cpu(call: Attention) -> Tensor:
     return output.transpose(1, 2).contiguous().view(query.shape)
 
 
-def _attend_parts(call: Attention, flat: Tensor, steps: list[int]) -> Tensor:
-    """`[B, H, K * Q, D]`: the parts one by one, then merged."""
+def _attend_parts(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
+    """`[B, H, K * Q, D]` and its log-sum-exp: the parts one by one, then merged."""
     parts = []
     if call.source_key is not None and call.source_key.shape[2]:
         parts.append(_attend_source(call, flat, steps))
     if call.new_key is not None:
         parts.append(_attend_target(call, flat, steps))
-        if call.query.shape[2] == 2:
-            parts.append(_attend_own_row(call))
     if not parts:
-        return torch.zeros_like(flat)
-    return parts[0][0] if len(parts) == 1 else _merge(parts)
+        return _nothing(flat)
+    return parts[0] if len(parts) == 1 else _merge(*parts)
 
 
 def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | None] | None:
@@ -86,7 +87,7 @@ def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | N
     )  # fmt: skip
     if (
         key is None or value is None or source_key is None or source_value is None
-        or call.query.shape[1] > MASKED_BEAMS or call.query.shape[2] > 1 or min(steps) < 0
+        or call.query.shape[1] > MASKED_BEAMS or min(steps) < 0
     ):  # fmt: skip
         return None
     if _pays_to_split(call, _source_lengths(call)):
@@ -105,19 +106,27 @@ def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | N
 def _side_by_side(
     call: Attention, masks: tuple[Tensor | None, Tensor | None], widths: tuple[int, int]
 ) -> Tensor:
-    """The masks of both parts, zeros for one that is None, as `[B or 1, H or 1, K, widths]`."""
+    """The masks of both parts, zeros for one that is None, as `[B or 1, H or 1, K * Q, widths]`."""
     given = [mask for mask in masks if mask is not None]
     samples, heads = (max(mask.shape[dim] for mask in given) for dim in (0, 1))
-    rows = call.query.shape[1]
+    shape = (samples, heads, *call.query.shape[1:3])
+    zero = torch.zeros((), dtype=torch.float32)
     return torch.cat(
         [
-            torch.zeros((), dtype=torch.float32).expand(samples, heads, rows, width)
-            if mask is None
-            else mask.expand(samples, heads, rows, width)
+            (zero if mask is None else mask).expand(*shape, width)
             for mask, width in zip(masks, widths, strict=True)
         ],
-        dim=3,
-    )
+        dim=4,
+    ).flatten(2, 3)
+
+
+def _by_row(call: Attention, mask: Tensor | None) -> Tensor | None:
+    """`[B or 1, H or 1, K * Q or 1, width]` from a mask that fits `[B, H, K, Q, width]`."""
+    if mask is None:
+        return None
+    if mask.shape[2:4] != (1, 1):
+        mask = mask.expand(-1, -1, *call.query.shape[1:3], -1)
+    return mask.flatten(2, 3)
 
 
 def _continued(source: Tensor, target: Tensor, end: int) -> Tensor | None:
@@ -169,7 +178,7 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
             )
         ]
         return torch.cat([output for output, _ in own]), torch.cat([lse for _, lse in own])
-    mask = _source_mask(call, steps, longest)
+    mask = _by_row(call, _source_mask(call, steps, longest))
     output, lse = _flash(
         flat, key[:, :, :longest], value[:, :, :longest], attn_mask=mask, scale=call.scale
     )
@@ -206,18 +215,17 @@ def _source_lengths(call: Attention) -> list[int]:
 
 
 def _source_mask(call: Attention, steps: list[int], width: int) -> Tensor | None:
-    """The additive mask, with the bias, that fits `[B, H, K * Q, width]`; None if there is none."""
+    """The additive mask, with the bias, that fits `[B, H, K, Q, width]`; None if there is none."""
     if call.source_len is None and call.bias is None:
         return None
     lengths = _source_lengths(call)
     mask = None
     if min(lengths) < width:
         outside = torch.arange(width) >= torch.tensor(lengths)[:, None]
-        mask = _additive(outside)[:, None, None]
+        mask = _additive(outside)[:, None, None, None]
     if call.bias is not None:
         origins = [length + max(step, 0) for length, step in zip(lengths, steps, strict=True)]
         bias = _bias_by_distance(call, origins, width)
-        bias = bias.expand(-1, -1, call.query.shape[1], -1, -1).flatten(2, 3)
         mask = bias if mask is None else bias + mask
     return mask
 
@@ -235,7 +243,7 @@ def _attend_target(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     slots = _slots(lineage, steps, end, call.query.shape[1])
     if call.query.shape[1] > MASKED_BEAMS:
         return _attend_gathered(call, key, value, slots, steps)
-    mask = _slot_mask(call, slots, steps)
+    mask = _by_row(call, _slot_mask(call, slots, steps))
     return _flash(flat, key.flatten(2, 3), value.flatten(2, 3), attn_mask=mask, scale=call.scale)
 
 
@@ -249,9 +257,8 @@ def _slots(lineage: Tensor | None, steps: list[int], end: int, beams: int) -> Te
 
 
 def _slot_mask(call: Attention, slots: Tensor, steps: list[int]) -> Tensor | None:
-    """The additive mask, with the bias, that fits `[B, H, K * Q, T * K]`."""
-    _, beams, rows, _, _ = call.query.shape
-    end = slots.shape[1]
+    """The additive mask, with the bias, that fits `[B, H, K, Q, T * K]`."""
+    beams, end = call.query.shape[1], slots.shape[1]
     mask = None
     if beams > 1 or min(steps) < end - 1:
         # [B, T, beam, slot]
@@ -263,10 +270,8 @@ def _slot_mask(call: Attention, slots: Tensor, steps: list[int]) -> Tensor | Non
         mask = _additive(hidden.transpose(1, 2).view(shape))
     if call.bias is not None:
         bias = _bias_by_distance(call, [max(step, 0) for step in steps], end)[..., None]
-        mask = bias.expand(-1, -1, beams, -1, -1, beams) if mask is None else mask + bias
-    if mask is None:
-        return None
-    return mask.expand(-1, -1, -1, rows, -1, -1).flatten(4, 5).flatten(2, 3)
+        mask = bias if mask is None else bias + mask
+    return None if mask is None else mask.flatten(4, 5)
 
 
 def _attend_gathered(
@@ -298,15 +303,20 @@ def _attend_gathered(
     return output.flatten(2, 3), lse.flatten(2, 3)
 
 
-def _attend_own_row(call: Attention) -> tuple[Tensor, Tensor]:
-    """The second row of every beam on itself; the first rows see nothing here."""
-    key, value = call.new_key, call.new_value
-    assert key is not None and value is not None
-    scores = (call.query[:, :, 1].float() * key[:, :, 1]).sum(-1).transpose(1, 2) * call.scale
+def _add_own_row(call: Attention, output: Tensor, lse: Tensor) -> None:
+    """Let the last query of every beam see the second new row, which is its own.
+
+    `output [B, H, K * Q, D]`, with its log-sum-exp, is what it has seen so far; changed in place.
+    """
+    assert call.new_key is not None and call.new_value is not None
+    query, key, value = (x[:, :, -1] for x in (call.query, call.new_key, call.new_value))
+    scores = (query.float() * key).sum(-1) * call.scale  # [B, K, H]
     if call.bias is not None:
-        scores = scores + call.bias[:, 0, None]
-    lse = torch.stack((torch.full_like(scores, -math.inf), scores), -1)
-    return value.flatten(1, 2).transpose(1, 2), lse.flatten(2, 3)
+        scores = scores + call.bias[:, 0]
+    seen = output.transpose(1, 2).unflatten(1, call.query.shape[1:3])[:, :, -1]
+    seen_lse = lse.transpose(1, 2).unflatten(1, call.query.shape[1:3])[:, :, -1]
+    weight = torch.sigmoid(scores - seen_lse)
+    seen.copy_(torch.lerp(seen.float(), value.float(), weight[..., None]))
 
 
 def _additive(hidden: Tensor) -> Tensor:
@@ -319,19 +329,16 @@ def _bias_by_distance(call: Attention, origins: list[int], end: int) -> Tensor:
     assert call.bias is not None
     if min(origins) == max(origins):
         origins = origins[:1]
-    row = torch.arange(call.query.shape[2])[:, None]
+    row = call.first_row + torch.arange(call.query.shape[2])[:, None]
     distance = torch.tensor(origins)[:, None, None] + row - torch.arange(end)
-    table = call.bias[:, distance.clamp_(0, call.bias.shape[1] - 1)]
+    distance = distance.clamp_(0, call.bias.shape[1] - 1)
+    table = call.bias.index_select(1, distance.flatten()).unflatten(1, distance.shape)
     return table.transpose(0, 1)[:, :, None]
 
 
-def _merge(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """The attention over all parts together, from the output and log-sum-exp of each."""
-    output, lse = parts[0]
-    dtype, output = output.dtype, output.float()
-    for index, (other, other_lse) in enumerate(parts[1:], 2):
-        weight = torch.sigmoid(other_lse - lse)
-        output = torch.lerp(output, other.float(), weight[..., None])
-        if index < len(parts):
-            lse = torch.logaddexp(lse, other_lse)
-    return output.to(dtype)
+def _merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The attention over two parts together, from the output and log-sum-exp of each."""
+    (output, lse), (more, more_lse) = one, other
+    weight = torch.sigmoid(more_lse - lse)
+    merged = torch.lerp(output.float(), more.float(), weight[..., None])
+    return merged.to(output.dtype), torch.logaddexp(lse, more_lse)

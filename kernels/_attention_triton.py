@@ -105,19 +105,21 @@ def _attend(
     output_stride_b, output_stride_h, output_stride_r, output_stride_split,
     lse_stride_b, lse_stride_h, lse_stride_r,
     scale,
-    K: tl.constexpr, Q: tl.constexpr, D: tl.constexpr,
+    K: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, D: tl.constexpr,
     BK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
     STAGES: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """One program computes `BK` beams of one (sample, head) over one split of the keys.
 
-    A pointer that is None leaves its part out. `scale` includes log2(e): the softmax is taken in
-    powers of two. `output` is the result, or, where `lse` is given, partial sums per split.
+    A pointer that is None leaves its part out. The queries are the last `Q` of `R` new rows.
+    `scale` includes log2(e): the softmax is taken in powers of two. `output` is the result, or,
+    where `lse` is given, partial sums per split.
     """
     i_b, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     i_block, i_split = tl.program_id(2) % tl.cdiv(K, BK), tl.program_id(2) // tl.cdiv(K, BK)
     o_m, o_d = tl.arange(0, BM), tl.arange(0, BD)
-    o_beam, o_row = i_block * BK + o_m // Q, o_m % Q
+    o_beam, o_query = i_block * BK + o_m // Q, o_m % Q
+    o_row = o_query + (R - Q)
     m_m = (o_m < BK * Q) & (o_beam < K)
     m_d = o_d < D
     m_md = m_m[:, None] & m_d[None, :]
@@ -137,7 +139,7 @@ def _attend(
             length = tl.minimum(tl.load(source_len + i_b).to(tl.int32), source_size)
 
     p_query = query + i_b * query_stride_b + i_h * query_stride_h
-    p_query += o_beam64[:, None] * query_stride_k + o_row[:, None] * query_stride_q + o_d[None, :]
+    p_query += o_beam64[:, None] * query_stride_k + o_query[:, None] * query_stride_q + o_d[None, :]
     b_query = _load(p_query, m_md, UPCAST)  # [BM, BD]
     b_max = tl.full([BM], -float("inf"), tl.float32)
     b_sum = tl.zeros([BM], tl.float32)
@@ -150,7 +152,7 @@ def _attend(
         p_new_value += o_beam64[:, None] * new_value_stride_k + o_d[None, :]
         # One split of an active sample takes them.
         rows = tl.where(active & (i_split == 0), BM, 0)
-        for i_row in tl.static_range(Q):
+        for i_row in tl.static_range(R):
             m_own = m_m & (o_row >= i_row) & (o_m < rows)
             m_new = m_own[:, None] & m_d[None, :]
             b_new_key = tl.load(p_new_key + i_row * new_key_stride_q, mask=m_new, other=0.0)
@@ -163,7 +165,7 @@ def _attend(
             if target_key is not None:  # noqa: SIM102  (Triton takes an `and` to run time)
                 if i_row == 0:
                     # Nobody reads position `step` in this launch: there is nothing to wait for.
-                    m_store = m_own & (o_row == 0) & (o_m < tl.where(i_step < target_size, BM, 0))
+                    m_store = m_own & (o_query == 0) & (o_m < tl.where(i_step < target_size, BM, 0))
                     m_store = m_store[:, None] & m_d[None, :]
                     i_step64 = i_step.to(tl.int64)
                     p_row = target_key + i_b * target_key_stride_b + i_h * target_key_stride_h
@@ -234,7 +236,7 @@ def _attend(
     # What saw nothing is 0, in a share of the keys as in all of them.
     b_sum = tl.where(b_sum == 0.0, 1.0, b_sum)
     b_acc = b_acc / b_sum[:, None]
-    o_r = o_beam64 * Q + o_row
+    o_r = o_beam64 * Q + o_query
     p_output = output + i_b * output_stride_b + i_h * output_stride_h
     p_output += i_split * output_stride_split + o_r[:, None] * output_stride_r + o_d[None, :]
     tl.store(p_output, b_acc.to(output.dtype.element_ty), mask=m_md)
@@ -339,6 +341,7 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "scale": call.scale * math.log2(math.e),
             "K": beams,
             "Q": rows,
+            "R": rows + call.first_row,
             "D": head_dim,
             "BK": per_program,
             "BM": query_block,

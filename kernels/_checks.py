@@ -30,6 +30,16 @@ class Attention(NamedTuple):
     scale: float
     splits: int | None
 
+    @property
+    def new_rows(self) -> int:
+        """`R`: 0, 1 or 2."""
+        return 0 if self.new_key is None else self.new_key.shape[2]
+
+    @property
+    def first_row(self) -> int:
+        """The place of the first query among the new rows."""
+        return max(self.new_rows - self.query.shape[2], 0)
+
     def check(self) -> None:
         """Raise ValueError unless the arguments fit together."""
         query = self.query
@@ -39,6 +49,8 @@ class Attention(NamedTuple):
             raise ValueError(f"query is {query.dtype}; pass float16, bfloat16 or float32")
         samples, beams, rows, heads, _ = query.shape
         _check_last_dim("query", query)
+        if self.new_key is not None and self.new_key.shape[2:3] == (2,):
+            rows = 2
         _check_pair("new", self.new_key, self.new_value, query, (samples, beams, rows, heads))
         length = self.source_key.shape[2:3] if self.source_key is not None else ()
         _check_pair("source", self.source_key, self.source_value, query, (samples, heads, *length))
@@ -139,6 +151,7 @@ class Ngrams(NamedTuple):
     source: Tensor | None
     source_starts: Tensor | None
     source_lengths: Tensor | None
+    ignored: Tensor | None
 
     def check(self) -> None:
         """Raise ValueError unless the arguments fit together."""
@@ -156,6 +169,7 @@ class Ngrams(NamedTuple):
                     "starts goes with plain tokens only; pads of a prefix are told by prefix_starts"
                 )
             check_integers("starts", self.starts, (self.rows,))
+        self._check_ignored()
 
     def _check_tokens(self) -> int:
         """Return the number of samples that lengths are for."""
@@ -170,6 +184,14 @@ class Ngrams(NamedTuple):
             )
         check_integers("lineage", self.lineage, tuple(shape))
         return shape[0]
+
+    def _check_ignored(self) -> None:
+        table = self.ignored
+        if table is not None and (table.dtype != torch.bool or table.shape != (self.vocab_size,)):
+            raise ValueError(
+                f"ignored is {table.dtype} {list(table.shape)}; pass bool [{self.vocab_size}], "
+                "True for the tokens to pass over"
+            )
 
     def _check_side(
         self, name: str, tokens: Tensor | None, starts: Tensor | None, lengths: Tensor | None

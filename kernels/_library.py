@@ -32,7 +32,7 @@ _OPTIONS = (
     "Tensor? lengths=None, Tensor? starts=None, Tensor? lineage=None, "
     "Tensor? prefix=None, Tensor? prefix_starts=None, Tensor? prefix_lengths=None, "
     "Tensor? source=None, Tensor? source_starts=None, Tensor? source_lengths=None, "
-    'str impl="auto"'
+    'Tensor? ignored=None, str impl="auto"'
 )
 
 _decode_attention = torch.library.custom_op(

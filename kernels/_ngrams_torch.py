@@ -53,9 +53,19 @@ def _banned(call: Ngrams) -> tuple[Tensor, Tensor]:
             at = (first + offset).clamp(0, size - 1)[:, None]
             wanted = hypothesis.tokens.gather(1, at)
             banned &= searched.tokens[:, offset : offset + last.shape[1]] == wanted
+            if call.ignored is not None:
+                banned &= ~_looked_up(call.ignored, wanted)
         banned &= (first >= hypothesis.start)[:, None]
     inside = (last >= 0) & (last < call.vocab_size)
+    if call.ignored is not None:
+        inside &= ~_looked_up(call.ignored, last)
     return torch.where(inside, last, 0).long(), banned & inside
+
+
+def _looked_up(table: Tensor, tokens: Tensor) -> Tensor:
+    """`table [V]` at every token; False at those outside the vocabulary."""
+    inside = (tokens >= 0) & (tokens < len(table))
+    return table[torch.where(inside, tokens, 0).long()] & inside
 
 
 def _hypothesis(call: Ngrams) -> Span:

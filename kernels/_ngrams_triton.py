@@ -76,16 +76,23 @@ def _searched(
     return b_token
 
 
+@triton.jit
+def _looked_up(p_table, tokens, mask, vocab_size, table_stride_v):
+    """Whether the table holds tokens: those under the mask and within the vocabulary."""
+    inside = mask & (tokens >= 0) & (tokens < vocab_size)
+    return tl.load(p_table + tokens * table_stride_v, mask=inside, other=0) != 0
+
+
 @triton.jit(do_not_specialize=_UNSPECIALIZED)
 def _ban(
     output, tokens, lengths, starts, lineage,
-    prefix, prefix_starts, prefix_lengths, source, source_starts, source_lengths,
+    prefix, prefix_starts, prefix_lengths, source, source_starts, source_lengths, ignored,
     n, vocab_size, beams, rows_per_prefix, rows_per_source,
     tokens_size, prefix_size, source_size,
     output_stride_r, output_stride_v,
     tokens_stride_b, tokens_stride_t, tokens_stride_k,
     lineage_stride_b, lineage_stride_t, lineage_stride_k,
-    prefix_stride_b, prefix_stride_p, source_stride_b, source_stride_s,
+    prefix_stride_b, prefix_stride_p, source_stride_b, source_stride_s, ignored_stride_v,
     MASK: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """One program looks at `BN` places of one row and writes -inf, or 1, for what they ban.
@@ -128,11 +135,17 @@ def _ban(
             prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
         )  # fmt: skip
         m_i = m_i & (b_token == b_wanted)
+        if ignored is not None:
+            m_i = m_i & ~_looked_up(
+                ignored, b_wanted, searched_len > 0, vocab_size, ignored_stride_v
+            )  # fmt: skip
     b_token = _searched(
         o_i + n - 1, m_i, p_source, source_stride_s, p_prefix, p_tokens, p_lineage,
         prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
     )  # fmt: skip
     m_i = m_i & (b_token >= 0) & (b_token < vocab_size)
+    if ignored is not None:
+        m_i = m_i & ~_looked_up(ignored, b_token, m_i, vocab_size, ignored_stride_v)
     p_output = output + i_r * output_stride_r + b_token * output_stride_v
     banned = 1.0 if MASK else -float("inf")
     tl.store(p_output, tl.full([BN], banned, tl.float32).to(output.dtype.element_ty), mask=m_i)
@@ -168,6 +181,8 @@ def ngram_launches(output: Tensor, call: Ngrams) -> list[Launch]:
     places = searched - call.n + 1
     if places < 1 or output.numel() == 0:
         return []
+    # Kernels read and write bytes for booleans, as the mask does.
+    ignored = None if call.ignored is None else call.ignored.view(torch.uint8)
     launch = Launch(
         _ban,
         (call.rows, ceil_div(places, PLACES)),
@@ -183,6 +198,7 @@ def ngram_launches(output: Tensor, call: Ngrams) -> list[Launch]:
             "source": call.source,
             "source_starts": call.source_starts,
             "source_lengths": call.source_lengths,
+            "ignored": ignored,
             "n": call.n,
             "vocab_size": call.vocab_size,
             "beams": 1 if call.lineage is None else call.lineage.shape[2],
@@ -196,6 +212,7 @@ def ngram_launches(output: Tensor, call: Ngrams) -> list[Launch]:
             **strides("lineage", call.lineage, "btk"),
             **strides("prefix", call.prefix, "bp"),
             **strides("source", call.source, "bs"),
+            **strides("ignored", ignored, "v"),
             "MASK": output.dtype == torch.uint8,
             "BN": PLACES,
         },

@@ -28,18 +28,21 @@ def decode_attention(
 ) -> Tensor:
     """Attend to a source that all beams share and to what each beam has generated, and append.
 
-    `B` samples, `K` beams, `Q` query rows per beam (1 or 2), `H` heads of size `D`. Keys and
-    values are stored once: the source per sample, the generated part with one slot per beam and
-    position. The lineage says which slot of each position a beam descends from, so that beams
-    change places without a copy. Every length is per sample, and no GPU is waited for.
+    `B` samples, `K` beams, `H` heads of size `D`. Each beam brings `R` new rows of keys and values
+    (1 or 2) and `Q` query rows, which belong to the last of them: a row whose output nobody needs
+    is not computed. Keys and values are stored once: the source per sample, the generated part
+    with one slot per beam and position. The lineage says which slot of each position a beam
+    descends from, so that beams change places without a copy. Every length is per sample, and no
+    GPU is waited for.
     Any number of beams works. In Triton up to 16 query rows share one read of the keys; more are
     handled in blocks of 16, each of which reads the source again. In torch more than 16 beams
     gather their own histories.
 
     Args:
-        query: `[B, K, Q, H, D]` float16, bfloat16 or float32.
-        new_key, new_value: `[B, K, Q, H, D]`, those of the query's own tokens. Row `r` sees the
-            new rows `0..r` of its own beam.
+        query: `[B, K, Q, H, D]` float16, bfloat16 or float32, with `Q` 1 or 2.
+        new_key, new_value: `[B, K, R, H, D]`, `Q <= R <= 2`, those of the newest tokens. The
+            queries are the last `Q` of these rows, and row `r` sees the new rows `0..r` of its
+            own beam.
         source_key, source_value: `[B, H, S, D]`.
         source_len: `[B]` int32 or int64, the true lengths; `S` everywhere by default.
         target_key, target_value: `[B, H, T, K, D]`, **written in place**: row 0 of the new keys
@@ -52,8 +55,9 @@ def decode_attention(
             CPU that is checked, elsewhere nothing is stored. A negative step marks an idle
             sample: nothing is stored for it and its output is zero.
         bias: `[H, N]` float32, added to the scores by distance: from source position `n` it is
-            `source_len + step + row - n`, from generated position `t` it is `step + row - t`
-            (with a `step` of 0 where none is given), clamped to `0..N-1`.
+            `source_len + step + r - n`, from generated position `t` it is `step + r - t` (with a
+            `step` of 0 where none is given), clamped to `0..N-1`. `r` is the row's place among
+            the new ones, or among the queries where nothing is new.
         scale: of the scores; `D ** -0.5` by default.
         splits: programs that share the keys of one (sample, head) in Triton; by default a
             function of the shape alone.

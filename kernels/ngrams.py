@@ -23,6 +23,7 @@ def ban_ngrams(
     source: Tensor | None = None,
     source_starts: Tensor | None = None,
     source_lengths: Tensor | None = None,
+    ignored: Tensor | None = None,
     impl: Impl = "auto",
 ) -> Tensor:
     """Set the score of every token that would repeat an n-gram to -inf, in place.
@@ -46,6 +47,8 @@ def ban_ngrams(
         source: `[B, S]` tokens whose n-grams are banned instead of the hypothesis's own; that
             supplies only its last `n - 1` tokens.
         source_starts, source_lengths: `[B]`, as for the prefix.
+        ignored: bool `[V]`, True for the tokens that are free to repeat: they are never banned,
+            and a hypothesis with one of them among its last `n - 1` tokens bans nothing.
         impl: "torch", "triton" or, by default, what suits the device.
 
     Tokens outside `0..V-1` ban nothing but may stand within an n-gram.
@@ -70,6 +73,7 @@ def ban_ngrams(
             source=source,
             source_starts=source_starts,
             source_lengths=source_lengths,
+            ignored=ignored,
             impl=impl,
         )
         return scores
@@ -92,6 +96,7 @@ def ban_ngrams(
         source,
         source_starts,
         source_lengths,
+        ignored,
     )
     call.check()
     if takes_triton(impl, scores.device):
@@ -117,6 +122,7 @@ def ngram_mask(
     source: Tensor | None = None,
     source_starts: Tensor | None = None,
     source_lengths: Tensor | None = None,
+    ignored: Tensor | None = None,
     impl: Impl = "auto",
 ) -> Tensor:
     """The tokens that `ban_ngrams` bans, as a boolean `[R, vocab_size]`.
@@ -137,6 +143,7 @@ def ngram_mask(
             source=source,
             source_starts=source_starts,
             source_lengths=source_lengths,
+            ignored=ignored,
             impl=impl,
         )
         return result
@@ -155,6 +162,7 @@ def ngram_mask(
         source,
         source_starts,
         source_lengths,
+        ignored,
     )
     call.check()
     if takes_triton(impl, tokens.device):

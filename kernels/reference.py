@@ -38,6 +38,7 @@ def decode_attention(
     `impl` change nothing here, and arguments are taken to fit together.
     """
     samples, beams, rows, _, head_dim = query.shape
+    first = 0 if new_key is None else new_key.shape[2] - rows
     device = query.device
     if step is None:
         step = torch.zeros(samples, dtype=torch.int64, device=device)
@@ -64,7 +65,7 @@ def decode_attention(
         keys, values = (_follow(part, slots, inside) for part in (target_key, target_value))
         stored.append((keys, values, inside, step[:, None] - place))
     output = []
-    for row in range(rows):
+    for row in range(first, first + rows):
         parts = [(*part[:3], part[3] + row) for part in stored]
         if new_key is not None and new_value is not None:
             keys, values = (part[:, :, : row + 1].transpose(2, 3) for part in (new_key, new_value))
@@ -72,7 +73,8 @@ def decode_attention(
             parts.append((keys, values, distance >= 0, distance))
         keys, values = (torch.cat(part, 3) for part in list(zip(*parts, strict=True))[:2])
         visible, distance = (torch.cat(part, 1) for part in list(zip(*parts, strict=True))[2:])
-        scores = (keys.float() @ query[:, :, row, :, :, None].float()).squeeze(-1)  # [B, K, H, N]
+        asking = query[:, :, row - first, :, :, None].float()
+        scores = (keys.float() @ asking).squeeze(-1)  # [B, K, H, N]
         scores = scores * (head_dim**-0.5 if scale is None else scale)
         if bias is not None:
             by_distance = bias[:, distance.clamp(0, bias.shape[1] - 1)].transpose(0, 1)
@@ -85,7 +87,7 @@ def decode_attention(
 
 
 def _append(cache: Tensor, new: Tensor, step: Tensor) -> None:
-    """Write row 0 of `new [B, K, Q, H, D]` to `cache[b, :, step[b]]` where that exists."""
+    """Write row 0 of `new [B, K, R, H, D]` to `cache[b, :, step[b]]` where that exists."""
     length = cache.shape[2]
     if length == 0:
         return
@@ -118,6 +120,7 @@ def ban_ngrams(
     source: Tensor | None = None,
     source_starts: Tensor | None = None,
     source_lengths: Tensor | None = None,
+    ignored: Tensor | None = None,
     impl: Impl = "auto",
 ) -> Tensor:
     """`tritonseq.kernels.ban_ngrams`, one row after the other."""
@@ -134,6 +137,7 @@ def ban_ngrams(
         source=source,
         source_starts=source_starts,
         source_lengths=source_lengths,
+        ignored=ignored,
     )
     return scores.masked_fill_(mask, -math.inf)
 
@@ -152,11 +156,13 @@ def ngram_mask(
     source: Tensor | None = None,
     source_starts: Tensor | None = None,
     source_lengths: Tensor | None = None,
+    ignored: Tensor | None = None,
     impl: Impl = "auto",
 ) -> Tensor:
     """`tritonseq.kernels.ngram_mask`, on lists of Python integers."""
     rows = tokens.shape[0] if lineage is None else tokens.shape[0] * tokens.shape[2]
     mask = torch.zeros(rows, vocab_size, dtype=torch.bool)
+    free = set() if ignored is None else set(ignored.nonzero().flatten().tolist())
     for row in range(rows):
         if lineage is None:
             own = _valid(tokens, row, starts, lengths)
@@ -172,9 +178,11 @@ def ngram_mask(
         if len(own) < n - 1:
             continue
         suffix = own[len(own) - (n - 1) :]
+        if free.intersection(suffix):
+            continue
         for start in range(len(searched) - n + 1):
             *head, token = searched[start : start + n]
-            if head == suffix and 0 <= token < vocab_size:
+            if head == suffix and 0 <= token < vocab_size and token not in free:
                 mask[row, token] = True
     return mask.to(tokens.device)
 

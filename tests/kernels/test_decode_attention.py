@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from attention_cases import (
     HEAD_DIMS,
+    ROWS,
     Case,
     assert_appended,
     assert_close_to_definition,
@@ -22,6 +24,7 @@ from tritonseq.kernels import _attention_torch, decode_attention, reference
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
+EVERY_ROWS = pytest.mark.parametrize("rows", ROWS, ids=["1", "2", "last of 2"])
 
 
 def check(case: Case, **options) -> None:
@@ -78,10 +81,23 @@ class TestSweep:
 
 
 def grown_case(
-    *, samples=2, beams=3, rows=1, heads=2, head_dim=16, source=20, target=9, step=6, device=CPU
+    *,
+    samples=2,
+    beams=3,
+    rows=(1, 1),
+    heads=2,
+    head_dim=16,
+    source=20,
+    target=9,
+    step=6,
+    device=CPU,
 ) -> Case:
-    """Every part at once, without NaN, all samples at the same step."""
-    query, key, value = torch.randn(samples, beams, rows, 3, heads, head_dim).unbind(3)
+    """Every part at once, without NaN, all samples at the same step.
+
+    `rows`: of the queries, and of the new keys and values.
+    """
+    query, key, value = torch.randn(samples, beams, rows[1], 3, heads, head_dim).unbind(3)
+    query = query[:, :, -rows[0] :]
     options = {
         "source_key": torch.randn(samples, heads, source, head_dim),
         "source_value": torch.randn(samples, heads, source, head_dim),
@@ -96,13 +112,13 @@ def grown_case(
 class TestShapes:
     @BOTH
     @pytest.mark.parametrize("head_dim", HEAD_DIMS)
-    @pytest.mark.parametrize("rows", [1, 2])
+    @EVERY_ROWS
     def test_head_dims(self, head_dim, rows, impl, device, poison):
         check(grown_case(head_dim=head_dim, rows=rows, source=70, device=device), impl=impl)
 
     @BOTH
     @pytest.mark.parametrize("beams", [1, 2, 5, 7, 8, 9, 15, 16, 17, 33])
-    @pytest.mark.parametrize("rows", [1, 2])
+    @EVERY_ROWS
     def test_beams(self, beams, rows, impl, device, poison):
         check(grown_case(beams=beams, rows=rows, device=device), impl=impl)
 
@@ -137,19 +153,20 @@ class TestContiguousCaches:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("step", [0, 3, 5])
     def test_without_masks_but_for_beams(self, dtype, step, joined):
-        for beams, rows in ((1, 1), (2, 1), (5, 1), (1, 2)):
+        for beams, rows in itertools.product((1, 2, 5), ROWS):
             case = grown_case(beams=beams, rows=rows, target=6, step=step).to(dtype)
             for side in ("key", "value"):
                 case.options[f"target_{side}"][:, :, step:] = math.nan
             check(side_by_side(case), impl="torch")
-            assert joined.pop() == (rows == 1)
+        assert joined == [True] * 9
 
     @pytest.mark.parametrize("garbage", [math.nan, 30.0])
     @pytest.mark.parametrize("beams", [1, 2, 4, 16])
     @pytest.mark.parametrize("bias", [1, 8, 700, None])
     @pytest.mark.parametrize("source_len", [[20, 0, 13], [7, 7, 7], None], ids=str)
-    def test_every_mask(self, source_len, bias, beams, garbage, joined):
-        case = grown_case(samples=3, beams=beams)
+    @EVERY_ROWS
+    def test_every_mask(self, rows, source_len, bias, beams, garbage, joined):
+        case = grown_case(samples=3, beams=beams, rows=rows)
         steps, options = [0, 6, 3], case.options
         options["step"] = torch.tensor(steps)
         for sample, step in enumerate(steps):
@@ -226,11 +243,12 @@ class TestWhatMustNotLeak:
         check(Case(case.rows, options), impl=impl)
 
     @BOTH
-    def test_idle_samples(self, impl, device, poison):
-        case = grown_case(rows=2, device=device)
+    @EVERY_ROWS
+    def test_idle_samples(self, rows, impl, device, poison):
+        case = grown_case(rows=rows, device=device)
         case.options["step"][0] = -1
-        for rows in case.rows:
-            rows[0] = math.nan
+        for x in case.rows:
+            x[0] = math.nan
         before = case.copy()
         result = case.run(decode_attention, impl=impl)
         assert (result[0] == 0).all()
@@ -252,7 +270,7 @@ class TestWhatMustNotLeak:
 
     @BOTH
     def test_second_row_does_not_reach_the_first(self, impl, device, poison):
-        case = grown_case(rows=2, device=device)
+        case = grown_case(rows=(2, 2), device=device)
         query, key, value = case.rows
         alone = Case((query[:, :, :1], key[:, :, :1], value[:, :, :1]), case.copy().options)
         expected = alone.run(decode_attention, impl=impl)
@@ -261,8 +279,9 @@ class TestWhatMustNotLeak:
         torch.testing.assert_close(result[:, :, :1], expected, rtol=1e-5, atol=1e-6)
 
     @BOTH
-    def test_a_new_nan_stays_in_its_beam(self, impl, device, poison):
-        case = grown_case(device=device)
+    @EVERY_ROWS
+    def test_a_new_nan_stays_in_its_beam(self, rows, impl, device, poison):
+        case = grown_case(rows=rows, device=device)
         case.rows[2][0, 1] = math.nan
         result = case.run(decode_attention, impl=impl)
         assert result[0, 1].isnan().all()
@@ -283,12 +302,43 @@ class TestWhatMustNotLeak:
         assert grown_case(device=device).run(decode_attention, impl="triton").isnan().all()
 
 
+class TestRowsThatNobodyNeeds:
+    """The last row alone: the same output as beside the first, and the same caches."""
+
+    @BOTH
+    @pytest.mark.parametrize("bias", [None, 5, 40])
+    @pytest.mark.parametrize("beams", [1, 5, 16, 17])
+    @pytest.mark.parametrize("adjacent", [True, False])
+    def test_last_row(self, adjacent, beams, bias, impl, device, poison):
+        both = grown_case(beams=beams, rows=(2, 2), device=device)
+        both.options["source_len"] = torch.tensor([20, 13], device=device)
+        both.options["step"] = torch.tensor([0, 6], device=device)
+        if bias is not None:
+            both.options["bias"] = torch.randn(2, bias, device=device)
+        query, *new = both.rows
+        last = Case((query[:, :, 1:], *new), both.copy().options)
+        if adjacent:
+            both, last = side_by_side(both), side_by_side(last)
+        expected = both.run(decode_attention, impl=impl)
+        result = last.run(decode_attention, impl=impl)
+        torch.testing.assert_close(result, expected[:, :, 1:], rtol=1e-5, atol=1e-6)
+        for name in ("target_key", "target_value"):
+            assert torch.equal(last.options[name], both.options[name])
+
+    @BOTH
+    def test_nothing_but_new_rows(self, impl, device, poison):
+        query, key, value = grown_case(rows=(1, 2), device=device).rows
+        check(Case((query, key, value), {}), impl=impl)
+        check(Case((query, key, value), {"bias": torch.randn(2, 3, device=device)}), impl=impl)
+
+
 class TestAgainstCopiedCaches:
     """Twelve steps of beams that change places, against caches that are copied as they do."""
 
     @BOTH
-    @pytest.mark.parametrize("rows", [1, 2])
+    @EVERY_ROWS
     def test_same_attention(self, rows, impl, device, poison):
+        queries, new = rows
         samples, beams, heads, head_dim, source, target = 2, 4, 2, 24, 11, 12
         source_key, source_value = torch.randn(2, samples, heads, source, head_dim, device=device)
         target_key, target_value = torch.full(
@@ -300,8 +350,9 @@ class TestAgainstCopiedCaches:
         lineage = torch.zeros(samples, target, beams, dtype=torch.int64, device=device)
         for step in range(target):
             query, new_key, new_value = torch.randn(
-                3, samples, beams, rows, heads, head_dim, device=device
+                3, samples, beams, new, heads, head_dim, device=device
             )
+            query = query[:, :, -queries:]
             result = decode_attention(
                 query,
                 new_key,
@@ -316,8 +367,8 @@ class TestAgainstCopiedCaches:
             )
             full_key = torch.cat([key, new_key.transpose(2, 3)], 3)
             full_value = torch.cat([value, new_value.transpose(2, 3)], 3)
-            causal = torch.ones(rows, full_key.shape[3], dtype=torch.bool, device=device)
-            causal = causal.tril(full_key.shape[3] - rows)
+            causal = torch.ones(queries, full_key.shape[3], dtype=torch.bool, device=device)
+            causal = causal.tril(full_key.shape[3] - queries)
             expected = F.scaled_dot_product_attention(
                 query.transpose(2, 3), full_key, full_value, attn_mask=causal
             )
@@ -370,6 +421,12 @@ class TestIndependence:
 BAD_INPUT = {
     "4-d query": ({"query": torch.zeros(2, 3, 2, 16)}, r"query is \[2, 3, 2, 16\]; pass"),
     "3 rows": ({"query": torch.zeros(2, 3, 3, 2, 16)}, "Q 1 or 2"),
+    "3 new rows": ({"new_key": torch.zeros(2, 3, 3, 2, 16)}, r"pass \[2, 3, 1, 2, 16\]"),
+    "fewer new rows": ({"query": torch.zeros(2, 3, 2, 2, 16)}, r"pass \[2, 3, 2, 2, 16\]"),
+    "new rows that differ": (
+        {"new_key": torch.zeros(2, 3, 2, 2, 16)},
+        r"new_value is \[2, 3, 1, 2, 16\]; .* pass \[2, 3, 2, 2, 16\]",
+    ),
     "float64": ({"query": torch.zeros(2, 3, 1, 2, 16).double()}, "float64; pass float16"),
     "strided query": (
         {"query": torch.zeros(2, 3, 1, 16, 2).transpose(3, 4)},

@@ -40,6 +40,7 @@ def test_opcheck_decode_attention(seed):
 def test_opcheck_ngrams():
     slots = torch.randint(0, 3, (2, 12, 3))
     options = {"lineage": slots, "prefix": torch.randint(0, 9, (2, 4))}
+    options["ignored"] = torch.arange(9) % 3 == 0
     scores = torch.randn(6, 9)
     torch.library.opcheck(torch.ops.tritonseq.ban_ngrams_, (scores, slots, 2), options)
     torch.library.opcheck(torch.ops.tritonseq.ngram_mask, (slots, 2, 9), options)
@@ -50,7 +51,8 @@ def step(case, scores, tokens):
     """A step of decoding with all three operations in one graph."""
     attended = decode_attention(*(row * 1 for row in case.rows), **case.options)
     banned = ban_ngrams(scores * 2, tokens, 2, lengths=torch.full((2,), 9))
-    return attended + 1, banned - 1, ngram_mask(tokens, 2, 5) & True
+    mask = ngram_mask(tokens, 2, 5, ignored=torch.arange(5) == 1)
+    return attended + 1, banned - 1, mask & True
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -55,6 +55,8 @@ def random_call(seed: int) -> tuple[torch.Tensor, int, int, dict[str, torch.Tens
         options["starts"] = up_to(ends)
     if g.random() < 0.3:
         side("source", g.choice((0, 2, 20)))
+    if g.random() < 0.4:
+        options["ignored"] = torch.rand(vocab_size) < g.choice((0.1, 0.3, 1.0))
     return own, n, vocab_size, options
 
 
@@ -139,6 +141,51 @@ class TestWhatIsBanned:
         mask = ngram_mask(tokens, 2, 8, source=source, impl=impl)
         assert [row.nonzero().flatten().tolist() for row in mask] == [[3, 4], []]
 
+    @BOTH
+    @pytest.mark.parametrize(
+        ("text", "n", "ignored", "banned"),
+        [
+            ([1, 2, 3, 1], 2, {2}, set()),  # would be banned, and is ignored
+            ([1, 2, 3, 1, 4, 1], 2, {2}, {4}),  # its neighbours are banned all the same
+            ([2, 1, 3, 2, 1], 3, {2}, set()),  # stands among the last two
+            ([1, 2, 3, 1, 2], 3, {2}, set()),
+            ([2, 1, 3, 4, 1], 2, {2}, {3}),  # stands further back than that
+            ([1, 2, 1, 4], 1, {1, 3}, {2, 4}),
+            ([1, 2], 1, {0, 1, 2, 3, 4}, set()),
+            ([1, 2, 3, 1], 2, set(), {2}),
+            ([9, 2, 3, 9], 2, {0, 1, 3, 4}, {2}),  # 9 is in no table of 5 tokens
+            ([-1, 2, 3, -1], 2, {0, 1, 3, 4}, {2}),
+        ],
+    )
+    def test_ignored_tokens(self, text, n, ignored, banned, impl, device):
+        table = torch.tensor([token in ignored for token in range(5)], device=device)
+        tokens = torch.tensor([text], device=device)
+        mask = ngram_mask(tokens, n, 5, ignored=table, impl=impl)
+        assert set(mask[0].nonzero().flatten().tolist()) == banned
+
+    @BOTH
+    def test_an_ignored_token_at_the_end_of_the_prefix(self, impl, device):
+        # The last two tokens lie on both sides of the border; row 1 has another prefix.
+        prefix = torch.tensor([[3, 4, 5, 3], [3, 4, 5, 4]], device=device)
+        tokens, table = (
+            torch.tensor([[4], [5]], device=device),
+            torch.zeros(8, device=device).bool(),
+        )
+        table[3] = True
+        for ignored, banned in ((None, [[5], [4]]), (table, [[], [4]])):
+            options = {"prefix": prefix, "ignored": ignored, "impl": impl}
+            mask = ngram_mask(tokens, 3, 8, **options)
+            assert [row.nonzero().flatten().tolist() for row in mask] == banned
+
+    @BOTH
+    def test_ignored_tokens_with_a_source(self, impl, device):
+        source = torch.tensor([[1, 2, 3, 2, 4, 5, 6]], device=device)
+        tokens = torch.tensor([[0, 2], [2, 5]], device=device)
+        table = torch.zeros(16, dtype=torch.bool, device=device)
+        table[torch.tensor([6, 10], device=device)] = True  # 3 and 5 in every other place
+        mask = ngram_mask(tokens, 2, 8, source=source, ignored=table[::2], impl=impl)
+        assert [row.nonzero().flatten().tolist() for row in mask] == [[4], []]
+
 
 class TestScores:
     @BOTH
@@ -209,6 +256,14 @@ BAD_INPUT = {
         r"source_lengths is torch.int64 \[4\]; pass int32 or int64 \[2\]",
     ),
     "float source": ({"source": TOKENS.float()}, "source is torch.float32"),
+    "ignored ids": (
+        {"ignored": torch.zeros(9).long()},
+        r"ignored is torch.int64 \[9\]; pass bool \[9\], True for",
+    ),
+    "ignored of another vocabulary": (
+        {"ignored": torch.zeros(8).bool()},
+        r"ignored is torch.bool \[8\]; pass bool \[9\]",
+    ),
     "impl": ({"impl": "numpy"}, "impl is 'numpy'"),
 }
 

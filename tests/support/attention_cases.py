@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 HEAD_DIMS = (16, 24, 32, 64, 80, 96, 128, 256)
 
+# Query rows and new rows of a beam: the queries are the last of the new rows.
+ROWS = ((1, 1), (2, 2), (1, 2))
+
 
 class Case(NamedTuple):
     """The arguments of one call: the three positional ones, and those by name."""
@@ -62,7 +65,7 @@ def random_case(seed: int, device: torch.device, *, small: bool = False) -> Case
     g = random.Random(seed)
     torch.manual_seed(seed)
     samples, heads = g.choice((1, 2, 3)), g.choice((1, 2))
-    beams, rows = g.choice((1, 1, 2, 3, 4, 5, 8, 16, 17, 20)), g.choice((1, 1, 2))
+    beams, (queries, new) = g.choice((1, 1, 2, 3, 4, 5, 8, 16, 17, 20)), g.choice((ROWS[0], *ROWS))
     head_dim = g.choice(HEAD_DIMS[:4] if small else HEAD_DIMS)
     source = g.choice((0, 1, 7, 33) if small else (0, 1, 7, 65, 300, 600))
     target = g.choice((1, 2, 5, 19) if small else (1, 2, 5, 33, 70))
@@ -70,9 +73,10 @@ def random_case(seed: int, device: torch.device, *, small: bool = False) -> Case
     has_new = not has_source or g.random() < 0.8
     has_target = has_new and g.random() < 0.8
     options: dict[str, Any] = {}
-    query, key, value = torch.randn(samples, beams, rows, 3, heads, head_dim).unbind(3)
+    query, key, value = torch.randn(samples, beams, new, 3, heads, head_dim).unbind(3)
+    query = query[:, :, -queries:]
     if g.random() < 0.3:
-        key = torch.randn(heads, samples, beams, rows, head_dim).permute(1, 2, 3, 0, 4)
+        key = torch.randn(heads, samples, beams, new, head_dim).permute(1, 2, 3, 0, 4)
     if has_source:
         options |= _source(g, samples, heads, source, head_dim)
     if has_target:
@@ -171,17 +175,19 @@ def plain_attention(case: Case, dtype: torch.dtype = torch.float64) -> Tensor:
     query, bias = arguments["query"], arguments.get("bias")
     scale = case.options.get("scale", query.shape[-1] ** -0.5)
     output = torch.zeros_like(query)
-    for sample, beam, row in itertools.product(*map(range, query.shape[:3])):
+    first = arguments["new_key"].shape[2] - query.shape[2] if "new_key" in arguments else 0
+    for sample, beam, asking in itertools.product(*map(range, query.shape[:3])):
+        row = first + asking
         step = int(arguments["step"][sample]) if "step" in arguments else 0
         seen = list(_seen(arguments, sample, beam, row, step)) if step >= 0 else []
         if not seen:
             continue
         key, value = (torch.cat([part[i] for part in seen], 1).to(dtype) for i in (0, 1))
         distance = torch.cat([part[2] for part in seen])
-        scores = (key @ query[sample, beam, row].to(dtype)[..., None])[..., 0] * scale  # [H, N]
+        scores = (key @ query[sample, beam, asking].to(dtype)[..., None])[..., 0] * scale  # [H, N]
         if bias is not None:
             scores = scores + bias[:, distance.clamp(0, bias.shape[1] - 1)].to(dtype)
-        output[sample, beam, row] = (torch.softmax(scores, -1)[:, None] @ value)[:, 0]
+        output[sample, beam, asking] = (torch.softmax(scores, -1)[:, None] @ value)[:, 0]
     return output
 
 
