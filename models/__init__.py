@@ -15,6 +15,7 @@ MODELS = {
     "pegasus": ("tritonseq.models.bart", "Pegasus"),
     "t5": ("tritonseq.models.t5", "T5"),
     "umt5": ("tritonseq.models.t5", "T5"),
+    "unilm": ("tritonseq.models.unilm", "UniLM"),
 }
 
 

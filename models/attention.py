@@ -43,17 +43,9 @@ class EncoderAttention(nn.Module):
         self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True)
 
     def forward(self, x: Tensor, source: Prompt, bias: Tensor | None = None) -> Tensor:
-        """`bias`: `[H, 2 S - 1]` float32 for the offsets `1 - S .. S - 1` of a key, `S` being the
-        longest length."""
-        qkv = self.qkv(x).view(x.shape[0], 3, self.heads, self.head_dim)
-        attended = x.new_empty(x.shape[0], self.heads, self.head_dim, dtype=qkv.dtype)
-        for samples, rows, length in source.runs():
-            count = samples.stop - samples.start
-            # [3, b, H, s, D]
-            run = qkv[rows].view(count, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            inside = attended[rows].view(count, length, self.heads, -1).transpose(1, 2)
-            inside.copy_(_attend_source(run[0], run[1], run[2], self.scale, bias))
-        return self.out.wide(attended.flatten(1))
+        """`x`: `[N, d]` packed; `bias` as for `attend_within`."""
+        query, key, value = self.qkv(x).view(-1, 3, self.heads, self.head_dim).unbind(1)
+        return self.out.wide(attend_within(query, key, value, source, self.scale, bias))
 
 
 class DecoderAttention(nn.Module):
@@ -127,11 +119,8 @@ class CrossAttention(nn.Module):
     def store(self, states: Tensor, source: Prompt, cache: EncoderDecoderCache) -> None:
         """Project the encoder's states `[N, d]` of some samples into the cache."""
         kv = self.kv(states).view(states.shape[0], 2, self.heads, self.head_dim)
-        for samples, rows, length in source.runs():
-            run = kv[rows].view(samples.stop - samples.start, length, 2, self.heads, -1)
-            key, value = run.permute(2, 0, 3, 1, 4)
-            cache.cross_keys[self.layer][samples, :, :length] = key
-            cache.cross_values[self.layer][samples, :, :length] = value
+        store(kv[:, 0], source, cache.cross_keys[self.layer])
+        store(kv[:, 1], source, cache.cross_values[self.layer])
 
     def forward(self, x: Tensor, cache: EncoderDecoderCache) -> Tensor:
         """Attend for `x: [B * R, d]`, the beams of every sample or positions of its prompt."""
@@ -144,6 +133,32 @@ class CrossAttention(nn.Module):
             scale=self.scale,
         )
         return self.out.wide(attended.view(x.shape[0], -1))
+
+
+def attend_within(
+    query: Tensor, key: Tensor, value: Tensor, source: Prompt, scale: float, bias: Tensor | None
+) -> Tensor:
+    """`[N, H * D]`: all positions of a source attend to each other; arguments `[N, H, D]` packed.
+
+    `bias`: `[H, 2 S - 1]` float32 for the offsets `1 - S .. S - 1` of a key, `S` being the longest
+    length, or None.
+    """
+    attended = torch.empty_like(query, memory_format=torch.contiguous_format)
+    for samples, rows, length in source.runs():
+        run = (samples.stop - samples.start, length)
+        # [b, H, s, D] each
+        q, k, v, inside = (
+            part[rows].unflatten(0, run).transpose(1, 2) for part in (query, key, value, attended)
+        )
+        inside.copy_(_attend_source(q, k, v, scale, bias))
+    return attended.flatten(1)
+
+
+def store(rows: Tensor, source: Prompt, cache: Tensor) -> None:
+    """Put the packed `rows [N, H, D]` of some sources into their places of `cache [B, H, S, D]`."""
+    for samples, own, length in source.runs():
+        run = rows[own].unflatten(0, (samples.stop - samples.start, length))
+        cache[samples, :, :length] = run.transpose(1, 2)
 
 
 def _attend_source(

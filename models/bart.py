@@ -18,7 +18,8 @@ from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .checks import check_name, check_sizes
 from .encoder_decoder import EncoderDecoder
-from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter
+from .feed_forward import FeedForward
+from .layers import Embedding, Head, LayerNorm, empty_parameter
 from .weights import Source, match
 
 if TYPE_CHECKING:
@@ -142,20 +143,6 @@ class Embeddings(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x = self.tokens(tokens) * self.scale + self.positions(positions)
         return x if self.norm is None else self.norm(x)
-
-
-class FeedForward(nn.Module):
-    """Two linear maps with an activation between them."""
-
-    def __init__(self, width: int, inner: int, activation_function: str) -> None:
-        super().__init__()
-        self.fc1 = Linear(width, inner, packed=True)
-        self.fc2 = Linear(inner, width, packed=True)
-        self.act = activation(activation_function)
-        self.activation_name = activation_function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2.wide(self.fc1.activated(x, self.activation_name, self.act))
 
 
 class EncoderBlock(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tritonseq.cache import EncoderDecoderCache
 
-from .layers import Head, Linear
+from .layers import input_dim
 from .packing import split_prompts
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class EncoderDecoder(nn.Module):
     """Tokens and caches in, logits out, by the parts that an architecture provides."""
 
     is_encoder_decoder = True
+    is_prefix_lm = False
 
     vocab_size: int
     """Of the target; `source_vocab_size` is that of the source."""
@@ -99,7 +100,7 @@ class EncoderDecoder(nn.Module):
         """
         own = cache.own
         lineage = None if lineage is None else lineage[:, : own.bound + 1]
-        positions = (own.step + own.source_length)[:, None].expand_as(tokens)
+        positions = own.next_positions()[:, None].expand_as(tokens)
         x = self.embed(tokens.flatten(), positions.flatten())
         for block in self._blocks:
             attend = partial(block.attention.step, lineage=lineage, cache=cache)
@@ -113,8 +114,4 @@ class EncoderDecoder(nn.Module):
 
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""
-        owner, _, leaf = name.rpartition(".")
-        module: Any = self.get_submodule(owner)
-        if leaf != "weight":
-            return None
-        return 0 if isinstance(module, Linear) else 1 if isinstance(module, Head) else None
+        return input_dim(self, name)

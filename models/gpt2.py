@@ -194,6 +194,7 @@ class GPT2(nn.Module):
 
     Config = GPT2Config
     is_encoder_decoder = False
+    is_prefix_lm = False
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -254,8 +255,7 @@ class GPT2(nn.Module):
         and returns logits `[B, K, V]`.
         """
         samples, beams = tokens.shape
-        source_len = cache.source_length if cache.source_len is None else cache.source_len
-        positions = (cache.step + source_len)[:, None].expand(samples, beams)
+        positions = cache.next_positions()[:, None].expand(samples, beams)
         x = self._embed(tokens.reshape(-1), positions.reshape(-1))
         end = cache.bound + 1
         lineage = None if lineage is None else lineage[:, :end]

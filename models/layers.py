@@ -132,3 +132,12 @@ class RMSNorm(nn.Module):
         variance = norm.square_().div_(x.shape[-1])
         scaled = x * variance.add_(self.epsilon).rsqrt_()
         return scaled.to(self.weight.dtype).mul_(self.weight)
+
+
+def input_dim(model: nn.Module, name: str) -> int | None:
+    """Which dimension of the parameter `name` is the input side of a matrix product; else None."""
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if leaf != "weight":
+        return None
+    return 0 if isinstance(module, Linear) else 1 if isinstance(module, Head) else None

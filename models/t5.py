@@ -7,18 +7,17 @@ and are not scaled.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import torch
 from torch import Tensor, nn
 
 from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .checks import check_name, check_number, check_sizes
 from .encoder_decoder import EncoderDecoder
-from .layers import Embedding, Head, Linear, RMSNorm, empty_parameter
+from .layers import Embedding, Head, Linear, RMSNorm
+from .relative import RelativeBias
 from .weights import Source, match
 
 if TYPE_CHECKING:
@@ -121,35 +120,6 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class RelativeBias(nn.Module):
-    """A learnt bias per head for buckets of distances, logarithmic in the far."""
-
-    def __init__(self, config: T5Config, *, bidirectional: bool) -> None:
-        super().__init__()
-        self.buckets = config.relative_attention_num_buckets
-        self.max_distance = config.relative_attention_max_distance
-        self.bidirectional = bidirectional
-        self.weight = empty_parameter(self.buckets, config.num_heads)
-
-    def forward(self, offsets: Tensor) -> Tensor:
-        """`[H, N]` float32 for `offsets [N]`, the position of the key minus that of the query."""
-        return self.weight[self._bucket(offsets)].t().float().contiguous()
-
-    def _bucket(self, offsets: Tensor) -> Tensor:
-        buckets, first = self.buckets, torch.zeros_like(offsets)
-        if self.bidirectional:
-            # The upper half of the buckets is for keys to the right.
-            buckets //= 2
-            first, distance = (offsets > 0) * buckets, offsets.abs()
-        else:
-            distance = (-offsets).clamp(min=0)
-        exact = buckets // 2
-        ratio = torch.log(distance.float() / exact) / math.log(self.max_distance / exact)
-        # Distance 0 has the logarithm -inf, and is exact.
-        far = exact + (ratio * (buckets - exact)).nan_to_num(neginf=0.0).long()
-        return first + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
-
-
 class FeedForward(nn.Module):
     """Two linear maps with an activation between them, or three with a gate."""
 
@@ -209,8 +179,14 @@ class DecoderBlock(nn.Module):
 
 
 def _relative(config: T5Config, layer: int, *, bidirectional: bool) -> RelativeBias | None:
-    own = layer == 0 or config.bias_per_layer
-    return RelativeBias(config, bidirectional=bidirectional) if own else None
+    if layer > 0 and not config.bias_per_layer:
+        return None
+    return RelativeBias(
+        config.relative_attention_num_buckets,
+        config.relative_attention_max_distance,
+        config.num_heads,
+        bidirectional=bidirectional,
+    )
 
 
 class T5(EncoderDecoder):
@@ -246,21 +222,16 @@ class T5(EncoderDecoder):
 
     def encode(self, source: Prompt) -> Tensor:
         x = self.shared(source.tokens)
-        longest = max(source.lengths)
-        offsets = torch.arange(1 - longest, longest, device=x.device)
-        bias = None
+        longest, bias = max(source.lengths), None
         for block in cast("list[EncoderBlock]", list(self.encoder)):
-            bias = bias if block.relative is None else block.relative(offsets)
+            bias = bias if block.relative is None else block.relative.around(longest)
             x = block(x, source, bias)
         return self.encoder_norm(x)
 
     def biases(self) -> list[Tensor | None]:
-        # From max_distance on all distances share a bucket.
-        distances = torch.arange(self.config.relative_attention_max_distance + 1)
-        offsets = -distances.to(self.lm_head.weight.device)
         tables: list[Tensor | None] = []
         for block in cast("list[DecoderBlock]", list(self.decoder)):
-            tables.append(tables[-1] if block.relative is None else block.relative(offsets))
+            tables.append(tables[-1] if block.relative is None else block.relative.behind())
         return tables
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:

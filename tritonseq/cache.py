@@ -30,6 +30,8 @@ class KVCache:
     """`[B]` positions written to the generated part so far."""
     bound: int = 0
     """An upper bound of `step` that the host knows without asking the device."""
+    bias: Tensor | None = None
+    """What attention adds to its scores by distance: `[H, N]` float32, or None."""
 
     @classmethod
     def allocate(
@@ -89,6 +91,11 @@ class KVCache:
         """Keys and values of the generated part up to and with the next position."""
         end = self.bound + 1
         return self.target_keys[layer][:, :, :end], self.target_values[layer][:, :, :end]
+
+    def next_positions(self) -> Tensor:
+        """`[B]` the position of the next token of each sample, counted from its true start."""
+        source_len = self.source_length if self.source_len is None else self.source_len
+        return self.step + source_len
 
     def advance(self) -> None:
         """Count the position that every layer has just written."""

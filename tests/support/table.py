@@ -10,6 +10,7 @@ class TableDecoder:
     """Logits of the next token by the last one; records every call."""
 
     is_encoder_decoder = False
+    is_prefix_lm = False
 
     def __init__(self, table: Tensor, max_positions: int = 64) -> None:
         self.table = table

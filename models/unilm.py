@@ -1,0 +1,391 @@
+"""UniLM and what is fine-tuned with s2s-ft: UniLM 1, 1.2 and 2, MiniLM, BERT and RoBERTa.
+
+Dong et al., "Unified Language Model Pre-training for Natural Language Understanding and
+Generation", 2019; Bao et al., "UniLMv2", 2020, and "s2s-ft", 2021. One post-norm BERT is encoder
+and decoder at once: the source sees all of itself, a token of the target sees the source and the
+target up to itself. What comes next is asked for by a [MASK] behind the last token, which is
+forgotten as soon as it has answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tritonseq.cache import KVCache
+from tritonseq.kernels import decode_attention
+
+from .activations import activation
+from .attention import attend_within, store
+from .checks import check_name, check_number, check_sizes
+from .feed_forward import FeedForward
+from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter, input_dim
+from .packing import split_prompts
+from .relative import RelativeBias
+from .weights import Source, match
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from .packing import Prompt
+
+
+@dataclass(frozen=True)
+class UniLMConfig:
+    """What the network computes. Sizes have BERT's names; a loader settles the rest."""
+
+    vocab_size: int = 28996
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    # Both decoders of UniLM have this built in, whatever config.json says.
+    layer_norm_eps: float = 1e-5
+    # UniLM 2: buckets of a bias by distance, 0 for none.
+    rel_pos_bins: int = 0
+    max_rel_pos: int = 0
+    # The types of the first token of a source, of the others, and of the target.
+    first_type_id: int = 0
+    source_type_id: int = 0
+    target_type_id: int = 1
+    mask_token_id: int = 103
+    # Models that were tuned to tell the next token from the last one, without a [MASK]. Their
+    # targets start with a token that is no part of the output.
+    pos_shift: bool = False
+    start_token_id: int = 102
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            self, "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+            "intermediate_size", "max_position_embeddings",
+        )  # fmt: skip
+        check_number(self, "layer_norm_eps")
+        check_name(self, "hidden_act")
+        activation(self.hidden_act)
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"config.json: hidden_size {self.hidden_size} is not a multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+        bins = self.rel_pos_bins
+        if bins and (bins % 2 or bins < 4 or self.max_rel_pos <= bins // 4):
+            raise ValueError(
+                f"config.json: rel_pos_bins {bins} must be even and at least 4, and max_rel_pos "
+                f"{self.max_rel_pos} more than a quarter of it"
+            )
+        for name in ("first_type_id", "source_type_id", "target_type_id"):
+            self._check_id(name, self.type_vocab_size, "token types")
+        self._check_id("mask_token_id", self.vocab_size, "tokens")
+        if self.pos_shift:
+            self._check_id("start_token_id", self.vocab_size, "tokens")
+
+    def _check_id(self, name: str, count: int, things: str) -> None:
+        value = getattr(self, name)
+        if count and not 0 <= value < count:
+            raise ValueError(f"config.json: {name} is {value!r}, and there are {count} {things}")
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> UniLMConfig:
+        """Read the keys that matter."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in config.items() if key in known})
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+class Attention(nn.Module):
+    """The source attends to itself, the target to the source and to its own lineage."""
+
+    def __init__(self, config: UniLMConfig, layer: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.layer = layer
+        self.heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.scale = self.head_dim**-0.5
+        # Two products, because the last layer wants queries of fewer rows than keys.
+        self.query = Linear(width, width, packed=True)
+        self.kv = Linear(width, 2 * width, packed=True)
+        self.out = Linear(width, width, packed=True)
+
+    def store(self, x: Tensor, source: Prompt, cache: KVCache) -> tuple[Tensor, Tensor]:
+        """Keep the keys and values of packed sources, `x: [N, d]`; returns them, `[N, H, D]`."""
+        key, value = self.kv(x).view(-1, 2, self.heads, self.head_dim).unbind(1)
+        for part, new in zip(cache.source(self.layer), (key, value), strict=True):
+            store(new, source, part)
+        return key, value
+
+    def read(self, x: Tensor, source: Prompt, cache: KVCache, bias: Tensor | None) -> Tensor:
+        """Attend within sources and keep their keys and values; `bias` as in `attend_within`."""
+        key, value = self.store(x, source, cache)
+        query = self.query(x).view_as(key)
+        return self.out.wide(attend_within(query, key, value, source, self.scale, bias))
+
+    def begin(self, x: Tensor, cache: KVCache, *, keep: bool) -> Tensor:
+        """Attend for the first row of every target, `x: [B, d]`.
+
+        With `keep`, its key and value take the place behind the source.
+        """
+        shape = (x.shape[0], 1, 1, self.heads, self.head_dim)
+        key, value = (part.view(shape) for part in self.kv(x).chunk(2, dim=1))
+        keys, values = cache.source(self.layer)
+        attended = decode_attention(
+            self.query(x).view(shape),
+            key,
+            value,
+            source_key=keys,
+            source_value=values,
+            source_len=cache.source_len,
+            bias=cache.bias,
+            scale=self.scale,
+        )
+        if keep:
+            assert cache.source_len is not None
+            sample = torch.arange(x.shape[0], device=x.device)
+            for part, new in ((keys, key), (values, value)):
+                part[sample, :, cache.source_len] = new[:, 0, 0]
+        return self.out.wide(attended.flatten(1))
+
+    def step(self, x: Tensor, lineage: Tensor | None, cache: KVCache, asked: Tensor) -> Tensor:
+        """Attend for the newest rows of every beam, `x: [B, K, N, d]`; row 0 is appended.
+
+        `asked [B, K, Q, d]` are the last `Q` of the rows, those whose output is wanted:
+        `[B * K * Q, d]`.
+        """
+        samples, beams, rows, _ = x.shape
+        kv = self.kv(x.flatten(0, 2)).view(samples, beams, rows, 2, self.heads, self.head_dim)
+        query = self.query(asked.flatten(0, 2))
+        source_key, source_value = cache.source(self.layer)
+        target_key, target_value = cache.target(self.layer)
+        attended = decode_attention(
+            query.view(samples, beams, -1, self.heads, self.head_dim),
+            kv[:, :, :, 0],
+            kv[:, :, :, 1],
+            source_key=source_key,
+            source_value=source_value,
+            source_len=cache.source_len,
+            target_key=target_key,
+            target_value=target_value,
+            lineage=lineage,
+            step=cache.step,
+            bias=cache.bias,
+            scale=self.scale,
+        )
+        return self.out.wide(attended.view(query.shape[0], -1))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each added to the residual stream and then normalised."""
+
+    def __init__(self, config: UniLMConfig, layer: int) -> None:
+        super().__init__()
+        width, epsilon = config.hidden_size, config.layer_norm_eps
+        self.attention = Attention(config, layer)
+        self.attention_norm = LayerNorm(width, epsilon)
+        self.feed_forward = FeedForward(width, config.intermediate_size, config.hidden_act)
+        self.feed_forward_norm = LayerNorm(width, epsilon)
+
+    def read(self, x: Tensor, source: Prompt, cache: KVCache, bias: Tensor | None) -> Tensor:
+        return self._finish(x, self.attention.read(x, source, cache, bias))
+
+    def begin(self, x: Tensor, cache: KVCache, *, keep: bool) -> Tensor:
+        return self._finish(x, self.attention.begin(x, cache, keep=keep))
+
+    def step(self, x: Tensor, lineage: Tensor | None, cache: KVCache, rows: int) -> Tensor:
+        """`x: [B, K, N, d]` to the last `rows` of the N, `[B, K, rows, d]`."""
+        asked = x[:, :, -rows:]
+        attended = self.attention.step(x, lineage, cache, asked)
+        return self._finish(asked.flatten(0, 2), attended).view_as(asked)
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = self.attention_norm(x + attended)
+        return self.feed_forward_norm(x + self.feed_forward(x))
+
+
+class UniLM(nn.Module):
+    """The network: tokens and caches in, logits out. It knows nothing of search."""
+
+    Config = UniLMConfig
+    is_encoder_decoder = True
+    is_prefix_lm = True
+    shares_vocabulary = True
+    # What upstream's decoders write if nobody says how much.
+    default_new_tokens = 128
+
+    def __init__(self, config: UniLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, positions = config.hidden_size, config.max_position_embeddings
+        self.vocab_size = self.source_vocab_size = config.vocab_size
+        self.max_positions = positions
+        # One is for the first token of the target.
+        self.max_source_positions = positions - 1
+        self.words = Embedding(config.vocab_size, width)
+        self.positions = Embedding(positions, width)
+        self.types = Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.norm = LayerNorm(width, config.layer_norm_eps)
+        self.relative = (
+            RelativeBias(
+                config.rel_pos_bins,
+                config.max_rel_pos,
+                config.num_attention_heads,
+                bidirectional=True,
+            )
+            if config.rel_pos_bins
+            else None
+        )
+        self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
+        self.transform = Linear(width, width, packed=True)
+        self.transform_norm = LayerNorm(width, config.layer_norm_eps)
+        self.act = activation(config.hidden_act)
+        self.head = Head(config.vocab_size, width)
+        self.head_bias = empty_parameter(config.vocab_size)
+
+    @torch.no_grad()
+    def prefill(
+        self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
+    ) -> tuple[KVCache, Tensor]:
+        """Read the sources, once per sample, and ask for the first token of each target.
+
+        `tokens`: `[B, S]` int64, padded on the right; `lengths`: `[B]` int64, all at least 1.
+        Returns the caches, with room for `target_length` tokens of each of `beams` beams, and the
+        logits `[B, V]` of the first tokens.
+        """
+        samples, width = tokens.shape
+        # A start token stands behind the source, where all beams of a sample see it.
+        started = self.config.pos_shift
+        ragged = started or bool((lengths < width).any())
+        cache = KVCache.allocate(
+            layers=self.config.num_hidden_layers,
+            samples=samples,
+            beams=beams,
+            heads=self.config.num_attention_heads,
+            head_dim=self.config.head_dim,
+            source_length=width + started,
+            target_length=target_length,
+            source_len=lengths if ragged else None,
+            device=self.head_bias.device,
+            dtype=self.head_bias.dtype,
+        )
+        if self.relative is not None:
+            cache.bias = self.relative.behind()
+        for source in split_prompts(tokens, lengths, padded=False):
+            self._read(source, cache)
+        first = self.config.start_token_id if started else self.config.mask_token_id
+        x = self._embed_target(torch.full_like(lengths, first), lengths)
+        for block in self._blocks:
+            x = block.begin(x, cache, keep=started)
+        if started:
+            cache.source_len = lengths + 1
+        return cache, self._logits(x)
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
+        """Feed the newest token of every beam, and ask for the next.
+
+        `tokens`: `[B, K]` int64; `lineage`: `[B, T, K]` int64, the slot of each generated position
+        that each beam descends from, or None when beams never change places. Writes the caches
+        and returns logits `[B, K, V]`.
+        """
+        rows, positions = tokens[:, :, None], cache.next_positions()[:, None, None]
+        if not self.config.pos_shift:
+            mask = torch.full_like(rows, self.config.mask_token_id)
+            rows = torch.cat((rows, mask), dim=2)
+            positions = torch.cat((positions, positions + 1), dim=2)
+        positions = positions.expand_as(rows)
+        x = self._embed_target(rows.flatten(), positions.flatten()).view(*rows.shape, -1)
+        lineage = None if lineage is None else lineage[:, : cache.bound + 1]
+        *lower, last = self._blocks
+        for block in lower:
+            x = block.step(x, lineage, cache, rows.shape[2])
+        x = last.step(x, lineage, cache, 1)
+        cache.advance()
+        return self._logits(x.flatten(0, 2)).view(*tokens.shape, -1)
+
+    def _read(self, source: Prompt, cache: KVCache) -> None:
+        """Keep the keys and values of some packed sources in every layer."""
+        bias = None if self.relative is None else self.relative.around(max(source.lengths))
+        x = self._embed_source(source)
+        *lower, last = self._blocks
+        for block in lower:
+            x = block.read(x, source, cache, bias)
+        last.attention.store(x, source, cache)
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.layers))
+
+    def _embed_source(self, source: Prompt) -> Tensor:
+        first, others = self.config.first_type_id, self.config.source_type_id
+        types = (source.positions == 0) * (first - others) + others
+        return self._embed(source.tokens, source.positions, types)
+
+    def _embed_target(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        types = torch.full_like(tokens, self.config.target_type_id)
+        return self._embed(tokens, positions, types)
+
+    def _embed(self, tokens: Tensor, positions: Tensor, types: Tensor) -> Tensor:
+        x = self.words(tokens) + self.positions(positions)
+        return self.norm(x if self.types is None else x + self.types(types))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        x = self.transform.activated(x, self.config.hidden_act, self.act)
+        return self.head(self.transform_norm(x), self.head_bias)
+
+    def input_dim(self, name: str) -> int | None:
+        """Which dimension of the parameter `name` is the input side of a matrix product."""
+        return input_dim(self, name)
+
+    @classmethod
+    def sources(cls, names: Collection[str], config: UniLMConfig) -> dict[str, Source]:
+        """Match every parameter to the tensors of a checkpoint that has BERT's names.
+
+        Raises ValueError that names what is missing or left over.
+        """
+        wanted = {name: _source(name) for name, _ in cls(config).named_parameters()}
+        return match(wanted, names, ignorable=lambda _: False)
+
+
+_EMBEDDINGS = "bert.embeddings"
+_HEAD = "cls.predictions"
+_ABOVE = {
+    "words.weight": f"{_EMBEDDINGS}.word_embeddings.weight",
+    "positions.weight": f"{_EMBEDDINGS}.position_embeddings.weight",
+    "types.weight": f"{_EMBEDDINGS}.token_type_embeddings.weight",
+    "norm": f"{_EMBEDDINGS}.LayerNorm",
+    "relative.weight": "bert.rel_pos_bias.weight",
+    "transform": f"{_HEAD}.transform.dense",
+    "transform_norm": f"{_HEAD}.transform.LayerNorm",
+    # The head is the table of words.
+    "head.weight": f"{_EMBEDDINGS}.word_embeddings.weight",
+    "head_bias": f"{_HEAD}.bias",
+}
+_WITHIN = {
+    "attention.query": ("attention.self.query",),
+    "attention.kv": ("attention.self.key", "attention.self.value"),
+    "attention.out": ("attention.output.dense",),
+    "attention_norm": ("attention.output.LayerNorm",),
+    "feed_forward.fc1": ("intermediate.dense",),
+    "feed_forward.fc2": ("output.dense",),
+    "feed_forward_norm": ("output.LayerNorm",),
+}
+
+
+def _source(parameter: str) -> Source:
+    """The tensors behind a parameter."""
+    if parameter in _ABOVE:
+        return Source((_ABOVE[parameter],), transpose=parameter == "relative.weight")
+    owner, _, leaf = parameter.rpartition(".")
+    transpose = leaf == "weight" and not owner.endswith("norm")
+    if owner in _ABOVE:
+        return Source((f"{_ABOVE[owner]}.{leaf}",), transpose=transpose)
+    _, layer, part = owner.split(".", 2)
+    at = f"bert.encoder.layer.{layer}"
+    return Source(tuple(f"{at}.{tensor}.{leaf}" for tensor in _WITHIN[part]), transpose=transpose)
