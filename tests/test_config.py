@@ -18,7 +18,7 @@ from tritonseq.checks import CHECKS
 from tritonseq.config import GenerationConfig, as_generation_config
 from tritonseq.model import Model
 
-OWN = {"hf_exact"}
+OWN = {"hf_exact", "no_repeat_ngram_ignore_ids", "search"}
 
 
 class TestNames:
@@ -60,6 +60,9 @@ WRONG = [
     ("min_new_tokens", -1),
     ("max_time", -0.1),
     ("max_time", float("nan")),
+    ("search", "beam"),
+    ("search", True),
+    ("search", ["unilm"]),
     ("do_sample", 1),
     ("do_sample", "yes"),
     ("num_beams", 0),
@@ -91,6 +94,9 @@ WRONG = [
     ("repetition_penalty", -1.5),
     ("encoder_repetition_penalty", 0.0),
     ("no_repeat_ngram_size", -1),
+    ("no_repeat_ngram_ignore_ids", 5),
+    ("no_repeat_ngram_ignore_ids", [-1]),
+    ("no_repeat_ngram_ignore_ids", ["[X_SEP]"]),
     ("encoder_no_repeat_ngram_size", 1.5),
     ("bad_words_ids", []),
     ("bad_words_ids", [[]]),
@@ -208,6 +214,14 @@ TOGETHER = {
         {"forced_bos_token_id": 3, "suppress_tokens": [3, 4]},
         "forced_bos_token_id=3 is also in suppress_tokens",
     ),
+    "groups-of-unilm": (
+        {"search": "unilm", "num_beams": 4, "num_beam_groups": 2},
+        'search="unilm" .* groups .* num_beam_groups is 2: pass search="transformers"',
+    ),
+    "sampled-beams-of-unilm": (
+        {"search": "unilm", "num_beams": 3, "do_sample": True},
+        'search="unilm" .* num_beams is 3 with do_sample=True: pass search="transformers"',
+    ),
     "forced-eos-suppressed": (
         {"forced_eos_token_id": [3, 4], "suppress_tokens": [3, 4]},
         r"forced_eos_token_id=\(3, 4\) is also in suppress_tokens",
@@ -231,6 +245,8 @@ class TestCombinations:
             {"num_beams": 4, "num_beam_groups": 4, "diversity_penalty": 0.5},
             {"forced_eos_token_id": [3, 4], "suppress_tokens": [3]},
             {"early_stopping": "never", "num_beams": 2},
+            {"search": "unilm", "num_beams": 2, "num_return_sequences": 2},
+            {"search": "unilm", "do_sample": True, "num_return_sequences": 2},
             {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "min_length": 0, "max_time": 0.0},
         ],
         ids=str,
@@ -248,6 +264,7 @@ class TestCombinations:
             ({"forced_bos_token_id": 10}, "forced_bos_token_id"),
             ({"forced_eos_token_id": [1, 10]}, "forced_eos_token_id"),
             ({"pad_token_id": 10}, "pad_token_id"),
+            ({"no_repeat_ngram_ignore_ids": [3, 10]}, "no_repeat_ngram_ignore_ids"),
             ({"decoder_start_token_id": 10}, "decoder_start_token_id"),
         ],
         ids=str,
@@ -304,6 +321,17 @@ class TestMerging:
         assert explicit.num_beams == 1
         # Also through further layers.
         assert explicit.merged(max_new_tokens=5).over(defaults).num_beams == 1
+
+    def test_the_search_of_a_model_can_be_overruled(self):
+        defaults = GenerationConfig(search="unilm")
+        assert not GenerationConfig().searches_as_unilm
+        assert GenerationConfig().over(defaults).searches_as_unilm
+        for search in ("transformers", None):
+            assert not defaults.merged(search=search).searches_as_unilm
+        grouped = {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 0.5}
+        assert not defaults.merged(search="transformers", **grouped).searches_as_unilm
+        with pytest.raises(ValueError, match='pass search="transformers"'):
+            defaults.merged(**grouped)
 
     def test_merged_options_are_checked_together(self):
         with pytest.raises(ValueError, match="exceeds num_beams=2"):
@@ -419,12 +447,38 @@ class TestOtherOptions:
             ({"length_penalty": 2.0}, "without num_beams > 1, .*: length_penalty"),
             ({"early_stopping": True}, "without num_beams > 1, .*: early_stopping"),
             ({"output_scores": True}, "without return_dict_in_generate=True, .*: output_scores"),
+            (
+                {"no_repeat_ngram_ignore_ids": torch.tensor([3, 4])},
+                "without no_repeat_ngram_size, .*: no_repeat_ngram_ignore_ids",
+            ),
+            (
+                {"search": "unilm", "num_beams": 2, "early_stopping": True},
+                'with search="unilm", no effect of: early_stopping',
+            ),
+            (
+                {"search": "unilm", "min_length": 2, "min_new_tokens": 1},
+                'search="unilm" and num_beams=1, .*: min_length, min_new_tokens',
+            ),
+            (
+                {"search": "unilm", "no_repeat_ngram_ignore_ids": [3]},
+                'search="unilm" and num_beams=1, .*: no_repeat_ngram_ignore_ids',
+            ),
+            (
+                {
+                    "search": "unilm",
+                    "no_repeat_ngram_size": 3,
+                    "no_repeat_ngram_ignore_ids": [3],
+                },
+                "num_beams=1, .*: no_repeat_ngram_size, no_repeat_ngram_ignore_ids",
+            ),
         ],
         ids=str,
     )
     def test_idle_options_are_pointed_out(self, given, told):
-        with pytest.warns(UserWarning, match=told):
+        with pytest.warns(UserWarning, match=f"{told}$") as caught:
             GenerationConfig().merged(**given)
+        # Once, and where the caller stands.
+        assert len(caught) == 1 and caught[0].filename == __file__
 
     def test_idle_defaults_of_a_model_are_not(self):
         model = GenerationConfig(temperature=0.6, top_p=0.9, length_penalty=2.0)
@@ -432,6 +486,13 @@ class TestOtherOptions:
             warnings.simplefilter("error")
             model.merged(max_new_tokens=5, top_k=50, do_sample=False)
             model.merged(do_sample=True, num_beams=2, temperature=0.9, early_stopping=True)
+            upstream = {"search": "unilm", "early_stopping": True, "min_new_tokens": 1}
+            model = GenerationConfig(**upstream, no_repeat_ngram_ignore_ids=[3])
+            model.merged(max_new_tokens=5)
+            model.merged(num_beams=2, no_repeat_ngram_size=3, min_length=2)
+            model.merged(do_sample=True, no_repeat_ngram_size=3, min_length=2)
+            model.merged(search="transformers", no_repeat_ngram_size=3, min_new_tokens=2)
+            model.merged(search=None, num_beams=2, early_stopping="never")
 
 
 class TestFiles:

@@ -55,6 +55,10 @@ def scores_for(
     return scores.masked_fill(torch.rand(rows, vocab, generator=g) < holes, -math.inf)
 
 
+def zeros(h: Hypotheses, vocab: int = 11) -> torch.Tensor:
+    return torch.zeros(h.prompt.shape[0] * h.beams, vocab)
+
+
 def ours(
     options: dict[str, Any], h: Hypotheses, scores: torch.Tensor, *, room: int = 9, **more: Any
 ) -> torch.Tensor:
@@ -359,6 +363,52 @@ def test_pads_may_be_longer_than_a_prefix():
     assert ours(options, h, torch.zeros(1, 7))[0].isneginf().nonzero().tolist() == [[2]]
     got = ours({**options, "hf_exact": True}, h, torch.zeros(1, 7))
     assert got[0].isneginf().nonzero().tolist() == [[1], [2]]
+
+
+class TestIgnoredInNgrams:
+    """What may be repeated is told by hand: transformers knows no such tokens."""
+
+    @staticmethod
+    def banned(text: list[int], n: int, ignored: set[int]) -> set[int]:
+        tail = text[len(text) - (n - 1) :]
+        ngrams = [text[i : i + n] for i in range(len(text) - n + 1)]
+        if ignored.intersection(tail):
+            return set()
+        return {last for *head, last in ngrams if head == tail} - ignored
+
+    @pytest.mark.parametrize("beams", [1, 3], ids=["one-beam", "beams"])
+    @pytest.mark.parametrize("n", [1, 2, 3])
+    def test_by_hand(self, n, beams):
+        changed = 0
+        for seed in range(12):
+            starts = [0, 2] if seed % 2 else None
+            h = hypotheses(beams=beams, prompt=3, generated=8, vocab=3, starts=starts, seed=seed)
+            options = {"no_repeat_ngram_size": n, "num_beams": beams}
+            got = ours({**options, "no_repeat_ngram_ignore_ids": [1, 4]}, h, zeros(h))
+            for row, ids in enumerate(h.ids.tolist()):
+                text = ids[0 if starts is None else starts[row // beams] :]
+                wanted = self.banned(text, n, {1, 4})
+                assert set(got[row].isneginf().nonzero().flatten().tolist()) == wanted
+            changed += not torch.equal(got, ours(options, h, zeros(h)))
+        assert changed > 3
+
+    def test_the_table_serves_every_step(self):
+        h = Hypotheses(torch.tensor([[5]]), None, beams=1, new_tokens=5)
+        options = {"no_repeat_ngram_size": 2, "no_repeat_ngram_ignore_ids": [5]}
+        (processor,) = built(options, h)
+        found = []
+        for token in (3, 4, 3, 5, 3):
+            h.append(torch.tensor([[token]]), None)
+            scores = processor.apply(h, zeros(h))
+            found.append(scores[0].isneginf().nonzero().flatten().tolist())
+        assert found == [[], [], [4], [], [4]]
+
+    def test_those_of_the_source_are_banned_all_the_same(self):
+        h = Hypotheses(torch.tensor([[3, 4, 3]]), None, beams=1, new_tokens=1)
+        ignored = {"no_repeat_ngram_ignore_ids": [3]}
+        for option, banned in (("no_repeat_ngram_size", []), ("encoder_no_repeat_ngram_size", [4])):
+            got = ours({option: 2, **ignored}, h, zeros(h))
+            assert got[0].isneginf().nonzero().flatten().tolist() == banned
 
 
 class TestPrefixAllowedTokens:

@@ -215,27 +215,43 @@ class BeamSearch:
         for group in self._groups[1:]:
             pool = pool.merge(group.pool, pool.scores.shape[1] + group.pool.scores.shape[1])
         pool = Pool(*(field[:, : self._rules.num_return_sequences] for field in pool))
-        tokens, beams = self._trace(pool, hypotheses)
-        prompt = hypotheses.prompt.repeat_interleave(tokens.shape[1], dim=0)
         return self._recorder.output(
-            torch.cat((prompt, tokens.flatten(0, 1)), dim=1),
-            sequences_scores=pool.scores.flatten(),
-            beam_indices=beams.flatten(0, 1),
+            **written_out(pool, hypotheses, self._back_pointers, self._rules.fill_token_id)
         )
 
-    def _trace(self, pool: Pool, hypotheses: Hypotheses) -> tuple[Tensor, Tensor]:
-        """Follow the back pointers of the pool; tokens and beam indices, `[B, N, L]` each."""
-        length = int(pool.end.max()) + 1
-        shape = (*pool.end.shape, length)
-        tokens = pool.token.new_full(shape, self._rules.fill_token_id)
-        beams = pool.slot.new_full(shape, -1)
-        first_rows = torch.arange(shape[0], device=pool.slot.device)[:, None] * self._rules.beams
-        slot, token = pool.slot, pool.token
-        for t in range(length - 1, -1, -1):
-            inside = pool.end >= t
-            tokens[:, :, t] = torch.where(inside, token, tokens[:, :, t])
-            beams[:, :, t] = torch.where(inside, first_rows + slot, beams[:, :, t])
-            if t > 0:
-                token = torch.where(inside, hypotheses.tokens[:, t - 1].gather(1, slot), token)
-                slot = torch.where(inside, self._back_pointers[:, t - 1].gather(1, slot), slot)
-        return tokens, beams
+
+def written_out(
+    pool: Pool, hypotheses: Hypotheses, back_pointers: Tensor, fill_token_id: int
+) -> dict[str, Tensor]:
+    """The hypotheses of a pool `[B, N]` as fields of a GenerateOutput, samples in order.
+
+    `back_pointers [B, T, K]`: the beam that each slot's token was appended to. Sequences are
+    filled up with `fill_token_id`.
+    """
+    tokens, beams = _trace(pool, hypotheses, back_pointers, fill_token_id)
+    prompt = hypotheses.prompt.repeat_interleave(tokens.shape[1], dim=0)
+    return {
+        "sequences": torch.cat((prompt, tokens.flatten(0, 1)), dim=1),
+        "sequences_scores": pool.scores.flatten().float(),
+        "beam_indices": beams.flatten(0, 1),
+    }
+
+
+def _trace(
+    pool: Pool, hypotheses: Hypotheses, back_pointers: Tensor, fill_token_id: int
+) -> tuple[Tensor, Tensor]:
+    """Follow the back pointers of the pool; tokens and beam indices, `[B, N, L]` each."""
+    length = int(pool.end.max()) + 1
+    shape = (*pool.end.shape, length)
+    tokens = pool.token.new_full(shape, fill_token_id)
+    beams = pool.slot.new_full(shape, -1)
+    first_rows = torch.arange(shape[0], device=pool.slot.device)[:, None] * hypotheses.beams
+    slot, token = pool.slot, pool.token
+    for t in range(length - 1, -1, -1):
+        inside = pool.end >= t
+        tokens[:, :, t] = torch.where(inside, token, tokens[:, :, t])
+        beams[:, :, t] = torch.where(inside, first_rows + slot, beams[:, :, t])
+        if t > 0:
+            token = torch.where(inside, hypotheses.tokens[:, t - 1].gather(1, slot), token)
+            slot = torch.where(inside, back_pointers[:, t - 1].gather(1, slot), slot)
+    return tokens, beams

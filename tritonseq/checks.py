@@ -56,6 +56,14 @@ def early_stopping(name: str, value: Any) -> bool | str:
     return value
 
 
+def search(name: str, value: Any) -> str:
+    """The rules of a search, by the name of the project that they come from."""
+    if value not in ("transformers", "unilm"):
+        raise ValueError(f"{name} must be 'transformers' or 'unilm', not {value!r}")
+    settled: str = value
+    return settled
+
+
 def token_list(name: str, value: Any) -> tuple[int, ...] | None:
     """Any iterable of token ids; None if it is empty."""
     return tuple(token_id(name, item) for item in _items(name, value)) or None
@@ -136,6 +144,7 @@ CHECKS: dict[str, Check] = {
     "min_length": whole(0),
     "min_new_tokens": whole(0),
     "max_time": _NOT_NEGATIVE,
+    "search": search,
     "do_sample": flag,
     "num_beams": whole(1),
     "num_beam_groups": whole(1),
@@ -153,6 +162,7 @@ CHECKS: dict[str, Check] = {
     "encoder_repetition_penalty": _POSITIVE,
     "repetition_penalty": _POSITIVE,
     "no_repeat_ngram_size": whole(0),
+    "no_repeat_ngram_ignore_ids": token_list,
     "encoder_no_repeat_ngram_size": whole(0),
     "bad_words_ids": words,
     "forced_bos_token_id": token_id,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from .checks import CHECKS
+from .combinations import check_together, idle_options
 from .options import refusal, settle
 
 TokenIds = int | Sequence[int] | None
@@ -32,6 +33,8 @@ class GenerationConfig:
     max_time: float | None = None
 
     # How to search.
+    search: str | None = None
+    """Ours: by the rules of "transformers" (or None) or of "unilm", UniLM's own decoders."""
     do_sample: bool = False
     num_beams: int = 1
     num_beam_groups: int = 1
@@ -53,6 +56,8 @@ class GenerationConfig:
     encoder_repetition_penalty: float = 1.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    no_repeat_ngram_ignore_ids: Sequence[int] | None = None
+    """Ours: tokens that are free to repeat, UniLM's [X_SEP] for one."""
     encoder_no_repeat_ngram_size: int = 0
     bad_words_ids: Sequence[Sequence[int]] | None = None
     forced_bos_token_id: int | None = None
@@ -90,7 +95,7 @@ class GenerationConfig:
             value = getattr(self, name)
             settled = _DEFAULTS[name] if value is None else check(name, value)
             object.__setattr__(self, name, settled)
-        self._check_together()
+        check_together(self._settled())
 
     def __repr__(self) -> str:
         given = (f"{name}={getattr(self, name)!r}" for name in self.option_names if name in self)
@@ -140,7 +145,8 @@ class GenerationConfig:
             else:
                 values[name] = _OFF.get(name) if value is None else value
         config = GenerationConfig(**values)
-        config._warn_of_idle(options)
+        for reason in idle_options(config._settled(), config._asked(options)):
+            warnings.warn(reason, stacklevel=2)
         return config
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
@@ -162,6 +168,11 @@ class GenerationConfig:
         return _as_tuple(self.bos_token_id if start is None else start)
 
     @property
+    def searches_as_unilm(self) -> bool:
+        """Do UniLM's rules decide, rather than transformers'?"""
+        return self.search == "unilm"
+
+    @property
     def candidates_per_beam(self) -> int:
         """Continuations that beam search considers: enough that all ends leave a full beam."""
         return max(2, 1 + len(self.eos_token_ids))
@@ -180,6 +191,7 @@ class GenerationConfig:
             "decoder_start_token_id": _as_tuple(self.decoder_start_token_id),
             "forced_bos_token_id": _as_tuple(self.forced_bos_token_id),
             "forced_eos_token_id": _as_tuple(self.forced_eos_token_id),
+            "no_repeat_ngram_ignore_ids": self.no_repeat_ngram_ignore_ids or (),
             "bad_words_ids": [token for word in self.bad_words_ids or () for token in word],
             "sequence_bias": [token for ids in dict(self.sequence_bias or ()) for token in ids],
         }
@@ -197,62 +209,13 @@ class GenerationConfig:
     def _values(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.option_names if name in self}
 
-    def _check_together(self) -> None:
-        """Options that are valid alone and not beside each other."""
-        beams, groups, count = self.num_beams, self.num_beam_groups, self.num_return_sequences
-        if self.do_sample and self.temperature == 0.0:
-            raise ValueError("temperature=0.0 leaves nothing to sample: pass do_sample=False")
-        if count > 1 and beams == 1 and not self.do_sample:
-            raise ValueError(
-                f"greedy search finds one sequence, not num_return_sequences={count}: "
-                "pass do_sample=True or num_beams"
-            )
-        if 1 < beams < count:
-            raise ValueError(
-                f"num_return_sequences={count} exceeds num_beams={beams}: raise num_beams"
-            )
-        if beams % groups:
-            raise ValueError(
-                f"num_beams={beams} must be a multiple of num_beam_groups={groups}: "
-                "groups have equally many beams"
-            )
-        if groups > 1 and self.do_sample:
-            raise ValueError("diverse groups of beams are not sampled: pass do_sample=False")
-        if groups > 1 and self.diversity_penalty == 0.0:
-            raise ValueError(
-                f"num_beam_groups={groups} without a diversity_penalty finds the same in every "
-                "group: pass diversity_penalty > 0"
-            )
-        for name in ("forced_bos_token_id", "forced_eos_token_id"):
-            forced = set(_as_tuple(getattr(self, name)))
-            if forced and forced <= set(self.suppress_tokens or ()):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is also in suppress_tokens: nothing could "
-                    "follow; take it out of either (min_new_tokens prevents an early end)"
-                )
+    def _settled(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.option_names}
 
-    def _warn_of_idle(self, options: Mapping[str, Any]) -> None:
-        """Warn of options that were asked for and change nothing under the others."""
-        if options.get("max_length") is not None and self.max_new_tokens is not None:
-            warnings.warn(
-                f"no effect of max_length={self.max_length}: max_new_tokens="
-                f"{self.max_new_tokens} (given, or the model's default) wins; "
-                "pass max_new_tokens=None to count the prompt",
-                stacklevel=3,
-            )
-        for needed, missing, names in (
-            ("num_beam_groups > 1", self.num_beam_groups == 1, ("diversity_penalty",)),
-            ("do_sample=True", not self.do_sample, _SAMPLING_ONLY),
-            ("num_beams > 1", self.num_beams == 1, _BEAMS_ONLY),
-            ("return_dict_in_generate=True", not self.return_dict_in_generate, _RESULTS_ONLY),
-        ):
-            idle = [
-                name
-                for name in names
-                if missing and options.get(name) is not None and options[name] != _DEFAULTS[name]
-            ]
-            if idle:
-                warnings.warn(f"without {needed}, no effect of: {', '.join(idle)}", stacklevel=3)
+    def _asked(self, options: Mapping[str, Any]) -> set[str]:
+        """Which of `options`, all merged into this config, ask for more than the default."""
+        given = {name for name, value in options.items() if value is not None and name in self}
+        return {name for name in given if getattr(self, name) != _DEFAULTS[name]}
 
 
 def as_generation_config(
@@ -305,7 +268,3 @@ GenerationConfig.option_names = tuple(_DEFAULTS)
 
 # What None means as an explicit option, where it is not the default.
 _OFF = {"top_k": 0}
-
-_SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff")
-_BEAMS_ONLY = ("early_stopping", "length_penalty")
-_RESULTS_ONLY = ("output_scores", "output_logits")

@@ -32,6 +32,7 @@ class TokenSet:
     def __init__(self, ids: Iterable[int]) -> None:
         self._ids = sorted(set(ids))
         self._columns: Tensor | None = None
+        self._table: Tensor | None = None
 
     def columns(self, scores: Tensor) -> Tensor:
         """`[C]` indices into the last dimension of `scores`, which is the same at every step."""
@@ -39,6 +40,13 @@ class TokenSet:
             inside = [token for token in self._ids if token < scores.shape[-1]]
             self._columns = torch.tensor(inside, device=scores.device, dtype=torch.int64)
         return self._columns
+
+    def table(self, scores: Tensor) -> Tensor:
+        """bool `[V]`, True at these ids."""
+        if self._table is None:
+            none = torch.zeros(scores.shape[-1], device=scores.device, dtype=torch.bool)
+            self._table = none.index_fill_(0, self.columns(scores), True)
+        return self._table
 
 
 def ban(tokens: TokenSet, when: Callable[[Hypotheses], bool]) -> Apply:
@@ -129,11 +137,16 @@ def no_repeat_ngram(
     n: int,
     *,
     count_pads: bool,
+    ignored: Iterable[int] | None = None,
     source: Tensor | None = None,
     source_starts: Tensor | None = None,
     source_lengths: Tensor | None = None,
 ) -> Apply:
-    """Ban tokens that would repeat `n` tokens of the hypothesis, or of `source [B, S]`."""
+    """Ban tokens that would repeat `n` tokens of the hypothesis, or of `source [B, S]`.
+
+    Tokens that are `ignored` may be repeated, and so may any that follows one of them.
+    """
+    free = None if ignored is None else TokenSet(ignored)
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
         starts = None if count_pads else hypotheses.starts
@@ -145,6 +158,7 @@ def no_repeat_ngram(
             source=source,
             source_starts=None if count_pads else source_starts,
             source_lengths=None if count_pads else source_lengths,
+            ignored=None if free is None else free.table(scores),
         )
 
     return apply

@@ -10,10 +10,12 @@ import torch
 
 from .beams import BeamSearch, Rules
 from .hypotheses import Hypotheses
+from .lengths import Lengths
 from .outputs import GenerateOutput, Recorder
 from .processors import build_processors
-from .search import Greedy, Search
+from .search import Greedy
 from .stopping import Stopping
+from .unilm_search import UniLMBeamSearch, UniLMRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +26,9 @@ if TYPE_CHECKING:
     from .processors import Processor
     from .prompts import Prompts
     from .protocol import Decoder, EncoderDecoder
+    from .search import Search
     from .stopping import Criterion
     from .trie import Trie
-
-DEFAULT_NEW_TOKENS = 20
 
 
 class Streamer(Protocol):
@@ -47,58 +48,6 @@ class Callables:
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | Trie | None = None
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Totals over prompt (pads included) and generated tokens, as transformers counts them."""
-
-    prompt: int
-    total: int
-    minimum: int
-
-    @property
-    def new_tokens(self) -> int:
-        return self.total - self.prompt
-
-    @classmethod
-    def resolve(
-        cls, config: GenerationConfig, prompts: Prompts, max_positions: int | None
-    ) -> Lengths:
-        """Apply max_new_tokens, else max_length, else the default of 20 new tokens."""
-        prompt = prompts.ids.shape[1]
-        if config.max_new_tokens is not None:
-            total = prompt + config.max_new_tokens
-        elif config.max_length is not None:
-            total = config.max_length
-        else:
-            total = prompt + DEFAULT_NEW_TOKENS
-            if max_positions is not None:
-                total = min(total, max(max_positions, prompt + 1))
-        if total <= prompt:
-            raise ValueError(
-                f"the prompt has {prompt} tokens and max_length is {total}: nothing can be "
-                "generated; pass max_new_tokens, or shorten the prompt"
-            )
-        # The last token is chosen but never fed back, so it needs no position.
-        needed = int(prompts.lengths.max()) + total - prompt - 1
-        if max_positions is not None and needed > max_positions:
-            room = total - prompt - (needed - max_positions)
-            if room < 1:
-                longest = int(prompts.lengths.max())
-                raise ValueError(
-                    f"the prompt alone has {longest} tokens, the model {max_positions} positions: "
-                    "shorten the prompt (decoder_input_ids, where there is an encoder)"
-                )
-            raise ValueError(
-                f"prompt plus new tokens need {needed} positions, the model has {max_positions}: "
-                f"shorten the prompt (decoder_input_ids, where there is an encoder), or pass "
-                f"max_new_tokens <= {room}"
-            )
-        minimum = config.min_length
-        if config.min_new_tokens is not None:
-            minimum = prompt + config.min_new_tokens
-        return cls(prompt, total, minimum)
-
-
 class Generation:
     """One request on its way: made of checked inputs, driven by iterating over it."""
 
@@ -110,11 +59,12 @@ class Generation:
         callables: Callables,
         sources: Prompts | None = None,
     ) -> None:
-        """`prompts` are what is continued; `sources` what the encoder reads, if there is one."""
+        """`prompts` are what is continued; `sources` what is read and answered, if anything."""
+        config = _as_upstream(config)
         self._decoder = decoder
         self._prompts = prompts
         self._sources = sources
-        self._lengths = Lengths.resolve(config, prompts, decoder.max_positions)
+        self._lengths = Lengths.resolve(config, decoder, prompts, sources)
         searching = config.num_beams > 1
         self._beams = config.num_beams if searching else config.num_return_sequences
         self._hypotheses = Hypotheses(
@@ -123,8 +73,7 @@ class Generation:
             beams=self._beams,
             new_tokens=self._lengths.new_tokens,
         )
-        build = self._beam_search if searching else self._greedy
-        self._search: Search = build(config, callables)
+        self._search: Search = self._build_search(config, callables)
 
     # Not inference mode, whose tensors a caller could not use for training afterwards.
     @torch.no_grad()
@@ -150,11 +99,10 @@ class Generation:
         prompts, sources = self._prompts, self._sources
         # The last token is chosen but never fed back.
         beams, target_length = self._beams, self._lengths.new_tokens - 1
-        if sources is None:
-            decoder = cast("Decoder", self._decoder)
-            tokens = prompts.right_padded()
-            return decoder.prefill(
-                tokens, prompts.lengths, beams=beams, target_length=target_length
+        if sources is None or self._decoder.is_prefix_lm:
+            read = prompts if sources is None else sources
+            return cast("Decoder", self._decoder).prefill(
+                read.right_padded(), read.lengths, beams=beams, target_length=target_length
             )
         return cast("EncoderDecoder", self._decoder).prefill(
             sources.right_padded(),
@@ -167,6 +115,13 @@ class Generation:
     def output(self) -> GenerateOutput:
         """The result, once the iteration has ended."""
         return self._search.output(self._hypotheses)
+
+    def _build_search(self, config: GenerationConfig, callables: Callables) -> Search:
+        if config.num_beams == 1:
+            return self._greedy(config, callables)
+        if config.searches_as_unilm:
+            return self._unilm_search(config, callables)
+        return self._beam_search(config, callables)
 
     def _greedy(self, config: GenerationConfig, callables: Callables) -> Greedy:
         return Greedy(
@@ -191,6 +146,25 @@ class Generation:
             fill_token_id=_fill_token_id(config),
         )
         return BeamSearch(
+            self._processors(config, callables),
+            self._stopping(config, callables),
+            _recorder(config),
+            rules,
+            samples=self._prompts.ids.shape[0],
+            device=self._prompts.ids.device,
+        )
+
+    def _unilm_search(self, config: GenerationConfig, callables: Callables) -> UniLMBeamSearch:
+        rules = UniLMRules(
+            beams=config.num_beams,
+            length_penalty=config.length_penalty,
+            # What functions of the caller's do to scores proves nothing of those to come.
+            stops_early=config.early_stopping != "never" and not callables.logits_processor,
+            new_tokens=self._lengths.new_tokens,
+            num_return_sequences=config.num_return_sequences,
+            fill_token_id=_fill_token_id(config),
+        )
+        return UniLMBeamSearch(
             self._processors(config, callables),
             self._stopping(config, callables),
             _recorder(config),
@@ -226,6 +200,13 @@ class Generation:
             criteria=callables.stopping_criteria,
             device=self._prompts.ids.device,
         )
+
+
+def _as_upstream(config: GenerationConfig) -> GenerationConfig:
+    """Without what the greedy decoding of UniLM takes no notice of."""
+    if not config.searches_as_unilm or config.num_beams > 1 or config.do_sample:
+        return config
+    return config.merged(no_repeat_ngram_size=0, min_length=0, min_new_tokens=None)
 
 
 def _recorder(config: GenerationConfig) -> Recorder:

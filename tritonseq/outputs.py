@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+
+class BeamTrace(NamedTuple):
+    """Every step of a beam search: what its `K` beams held, by `T` steps; all `[B, T, K]`."""
+
+    scores: Tensor
+    """Float32 sums of log-probabilities."""
+    tokens: Tensor
+    """The token that each beam was given."""
+    parents: Tensor
+    """The beam of the step before that it continues."""
 
 
 @dataclass(eq=False)
@@ -31,6 +42,9 @@ class GenerateOutput:
     """Per step `[R, V]` float32 as the model gave them."""
     beam_indices: Tensor | None = None
     """Beams: the row of `scores` that each token was chosen from, -1 behind the end."""
+    beam_trace: BeamTrace | None = None
+    """With search="unilm" and output_scores: the whole search. What follows a sample's first step
+    whose tokens all end it means nothing."""
     attentions: None = None
     """Never kept; here for code that was written for transformers."""
     hidden_states: None = None
@@ -94,13 +108,13 @@ class Recorder:
             return None
         return (*self._scores, _rows(self._step)) if self._step else tuple(self._scores)
 
-    def output(self, sequences: Tensor, **more: Tensor | None) -> GenerateOutput:
+    def output(self, sequences: Tensor, **more: Any) -> GenerateOutput:
         """The result object around `sequences`."""
         return GenerateOutput(
             sequences=sequences,
             scores=None if self._scores is None else tuple(self._scores),
             logits=None if self._logits is None else tuple(self._logits),
-            **more,  # type: ignore[arg-type]
+            **more,
         )
 
 

@@ -117,7 +117,11 @@ def _over_text(
         apply = constraints.penalize_repetition(config.repetition_penalty)
         yield Processor("RepetitionPenaltyLogitsProcessor", apply)
     if config.no_repeat_ngram_size > 0:
-        apply = constraints.no_repeat_ngram(config.no_repeat_ngram_size, count_pads=count_pads)
+        apply = constraints.no_repeat_ngram(
+            config.no_repeat_ngram_size,
+            count_pads=count_pads,
+            ignored=config.no_repeat_ngram_ignore_ids,
+        )
         yield Processor("NoRepeatNGramLogitsProcessor", apply)
     if config.encoder_no_repeat_ngram_size > 0:
         apply = constraints.no_repeat_ngram(

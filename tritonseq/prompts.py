@@ -162,6 +162,12 @@ def read_decoder_prompts(
     return Prompts(ids, lengths, None)
 
 
+def empty_prompts(samples: int, device: torch.device) -> Prompts:
+    """What targets start with where they start empty: `[B, 0]`."""
+    lengths = torch.zeros(samples, device=device, dtype=torch.int64)
+    return Prompts(lengths.new_zeros(samples, 0), lengths, None)
+
+
 def check_decoder_mask(mask: Any) -> None:
     """Raise ValueError unless a decoder_attention_mask is None or has ones only."""
     if mask is not None and not bool((_integers(mask, "decoder_attention_mask") == 1).all()):

@@ -9,12 +9,19 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """A model that reads prompts and then one token per beam; its caches are opaque to search."""
+    """A model that reads prompts and then one token per beam; its caches are opaque to search.
+
+    A prefix language model is one as well: what it reads is a source, as of an encoder-decoder
+    model, and its targets start empty.
+    """
 
     is_encoder_decoder: bool
-    """False here, True below."""
+    """Is what is read a source to answer, rather than a prompt to continue?"""
+    is_prefix_lm: bool
+    """Are source and target one sequence to the network, which the target's positions go on?"""
     vocab_size: int
     max_positions: int | None
+    """Of all that is read and written."""
 
     def prefill(
         self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
@@ -38,6 +45,7 @@ class EncoderDecoder(Protocol):
     """A model that reads sources first, and then writes targets one token per beam."""
 
     is_encoder_decoder: bool
+    is_prefix_lm: bool
     vocab_size: int
     """Of the target."""
     source_vocab_size: int

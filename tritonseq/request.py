@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .generate import DEFAULT_NEW_TOKENS, Callables, Generation, Lengths
-from .prompts import check_decoder_mask, read_decoder_prompts, read_prompts, read_sources
+from .generate import Callables, Generation
+from .lengths import Lengths, default_new_tokens
+from .prompts import (
+    check_decoder_mask,
+    empty_prompts,
+    read_decoder_prompts,
+    read_prompts,
+    read_sources,
+)
 from .trie import Trie
 
 if TYPE_CHECKING:
@@ -66,7 +73,7 @@ class Request:
             "decoder_attention_mask": decoder_attention_mask,
         }
         for name, value in begun.items():
-            if value is not None and not decoder.is_encoder_decoder:
+            if value is not None and (decoder.is_prefix_lm or not decoder.is_encoder_decoder):
                 raise ValueError(f"{name} is for models with an encoder; pass input_ids alone")
         check_decoder_mask(decoder_attention_mask)
         for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
@@ -138,11 +145,11 @@ class Request:
 
     def _start(self, input_ids: Ids, attention_mask: Any) -> tuple[Generation, Prompts]:
         sources, prompts = self._read(input_ids, attention_mask)
-        _warn_of_infeasible(self.config, prompts, self.decoder.max_positions)
+        _warn_of_infeasible(self.config, self.decoder, prompts, sources)
         return Generation(self.decoder, prompts, self.config, self.callables, sources), prompts
 
     def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
-        """Sources, if there is an encoder, and what the decoder continues."""
+        """Sources, if the model answers such, and what is continued."""
         decoder, config = self.decoder, self.config
         device: torch.device = next(decoder.parameters()).device
         if not decoder.is_encoder_decoder:
@@ -165,6 +172,8 @@ class Request:
             max_positions=decoder.max_source_positions,
             device=device,
         )
+        if decoder.is_prefix_lm:
+            return sources, empty_prompts(sources.ids.shape[0], device)
         return sources, read_decoder_prompts(
             self.decoder_input_ids,
             samples=sources.ids.shape[0],
@@ -175,15 +184,15 @@ class Request:
 
 
 def _warn_of_infeasible(
-    config: GenerationConfig, prompts: Prompts, max_positions: int | None
+    config: GenerationConfig, decoder: Any, prompts: Prompts, sources: Prompts | None
 ) -> None:
     """Warn of a minimum above the maximum; as in transformers, the maximum ends generation."""
     name = "min_length" if config.min_new_tokens is None else "min_new_tokens"
     if not getattr(config, name):
         return
-    lengths = Lengths.resolve(config, prompts, max_positions)
+    lengths = Lengths.resolve(config, decoder, prompts, sources)
     if lengths.minimum > lengths.total:
-        limit = f"the default of {DEFAULT_NEW_TOKENS} new tokens"
+        limit = f"the default of {default_new_tokens(decoder)} new tokens"
         for option in ("max_length", "max_new_tokens"):
             if getattr(config, option) is not None:
                 limit = f"{option}={getattr(config, option)}"

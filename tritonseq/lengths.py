@@ -1,0 +1,131 @@
+"""How long hypotheses may and must become, by the options and by the positions of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from .config import GenerationConfig
+    from .prompts import Prompts
+    from .protocol import Decoder, EncoderDecoder
+
+DEFAULT_NEW_TOKENS = 20
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Totals over prompt (pads included) and generated tokens, as transformers counts them."""
+
+    prompt: int
+    total: int
+    minimum: int
+
+    @property
+    def new_tokens(self) -> int:
+        return self.total - self.prompt
+
+    @classmethod
+    def resolve(
+        cls,
+        config: GenerationConfig,
+        decoder: Decoder | EncoderDecoder,
+        prompts: Prompts,
+        sources: Prompts | None,
+    ) -> Lengths:
+        """Apply max_new_tokens, else max_length, else the model's default.
+
+        `prompts` are what is continued, `sources` what is answered, if anything. Raises ValueError
+        if there is no room for a token, or fewer positions than needed.
+        """
+        prompt = prompts.ids.shape[1]
+        if config.max_new_tokens is not None:
+            total = prompt + config.max_new_tokens
+        elif config.max_length is not None:
+            total = config.max_length
+        else:
+            total = prompt + default_new_tokens(decoder)
+            if decoder.max_positions is not None:
+                limit = decoder.max_positions - _longest(sources if decoder.is_prefix_lm else None)
+                total = min(total, max(limit, prompt + 1))
+        if total <= prompt:
+            raise ValueError(
+                f"the prompt has {prompt} tokens and max_length is {total}: nothing can be "
+                "generated; pass max_new_tokens, or shorten the prompt"
+            )
+        if decoder.max_positions is not None:
+            read = sources if decoder.is_prefix_lm else prompts
+            _check_positions(decoder, decoder.max_positions, _longest(read), total - prompt)
+        minimum = config.min_length
+        if config.min_new_tokens is not None:
+            minimum = prompt + config.min_new_tokens
+        return cls(prompt, total, minimum)
+
+
+def default_new_tokens(decoder: Decoder | EncoderDecoder) -> int:
+    """How many tokens a model writes if nobody says how many.
+
+    Where source and target share the positions, a quarter of them at most, so that most sources
+    leave room for it and the length of a target does not depend on other sources of the batch.
+    """
+    count: int = getattr(decoder, "default_new_tokens", DEFAULT_NEW_TOKENS)
+    if decoder.is_prefix_lm and decoder.max_positions is not None:
+        return min(count, max(1, decoder.max_positions // 4))
+    return count
+
+
+def longest_text(decoder: Decoder | EncoderDecoder, config: GenerationConfig) -> int | None:
+    """The most tokens that a source or prompt may have under `config`; None for any number."""
+    if decoder.is_encoder_decoder and not decoder.is_prefix_lm:
+        limit: int | None = cast("EncoderDecoder", decoder).max_source_positions
+        return limit
+    positions = decoder.max_positions
+    if config.max_new_tokens is None and config.max_length is not None:
+        if decoder.is_prefix_lm:
+            return None if positions is None else positions - config.max_length
+        return min(config.max_length - 1, positions or config.max_length)
+    if positions is None:
+        return None
+    return positions - positions_needed(decoder, 0, config.max_new_tokens or 1)
+
+
+def cut_length(decoder: Decoder | EncoderDecoder, config: GenerationConfig) -> int | None:
+    """To how many tokens sources are cut that are too long; None if any number will do."""
+    if not decoder.is_prefix_lm or decoder.max_positions is None:
+        return longest_text(decoder, config)
+    new_tokens = config.max_new_tokens or config.max_length or default_new_tokens(decoder)
+    return decoder.max_positions - new_tokens
+
+
+def positions_needed(decoder: Decoder | EncoderDecoder, read: int, new_tokens: int) -> int:
+    """How many positions `new_tokens` take behind the `read` tokens of a prompt (or source).
+
+    The last token is chosen but never fed back, so it needs no position; but a prefix language
+    model asks for it at one.
+    """
+    return read + new_tokens - (0 if decoder.is_prefix_lm else 1)
+
+
+def _longest(prompts: Prompts | None) -> int:
+    return 0 if prompts is None else int(prompts.lengths.max())
+
+
+def _check_positions(
+    decoder: Decoder | EncoderDecoder, positions: int, read: int, new_tokens: int
+) -> None:
+    """Raise ValueError unless the model has enough positions."""
+    needed = positions_needed(decoder, read, new_tokens)
+    if needed <= positions:
+        return
+    what, remedy = "prompt", "shorten the prompt (decoder_input_ids, where there is an encoder)"
+    if decoder.is_prefix_lm:
+        what, remedy = "source", "shorten the source (truncation=True in generate_text)"
+    room = new_tokens - (needed - positions)
+    if room < 1:
+        raise ValueError(
+            f"the {what} alone has {read} tokens, the model {positions} positions: {remedy}"
+        )
+    raise ValueError(
+        f"{what} plus new tokens need {needed} positions, the model has {positions}: {remedy}, or "
+        f"pass max_new_tokens <= {room}"
+    )
