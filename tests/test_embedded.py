@@ -1,17 +1,24 @@
-"""The embedded checkpoints: small, as transformers reads them, right about the unseen."""
+"""The embedded checkpoints: small, as transformers reads them, right about the unseen.
+
+transformers has no UniLM: there, the definition of the network and of its search is the witness.
+"""
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import unilm
+import unilm_search
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 import tritonseq
-from tritonseq import words
+from tritonseq import clock, words
 from tritonseq.demo import CHECKPOINTS, Checkpoint, answer, one_thread, run
 from tritonseq.tasks import Problem
 
@@ -21,9 +28,11 @@ if TYPE_CHECKING:
     from tritonseq.model import Model
 
 COUNT = 200
-GPT2, T5, BART = CHECKPOINTS
+GPT2, T5, BART, UNILM = CHECKPOINTS
 EVERY = pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda checkpoint: checkpoint.name)
+KNOWN = pytest.mark.parametrize("checkpoint", [GPT2, T5, BART], ids=["GPT-2", "T5", "BART"])
 ENCODER_DECODER = pytest.mark.parametrize("checkpoint", [T5, BART], ids=["T5", "BART"])
+READERS = pytest.mark.parametrize("checkpoint", [T5, BART, UNILM], ids=["T5", "BART", "UniLM"])
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +69,7 @@ def test_it_is_small_and_complete(checkpoint: Checkpoint) -> None:
         "config.json",
         "generation_config.json",
         "model.safetensors",
-        "tokenizer.json",
+        "vocab.txt" if checkpoint is UNILM else "tokenizer.json",
         "tokenizer_config.json",
     }
     assert sum(files.values()) <= 2_000_000
@@ -100,6 +109,14 @@ def test_text_survives_the_tokenizer(checkpoint: Checkpoint) -> None:
         assert model.tokenizer.decode(ids) == [text]
 
 
+def test_sentences_reach_the_unilm_as_they_reach_a_bert() -> None:
+    model, theirs = load(UNILM), AutoTokenizer.from_pretrained(UNILM.folder)
+    strange = "Ünseen: 語 42\n\n\tAt noon, o'clock-xyz 🙂 [MASK]"
+    for text in [problem.prompt for problem in unseen(UNILM, 100)] + [strange]:
+        ids, _ = model.tokenizer.encode([text], pad_id=0)
+        assert ids[0].tolist() == theirs(text)["input_ids"]
+
+
 def test_dates_survive_the_tokenizer() -> None:
     model, (_, theirs) = load(T5), load_theirs(T5)
     for problem in unseen(T5, 100):
@@ -110,7 +127,7 @@ def test_dates_survive_the_tokenizer() -> None:
             assert ids[0].tolist() == theirs(text)["input_ids"]
 
 
-@EVERY
+@KNOWN
 @pytest.mark.parametrize(
     "options",
     [
@@ -142,7 +159,62 @@ def test_texts_equal_transformers(checkpoint: Checkpoint) -> None:
     assert texts == tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
-@ENCODER_DECODER
+@pytest.mark.parametrize(
+    "rules",
+    [
+        unilm_search.Rules(1, steps=12, eos=3),
+        unilm_search.Rules(4, steps=12, eos=3, min_len=1, ngram_size=3, length_penalty=0.9),
+        unilm_search.Rules(3, steps=4, eos=3, min_len=1),
+    ],
+    ids=["greedy", "beams", "cut short"],
+)
+def test_ids_equal_the_definition_of_unilm(rules: unilm_search.Rules) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(UNILM.folder)
+    sources = tokenizer([problem.prompt for problem in unseen(UNILM, 17)])["input_ids"]
+    ids = {"mask_token_id": tokenizer.mask_token_id}
+    config = json.loads((UNILM.folder / "config.json").read_text())
+    network = unilm.Network(load_file(UNILM.folder / "model.safetensors"), config | ids)
+
+    def ask(rows: Any) -> torch.Tensor:
+        return network.rows(sources, rows)
+
+    if rules.beams == 1:
+        options = {"max_new_tokens": rules.steps}
+        targets, _ = unilm_search.greedy(ask, len(sources), rules.steps)
+    else:
+        options = rules.options
+        traces = unilm_search.beam_search(ask, len(sources), rules)
+        targets = [unilm_search.choose(trace, rules).tokens for trace in traces]
+    inputs = tokenizer.pad({"input_ids": sources}, return_tensors="pt")
+    found = load(UNILM).generate(inputs["input_ids"], inputs["attention_mask"], **options)
+    assert [until(row, rules.eos) for row in found.tolist()] == [
+        until(row, rules.eos) for row in targets
+    ]
+
+
+def until(ids: list[int], end: int) -> list[int]:
+    """The ids up to and with the end token, if they hold one."""
+    return ids[: ids.index(end) + 1] if end in ids else ids
+
+
+def test_the_unilm_must_be_recognised() -> None:
+    """Its configuration says BERT, as do those of s2s-ft; nobody has to say more."""
+    config = json.loads((UNILM.folder / "config.json").read_text())
+    assert config["model_type"] == "bert"
+    assert load(UNILM).generation_config.search == "unilm"
+
+
+def test_every_time_is_two_pieces_and_survives() -> None:
+    """The hour and the minutes, so that no time needs a piece that training has not seen."""
+    model, theirs = load(UNILM), AutoTokenizer.from_pretrained(UNILM.folder)
+    lines = [clock.figures(time) + " call from Lurod" for time in range(clock.DAY)]
+    for line in lines:
+        assert theirs.tokenize(line)[:2] == [line[:2], f"##{line[2:4]}"]
+        ids = torch.tensor([theirs(line, add_special_tokens=False)["input_ids"]])
+        assert model.tokenizer.decode(ids) == [line]
+
+
+@READERS
 def test_a_batch_gives_the_texts_of_one_by_one(checkpoint: Checkpoint) -> None:
     model, prompts = load(checkpoint), [problem.prompt for problem in unseen(checkpoint, 12)]
     alone = [model.generate_text([prompt], num_beams=4)[0] for prompt in prompts]
@@ -176,6 +248,7 @@ def test_the_prompt_to_try_has_a_right_answer(checkpoint: Checkpoint) -> None:
         GPT2: " forty-one",
         T5: "1984-03-03",
         BART: "The bill is forty thousand three hundred and seventeen euros.",
+        UNILM: "2045 train to Oslo",
     }
     assert load(checkpoint).generate_text([checkpoint.try_it]) == [right[checkpoint]]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tritonseq import dates, numerals, words
+from tritonseq import clock, dates, numerals, words
 from tritonseq.english import plural, spell, spell_ordinal
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 TASKS = pytest.mark.parametrize(
     "problems",
-    [words.problems, dates.problems, numerals.problems],
-    ids=["sums", "dates", "numbers"],
+    [words.problems, dates.problems, numerals.problems, clock.problems],
+    ids=["sums", "dates", "numbers", "times"],
 )
 
 
@@ -93,20 +93,23 @@ def test_sums_stand_or_fall_with_their_order() -> None:
             assert words.is_unseen(a, b, "+") == words.is_unseen(b, a, "+")
 
 
-def test_dates_and_numbers_are_split_by_their_answers() -> None:
-    """However a date is worded or a number written, it is on one side only."""
+def test_dates_numbers_and_times_are_split_by_their_answers() -> None:
+    """However a date or time is worded or a number written, it is on one side only."""
     for unseen in (True, False):
         for problem in draw(dates.problems, 3, 2_000, unseen=unseen):
             assert dates.is_unseen(date.fromisoformat(problem.answer)) == unseen
         for problem in draw(numerals.problems, 3, 2_000, unseen=unseen):
             assert numerals.is_unseen(figure(problem.prompt)) == unseen
+        for problem in draw(clock.problems, 3, 2_000, unseen=unseen):
+            assert clock.is_unseen(minutes(problem.answer)) == unseen
 
 
 def test_one_tenth_is_held_out() -> None:
     sums = [words.is_unseen(a, b, "-") for a in range(1, 100) for b in range(1, a + 1)]
     numbers = [numerals.is_unseen(number) for number in range(10_000)]
     days = [dates.is_unseen(dates.FIRST + timedelta(days=7 * week)) for week in range(50_000)]
-    for sides in (sums, numbers, days):
+    times = [clock.is_unseen(time) for time in range(clock.DAY)]
+    for sides in (sums, numbers, days, times):
         assert 0.08 < sum(sides) / len(sides) < 0.12
 
 
@@ -144,6 +147,71 @@ def test_a_year_is_said_in_every_way_there_is(
     monkeypatch.setattr(dates, "_FORMS", ("{year}",))
     monkeypatch.setattr(dates, "is_unseen", lambda day: True)
     assert {problem.prompt for problem in draw(dates.problems, 6, 300, unseen=True)} == spoken
+
+
+PM = "in the afternoon"
+
+
+@pytest.mark.parametrize(
+    ("time", "spoken"),
+    [
+        ("0000", {"12 am", "12.00 am", "12:00 am", "Midnight", "Twelve at night",
+                  "Twelve o'clock at night", "12 at night", "12.00 at night", "12:00 at night"}),
+        ("0019", {"12.19 am", "12:19 am", "12.19 at night", "12:19 at night",
+                  "Twelve nineteen at night"}
+                 | {f"{n} minutes {side} {hour}" for n in ("19", "Nineteen")
+                    for side in ("past", "after") for hour in ("midnight", "twelve at night")}),
+        ("1159", {"11.59 am", "11:59 am", "11.59 in the morning", "11:59 in the morning",
+                  "Eleven fifty-nine in the morning"}
+                 | {f"{n} minute {side} {hour}" for n in ("1", "One")
+                    for side in ("to", "before") for hour in ("noon", "twelve in the morning")}),
+        ("1305", {"1.05 pm", "1:05 pm", f"1.05 {PM}", f"1:05 {PM}", f"One oh five {PM}"}
+                 | {f"{n} {side} one {PM}" for n in ("5", "Five", "5 minutes", "Five minutes")
+                    for side in ("past", "after")}),
+        ("2045", {"8.45 pm", "8:45 pm", "Twenty forty-five", "8.45 in the evening",
+                  "8:45 in the evening", "Eight forty-five in the evening"}
+                 | {f"{n} {side} nine in the evening" for side in ("to", "before")
+                    for n in ("A quarter", "Quarter", "15", "Fifteen", "15 minutes",
+                              "Fifteen minutes")}),
+        ("2130", {"9.30 pm", "9:30 pm", "Twenty-one thirty"}
+                 | {f"{clock} {part}" for part in ("in the evening", "at night")
+                    for clock in ("Half past nine", "Nine thirty", "9.30", "9:30")}),
+    ],
+)  # fmt: skip
+def test_a_time_is_said_in_every_way_there_is(
+    time: str, spoken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "_time", lambda draw: minutes(time))
+    monkeypatch.setattr(clock, "_FORMS", (("{time}", "{figures}"),))
+    monkeypatch.setattr(clock, "is_unseen", lambda time: True)
+    problems = draw(clock.problems, 6, 1_000, unseen=True)
+    assert {problem.prompt for problem in problems} == spoken
+    assert {problem.answer for problem in problems} == {time}
+
+
+def test_no_words_mean_two_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine in the morning is not nine in the evening, whatever part of the day is named."""
+    monkeypatch.setattr(clock, "_FORMS", (("{time}", "{figures}"),))
+    problems = [p for side in (True, False) for p in draw(clock.problems, 7, 30_000, unseen=side)]
+    meanings = {(problem.prompt, problem.answer) for problem in problems}
+    assert len({answer for _, answer in meanings}) == clock.DAY
+    assert len({prompt for prompt, _ in meanings}) == len(meanings)
+
+
+def test_a_diary_line_says_who_and_where() -> None:
+    for problem in draw(clock.problems, 8, 2_000, unseen=True):
+        figures, *line = problem.answer.split(" ")
+        assert re.fullmatch(r"\d{4}", figures)
+        for word in line:
+            assert re.fullmatch(r"[A-Za-z]+|\d{2,3}", word)
+            if not word.islower():  # a name, a place, a number of a flight
+                assert re.search(rf"\b{word}\b", problem.prompt)
+
+
+def minutes(figures: str) -> int:
+    """The minutes since midnight of the four figures that an answer starts with."""
+    hour, minute = divmod(int(figures[:4]), 100)
+    return clock.HOUR * hour + minute
 
 
 def figure(prompt: str) -> int:

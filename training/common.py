@@ -32,6 +32,12 @@ IGNORED = -100
 BATCH = 128
 
 
+def save(recipe: Recipe, folder: Path) -> None:
+    """Write the folder as transformers does."""
+    recipe.model.save_pretrained(folder)
+    recipe.tokenizer.save_pretrained(folder)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All in which the trainings differ. ``modes`` are the options that are tried at the end."""
@@ -43,26 +49,44 @@ class Recipe:
     generation: GenerationConfig
     modes: dict[str, dict[str, Any]]
     steps: int
+    encode: Callable[[Recipe, list[Problem]], dict[str, torch.Tensor]]
+    """The inputs of a training step, with labels for the answers only. Two of them stand below."""
+    save: Callable[[Recipe, Path], None] = save
 
 
-def encode(recipe: Recipe, batch: list[Problem]) -> dict[str, torch.Tensor]:
-    """The inputs of a training step, padded on the right, with labels for the answers only."""
-    rows = recipe.tokenizer([p.prompt for p in batch])["input_ids"]
-    labels = recipe.tokenizer([p.answer for p in batch])["input_ids"]
-    pad, end = recipe.model.config.pad_token_id, recipe.model.config.eos_token_id
-    if not recipe.model.config.is_encoder_decoder:  # the answer goes on where the prompt ends
-        prompts, answers = rows, [[*answer, end] for answer in labels]
-        rows = [p + a for p, a in zip(prompts, answers, strict=True)]
-        labels = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
-    ids = _pad(rows, pad)
+def tokenize(recipe: Recipe, batch: list[Problem]) -> tuple[list[list[int]], list[list[int]]]:
+    """The ids of the prompts and of the answers."""
+    prompts = recipe.tokenizer([p.prompt for p in batch])["input_ids"]
+    return prompts, recipe.tokenizer([p.answer for p in batch])["input_ids"]
+
+
+def encode_pairs(recipe: Recipe, batch: list[Problem]) -> dict[str, torch.Tensor]:
+    """For an encoder-decoder: the encoder reads the prompts, the answers are the labels."""
+    return _inputs(recipe, *tokenize(recipe, batch))
+
+
+def encode_continuations(recipe: Recipe, batch: list[Problem]) -> dict[str, torch.Tensor]:
+    """For a decoder alone: every answer goes on where its prompt ends."""
+    prompts, answers = tokenize(recipe, batch)
+    answers = [[*answer, recipe.model.config.eos_token_id] for answer in answers]
+    rows = [p + a for p, a in zip(prompts, answers, strict=True)]
+    labels = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
+    return _inputs(recipe, rows, labels)
+
+
+def _inputs(
+    recipe: Recipe, rows: list[list[int]], labels: list[list[int]]
+) -> dict[str, torch.Tensor]:
+    pad = recipe.model.config.pad_token_id
+    ids = pad_rows(rows, pad)
     return {
         "input_ids": ids,
         "attention_mask": (ids != pad).long(),
-        "labels": _pad(labels, IGNORED),
+        "labels": pad_rows(labels, IGNORED),
     }
 
 
-def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
+def pad_rows(rows: list[list[int]], value: int) -> torch.Tensor:
     """Rows ``[B, L]``, filled up on the right."""
     length = max(map(len, rows))
     return torch.tensor([row + [value] * (length - len(row)) for row in rows])
@@ -95,7 +119,7 @@ def train(recipe: Recipe, steps: int) -> None:
     schedulers = [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in optimizers]
     source = recipe.problems(seed=1, unseen=False)
     for step in range(steps):
-        loss = model(**encode(recipe, list(islice(source, BATCH)))).loss
+        loss = model(**recipe.encode(recipe, list(islice(source, BATCH)))).loss
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -138,7 +162,6 @@ def main(build: Callable[[], Recipe]) -> None:
     print(f"{len(recipe.tokenizer)} tokens, {recipe.model.num_parameters():,} weights", flush=True)
     recipe.model.generation_config = recipe.generation
     train(recipe, arguments.steps or recipe.steps)
-    recipe.model.save_pretrained(folder)
-    recipe.tokenizer.save_pretrained(folder)
+    recipe.save(recipe, folder)
     for name, options in recipe.modes.items():
         print(f"{name}: {accuracy(recipe, 1000, **options):.1%} of 1000 unseen problems")

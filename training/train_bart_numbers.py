@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from common import Recipe, main
+from common import Recipe, encode_pairs, main
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BartConfig,
@@ -97,6 +97,7 @@ def build() -> Recipe:
         ),
         modes={"greedy": {}, "beams": {"num_beams": 4}},
         steps=3000,
+        encode=encode_pairs,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from common import Recipe, main
+from common import Recipe, encode_continuations, main
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -83,6 +83,7 @@ def build() -> Recipe:
             "sampling": {"do_sample": True, "temperature": 0.7},
         },
         steps=4000,
+        encode=encode_continuations,
     )
 
 

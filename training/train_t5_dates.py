@@ -14,7 +14,7 @@ from itertools import islice
 from string import ascii_lowercase
 
 import torch
-from common import Recipe, main
+from common import Recipe, encode_pairs, main
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -104,6 +104,7 @@ def build() -> Recipe:
         ),
         modes={"greedy": {}, "beams": {"num_beams": 4}},
         steps=3000,
+        encode=encode_pairs,
     )
 
 

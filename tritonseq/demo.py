@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import dates, numerals, words
+from . import clock, dates, numerals, words
 from .model import load
 
 if TYPE_CHECKING:
@@ -77,6 +77,11 @@ BEAMS = Mode("4 beams", {"num_beams": 4})
 # Sampling may err: it draws from the model's doubts, which is what sampling is for.
 SAMPLING = Mode("sampling, temperature 0.7", {"do_sample": True, "temperature": 0.7}, required=0.0)
 BLOCKED = Mode("4 beams, no repeated 3-gram", {"num_beams": 4, "no_repeat_ngram_size": 3})
+# What UniLM's authors decode headlines with, and a penalty, which they leave at 0.
+HEADLINES = Mode(
+    "5 beams, penalty 0.9",
+    {"num_beams": 5, "length_penalty": 0.9, "no_repeat_ngram_size": 3},
+)
 
 CHECKPOINTS = (
     Checkpoint(
@@ -102,6 +107,14 @@ CHECKPOINTS = (
         problems=numerals.problems,
         modes=(GREEDY, BEAMS),
         try_it="The bill is 40,317 euros.",
+    ),
+    Checkpoint(
+        "unilm-clock",
+        kind="UniLM",
+        task="makes a line of a diary from a sentence with a time",
+        problems=clock.problems,
+        modes=(GREEDY, BEAMS, HEADLINES),
+        try_it="The train to Oslo leaves at a quarter to nine in the evening.",
     ),
 )
 
