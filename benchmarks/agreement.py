@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from engines import Transformers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,14 +18,15 @@ ERROR_RATIO = 2.0
 
 
 def compare_ids(ids: Mapping[str, Tensor]) -> str:
-    """Raise unless our ids are those of transformers; tells how many of CTranslate2's are.
+    """Raise unless our ids, the first, are the second's; tells how many of CTranslate2's are.
 
     Its beam rules are its own, so a difference there is no fault of anyone's.
     """
-    exact = ids["transformers"]
-    if not torch.equal(ids["tritonseq"], exact):
-        share = share_of(ids["tritonseq"], exact)
-        raise SystemExit(f"ids differ from transformers': only {share:.1%} agree; no figures")
+    ours, judge, *_ = ids
+    exact = ids[judge]
+    if not torch.equal(ids[ours], exact):
+        share = share_of(ids[ours], exact)
+        raise SystemExit(f"ids differ from those of {judge}: only {share:.1%} agree; no figures")
     verdict = "ids equal"
     for name, rows in ids.items():
         if name.startswith("ctranslate2"):
@@ -39,13 +39,13 @@ def share_of(ids: Tensor, exact: Tensor) -> float:
     return float((ids.cpu() == exact.cpu()).float().mean())
 
 
-def compare_error(ours: Any, theirs: Any, job: Job) -> str:
-    """Raise unless our logits in half precision are as close to float32 as transformers'."""
+def compare_error(runners: Mapping[str, Any], job: Job) -> str:
+    """Raise unless our logits in half precision are as close to float32 as the second engine's."""
+    ours, judge, *_ = runners
     float32 = replace(job, workload=replace(job.workload, dtype=torch.float32))
-    wanted = Transformers(float32).forced_logits()
-    mine = (ours.forced_logits() - wanted).abs().max()
-    other = (theirs.forced_logits() - wanted).abs().max()
+    wanted = type(runners[judge])(float32).forced_logits()
+    mine, other = ((runners[name].forced_logits() - wanted).abs().max() for name in (ours, judge))
     ratio = float(mine / other)
     if not ratio <= ERROR_RATIO:
-        raise SystemExit(f"error {ratio:.2f} times that of transformers in this dtype; no figures")
-    return f"error {ratio:.2f} of transformers'"
+        raise SystemExit(f"error {ratio:.2f} times that of {judge} in this dtype; no figures")
+    return f"error {ratio:.2f} of that of {judge}"

@@ -1,4 +1,4 @@
-"""tritonseq beside transformers and CTranslate2: the same work, the seconds and memory of each.
+"""tritonseq beside other engines: the same work, the seconds and the memory of each.
 
     python benchmarks/bench_generate.py                    # all workloads, then memory
     python benchmarks/bench_generate.py bart t5 --int8
@@ -6,9 +6,10 @@
     python benchmarks/bench_generate.py --tiny             # a rehearsal, in seconds
     python benchmarks/bench_generate.py --device cuda --csv benchmarks/results/gpu.csv
 
-Weights are random and of real shapes: GPT-2 124M, BART-large, T5-base. All engines read the same
-checkpoint and inputs and run in turn in one process; no figure is printed whose output has not
-been checked.
+The others are transformers and CTranslate2, and for UniLM, which neither has, upstream's method.
+Weights are random and of real shapes: GPT-2 124M, BART-large, T5-base, UniLM-base. All engines
+read the same checkpoint and inputs and run in turn in one process; no figure is printed whose
+output has not been checked.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
         verdict = (
             agreement.compare_ids(ids)
             if workload.dtype == torch.float32
-            else agreement.compare_error(runners["tritonseq"], runners["transformers"], job)
+            else agreement.compare_error(runners, job)
         )
 
     def again(engine: str) -> Callable[[], None]:

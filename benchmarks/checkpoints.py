@@ -1,8 +1,9 @@
-"""Checkpoints of real shapes with random weights, written as transformers writes them.
+"""Checkpoints of real shapes with random weights, written as those of real weights are.
 
 GPT-2 124M as it is initialised. BART-large and T5-base are initialised so that they repeat one
 token for ever, whatever the source, and equal ids would prove little: there the logits are
-spread, and freed from the newest token's embedding, by scaling a few weights.
+spread, and freed from the newest token's embedding, by scaling a few weights. UniLM, which
+transformers does not have, comes from `s2s_folder.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from s2s_folder import write_folder
 from workloads import SEED
 
 if TYPE_CHECKING:
@@ -28,8 +30,10 @@ SHAPES = {
     "gpt2": Shape(12, 768, 50257),
     "bart": Shape(12, 1024, 50265),
     "t5": Shape(12, 768, 32128),
+    "unilm": Shape(12, 768, 28996),
 }
-TINY = Shape(2, 64, 97)
+# UniLM's special tokens end at 103.
+TINY = dict.fromkeys(SHAPES, Shape(2, 64, 97)) | {"unilm": Shape(2, 64, 197)}
 # Without an end token every run takes all its steps.
 ENDLESS = {
     "eos_token_id": None,
@@ -48,13 +52,15 @@ def quiet_transformers() -> Any:
 
 
 def shape_of(model: str, tiny: bool = False) -> Shape:
-    """The shape of "gpt2", "bart" or "t5"; the heads of all of them have size 64."""
-    return TINY if tiny else SHAPES[model]
+    """The shape of a model of `SHAPES`; the heads of all of them have size 64."""
+    return (TINY if tiny else SHAPES)[model]
 
 
 def write_checkpoint(model: str, folder: Path, *, tiny: bool = False) -> int:
     """Write config.json and float32 weights to the folder; returns the bytes of the weights."""
     torch.manual_seed(SEED)
+    if model == "unilm":
+        return write_folder(folder, shape_of(model, tiny))
     network = BUILDERS[model](quiet_transformers(), shape_of(model, tiny))
     network.save_pretrained(folder)
     return sum(parameter.nbytes for parameter in network.parameters())

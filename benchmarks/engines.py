@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import reprojection
 import torch
 from checkpoints import quiet_transformers
 from conversion import converted
@@ -37,10 +38,22 @@ class Job:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of `generate`, by the names that tritonseq and transformers share."""
-        return {"do_sample": False, "max_new_tokens": self.workload.new_tokens} | (
-            self.workload.options
-        )
+        """The options of `generate`, by the names that tritonseq and transformers share.
+
+        UniLM cannot be without an end token, which is banned up to the last step instead.
+        """
+        steps = self.workload.new_tokens
+        lengths = {"max_new_tokens": steps}
+        if self.workload.model == "unilm":
+            lengths["min_new_tokens"] = steps
+        return {"do_sample": False} | lengths | self.workload.options
+
+    def forced_tokens(self) -> Tensor:
+        """Random words `[B * K, T]` of the inputs for a few steps, different in each row."""
+        shape = (self.workload.batch * self.workload.beams, FORCED_STEPS)
+        words = self.inputs[self.inputs >= self.workload.first_word]
+        picked = torch.randint(len(words), shape, generator=torch.Generator().manual_seed(0))
+        return words[picked.to(self.device)]
 
 
 class Engine(Protocol):
@@ -69,7 +82,8 @@ class Tritonseq:
 
     def forced_logits(self) -> Tensor:
         """The logits `[T, B * K, V]` of a few steps along given tokens."""
-        return forced_logits(self._run, self.job)
+        # UniLM's own rules have no sampling.
+        return forced_logits(self._run, self.job, search="transformers")
 
 
 class Transformers:
@@ -93,6 +107,33 @@ class Transformers:
     def forced_logits(self) -> Tensor:
         """The logits `[T, B * K, V]` of a few steps along given tokens."""
         return forced_logits(self._run, self.job)
+
+
+class Reprojection:
+    """UniLM by upstream's method, which projects keys and values of all positions every step."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.network = reprojection.Network(job.folder, job.workload.dtype, job.device)
+
+    @torch.inference_mode()
+    def generate(self) -> Tensor:
+        workload = self.job.workload
+        decoder = reprojection.Decoder(self.network, self.job.inputs)
+        return reprojection.search(decoder, workload.beams, workload.new_tokens)
+
+    @torch.inference_mode()
+    def forced_logits(self) -> Tensor:
+        """The logits `[T, B * K, V]` of a few steps along given tokens."""
+        workload = self.job.workload
+        decoder = reprojection.Decoder(self.network, self.job.inputs)
+        samples = torch.arange(workload.batch, device=self.job.device)
+        rows = samples.repeat_interleave(workload.beams)
+        logits = [decoder.start()[rows]]
+        decoder.reorder(rows)
+        # What follows the last token is not asked for.
+        logits += [decoder.read(token) for token in self.job.forced_tokens()[:, :-1].split(1, 1)]
+        return torch.stack(logits).float()
 
 
 class CTranslate2:
@@ -170,22 +211,19 @@ class Force:
         return forced.scatter_(1, next(self.tokens)[:, None], 0.0)
 
 
-def forced_logits(run: Callable[..., Any], job: Job) -> Tensor:
-    """Float32 logits `[T, R, V]` of either engine, whose rows follow different random tokens.
+def forced_logits(run: Callable[..., Any], job: Job, **options: Any) -> Tensor:
+    """Float32 logits `[T, R, V]` by `generate`, whose rows follow different random tokens.
 
     Several rows per sample read one source or prompt, as beams do.
     """
-    shape = (job.workload.batch * job.workload.beams, FORCED_STEPS)
-    generator = torch.Generator().manual_seed(0)
-    picked = torch.randint(job.inputs.numel(), shape, generator=generator)
-    tokens = job.inputs.flatten()[picked.to(job.device)]
     output = run(
         do_sample=True,
         num_return_sequences=job.workload.beams,
         max_new_tokens=FORCED_STEPS,
-        logits_processor=[Force(tokens)],
+        logits_processor=[Force(job.forced_tokens())],
         output_logits=True,
         return_dict_in_generate=True,
+        **options,
     )
     return torch.stack(output.logits).float()
 
@@ -201,13 +239,19 @@ def continuation(rows: Tensor, workload: Workload) -> Tensor:
 ENGINES: dict[str, Callable[[Job], Engine]] = {
     "tritonseq": Tritonseq,
     "transformers": Transformers,
+    "reprojection": Reprojection,
     "ctranslate2": CTranslate2,
     "ctranslate2 int8": functools.partial(CTranslate2, compute_type="int8"),
 }
 
 
 def able(workload: Workload, device: torch.device, *, int8: bool) -> list[str]:
-    """The names of the engines that can do the work, ours first; says who cannot, and why."""
+    """The names of the engines that can do the work, and says who cannot, and why.
+
+    Ours comes first, and second the one whose output it must give.
+    """
+    if workload.model == "unilm":
+        return ["tritonseq", "reprojection"]
     names = ["tritonseq", "transformers"]
     if not workload.is_encoder_decoder or workload.dtype != torch.float32:
         return names

@@ -25,7 +25,7 @@ from workloads import WORKLOADS
 if TYPE_CHECKING:
     from workloads import Workload
 
-MEASURED = ("beams", "greedy", "bart", "t5")
+MEASURED = ("beams", "greedy", "bart", "t5", "unilm")
 CPU = torch.device("cpu")
 
 
@@ -61,12 +61,12 @@ def workload_of(name: str, tiny: bool) -> Workload:
 def needed(workload: Workload, weights: int, tiny: bool) -> int:
     """Float32 weights, keys and values, and one step's logits, in bytes.
 
-    What the beams share counts once per sample: the prompt, or the encoder's output and the start
-    token. The last token is never fed back.
+    What the beams share counts once per sample: the prompt, or the source, and the start token of
+    those that have one. The last token is never fed back.
     """
     shape = checkpoints.shape_of(workload.model, tiny)
     positions = workload.given + (workload.new_tokens - 1) * workload.beams
-    if workload.is_encoder_decoder:
+    if workload.reads_source:
         positions += workload.source
     caches = 2 * shape.layers * workload.batch * shape.width * positions * 4
     return weights + caches + workload.batch * workload.beams * shape.vocabulary * 4

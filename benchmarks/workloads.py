@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from s2s_folder import END, MASK, START
 
 SEED = 20211
-# Ids below it are special tokens (padding, start and end) in every checkpoint here.
+# Ids below it are special tokens (padding, start and end) in the checkpoints without a [MASK].
 FIRST_WORD = 4
 
 
@@ -30,25 +31,41 @@ class Workload:
 
     @property
     def is_encoder_decoder(self) -> bool:
+        return self.model in ("bart", "t5")
+
+    @property
+    def reads_source(self) -> bool:
+        """Is the input answered, rather than continued?"""
         return self.model != "gpt2"
 
     @property
+    def first_word(self) -> int:
+        """No special token is as large as this or larger."""
+        return MASK + 1 if self.model == "unilm" else FIRST_WORD
+
+    @property
     def given(self) -> int:
-        """Tokens of the decoder that are there before the first step."""
-        return 1 if self.is_encoder_decoder else self.source
+        """Tokens of the output that are there before the first step."""
+        return {"gpt2": self.source, "unilm": 0}.get(self.model, 1)
 
     @property
     def unit(self) -> tuple[str, int]:
         """What a rate counts, and how many of them one run makes."""
-        if self.is_encoder_decoder:
+        if self.reads_source:
             return "samples/s", self.batch
         return "tokens/s", self.batch * self.new_tokens
 
     def inputs(self, vocabulary: int, device: torch.device) -> torch.Tensor:
-        """The ids `[batch, source]`, the same for every engine; no special tokens, no padding."""
+        """The ids `[batch, source]`, the same for every engine.
+
+        No padding, and no special tokens but the frame that UniLM's sources stand in.
+        """
         generator = torch.Generator().manual_seed(SEED + 1)
         shape = (self.batch, self.source)
-        return torch.randint(FIRST_WORD, vocabulary, shape, generator=generator).to(device)
+        ids = torch.randint(self.first_word, vocabulary, shape, generator=generator)
+        if self.model == "unilm":
+            ids[:, 0], ids[:, -1] = START, END
+        return ids.to(device)
 
     def shrunk(self) -> Workload:
         """The same kind of work, over in a moment."""
@@ -58,6 +75,9 @@ class Workload:
 BEAMS = {"num_beams": 4}
 BART = Workload("bart", 4, 512, 32, options=BEAMS)
 T5 = Workload("t5", 16, 64, 32, options=BEAMS)
+UNILM = Workload(
+    "unilm", 8, 512, 32, options={"num_beams": 5, "search": "unilm", "length_penalty": 0.0}
+)
 WORKLOADS = {
     "beams": Workload("gpt2", 8, 512, 32, options=BEAMS),
     "beams-ngram": Workload("gpt2", 8, 512, 32, options=BEAMS | {"no_repeat_ngram_size": 3}),
@@ -67,4 +87,6 @@ WORKLOADS = {
     "bart-bf16": replace(BART, dtype=torch.bfloat16),
     "t5": T5,
     "t5-bf16": replace(T5, dtype=torch.bfloat16),
+    "unilm": UNILM,
+    "unilm-bf16": replace(UNILM, dtype=torch.bfloat16),
 }

@@ -11,7 +11,11 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-RATES = {"gpt2": "tokens/s", "bart": "samples/s", "t5": "samples/s"}
+RATES = {"gpt2": "tokens/s", "bart": "samples/s", "t5": "samples/s", "unilm": "samples/s"}
+WORKLOADS = [
+    *("beams", "beams-ngram", "greedy", "greedy-bf16"),
+    *("bart", "bart-bf16", "t5", "t5-bf16", "unilm", "unilm-bf16"),
+]
 
 
 @pytest.fixture
@@ -27,9 +31,11 @@ def rehearse(bench: Any, *arguments: str) -> None:
     bench.main(["--tiny", "--repeats", "1", *arguments])
 
 
-@pytest.mark.parametrize(
-    "name", ["beams", "beams-ngram", "greedy", "greedy-bf16", "bart", "bart-bf16", "t5", "t5-bf16"]
-)
+def test_no_workload_is_forgotten_here(bench: Any) -> None:
+    assert list(bench.WORKLOADS) == WORKLOADS
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
 def test_every_workload_is_checked_and_becomes_rows(bench: Any, name: str, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     rehearse(bench, name, "--csv", str(table))
@@ -37,9 +43,14 @@ def test_every_workload_is_checked_and_becomes_rows(bench: Any, name: str, tmp_p
     assert {row["workload"] for row in rows} == {f"tiny {name}"}
     values = {row["figure"]: row["value"] for row in rows}
     assert values["check"].startswith("error" if name.endswith("bf16") else "ids equal")
+    unilm = name.startswith("unilm")
+    judge = "reprojection" if unilm else "transformers"
+    ratio = "ratio to reprojection" if unilm else "ratio"
     rate = RATES[bench.WORKLOADS[name].model]
-    for figure in ("tritonseq s", "transformers s", "ratio", rate, f"transformers {rate}"):
+    for figure in ("tritonseq s", f"{judge} s", ratio, rate, f"{judge} {rate}"):
         assert float(values[figure]) > 0
+    others = {"transformers s", "reprojection s"} - {f"{judge} s"}
+    assert not others & values.keys()
 
 
 def test_the_table_grows_by_appending(bench: Any, tmp_path: Path) -> None:
@@ -51,7 +62,7 @@ def test_the_table_grows_by_appending(bench: Any, tmp_path: Path) -> None:
     assert sum("ids equal" in line for line in lines) == 2
 
 
-@pytest.mark.parametrize("name", ["greedy", "bart"])
+@pytest.mark.parametrize("name", ["greedy", "bart", "unilm"])
 def test_one_wrong_id_stops_it(
     bench: Any, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,13 +93,18 @@ def test_ids_that_go_wrong_while_timed_stop_it(bench: Any, monkeypatch: pytest.M
         rehearse(bench, "greedy")
 
 
-def test_half_precision_that_is_worse_stops_it(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "judge"), [("t5-bf16", "transformers"), ("unilm-bf16", "reprojection")]
+)
+def test_half_precision_that_is_worse_stops_it(
+    bench: Any, name: str, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logits = bench.engines.Tritonseq.forced_logits
     monkeypatch.setattr(
         bench.engines.Tritonseq, "forced_logits", lambda engine: logits(engine) + 0.5
     )
-    with pytest.raises(SystemExit, match="times that of transformers"):
-        rehearse(bench, "t5-bf16")
+    with pytest.raises(SystemExit, match=f"times that of {judge}"):
+        rehearse(bench, name)
 
 
 @pytest.mark.parametrize("width", [12 + 4, 12 + 6, 0])
@@ -104,6 +120,62 @@ def test_ctranslate2_stays_away_from_gpus_and_says_so(
     names = bench.engines.able(bench.WORKLOADS["t5"], torch.device("cuda"), int8=True)
     assert names == ["tritonseq", "transformers"]
     assert "on the CPU only" in capsys.readouterr().out
+
+
+def test_unilm_is_compared_with_its_own_method_only(
+    bench: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = bench.engines.able(bench.WORKLOADS["unilm"], torch.device("cpu"), int8=True)
+    assert names == ["tritonseq", "reprojection"]
+    assert not capsys.readouterr().out
+
+
+@pytest.fixture
+def unilm(bench: Any, tmp_path: Path) -> Any:
+    """A tiny UniLM by upstream's method, with its job."""
+    workload = bench.WORKLOADS["unilm"].shrunk()
+    bench.checkpoints.write_checkpoint("unilm", tmp_path, tiny=True)
+    inputs = workload.inputs(
+        bench.checkpoints.shape_of("unilm", True).vocabulary, torch.device("cpu")
+    )
+    return bench.engines.Reprojection(bench.engines.Job(tmp_path, workload, inputs))
+
+
+def test_sources_of_unilm_are_framed(unilm: Any) -> None:
+    inputs = unilm.job.inputs
+    assert inputs.shape == (2, 12)
+    assert (inputs[:, 0] == 101).all() and (inputs[:, -1] == 102).all()
+    assert (inputs[:, 1:-1] > 103).all()
+
+
+def test_what_unilm_gives_depends_on_the_source_and_does_not_repeat(unilm: Any) -> None:
+    first, second = unilm.generate().tolist()
+    assert first != second
+    assert len(set(first)) > 2 and len(set(second)) > 2
+
+
+def test_histories_of_upstreams_method_are_those_of_each_beam(bench: Any, unilm: Any) -> None:
+    reprojection = bench.engines.reprojection
+
+    class Rereading:
+        """Keeps tokens only, and reads all of them at every step."""
+
+        def __init__(self) -> None:
+            self.tokens = unilm.job.inputs
+
+        def start(self) -> torch.Tensor:
+            return self.read(self.tokens[:, :0])
+
+        def read(self, tokens: torch.Tensor) -> torch.Tensor:
+            self.tokens = torch.cat([self.tokens, tokens], 1)
+            source = self.tokens[:, : unilm.job.workload.source]
+            logits: torch.Tensor = reprojection.Decoder(unilm.network, source).read(self.tokens)
+            return logits
+
+        def reorder(self, rows: torch.Tensor) -> None:
+            self.tokens = self.tokens[rows]
+
+    assert torch.equal(unilm.generate(), reprojection.search(Rereading(), 5, 5))
 
 
 def test_ctranslate2_does_the_same_work(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,9 +194,18 @@ def test_memory_is_held_against_weights_caches_and_logits(bench: Any) -> None:
     logits = 2 * 4 * 97 * 4
     bart = bench.WORKLOADS["bart"].shrunk()
     assert bench.footprint.needed(bart, weights, True) == weights + caches + logits
-    row = bench.footprint.bench_memory("bart", tiny=True)
-    assert row["idle MB"] > 0 and row["transformers idle MB"] > 0
-    assert {"load/weights", "generate/needed", "transformers generate/needed"} <= row.keys()
+    # The target of UniLM starts empty.
+    caches = 2 * 2 * 2 * 64 * (12 + 5 * 4) * 4
+    logits = 2 * 5 * 197 * 4
+    unilm = bench.WORKLOADS["unilm"].shrunk()
+    assert bench.footprint.needed(unilm, weights, True) == weights + caches + logits
+
+
+@pytest.mark.parametrize(("name", "judge"), [("bart", "transformers"), ("unilm", "reprojection")])
+def test_memory_is_measured_of_all_engines(bench: Any, name: str, judge: str) -> None:
+    row = bench.footprint.bench_memory(name, tiny=True)
+    assert row["idle MB"] > 0 and row[f"{judge} idle MB"] > 0
+    assert {"load/weights", "generate/needed", f"{judge} generate/needed"} <= row.keys()
 
 
 def test_an_unknown_workload_is_named(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
