@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--unilm-fixtures",
+        metavar="PATH",
+        default=os.environ.get("TRITONSEQ_UNILM_FIXTURES"),
+        help="the folder with toy checkpoints and the outputs of UniLM's own decoders on them",
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:

@@ -16,13 +16,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from tritonseq.checkpoint import (
-    from_transformers_model,
-    load_checkpoint,
-    read_generation,
-    resolve_device,
-    resolve_dtype,
-)
+from tritonseq.checkpoint import from_transformers_model, load_checkpoint, read_generation
+from tritonseq.devices import resolve_device, resolve_dtype
 from tritonseq.models.weights import empty_weight
 
 if TYPE_CHECKING:
@@ -249,6 +244,25 @@ def test_device_rules() -> None:
         resolve_device("gpu")
     with pytest.raises(ValueError, match="'cuda:99' is not here"):
         resolve_device("cuda:99")
+
+
+def test_keys_of_the_caller(tmp_path: Path) -> None:
+    """They count instead of those of config.json, whatever the architecture."""
+    model = tiny()
+    folder = write(tmp_path, model.state_dict(), model_type=None, n_head=2)
+    changes = {"n_head": 3, "eos_token_id": 4}
+    with pytest.raises(ValueError, match="model_type is None"):
+        load_checkpoint(folder, overrides=changes)
+    other: Any = "config.json"
+    with pytest.raises(ValueError, match=r"config is 'config\.json': pass a mapping"):
+        load_checkpoint(folder, overrides=other)
+    loaded = load_checkpoint(folder, device="cpu", model_type="gpt2", overrides=changes)
+    assert_same(weights(loaded.decoder), expected(model))
+    assert loaded.decoder.config.n_head == loaded.config["n_head"] == 3
+    assert loaded.generation["eos_token_id"] == 4
+    (folder / "generation_config.json").write_text('{"eos_token_id": 5, "num_beams": 2}')
+    loaded = load_checkpoint(folder, overrides={"model_type": "gpt2", "eos_token_id": 4})
+    assert loaded.generation == {"eos_token_id": 4, "num_beams": 2}
 
 
 def test_generation_parameters(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_the_summary_counts_tokens(capsys: Captured) -> None:
     [
         (b"fine\n\nfine\n" + b"four " * 500, "line 4 of {file} has "),
         (b"fine\n\xff\n", "{file} is not UTF-8 text"),
-        (b"", "there is nothing to continue"),
+        (b"", "there are no texts"),
     ],
 )
 def test_a_bad_line_is_named_before_anything_is_printed(
@@ -333,7 +333,6 @@ def test_missing_model(tmp_path: Path, capsys: Captured) -> None:
     [
         [],
         ["compose"],
-        ["generate"],
         ["generate", MODEL, "--num-beam-hypotheses", "3"],
         ["generate", MODEL, "--num-beams", "many"],
     ],

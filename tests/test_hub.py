@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tritonseq.hub import snapshot
+from tritonseq.hub import snapshot, tokenizer_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,11 +191,13 @@ def hub(server: Hub) -> Hub:
 
 CLIENT = """
 import json, sys
-from tritonseq.hub import snapshot
+from tritonseq import hub
 
 for line in sys.stdin:
+    arguments = json.loads(line)
+    function = getattr(hub, arguments.pop("function", "snapshot"))
     try:
-        answer = ["folder", str(snapshot(**json.loads(line)))]
+        answer = ["folder", str(function(**arguments))]
     except Exception as error:
         answer = [type(error).__name__, str(error)]
     print(json.dumps(answer), flush=True)
@@ -203,7 +205,7 @@ for line in sys.stdin:
 
 
 class Process:
-    """An interpreter that calls `snapshot` when told to: the client reads its settings once."""
+    """An interpreter that calls the hub when told to: the client reads its settings once."""
 
     def __init__(self, home: Path, **env: str) -> None:
         clean = {
@@ -265,7 +267,7 @@ def processes(
 
 @dataclass
 class Client:
-    """Calls `snapshot` with a cache that is new in every test."""
+    """Calls `snapshot`, or another `function`, with a cache that is new in every test."""
 
     processes: dict[str, Process]
     cache: Path
@@ -325,6 +327,30 @@ def test_life_of_a_download(hub: Hub, client: Client, weights: Files, others: Fi
     assert client.fetch("owner/tiny", "offline") == folder
     assert client.fetch("owner/tiny", "unplugged") == folder
     assert hub.requests == []
+
+
+def test_older_name_of_the_configuration(hub: Hub, client: Client) -> None:
+    files = {"bert_config.json": b"{}", "vocab.txt": b"[PAD]", **PICKLE}
+    hub.repositories["owner/old"] = Repository({"main": {**files, **IDLE}})
+    assert contents(client.fetch("owner/old")) == files
+
+
+def test_a_tokenizer_comes_without_weights(hub: Hub, client: Client) -> None:
+    hub.repositories["owner/words"] = Repository({"main": {**SMALL, **IDLE, **SAFETENSORS}})
+    folder = client.fetch("owner/words", function="tokenizer_folder")
+    assert contents(folder) == SMALL
+    assert hub.files_sent() == sorted(SMALL)
+    assert client.fetch("owner/words", "unplugged", function="tokenizer_folder") == folder
+    for name, expected in {
+        "owner/none": "neither a folder nor a repository on the Hub",
+        "a/b/c": "neither a folder nor a Hub id",
+    }.items():
+        kind, message = client(name, function="tokenizer_folder")
+        assert kind == "ValueError"
+        assert expected in message
+    kind, message = client("owner/words2", "offline", function="tokenizer_folder")
+    assert kind == "ConnectionError"
+    assert "the network is switched off" in message
 
 
 def test_name_of_one_part_and_the_usual_cache(hub: Hub, client: Client) -> None:
@@ -454,8 +480,30 @@ def test_local_folders(tmp_path: Path) -> None:
         snapshot(tmp_path / "adapter")
     with pytest.raises(ValueError, match=r"bare has no config\.json"):
         snapshot(tmp_path / "bare")
-    with pytest.raises(ValueError, match=r"config\.json is a file: pass the folder"):
-        snapshot(tmp_path / "config.json")
+    for call in (snapshot, tokenizer_folder):
+        with pytest.raises(ValueError, match=r"config\.json is a file: pass the folder"):
+            call(tmp_path / "config.json")
+    assert tokenizer_folder(tmp_path / "bare") == tmp_path / "bare"
+
+
+def test_local_files(tmp_path: Path) -> None:
+    """Weights may be named; what training leaves beside them, and shards, are none."""
+    for name in ("model.3.bin", "tuned.safetensors"):
+        (tmp_path / name).touch()
+        assert snapshot(tmp_path / name) == snapshot(str(tmp_path / name)) == tmp_path / name
+    for name in ("optim.3.bin", "training_args.bin", "model-00001-of-00002.safetensors", "a.h5"):
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match="is a file: pass the folder"):
+            snapshot(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["bert_config.json", "unilm1-base-cased-config.json"])
+def test_configurations_by_other_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        snapshot(tmp_path)
+    (tmp_path / name).write_text("{}")
+    assert snapshot(tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["./none", "/none/at/all", "a/b/c", "-gpt2", "gpt 2", "~/none"])

@@ -226,3 +226,15 @@ def test_without_the_library_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ValueError, match=r"pip install 'tritonseq\[text\]'"):
         Tokenizer.from_folder(gpt2_folder)
+
+
+def test_texts_that_are_cut_into_tokens_already(gpt2_folder: Path) -> None:
+    tokenizer = Tokenizer.from_folder(gpt2_folder)
+    ids = ids_of(tokenizer, "the dog<|endoftext|>")
+    tokens = [tokenizer.backend.id_to_token(token) for token in ids]
+    assert tokenizer.token_rows([tokens, tokens[:1]]) == [ids, ids[:1]]
+    assert tokenizer.token_rows([tokens], max_length=2) == [ids[:2]]
+    assert tokenizer.token_ids(tokens) == ids
+    for ask in (tokenizer.token_ids, lambda names: tokenizer.token_rows([names])):
+        with pytest.raises(ValueError, match="' dog' is no token of the vocabulary"):
+            ask([tokens[0], " dog"])

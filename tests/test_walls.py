@@ -14,14 +14,14 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("checks", "env", "hypotheses", "options", "outputs", "prompts", "protocol")
-LEAVES += ("english", "memory", "tasks", "trie_tables", "vocabularies", "weights")
+LEAVES = ("checks", "combinations", "env", "hypotheses", "options", "outputs", "prompts")
+LEAVES += ("english", "memory", "protocol", "tasks", "trie_tables", "vocabularies", "weights")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
     "cache": {"memory"},
     **{leaf: set() for leaf in LEAVES},
-    "config": {"checks", "options"},
+    "config": {"checks", "combinations", "options"},
     "stopping": {"hypotheses"},
     "constraints": {"kernels", "hypotheses"},
     "warpers": {"hypotheses", "constraints"},
@@ -30,31 +30,44 @@ ALLOWED: dict[str, set[str]] = {
     "processors": {"hypotheses", "config", "constraints", "prefixes", "trie", "warpers"},
     "search": {"hypotheses", "outputs", "processors", "stopping"},
     "beams": {"hypotheses", "outputs", "processors", "stopping", "search"},
+    "unilm_search": {"beams", "hypotheses", "outputs", "processors", "search", "stopping"},
+    "lengths": {"config", "prompts", "protocol"},
     "generate": {
-        "beams", "config", "hypotheses", "outputs", "processors", "prompts", "protocol", "search",
-        "stopping", "trie",
+        "beams", "config", "hypotheses", "lengths", "outputs", "processors", "prompts", "protocol",
+        "search", "stopping", "trie", "unilm_search",
     },
-    "hub": {"weights"},
+    "config_files": {"weights"},
+    "hub": {"config_files", "weights"},
     "fast_vocabulary": {"weights"},
     "sentencepieces": {"vocabularies", "weights"},
     "marian_vocabulary": {"sentencepieces", "vocabularies", "weights"},
     "languages": {"vocabularies"},
+    "wordpieces": {"fast_vocabulary", "vocabularies", "weights"},
     "tokenizer_files": {
-        "fast_vocabulary", "languages", "marian_vocabulary", "sentencepieces", "vocabularies",
-        "weights",
+        "config_files", "fast_vocabulary", "languages", "marian_vocabulary", "sentencepieces",
+        "unilm_families", "vocabularies", "weights", "wordpieces",
     },
     "text": {"languages", "tokenizer_files", "vocabularies"},
-    "checkpoint": {"models", "weights"},
-    "request": {"config", "generate", "outputs", "prompts", "trie"},
-    "text_job": {"config", "request", "text"},
-    "model": {
-        "checkpoint", "config", "generate", "hub", "outputs", "request", "stopping", "text",
-        "text_job",
+    "devices": {"models"},
+    "placement": {"models", "weights"},
+    "unilm_tensors": {"weights"},
+    "unilm_families": {"unilm_tensors"},
+    "unilm_tokens": {"weights"},
+    "unilm_checkpoint": {"unilm_families", "unilm_tensors", "unilm_tokens", "weights"},
+    "checkpoint": {
+        "config_files", "devices", "models", "placement", "unilm_checkpoint", "weights",
     },
-    **{task: {"english", "tasks"} for task in ("dates", "numerals", "words")},
-    "demo": {"dates", "model", "numerals", "tasks", "words"},
-    "cli_generate": {"model", "text_job"},
-    "cli": {"cli_generate", "config", "demo", "env"},
+    "request": {"config", "generate", "lengths", "outputs", "prompts", "trie"},
+    "text_job": {"config", "lengths", "outputs", "request", "text"},
+    "model": {
+        "checkpoint", "config", "generate", "hub", "lengths", "outputs", "request", "stopping",
+        "text", "text_job",
+    },
+    **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
+    "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
+    "cli_unilm": {"devices", "outputs", "text"},
+    "cli_generate": {"cli_unilm", "model", "text_job"},
+    "cli": {"cli_generate", "cli_unilm", "config", "demo", "env"},
     "__main__": {"cli"},
     "__init__": {"model", "config", "outputs", "trie"},
 }  # fmt: skip

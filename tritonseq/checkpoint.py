@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from tritonseq.models import MODELS, model_class
-from tritonseq.models.weights import Source, empty_weight, place_parameter
+from tritonseq.models import model_class
 
+from .config_files import read_config
+from .devices import DTYPES, resolve_device, resolve_dtype
+from .placement import fill
+from .unilm_checkpoint import generation_defaults, recognises, refuse_bert, translate
 from .weights import open_weights, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
+
+    from tritonseq.models.weights import Source
 
     from .weights import WeightReader
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+
+ENDS = ("eos_token_id", "pad_token_id")
+"""Keys of a network's configuration that are also parameters of generation."""
 
 
 class Checkpoint(NamedTuple):
@@ -35,28 +38,50 @@ class Checkpoint(NamedTuple):
     """Generation parameters by transformers' names; those from config.json stand among others."""
     tasks: dict[str, dict[str, Any]]
     """Generation parameters and prefixes by task: `task_specific_params` of config.json."""
+    config: dict[str, Any]
+    """What config.json says, with the caller's changes; of UniLMs, in one form for all."""
 
 
 def load_checkpoint(
-    folder: Path, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+    path: Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    model_type: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    tokenizer: Path | None = None,
 ) -> Checkpoint:
-    """Build the network that a folder in Hugging Face format describes.
+    """Build the network that a folder in Hugging Face format describes, or a file with weights.
 
     Every weight is copied from its file straight to the wanted device, dtype and memory layout,
     the largest first: the peak of host memory stays near the size of the finished weights.
 
     device: "auto" is the first GPU if there is one, else the CPU.
     dtype: "auto" is the one that config.json names, else float32; see `resolve_dtype`.
+    model_type: the architecture, whatever config.json says.
+    overrides: keys that count instead of those of config.json.
+    tokenizer: the folder of the tokenizer, which tells a UniLM its special tokens, and which may
+        hold the configuration as well if there is none beside the weights.
 
     Raises ValueError that names the file, key or tensor at fault.
     """
-    config = read_config(folder)
+    if not isinstance(overrides, Mapping | None):
+        raise ValueError(f"config is {overrides!r}: pass a mapping from keys of config.json")
+    changes = dict(overrides or {})
+    model_type = changes.pop("model_type", None) if model_type is None else model_type
+    stated = read_config(path, tokenizer)
+    folder = path.parent if path.is_file() else path
+    config, reader = _describe(
+        stated, changes, model_type, open_weights(path), tokenizer=tokenizer or folder
+    )
+    refuse_bert(config, reader.shapes)
     device = resolve_device(device)
-    dtype = resolve_dtype(dtype, config, device)
-    reader = open_weights(folder)
+    dtype = resolve_dtype(dtype, {**stated, **changes, **config}, device)
     model, sources = _plan(config, reader)
-    _fill(model, sources, reader, device, dtype)
-    return Checkpoint(model, read_generation(folder, config), _tasks(config))
+    fill(model, sources, reader, device, dtype)
+    ends = {key: changes[key] for key in ENDS if changes.get(key) is not None}
+    generation = read_generation(folder, config) | ends
+    return Checkpoint(model, generation, _tasks(config), config)
 
 
 def from_transformers_model(hf_model: Any) -> Checkpoint:
@@ -77,83 +102,33 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
         raise ValueError(f"a {type(hf_model).__name__} is not a transformers model")
     # torch.compile wraps the model that it compiles.
     hf_model = getattr(hf_model, "_orig_mod", hf_model)
-    config = hf_model.config.to_dict()
-    reader = _Live(hf_model.state_dict())
+    config, reader = _describe(hf_model.config.to_dict(), {}, None, _Live(hf_model.state_dict()))
     model, sources = _plan(config, reader)
     first = reader.read(next(iter(sources.values())).names[0])
     if first.dtype not in DTYPES.values():
         raise ValueError(f"weights of {first.dtype} are not supported: use {', '.join(DTYPES)}")
-    _fill(model, sources, reader, first.device, first.dtype, share=True)
+    fill(model, sources, reader, first.device, first.dtype, share=True)
     defaults = getattr(hf_model, "generation_config", None)
     generation = config if defaults is None else defaults.to_dict()
-    return Checkpoint(model, _stated(generation), _tasks(config))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a checkpoint folder."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} has no config.json, so it is no checkpoint folder")
-    return read_json(path)
+    if config["model_type"] == "unilm":
+        generation = generation_defaults(config)
+    return Checkpoint(model, _stated(generation), _tasks(config), config)
 
 
 def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The generation parameters of a checkpoint.
 
     Those of generation_config.json, if there is one; older checkpoints keep them in config.json,
-    and leave to their architecture what is left out there.
+    and leave to their architecture what is left out there. A UniLM has its own defaults.
     """
     path = folder / "generation_config.json"
-    if path.is_file():
-        return _stated(read_json(path))
+    stated = _stated(read_json(path)) if path.is_file() else None
+    if config.get("model_type") == "unilm":
+        return {**generation_defaults(config), **(stated or {})}
+    if stated is not None:
+        return stated
     defaults = getattr(model_class(_model_type(config)), "GENERATION", {})
     return _stated({**defaults, **config})
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The device that a user named; "auto" is the first GPU if there is one, else the CPU."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r} is not known: say 'auto', 'cpu' or 'cuda'") from error
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ValueError(f"device {str(device)!r} is not here: torch sees {count} GPUs")
-    return resolved
-
-
-def resolve_dtype(
-    dtype: str | torch.dtype, config: Mapping[str, Any], device: torch.device
-) -> torch.dtype:
-    """The dtype of the weights in memory.
-
-    "auto" takes what config.json states, else float32. On the CPU it turns float16 into float32:
-    processors compute in float16 slowly where they can at all, and float32 holds the same values.
-    Models that were trained in bfloat16 (T5) get it on GPUs that have it.
-    """
-    if dtype != "auto":
-        name = str(dtype).removeprefix("torch.")
-        if name not in DTYPES:
-            raise ValueError(f"dtype {dtype!r} is not supported: say 'auto', {', '.join(DTYPES)}")
-        return DTYPES[name]
-    if _was_trained_in_bfloat16(config) and _has_bfloat16(device):
-        return torch.bfloat16
-    stated = str(config.get("dtype") or config.get("torch_dtype"))
-    found = DTYPES.get(stated.removeprefix("torch."), torch.float32)
-    return torch.float32 if found == torch.float16 and device.type == "cpu" else found
-
-
-def _was_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in MODELS:
-        return False
-    return getattr(model_class(model_type), "TRAINED_IN_BFLOAT16", False)
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 class _Live:
@@ -170,11 +145,26 @@ class _Live:
         return tensor
 
 
+def _describe(
+    stated: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    model_type: str | None,
+    reader: WeightReader,
+    *,
+    tokenizer: Path | None = None,
+) -> tuple[dict[str, Any], WeightReader]:
+    """The configuration and the tensors as the network reads them, whatever the family."""
+    config = {**stated, **changes} | ({} if model_type is None else {"model_type": model_type})
+    if config.get("quantization_config"):
+        raise ValueError("quantised checkpoints are not supported: use one with plain weights")
+    if config.get("model_type") == "unilm" or recognises(config, reader.shapes):
+        return translate(stated, changes, reader, tokenizer=tokenizer)
+    return config, reader
+
+
 def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, dict[str, Source]]:
     """The empty network, and the tensor that each of its parameters comes from."""
     cls = model_class(_model_type(config))
-    if config.get("quantization_config"):
-        raise ValueError("quantised checkpoints are not supported: use one with plain weights")
     own = cls.Config.from_dict(config)
     model: nn.Module = cls(own)
     sources: dict[str, Source] = cls.sources(reader.shapes.keys(), own)
@@ -227,64 +217,6 @@ def _same(a: Source, b: Source, reader: WeightReader) -> bool:
     return reader.shapes[one] == reader.shapes[other] and torch.equal(
         reader.read(one), reader.read(other)
     )
-
-
-def _fill(
-    model: Any,
-    sources: Mapping[str, Source],
-    reader: WeightReader,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    share: bool = False,
-) -> None:
-    """Give every parameter of `model` its memory and its values.
-
-    Parameters of one source share one tensor. With `share`, a tensor of the reader's that can
-    serve as it is becomes the parameter itself. What has no source is computed by the model.
-    """
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    placed: dict[Source, Tensor] = {}
-    # Largest first: while the embedding is copied, little else has been allocated yet.
-    for name in sorted(shapes, key=lambda name: -shapes[name].numel()):
-        source = sources.get(name)
-        if source is None:
-            place_parameter(model, name, model.computed(name).to(device=device, dtype=dtype))
-        elif source in placed:
-            place_parameter(model, name, placed[source], pack=False)
-        else:
-            sharing = [other for other in shapes if sources.get(other) == source]
-            parts = [_read(reader, part, transpose=source.transpose) for part in source.names]
-            if share and len(parts) == 1:
-                weight = parts[0].to(device=device, dtype=dtype)
-            else:
-                # An embedding that is also the head is laid out for the product.
-                dims = (model.input_dim(other) for other in sharing)
-                dim = next((dim for dim in dims if dim is not None), None)
-                weight = empty_weight(shapes[name], dim, device=device, dtype=dtype)
-                _join(parts, weight)
-            placed[source] = place_parameter(model, name, weight, pack=len(sharing) == 1)
-
-
-def _join(parts: Sequence[Tensor], weight: Tensor) -> None:
-    """Copy `parts` into `weight`, side by side along its last dimension."""
-    if len(parts) == 1:
-        weight.copy_(parts[0])
-        return
-    width = weight.shape[-1] // len(parts)
-    for part, place in zip(parts, weight.split(width, dim=-1), strict=True):
-        place.copy_(part)
-
-
-def _read(reader: WeightReader, name: str, *, transpose: bool) -> Tensor:
-    """A tensor of the checkpoint, turned its way; ValueError unless it is plain numbers."""
-    tensor = reader.read(name)
-    # Subclasses, integers and one-byte floats keep a part of their values elsewhere: the scales.
-    plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.is_floating_point()
-    if not plain or tensor.itemsize < 2:
-        kind = f"{type(tensor).__name__} of {tensor.dtype}"
-        raise ValueError(f"{name} is a {kind}: only plain float weights are supported")
-    return tensor.t() if transpose else tensor
 
 
 def _tasks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from .cli_unilm import add_flags
 from .config import GenerationConfig
 
 if TYPE_CHECKING:
@@ -77,10 +78,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _spell_out(arguments: Sequence[str]) -> Iterator[str]:
-    """Give a bare --early-stopping its value, lest it take what follows, MODEL say, for it."""
+    """Write flags with dashes, as they are declared, and give a bare --early-stopping its value,
+    lest it take what follows, MODEL say, for it."""
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
+        if argument.startswith("--"):
+            flag, sign, value = argument.partition("=")
+            argument = flag.replace("_", "-") + sign + value
         if argument == _BARE:
             given = bool(rest) and rest[0].lower() in _BARE_VALUES
             argument = f"{_BARE}={rest.pop(0).lower() if given else 'true'}"
@@ -132,7 +137,9 @@ def _add_generate(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help='a folder, or a Hub id such as "gpt2"')
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help='a folder, a file, or a Hub id such as "gpt2"'
+    )
     text = parser.add_argument_group("texts and output")
     text.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="repeatable")
     text.add_argument(
@@ -151,6 +158,11 @@ def _add_generate(commands: Any) -> None:
     text.add_argument("--json", action="store_true", help="print lines of {prompt or source, text}")
     text.add_argument("--stream", action="store_true", help="print one prompt's text as it grows")
     _add_placement(parser)
+    parser.add_argument("--model-type", metavar="NAME", help="in place of what config.json says")
+    parser.add_argument(
+        "--config", type=_object, metavar="JSON", help="keys in place of those of config.json"
+    )
+    parser.add_argument("--tokenizer", metavar="DIR", help="folder or Hub id with its files")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
     parser.add_argument("--cache-dir", metavar="DIR", help="where downloads are kept")
     parser.add_argument("--local-files-only", action="store_true", help="never use the network")
@@ -160,6 +172,7 @@ def _add_generate(commands: Any) -> None:
     for name, annotation in _generation_options():
         flag = f"--{name.replace('_', '-')}"
         options.add_argument(flag, default=argparse.SUPPRESS, **_argument(annotation))
+    add_flags(parser)
     parser.set_defaults(command=_generate, parser=parser)
 
 
@@ -200,6 +213,15 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = _value(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no JSON object such as {{"pos_shift": true}}'
+        )
+    return value
 
 
 def _tokens(text: str) -> Any:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
+from .cli_unilm import (
+    check_traces,
+    generation_options,
+    load_options,
+    read_sources,
+    source_length,
+    write_traces,
+)
 from .model import load
+from .text_job import Answer
 
 if TYPE_CHECKING:
     import argparse
@@ -28,14 +39,20 @@ _AHEAD = 8
 class Prompt:
     """A text, and where on the command line or in which line of a file it stands."""
 
-    text: str
+    text: str | list[str]
+    """Or its tokens, if it is tokenized already."""
     origin: str
     in_file: bool = False
 
     @property
+    def shown(self) -> str:
+        """The text as one string."""
+        return self.text if isinstance(self.text, str) else " ".join(self.text)
+
+    @property
     def is_blank(self) -> bool:
         """Does it only keep its line in the output?"""
-        return self.in_file and not self.text.strip()
+        return self.in_file and not self.shown.strip()
 
 
 @dataclass
@@ -58,15 +75,13 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
 
     The last line on stderr says how many tokens were generated and how fast.
     """
-    prompts = _prompts(parsed)
+    checkpoint, prompts = load_options(parsed), _prompts(parsed)
     if parsed.stream and (parsed.json or len(prompts) > 1):
         raise ValueError("--stream prints the text of one prompt: drop --json and further prompts")
     if parsed.batch_size < 1:
         raise ValueError(f"--batch-size is {parsed.batch_size}: it must be at least 1")
     model = load(
-        parsed.model,
-        device=parsed.device,
-        dtype=parsed.dtype,
+        **checkpoint,
         revision=parsed.revision,
         cache_dir=parsed.cache_dir,
         local_files_only=parsed.local_files_only,
@@ -78,21 +93,22 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         tgt_lang=parsed.tgt_lang,
         prefix=parsed.prefix,
         truncation=parsed.truncation,
-        max_source_length=parsed.max_source_length,
+        max_source_length=parsed.max_source_length or source_length(parsed),
         task=parsed.task,
-        **options,
+        **generation_options(parsed, options, model.tokenizer),
     )
+    check_traces(parsed, job.request.config.num_beams)
     rows = _read(job, [prompt for prompt in prompts if not prompt.is_blank])
     tally = Tally()
     if parsed.stream:
         _check_stream(job)
-        shown = "" if model.is_encoder_decoder else prompts[0].text
+        shown = "" if model.is_encoder_decoder else prompts[0].shown
         for piece in _stream(job, rows, shown, tally):
             print(piece, end="", flush=True)
         print()
     else:
-        for prompt, text in _texts(job, prompts, rows, parsed.batch_size, tally):
-            print(_line(model, prompt, text, as_json=parsed.json))
+        answers = _answers(job, prompts, rows, parsed.batch_size, tally)
+        _print(model, answers, parsed)
     sys.stdout.flush()
     print(f"tritonseq: {tally.line(len(rows))}", file=sys.stderr)
     return 0
@@ -109,21 +125,36 @@ def _read(job: TextJob, prompts: list[Prompt]) -> list[list[int]]:
         raise ValueError(message) from None
 
 
-def _texts(
+def _print(model: Model, answers: Iterable[tuple[str, Answer]], parsed: argparse.Namespace) -> None:
+    """Write a line for every answer, and the traces if they are asked for."""
+    traces = []
+    with contextlib.ExitStack() as stack:
+        file: TextIO = sys.stdout
+        if parsed.output_file is not None:
+            file = stack.enter_context(open(parsed.output_file, "w", encoding="utf-8"))
+        for prompt, answer in answers:
+            print(_line(model, prompt, answer.text, as_json=parsed.json), file=file)
+            if parsed.need_score_traces:
+                traces.append(answer.trace)
+    if parsed.need_score_traces:
+        write_traces(Path(f"{parsed.output_file}.trace.pickle"), traces, len(traces))
+
+
+def _answers(
     job: TextJob, prompts: list[Prompt], rows: list[list[int]], batch_size: int, tally: Tally
-) -> Iterator[tuple[str, str]]:
-    """Every prompt with each of its texts; those of a blank one are empty."""
+) -> Iterator[tuple[str, Answer]]:
+    """Every prompt with each of its answers; those of a blank one are empty."""
     answers = job.answers(rows, batch_size, window=_AHEAD * batch_size)
     for prompt in prompts:
         for _ in range(job.request.config.num_return_sequences):
             if prompt.is_blank:
-                yield prompt.text, ""
+                yield prompt.shown, Answer("", 0)
                 continue
             start = time.perf_counter()
             answer = next(answers)
             tally.seconds += time.perf_counter() - start
             tally.tokens += answer.tokens
-            yield prompt.text, answer.text
+            yield prompt.shown, answer
 
 
 def _line(model: Model, prompt: str, text: str, *, as_json: bool) -> str:
@@ -136,29 +167,41 @@ def _line(model: Model, prompt: str, text: str, *, as_json: bool) -> str:
 def _prompts(parsed: argparse.Namespace) -> list[Prompt]:
     given = enumerate(parsed.prompt, start=1)
     prompts = [Prompt(text, f"--prompt {number}") for number, text in given]
-    if parsed.prompt_file == "-":
-        prompts += _lines(sys.stdin, "stdin")
-    elif parsed.prompt_file is not None:
-        try:
-            with open(parsed.prompt_file, encoding="utf-8") as file:
-                prompts += _lines(file, parsed.prompt_file)
-        except OSError as error:
-            raise ValueError(f"--prompt-file cannot be read: {error}") from None
+    if parsed.prompt_file is not None:
+        prompts += _in_file(_lines("--prompt-file", parsed.prompt_file), parsed.prompt_file)
+    if parsed.input_file is not None:
+        lines = _lines("--input-file", parsed.input_file)
+        texts = read_sources(lines, tokenized=parsed.tokenized_input)
+        prompts += _in_file(texts, parsed.input_file)
+    if parsed.subset < 0:
+        raise ValueError(f"--subset is {parsed.subset}: it must be at least 0, which means all")
     if not prompts:
-        raise ValueError("there is nothing to continue: pass --prompt TEXT or --prompt-file F")
-    return prompts
+        raise ValueError("there are no texts: pass --prompt TEXT or --prompt-file F")
+    return prompts[: parsed.subset or None]
 
 
-def _lines(file: Iterable[str], name: str) -> list[Prompt]:
+def _in_file(texts: Iterable[str | list[str]], name: str) -> list[Prompt]:
+    name = "stdin" if name == "-" else name
+    numbered = enumerate(texts, start=1)
+    return [Prompt(text, f"line {number} of {name}", in_file=True) for number, text in numbered]
+
+
+def _lines(flag: str, name: str) -> list[str]:
+    """The lines of a file, or of stdin for "-"."""
     try:
-        lines = [line.rstrip("\r\n") for line in file]
+        if name == "-":
+            lines = [line.rstrip("\r\n") for line in sys.stdin]
+        else:
+            with open(name, encoding="utf-8") as file:
+                lines = [line.rstrip("\r\n") for line in file]
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{flag} cannot be read: {error}") from None
     if lines:
         # The mark that editors put before UTF-8 is no text.
         lines[0] = lines[0].removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
-    numbered = enumerate(lines, start=1)
-    return [Prompt(line, f"line {number} of {name}", in_file=True) for number, line in numbered]
+    return lines
 
 
 def _check_stream(job: TextJob) -> None:

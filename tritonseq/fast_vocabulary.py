@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from .weights import read_json, refuse_pointer
@@ -41,7 +42,7 @@ class FastVocabulary:
         are added. With `framed`, byte-level BPE puts <s> before and </s> behind every text, as
         BART wants it. Raises ValueError if files are damaged, or the `text` extra is missing.
         """
-        library = _library()
+        library = tokenizers_library()
         whole, vocab, merges = (
             folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
         )
@@ -81,7 +82,29 @@ class FastVocabulary:
         return found
 
 
-def _library() -> Any:
+class OneLineVocabulary(FastVocabulary):
+    """That of a UniLM trained from RoBERTa: an answer ends at </s> or <pad>, and is one line."""
+
+    def __init__(self, backend: Any, *, pos_shift: bool = False) -> None:
+        """With `pos_shift`, no </s> ends a source."""
+        super().__init__(backend)
+        self._pos_shift = pos_shift
+        self._ends = {self.token_id(name) for name in ("</s>", "<pad>")}
+        self.unknown_id = self.token_id("<unk>")
+        """What stands for unknown tokens of texts that are cut already."""
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        cut = [list(takewhile(lambda token: token not in self._ends, row)) for row in rows]
+        texts: list[str] = self.backend.decode_batch(cut, skip_special_tokens=False)
+        return [text.replace("\n", " [X_SEP] ") for text in texts]
+
+    def frame(self) -> tuple[list[int], list[int]]:
+        before, behind = super().frame()
+        return before, [] if self._pos_shift else behind
+
+
+def tokenizers_library() -> Any:
+    """The `tokenizers` library; ValueError if the `text` extra is missing."""
     try:
         import tokenizers
     except ImportError:

@@ -1,4 +1,4 @@
-"""From the name of a checkpoint to a folder on this machine."""
+"""From the name of a checkpoint to its files on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .weights import FORMATS, index_of, shard_names
+from .config_files import find_config
+from .weights import FORMATS, index_of, is_weight_file, shard_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ _ADAPTER = "adapter_config.json"
 # What is read beside the weights: the configuration, and the tokenizers of the known families.
 SMALL_FILES = (
     "config.json",
+    "bert_config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -44,6 +46,8 @@ def snapshot(
 ) -> Path:
     """The folder of a checkpoint: a local one as it is, else one downloaded from the Hub.
 
+    A local file with weights, .bin or .safetensors, is returned as it is too.
+
     Only what tritonseq reads is fetched: configuration, tokenizer, and one format of weights.
     huggingface_hub does the work, with its cache, progress bars and environment variables;
     without a network, or with `local_files_only`, what it has in its cache is used.
@@ -53,17 +57,38 @@ def snapshot(
             nothing in it that tritonseq can read.
         ConnectionError: if the Hub cannot be reached and the cache does not have everything.
     """
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            _refuse_adapter(folder)
-            raise ValueError(f"the folder {folder} has no config.json: it holds no checkpoint")
-        return folder
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file: pass the folder that it is in")
+    path = Path(name_or_path).expanduser()
+    if is_weight_file(path):
+        return path
+    if path.is_dir():
+        if find_config(path) is None:
+            _refuse_adapter(path)
+            raise ValueError(f"the folder {path} has no config.json: it holds no checkpoint")
+        return path
+    _refuse_file(path)
     name = str(name_or_path)
     with _plain_errors(name, revision, local_files_only):
         return _Repository(name, revision, cache_dir, token, local_files_only).fetch_checkpoint()
+
+
+def tokenizer_folder(
+    name_or_path: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of a tokenizer: a local one as it is, else the small files of one on the Hub.
+
+    Raises what `snapshot` raises.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    _refuse_file(path)
+    name = str(name_or_path)
+    with _plain_errors(name, None, local_files_only):
+        return _Repository(name, None, cache_dir, token, local_files_only).fetch_small_files()
 
 
 class _Repository:
@@ -88,7 +113,7 @@ class _Repository:
         wanted: Sequence[str] = SMALL_FILES
         for weights in FORMATS:
             folder = self._fetch([*wanted, weights, index_of(Path(weights)).name])
-            if not (folder / "config.json").is_file():
+            if find_config(folder) is None:
                 _refuse_adapter(folder)
                 raise ValueError(f"{self.name!r} on the Hub has no config.json")
             if (folder / weights).is_file():
@@ -100,6 +125,10 @@ class _Repository:
             f"{self.name!r} has no weights named {' or '.join(FORMATS)}; "
             "if a download of it was interrupted, run it again with a network"
         )
+
+    def fetch_small_files(self) -> Path:
+        """Fetch configuration and tokenizer, without weights."""
+        return self._fetch(SMALL_FILES)
 
     def _fetch(self, files: Sequence[str]) -> Path:
         # A fresh interpreter that only imports tritonseq has no use for the HTTP client.
@@ -118,6 +147,11 @@ class _Repository:
         # The folder has the name of its commit: later calls stay on it, whatever is pushed.
         self.revision = folder.name
         return folder
+
+
+def _refuse_file(path: Path) -> None:
+    if path.is_file():
+        raise ValueError(f"{path} is a file: pass the folder that it is in")
 
 
 def _refuse_adapter(folder: Path) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .checkpoint import from_transformers_model, load_checkpoint
 from .config import GenerationConfig, as_generation_config
-from .hub import snapshot
+from .hub import snapshot, tokenizer_folder
+from .lengths import cut_length
 from .request import Request
 from .text import Tokenizer
 from .text_job import TextJob
@@ -37,6 +38,9 @@ def load(
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    model_type: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    tokenizer: str | Path | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
@@ -45,10 +49,17 @@ def load(
     """Load a checkpoint from a local folder or from the Hugging Face Hub.
 
     Args:
-        name_or_path: a folder with config.json and weights, or a Hub id such as "gpt2".
+        name_or_path: a folder with config.json and weights, a Hub id such as "gpt2", or a file
+            with weights (.bin, .safetensors) that its configuration lies beside.
         device: "auto" takes the first GPU if there is one, else the CPU.
         dtype: "auto" takes what config.json states, else float32; float16 becomes float32 on
             the CPU, and T5 gets bfloat16 on GPUs that have it.
+        model_type: the architecture, where config.json names none or another: "unilm" for what
+            was fine-tuned with UniLM or s2s-ft and looks like a BERT.
+        config: keys that count instead of those of config.json. For UniLM also the flags of its
+            command lines: `new_segment_ids`, `s2s_add_segment`, `s2s_share_segment`,
+            `s2s_special_token`, `pos_shift`, `do_lower_case`.
+        tokenizer: a folder or Hub id with the tokenizer, if it is not beside the weights.
         revision: branch, tag or commit on the Hub.
         cache_dir: where downloads are kept; huggingface_hub's own cache by default.
         token: for private repositories; by default the one that `hf auth login` stored.
@@ -59,14 +70,18 @@ def load(
             readable.
         ConnectionError: if the Hub cannot be reached and its cache does not have everything.
     """
-    folder = snapshot(
-        name_or_path,
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
+    at_hub: dict[str, Any] = {
+        "cache_dir": cache_dir,
+        "token": token,
+        "local_files_only": local_files_only,
+    }
+    path = snapshot(name_or_path, revision=revision, **at_hub)
+    folder = None if tokenizer is None else tokenizer_folder(tokenizer, **at_hub)
+    checkpoint = load_checkpoint(
+        path, device=device, dtype=dtype, model_type=model_type, overrides=config, tokenizer=folder
     )
-    return _model(load_checkpoint(folder, device=device, dtype=dtype), folder)
+    beside = path.parent if path.is_file() else path
+    return _model(checkpoint, beside if folder is None else folder)
 
 
 def from_transformers(model: Any) -> Model:
@@ -81,7 +96,7 @@ def from_transformers(model: Any) -> Model:
 
 def _model(checkpoint: Checkpoint, folder: Path | None) -> Model:
     generation_config = GenerationConfig.from_dict(checkpoint.generation, strict=False)
-    return Model(checkpoint.decoder, generation_config, folder, checkpoint.tasks)
+    return Model(checkpoint.decoder, generation_config, folder, checkpoint.tasks, checkpoint.config)
 
 
 class Model:
@@ -93,6 +108,7 @@ class Model:
         generation_config: GenerationConfig,
         folder: Path | None,
         tasks: Mapping[str, Mapping[str, Any]] | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.decoder = decoder
         """The network: an `nn.Module` with `prefill` and `step`."""
@@ -101,6 +117,7 @@ class Model:
         self.tasks = dict(tasks or {})
         """What the checkpoint recommends by task: generation options, and a prefix for texts."""
         self._folder = folder
+        self._config = config
 
     def __repr__(self) -> str:
         return f"Model({type(self.decoder).__name__}, {self.dtype}, {self.device})"
@@ -119,7 +136,7 @@ class Model:
 
     @property
     def is_encoder_decoder(self) -> bool:
-        """Does an encoder read the input, or is the input continued?"""
+        """Is the input a source to answer, rather than a prompt to continue?"""
         answer: bool = self.decoder.is_encoder_decoder
         return answer
 
@@ -131,7 +148,7 @@ class Model:
                 "a model taken over from transformers has no tokenizer here: "
                 "tokenize with the one you have and call generate with its ids"
             )
-        return Tokenizer.from_folder(self._folder)
+        return Tokenizer.from_folder(self._folder, self._config)
 
     @overload
     def generate(
@@ -221,7 +238,7 @@ class Model:
         if not request.config.return_dict_in_generate:
             return output.sequences
         if not request.config.output_scores:
-            output.sequences_scores = None
+            output.sequences_scores = output.beam_trace = None
         return output
 
     def stream(
@@ -332,13 +349,14 @@ class Model:
             options = {**self.tokenizer.target_options(tgt_lang), **options}
         if prefix is None:
             prefix = self.task_options(task).get("prefix") if task is not None else None
+        request = self._request(task=task, return_dict_in_generate=False, **options)
         return TextJob(
             self.tokenizer,
-            self._request(task=task, return_dict_in_generate=False, **options),
+            request,
             src_lang,
             tgt_lang,
             prefix or "",
-            self._source_limit(truncation, max_source_length),
+            self._source_limit(truncation, max_source_length, request.config),
         )
 
     def tokenize(self, texts: Iterable[str], **how: Any) -> tuple[Tensor, Tensor]:
@@ -371,7 +389,9 @@ class Model:
         config.check_vocabulary(self.decoder.vocab_size)
         return Request.of(self.decoder, config, **taken)
 
-    def _source_limit(self, truncation: bool, max_source_length: int | None) -> int | None:
+    def _source_limit(
+        self, truncation: bool, max_source_length: int | None, config: GenerationConfig
+    ) -> int | None:
         """To how many ids sources are cut; None if they are not."""
         if not truncation and max_source_length is None:
             return None
@@ -386,7 +406,7 @@ class Model:
             raise ValueError(
                 f"max_source_length is {max_source_length!r}: it must be an integer >= 1"
             )
-        limits = [limit for limit in (self.decoder.max_source_positions, recommended) if limit]
+        limits = [limit for limit in (cut_length(self.decoder, config), recommended) if limit]
         if not limits:
             raise ValueError(
                 "truncation=True: there is no limit to cut to, since the encoder reads any number "

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .languages import Languages
 from .tokenizer_files import read_tokenizer
+from .vocabularies import framed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .vocabularies import Vocabulary
+
+_T = TypeVar("_T")
 
 
 class Tokenizer:
@@ -36,17 +39,21 @@ class Tokenizer:
         self.max_length = max_length
         """The most ids of a source that the checkpoint recommends; None if it names no limit."""
         self.backend: Any = getattr(vocabulary, "backend", None)
+        self._unknown: int | None = getattr(vocabulary, "unknown_id", None)
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> Tokenizer:
+    def from_folder(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
         """Read the tokenizer of a checkpoint.
 
         That is `tokenizer.json`; else a sentencepiece model (`spiece.model` of T5 and Pegasus,
         `sentencepiece.bpe.model` of mBART); else byte-level BPE of `vocab.json` and `merges.txt`.
         Marian's is `source.spm` and `target.spm` with `vocab.json`, and ByT5's needs no file.
-        Raises ValueError if files are missing or damaged, or the `text` extra is.
+        UniLM's is `vocab.txt`, or the files of RoBERTa. Keys of `config` count instead of those
+        of config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
+        `s2s_special_token`. Raises ValueError if files are missing or damaged, or the `text`
+        extra is.
         """
-        return cls(*read_tokenizer(Path(folder)))
+        return cls(*read_tokenizer(Path(folder), config))
 
     def encode(
         self,
@@ -86,20 +93,32 @@ class Tokenizer:
         tokens, and for languages that the checkpoint does not know.
         """
         batch = _checked(texts)
-        before, behind = self._languages.frame(self._vocabulary, src_lang)
+        frame = self._languages.frame(self._vocabulary, src_lang)
         prefix = self._languages.instruct(tgt_lang) + prefix
         bodies = self._vocabulary.encode([prefix + text for text in batch])
-        for index, body in enumerate(bodies):
-            if not body:
-                raise ValueError(f"text {index} is empty: every text needs at least one token")
-        if max_length is not None:
-            room = max_length - len(before) - len(behind)
-            if room < 1:
-                raise ValueError(
-                    f"a limit of {max_length} tokens leaves no room for a token of text"
-                )
-            bodies = [body[:room] for body in bodies]
-        return [[*before, *body, *behind] for body in bodies]
+        return framed(bodies, frame, max_length)
+
+    def token_rows(
+        self, texts: Iterable[Sequence[str]], *, max_length: int | None = None
+    ) -> list[list[int]]:
+        """The ids of texts that are lists of the vocabulary's tokens, as `rows` gives them.
+
+        Tokens that the vocabulary lacks are [UNK] for s2s-ft. Raises ValueError for them with
+        other models, and as `rows` does.
+        """
+        bodies = []
+        for index, tokens in enumerate(_listed(texts, "lists of tokens")):
+            if isinstance(tokens, str) or not hasattr(tokens, "__iter__"):
+                raise ValueError(f"text {index} is {tokens!r}, not a list of tokens")
+            try:
+                bodies.append([self._token(token, self._unknown) for token in tokens])
+            except ValueError as error:
+                raise ValueError(f"text {index}: {error}") from None
+        return framed(bodies, self._languages.frame(self._vocabulary, None), max_length)
+
+    def token_ids(self, tokens: Iterable[str]) -> list[int]:
+        """The ids of single tokens, such as "." and "[X_SEP]"; ValueError for unknown ones."""
+        return [self._token(token) for token in tokens]
 
     def pad(
         self, rows: Sequence[Sequence[int]], *, pad_id: int, side: str = "left"
@@ -147,6 +166,16 @@ class Tokenizer:
         """The options of `generate` that make the model write a language."""
         return self._languages.target_options(self.language_id(tgt_lang))
 
+    def _token(self, token: str, unknown: int | None = None) -> int:
+        if not isinstance(token, str):
+            raise ValueError(f"{token!r} is not a string")
+        found = self._vocabulary.token_id(token)
+        if found is None:
+            found = unknown
+        if found is None:
+            raise ValueError(f"{token!r} is no token of the vocabulary")
+        return found
+
 
 def _close_up(text: str) -> str:
     """`text` as `clean_up_tokenization_spaces` has it, in the order of transformers."""
@@ -155,14 +184,19 @@ def _close_up(text: str) -> str:
     return text
 
 
-def _checked(texts: Iterable[str]) -> list[str]:
+def _listed(texts: Iterable[_T], kind: str) -> list[_T]:
     if isinstance(texts, str):
-        raise ValueError("texts must be a list of strings: wrap a single text as [text]")
+        raise ValueError(f"texts must be a list of {kind}: wrap a single text as [text]")
     if not hasattr(texts, "__iter__"):
-        raise ValueError(f"texts must be a list of strings, not {texts!r}")
+        raise ValueError(f"texts must be a list of {kind}, not {texts!r}")
     batch = list(texts)
     if not batch:
         raise ValueError("texts is empty: pass at least one text")
+    return batch
+
+
+def _checked(texts: Iterable[str]) -> list[str]:
+    batch = _listed(texts, "strings")
     for index, text in enumerate(batch):
         if not isinstance(text, str):
             raise ValueError(f"text {index} is {text!r}, not a string")

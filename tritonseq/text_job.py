@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .lengths import longest_text
+from .outputs import BeamTrace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor
 
@@ -16,12 +21,18 @@ if TYPE_CHECKING:
     from .text import Tokenizer
 
 
+Text = str | Sequence[str]
+"""A text, or the tokens of one that is tokenized already."""
+
+
 class Answer(NamedTuple):
     """A text that was generated."""
 
     text: str
     tokens: int
     """How many tokens were chosen for it; the end token counts, padding does not."""
+    trace: BeamTrace | None = None
+    """The search that found it, `[T, K]` each, where the search is UniLM's."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +47,22 @@ class TextJob:
     max_length: int | None = None
     """Longer sources are cut to so many ids; None cuts nothing."""
 
-    def ids(self, texts: Iterable[str]) -> list[list[int]]:
+    def ids(self, texts: Iterable[Text]) -> list[list[int]]:
         """The ids of each text; ValueError, as from `Tokenizer.rows`, if one cannot be had."""
+        if isinstance(texts, str) or not hasattr(texts, "__iter__"):
+            return self._rows(texts)
+        texts = list(texts)
+        tokenized = [place for place, text in enumerate(texts) if isinstance(text, list | tuple)]
+        if not tokenized:
+            return self._rows(texts)
+        whole = [place for place in range(len(texts)) if place not in set(tokenized)]
+        rows: dict[int, list[int]] = {}
+        for places, read in ((whole, self._rows), (tokenized, self._token_rows)):
+            if places:
+                rows |= zip(places, _at_places(read, texts, places), strict=True)
+        return [rows[place] for place in range(len(texts))]
+
+    def _rows(self, texts: Any) -> list[list[int]]:
         return self.tokenizer.rows(
             texts,
             src_lang=self.src_lang,
@@ -46,7 +71,12 @@ class TextJob:
             max_length=self.max_length,
         )
 
-    def read(self, texts: Iterable[str]) -> list[list[int]]:
+    def _token_rows(self, texts: Any) -> list[list[int]]:
+        if self.prefix or self.src_lang or self.tgt_lang:
+            raise ValueError("text 0 is a list of tokens, which takes no prefix and no languages")
+        return self.tokenizer.token_rows(texts, max_length=self.max_length)
+
+    def read(self, texts: Iterable[Text]) -> list[list[int]]:
         """The ids of each text, if the model can answer it.
 
         Raises ValueError, which starts with "text" and its index, for the first text that has no
@@ -56,7 +86,7 @@ class TextJob:
             texts = list(texts)  # an iterator can be read once only
         rows = self.ids(texts)
         self._warn_of_open_target(texts)
-        room = self._room()
+        room = longest_text(self.request.decoder, self.request.config)
         for index, row in enumerate(rows):
             if room is not None and len(row) > room:
                 raise ValueError(f"text {index} has {len(row)} tokens, {self._remedy(room)}")
@@ -98,50 +128,58 @@ class TextJob:
         """The answers to each of the rows at `places`."""
         ids, mask = self.pad([rows[place] for place in places])
         output = self.request.part(places, len(rows)).run(ids, mask)
-        encodes = self.request.decoder.is_encoder_decoder
-        new = output.sequences[:, 0 if encodes else ids.shape[1] :].tolist()
+        decoder = self.request.decoder
+        new = output.sequences[:, 0 if decoder.is_encoder_decoder else ids.shape[1] :].tolist()
         # The decoder's own start is none of the tokens that were chosen.
-        counts = (chosen(row, self.request.config) - encodes for row in new)
-        answers = list(map(Answer, self.tokenizer.decode(new), counts))
-        copies = len(answers) // len(places)
+        started = decoder.is_encoder_decoder and not decoder.is_prefix_lm
+        counts = (chosen(row, self.request.config) - started for row in new)
+        copies = len(new) // len(places)
+        traces = _of_samples(output.beam_trace, len(places))
+        traces = [trace for trace in traces for _ in range(copies)]
+        answers = list(map(Answer, self.tokenizer.decode(new), counts, traces))
         return (answers[first : first + copies] for first in range(0, len(answers), copies))
 
-    def _room(self) -> int | None:
-        """The most ids that a text may have, by the model's positions; None for any number."""
-        decoder, config = self.request.decoder, self.request.config
-        if decoder.is_encoder_decoder:
-            limit: int | None = decoder.max_source_positions
-            return limit
-        positions: int | None = decoder.max_positions
-        if positions is not None and config.max_new_tokens is not None:
-            # The last token is chosen but never fed back, so it needs no position.
-            return positions - config.max_new_tokens + 1
-        if config.max_new_tokens is None and config.max_length is not None:
-            return min(config.max_length - 1, positions or config.max_length)
-        return positions
-
     def _remedy(self, room: int) -> str:
+        cut = "shorten it, or have it cut by truncation=True (--truncation)"
+        if self.request.decoder.is_prefix_lm:
+            return f"and beside what is generated there is room for {max(room, 0)}: {cut}"
         if self.request.decoder.is_encoder_decoder:
-            return (
-                f"and the encoder has {room} positions: shorten it, or have it cut by "
-                "truncation=True (--truncation)"
-            )
+            return f"and the encoder has {room} positions: {cut}"
         return (
             f"and beside what is generated there is room for {max(room, 0)}: shorten it, or pass "
             "another max_new_tokens (--max-new-tokens)"
         )
 
-    def _warn_of_open_target(self, texts: Iterable[str]) -> None:
+    def _warn_of_open_target(self, texts: Iterable[Text]) -> None:
         begun = self.request.decoder_input_ids is not None
         if self.tgt_lang or begun or self.request.config.forced_bos_token_id is not None:
             return
-        if self.tokenizer.leaves_target_open([self.prefix + text for text in texts]):
+        plain = [self.prefix + text for text in texts if isinstance(text, str)]
+        if self.tokenizer.leaves_target_open(plain):
             codes = self.tokenizer.languages()
             warnings.warn(
                 f"this checkpoint writes {len(codes)} languages and was not told which one: pass "
                 f"tgt_lang (--tgt-lang), such as {codes[0]!r}",
                 stacklevel=4,
             )
+
+
+def _at_places(
+    read: Callable[[list[Text]], list[list[int]]], texts: list[Text], places: list[int]
+) -> list[list[int]]:
+    """The ids of the texts at `places`; an error tells the place that a text has among all."""
+    try:
+        return read([texts[place] for place in places])
+    except ValueError as error:
+        message = re.sub(r"^text (\d+)", lambda at: f"text {places[int(at[1])]}", str(error))
+        raise ValueError(message) from None
+
+
+def _of_samples(trace: BeamTrace | None, samples: int) -> list[BeamTrace | None]:
+    """`[T, K]` of each sample."""
+    if trace is None:
+        return [None] * samples
+    return [BeamTrace(*(frame[sample] for frame in trace)) for sample in range(samples)]
 
 
 def chosen(row: Sequence[int], config: GenerationConfig) -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .fast_vocabulary import FastVocabulary
+from .config_files import find_config
+from .fast_vocabulary import FastVocabulary, OneLineVocabulary
 from .languages import MBART, MBART50, Languages
 from .marian_vocabulary import MarianPieces
 from .sentencepieces import Added, mbart_pieces, pegasus_pieces, t5_pieces
+from .unilm_families import variant_of
 from .vocabularies import Bytes
 from .weights import read_json
+from .wordpieces import read_pieces, s2s_pieces, saved_pieces, unilm_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from .vocabularies import Vocabulary
@@ -33,6 +36,8 @@ _FAMILIES = frozenset(
     )
 )
 
+_BERT = frozenset(("bert", "electra", "minilm", "unilm"))
+
 NO_LIMIT = 10**6
 """A `model_max_length` from here on is no limit."""
 
@@ -48,15 +53,53 @@ class Files(NamedTuple):
     """`model_max_length`, where it is one: files without a limit hold a huge number."""
 
 
-def read_tokenizer(folder: Path) -> Files:
-    """The tokenizer that a folder holds; ValueError if there is none."""
-    config, model = (_optional(folder / name) for name in ("tokenizer_config.json", "config.json"))
-    family = _family(config, model)
-    vocabulary = _vocabulary(folder, family, config)
-    cleans_up = config.get("clean_up_tokenization_spaces") is True
+def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> Files:
+    """The tokenizer that a folder holds; ValueError if there is none.
+
+    `overrides` are keys that count instead of those of the network's configuration.
+    """
+    config, found = _optional(folder / "tokenizer_config.json"), find_config(folder)
+    model = {**(read_json(found) if found else {}), **(overrides or {})}
     longest = config.get("model_max_length")
     limit = int(longest) if isinstance(longest, int | float) and 0 < longest < NO_LIMIT else None
+    has = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if _is_unilm(model, has):
+        return Files(_unilm(folder, has, config, model), Languages(), False, limit)
+    family = _family(config, model)
+    vocabulary = _vocabulary(folder, has, family, config)
+    cleans_up = config.get("clean_up_tokenization_spaces") is True
     return Files(vocabulary, _languages(vocabulary, family, config), cleans_up, limit)
+
+
+def _is_unilm(model: dict[str, Any], has: set[str]) -> bool:
+    """All models of BERT's kind are read as UniLM; the first ones do not name their type."""
+    kind = model.get("model_type")
+    return kind in _BERT or (kind is None and "vocab.txt" in has)
+
+
+def _unilm(
+    folder: Path, has: set[str], config: dict[str, Any], model: dict[str, Any]
+) -> Vocabulary:
+    """By vocab.txt, as UniLM and s2s-ft do; else WordPiece or RoBERTa's BPE by other files."""
+    if model.get("do_lower_case") is not None:
+        config = {**config, "do_lower_case": model["do_lower_case"]}
+    shifted = bool(model.get("pos_shift"))
+    if "vocab.txt" in has:
+        pieces = read_pieces(folder / "vocab.txt", config)
+    elif "tokenizer.json" in has or {"vocab.json", "merges.txt"} <= has:
+        fast = FastVocabulary.from_folder(folder, config, framed=True)
+        if type(fast.backend.model).__name__ != "WordPiece":
+            return OneLineVocabulary(fast.backend, pos_shift=shifted)
+        pieces = saved_pieces(folder / "tokenizer.json", fast.backend, model)
+    else:
+        raise ValueError(
+            f"{folder} has no tokenizer: s2s-ft leaves vocab.txt (RoBERTa: vocab.json and "
+            "merges.txt) out of the folders that it writes. Name the folder that has it by "
+            "tokenizer= (--tokenizer-name), or call generate with token ids"
+        )
+    if variant_of(model) == "v1":
+        return unilm_pieces(pieces, s2s_special_token=bool(model.get("s2s_special_token")))
+    return s2s_pieces(pieces, pos_shift=shifted)
 
 
 def _family(config: dict[str, Any], model: dict[str, Any]) -> str:
@@ -69,11 +112,10 @@ def _family(config: dict[str, Any], model: dict[str, Any]) -> str:
     return str(model.get("model_type"))
 
 
-def _vocabulary(folder: Path, family: str, config: dict[str, Any]) -> Vocabulary:
+def _vocabulary(folder: Path, has: set[str], family: str, config: dict[str, Any]) -> Vocabulary:
     """By the files that there are, and the family where they do not say enough."""
     if family == "byt5":
         return Bytes()
-    has = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     missing = {"source.spm", "target.spm", "vocab.json"} - has
     if not missing:
         return MarianPieces(folder)

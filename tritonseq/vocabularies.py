@@ -1,7 +1,7 @@
 """What a tokenizer asks of a vocabulary, and the vocabulary that needs no file: bytes.
 
 Tokens that are no pieces of text (end, padding, sentinels, languages) are special: found in a
-text they stay whole, and decoding leaves them out.
+text they stay whole, and decoding leaves them out (but see UniLM's).
 """
 
 from __future__ import annotations
@@ -71,13 +71,17 @@ class Bytes:
         return ids
 
 
-def splitter(names: Iterable[str], *, spaced: Iterable[str] = ()) -> Callable[[str], list[str]]:
+def splitter(
+    names: Iterable[str], *, spaced: Iterable[str] = (), alone: Iterable[str] = ()
+) -> Callable[[str], list[str]]:
     """A function that cuts a text into the tokens `names` and what is between them.
 
-    The tokens `spaced` swallow the white space around them.
+    The tokens `spaced` swallow the white space around them; the tokens `alone` are found only
+    where white space, or nothing, is around them.
     """
     alternatives = [re.escape(name) for name in sorted(names, key=len, reverse=True)]
     alternatives += [rf"\s*{re.escape(name)}\s*" for name in spaced]
+    alternatives += [rf"(?<!\S){re.escape(name)}(?!\S)" for name in alone]
     pattern = re.compile("|".join(alternatives))
 
     def cut(text: str) -> list[str]:
@@ -88,3 +92,20 @@ def splitter(names: Iterable[str], *, spaced: Iterable[str] = ()) -> Callable[[s
         return [part for part in (*parts, text[start:]) if part]
 
     return cut
+
+
+def framed(
+    bodies: Sequence[list[int]], frame: tuple[list[int], list[int]], max_length: int | None
+) -> list[list[int]]:
+    """Each body within its frame, cut so that both together have at most `max_length` ids.
+
+    Raises ValueError for an empty body, and a limit that leaves no room for any.
+    """
+    before, behind = frame
+    for index, body in enumerate(bodies):
+        if not body:
+            raise ValueError(f"text {index} is empty: every text needs at least one token")
+    room = None if max_length is None else max_length - len(before) - len(behind)
+    if room is not None and room < 1:
+        raise ValueError(f"a limit of {max_length} tokens leaves no room for a token of text")
+    return [[*before, *body[:room], *behind] for body in bodies]

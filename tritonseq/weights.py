@@ -117,19 +117,46 @@ FORMATS: dict[str, Callable[[Path], WeightReader]] = {
     "model.safetensors": SafetensorsFile,
     "pytorch_model.bin": PickleFile,
 }
+SUFFIXES: dict[str, Callable[[Path], WeightReader]] = {
+    ".safetensors": SafetensorsFile,
+    ".bin": PickleFile,
+}
+# Shards, adapters, and what training keeps beside its models.
+NO_WEIGHTS = re.compile(r"-\d+-of-\d+\.|^(adapter|optim|rng|scaler|sched|training_args)")
 
 
-def open_weights(folder: Path) -> WeightReader:
-    """The weights in a checkpoint folder: safetensors if it has them, else pytorch_model.bin.
+def open_weights(path: Path) -> WeightReader:
+    """The weights in a checkpoint folder, or in one file.
 
-    Raises ValueError that names the file at fault.
+    Of a folder: safetensors if it has them, else pytorch_model.bin, else the only other file with
+    weights. Raises ValueError that names the file at fault.
     """
+    if path.is_file():
+        return _open_file(path)
     for name, reader in FORMATS.items():
-        if (folder / name).is_file():
-            return reader(folder / name)
-        if index_of(folder / name).is_file():
-            return ShardedFiles(index_of(folder / name), reader)
-    raise ValueError(f"{folder} has no weights: neither {' nor '.join(FORMATS)}, whole or sharded")
+        if (path / name).is_file():
+            return reader(path / name)
+        if index_of(path / name).is_file():
+            return ShardedFiles(index_of(path / name), reader)
+    others = [file for file in sorted(path.iterdir()) if is_weight_file(file)]
+    if not others:
+        raise ValueError(
+            f"{path} has no weights: neither {' nor '.join(FORMATS)}, whole or sharded"
+        )
+    if len(others) > 1:
+        names = ", ".join(file.name for file in others)
+        raise ValueError(f"{path} has several files with weights, pass one of them: {names}")
+    return _open_file(others[0])
+
+
+def is_weight_file(path: Path) -> bool:
+    """Is this a file with all weights of a model, by its name?"""
+    named = path.suffix in SUFFIXES and not NO_WEIGHTS.search(path.name)
+    return named and path.is_file()
+
+
+def _open_file(path: Path) -> WeightReader:
+    return SUFFIXES.get(path.suffix, PickleFile)(path)
 
 
 def index_of(weights: Path) -> Path:

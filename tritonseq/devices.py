@@ -1,0 +1,64 @@
+"""Where weights go: the device, and the dtype that they have there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tritonseq.models import MODELS, model_class
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device that a user named; "auto" is the first GPU if there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is not known: say 'auto', 'cpu' or 'cuda'") from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"device {str(device)!r} is not here: torch sees {count} GPUs")
+    return resolved
+
+
+def resolve_dtype(
+    dtype: str | torch.dtype, config: Mapping[str, Any], device: torch.device
+) -> torch.dtype:
+    """The dtype of the weights in memory.
+
+    "auto" takes what config.json states, else float32. On the CPU it turns float16 into float32:
+    processors compute in float16 slowly where they can at all, and float32 holds the same values.
+    Models that were trained in bfloat16 (T5) get it on GPUs that have it.
+    """
+    if dtype != "auto":
+        name = str(dtype).removeprefix("torch.")
+        if name not in DTYPES:
+            raise ValueError(f"dtype {dtype!r} is not supported: say 'auto', {', '.join(DTYPES)}")
+        return DTYPES[name]
+    if _was_trained_in_bfloat16(config) and _has_bfloat16(device):
+        return torch.bfloat16
+    stated = str(config.get("dtype") or config.get("torch_dtype"))
+    found = DTYPES.get(stated.removeprefix("torch."), torch.float32)
+    return torch.float32 if found == torch.float16 and device.type == "cpu" else found
+
+
+def _was_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in MODELS:
+        return False
+    return getattr(model_class(model_type), "TRAINED_IN_BFLOAT16", False)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

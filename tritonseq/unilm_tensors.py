@@ -1,0 +1,217 @@
+"""The tensors of every family of UniLM checkpoint, under one set of names and in one form.
+
+The names are those of BERT in transformers. Upstream's decoders change tensors while they load
+them: tables of positions and token types get other sizes, and what was pre-trained for several
+tasks is cut down to the slice of one. All of that happens here, tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .weights import WeightReader
+
+    Shapes = Mapping[str, tuple[int, ...]]
+
+WORDS = "bert.embeddings.word_embeddings.weight"
+POSITIONS = "bert.embeddings.position_embeddings.weight"
+TYPES = "bert.embeddings.token_type_embeddings.weight"
+RELATIVE = "bert.rel_pos_bias.weight"
+HEAD = "cls.predictions.transform"
+
+# From the names of other families, one after the other. Bare BERT models have no prefix.
+PREFIXES = {
+    "embeddings.": "bert.embeddings.",
+    "encoder.": "bert.encoder.",
+    "pooler.": "bert.pooler.",
+    "roberta.": "bert.",
+    "electra.": "bert.",
+    "bert.encoder.rel_pos_bias.": "bert.rel_pos_bias.",
+    "lm_head.dense.": "cls.predictions.transform.dense.",
+    "lm_head.layer_norm.": "cls.predictions.transform.LayerNorm.",
+    "lm_head.": "cls.predictions.",
+}
+SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}
+
+# What some writers keep in the place of a tensor that equals it.
+COPIES = {
+    "cls.predictions.decoder.weight": WORDS,
+    "cls.predictions.decoder_weight": WORDS,
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+# What training leaves behind and generation does not use.
+UNUSED = (
+    "bert.pooler.",
+    "bert.embeddings.position_ids",
+    "cls.seq_relationship.",
+    "cls2.",
+    "secondary_pred_proj.",
+    "crit_pair_rel.",
+    "crit_mask_lm_smoothed.",
+)
+
+FIRST_ROBERTA_POSITION = 2
+"""RoBERTa's positions stand behind two rows that fairseq kept for padding."""
+SEQ2SEQ = 3
+"""The slice of this task, where a tensor holds one for each of four."""
+TYPE_ROWS = (0, 1, 0, 0, 0, 1, 1)
+"""The old row that each row of a grown table of types starts as: 4 is a source, 5 a target."""
+
+
+class Piece(NamedTuple):
+    """How a tensor is made from one of the file's."""
+
+    origin: str | None
+    """Its name in the file; None stands for zeros."""
+    shape: tuple[int, ...]
+    make: Callable[[Tensor], Tensor]
+
+    def then(self, shape: Sequence[int], make: Callable[[Tensor], Tensor]) -> Piece:
+        """The piece that `make` turns into one of `shape`."""
+        before = self.make
+        return Piece(self.origin, tuple(shape), lambda tensor: make(before(tensor)))
+
+    def rows(self, rows: Sequence[int]) -> Piece:
+        """These rows of a table, without a copy if they are a range."""
+        index = slice(rows.start, rows.stop) if isinstance(rows, range) else list(rows)
+        return self.then((len(rows), *self.shape[1:]), lambda table: table[index])
+
+
+class TensorView:
+    """A reader of tensors that are made from those of another one."""
+
+    def __init__(self, reader: WeightReader, pieces: Mapping[str, Piece]) -> None:
+        self._reader = reader
+        self._pieces = pieces
+        self.shapes = {name: piece.shape for name, piece in pieces.items()}
+        # Query, key and value may be parts of one tensor: it is read once for the three.
+        self._last: tuple[str, Tensor] | None = None
+
+    def read(self, name: str) -> Tensor:
+        piece = self._pieces[name]
+        if piece.origin is None:
+            return torch.zeros(piece.shape)
+        if self._last is None or self._last[0] != piece.origin:
+            self._last = None
+            self._last = (piece.origin, self._reader.read(piece.origin))
+        return piece.make(self._last[1])
+
+
+def standard_name(name: str) -> str:
+    """The name that a tensor of any family has in BERT of transformers."""
+    for old, new in SUFFIXES.items():
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+    for old, new in PREFIXES.items():
+        if name.startswith(old):
+            name = new + name.removeprefix(old)
+    return name
+
+
+def standard_tensors(
+    reader: WeightReader, *, types: int | None = None, positions: int | None = None
+) -> TensorView:
+    """The tensors of a checkpoint, with tables of so many `types` and `positions` if given.
+
+    Query, key and value stand apart and all have a bias; tied copies and the leftovers of
+    training are gone, whatever else is unknown is still there. Raises ValueError for sizes that
+    the tables cannot be brought to.
+    """
+    pieces = _renamed(reader.shapes)
+    if any(name.startswith("roberta.") for name in reader.shapes):
+        _convert_roberta(pieces)
+    _split_products(pieces)
+    _slice_tasks(pieces)
+    if types is not None:
+        _resize_types(pieces, types)
+    if positions is not None and POSITIONS in pieces:
+        old = pieces[POSITIONS].shape[0]
+        # A longer table repeats the old one.
+        pieces[POSITIONS] = pieces[POSITIONS].rows([row % old for row in range(positions)])
+    return TensorView(reader, pieces)
+
+
+def _renamed(shapes: Shapes) -> dict[str, Piece]:
+    names = {standard_name(name): name for name in shapes}
+    for copy, name in COPIES.items():
+        if copy in names:
+            names.setdefault(name, names.pop(copy))
+    return {
+        name: Piece(old, tuple(shapes[old]), lambda tensor: tensor)
+        for name, old in names.items()
+        if not name.startswith(UNUSED)
+    }
+
+
+def _convert_roberta(pieces: dict[str, Piece]) -> None:
+    """RoBERTa has one type, which says nothing, and positions with an offset."""
+    pieces.pop(TYPES, None)
+    if POSITIONS in pieces:
+        count = pieces[POSITIONS].shape[0]
+        pieces[POSITIONS] = pieces[POSITIONS].rows(range(FIRST_ROBERTA_POSITION, count))
+
+
+def _split_products(pieces: dict[str, Piece]) -> None:
+    """UniLM 2 has one product for query, key and value, and no bias of keys."""
+    for name in [name for name in pieces if name.endswith(".attention.self.qkv_linear.weight")]:
+        at, fused = name.removesuffix("qkv_linear.weight"), pieces.pop(name)
+        width = fused.shape[0] // 3
+        for index, part in enumerate(("query", "key", "value")):
+            pieces[f"{at}{part}.weight"] = fused.rows(range(index * width, (index + 1) * width))
+        for old, part in (("q_bias", "query"), ("v_bias", "value")):
+            if at + old in pieces:
+                bias = pieces.pop(at + old)
+                pieces[f"{at}{part}.bias"] = bias.then((math.prod(bias.shape),), Tensor.flatten)
+        pieces[f"{at}key.bias"] = Piece(None, (width,), lambda zeros: zeros)
+
+
+def _slice_tasks(pieces: dict[str, Piece]) -> None:
+    """Keep the slice of sequence-to-sequence of what was trained for several tasks."""
+    if WORDS not in pieces:
+        return
+    width = pieces[WORDS].shape[-1]
+    if POSITIONS in pieces and pieces[POSITIONS].shape[-1] != width:
+        pieces[POSITIONS] = _slice(POSITIONS, pieces[POSITIONS], 1, width)
+    for name in [name for name in pieces if name.startswith(f"{HEAD}.")]:
+        if pieces[name].shape[:1] != (width,):
+            pieces[name] = _slice(name, pieces[name], 0, width)
+
+
+def _slice(name: str, piece: Piece, dim: int, width: int) -> Piece:
+    """The slice of the task out of dimension `dim`, which holds slices of `width` each."""
+    size = piece.shape[dim] if piece.shape else 1
+    if size % width or size // width <= SEQ2SEQ:
+        raise ValueError(
+            f"{name} has shape {list(piece.shape)}: neither one slice of {width} nor one for "
+            f"each of {SEQ2SEQ + 1} tasks"
+        )
+    shape = (*piece.shape[:dim], width, *piece.shape[dim + 1 :])
+    return piece.then(shape, lambda tensor: tensor.unflatten(dim, (-1, width)).select(dim, SEQ2SEQ))
+
+
+def _resize_types(pieces: dict[str, Piece], count: int) -> None:
+    """Cut the table of types, or let it grow as version 1 does.
+
+    What grows is filled from its first two rows, rows that were there before included.
+    """
+    old = pieces[TYPES].shape[0] if TYPES in pieces else 0
+    if count == old:
+        return
+    if count == 0:
+        del pieces[TYPES]
+    elif count < old:
+        pieces[TYPES] = pieces[TYPES].rows(range(count))
+    elif old < 2 or count == 5 or count > len(TYPE_ROWS):
+        raise ValueError(
+            f"type_vocab_size {count}: the checkpoint has {old} token types, and a table of at "
+            "least 2 can grow to 3, 4, 6 or 7"
+        )
+    else:
+        pieces[TYPES] = pieces[TYPES].rows(TYPE_ROWS[:count])
