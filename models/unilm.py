@@ -73,6 +73,10 @@ class UniLMConfig:
                 f"config.json: hidden_size {self.hidden_size} is not a multiple of "
                 f"num_attention_heads {self.num_attention_heads}"
             )
+        for name in ("type_vocab_size", "rel_pos_bins", "max_rel_pos"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"config.json: {name} must be 0 or more, not {value!r}")
         bins = self.rel_pos_bins
         if bins and (bins % 2 or bins < 4 or self.max_rel_pos <= bins // 4):
             raise ValueError(
@@ -87,7 +91,7 @@ class UniLMConfig:
 
     def _check_id(self, name: str, count: int, things: str) -> None:
         value = getattr(self, name)
-        if count and not 0 <= value < count:
+        if count and (type(value) is not int or not 0 <= value < count):
             raise ValueError(f"config.json: {name} is {value!r}, and there are {count} {things}")
 
     @classmethod

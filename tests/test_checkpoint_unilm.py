@@ -323,7 +323,7 @@ OTHER_SPELLING = {**PLAIN, "model_type": "bert", "src_type_id": 4, "tgt_type_id"
         # What so many types are used for, if nobody says; then what config.json says.
         (6, PLAIN, {}, (4, 4, 5)),
         (2, PLAIN, {}, (0, 0, 1)),
-        (7, PLAIN, {}, (4, 4, 5)),
+        (7, PLAIN, {}, (4, 6, 5)),
         (6, SAVED, {}, (0, 0, 1)),
         (6, OTHER_SPELLING, {}, (4, 4, 5)),
         (6, {**SAVED, "source_type_id": 2, "target_type_id": 3}, {}, (2, 2, 3)),

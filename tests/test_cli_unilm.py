@@ -40,12 +40,13 @@ def run(folder: Path, *arguments: str) -> list[str]:
 
 
 def test_a_published_command_line(folder: Path, tmp_path: Path) -> None:
-    """Flags of both decoders, with underscores, and the vocabulary elsewhere."""
+    """As in upstream's README, with underscores, and the vocabulary elsewhere."""
     (tmp_path / "vocabulary").mkdir()
     (folder / "vocab.txt").rename(tmp_path / "vocabulary/vocab.txt")
     found = run(
         folder, "--fp16", "--model_type", "unilm", "--tokenizer_name",
-        str(tmp_path / "vocabulary"), "--mode", "s2s", "--model_path", str(folder),
+        str(tmp_path / "vocabulary"), "--mode", "s2s", "--split", "test", "--model_path",
+        f"{folder}*",
         "--max_seq_length", "24", "--max_tgt_length", "12", "--batch_size", "2", "--beam_size",
         "5", "--length_penalty", "0.9", "--forbid_duplicate_ngrams", "--forbid_ignore_word",
         "a|[sep]", "--ngram_size", "2", "--min_len", "4", "--not_predict_token", "b|##c",
@@ -64,6 +65,38 @@ def test_a_published_command_line(folder: Path, tmp_path: Path) -> None:
     )
     assert found == wanted
     assert len(set(found)) == len(TEXTS)
+
+
+def test_version_1_and_a_name_for_the_output(folder: Path, tmp_path: Path) -> None:
+    """The bare file beside no configuration, which lies with the vocabulary."""
+    (tmp_path / "bert").mkdir()
+    for name in ("config.json", "vocab.txt"):
+        (folder / name).rename(tmp_path / "bert" / name)
+    weights = folder / "model.safetensors"
+    sources = tmp_path / "in.txt"
+    sources.write_text("\n".join(TEXTS))
+    command = [
+        "generate", "--bert_model", str(tmp_path / "bert"), "--model_recover_path", str(weights),
+        "--input_file", str(sources), "--split", "dev", "--beam_size", "3", "--amp",
+        "--max_tgt_length", "8", "--need_score_traces",
+    ]  # fmt: skip
+    assert main(command) == 0
+    model = tritonseq.load(weights, tokenizer=tmp_path / "bert", config={"variant": "v1"})
+    assert "min_new_tokens" not in model.generation_config
+    found = (folder / "model.safetensors.dev").read_text().splitlines()
+    assert found == model.generate_text(TEXTS, num_beams=3, max_new_tokens=8)
+    assert (folder / "model.safetensors.dev.trace.pickle").is_file()
+
+
+def test_another_configuration(folder: Path, tmp_path: Path) -> None:
+    """Its sizes and its norm count as little as those of the one beside the weights."""
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"max_position_embeddings": 3, "layer_norm_eps": 0.5, "target_type_id": 0}
+    (tmp_path / "other.json").write_text(json.dumps(config))
+    found = run(folder, str(folder), "--config_path", str(tmp_path / "other.json"))
+    model = tritonseq.load(folder, config={"target_type_id": 0})
+    assert found == model.generate_text(TEXTS)
+    assert found != tritonseq.load(folder).generate_text(TEXTS)
 
 
 def test_flags_that_concern_the_checkpoint(folder: Path) -> None:
@@ -101,8 +134,10 @@ def test_sources_as_texts_and_as_tokens(folder: Path, tmp_path: Path) -> None:
     model = tritonseq.load(folder)
     tokens = [["a", "##b", "nothing"], ["q"]]
     lines: list[Any] = [TEXTS[0], tokens[0], TEXTS[2], tokens[1]]
-    (tmp_path / "test.json").write_text("".join(json.dumps({"src": x}) + "\n" for x in lines))
+    objects = [json.dumps({"src": line}) for line in lines]
+    (tmp_path / "test.json").write_text("\n".join([objects[0], "", *objects[1:]]) + "\n")
     found = run(folder, str(folder), "--input_file", str(tmp_path / "test.json"))
+    assert found.pop(1) == ""
     assert found == model.generate_text(lines)
     rows = model.tokenizer.token_rows(tokens)
     assert rows[0][1:-1] == [*model.tokenizer.token_ids(["a", "##b"]), tiny_unilm.UNK]
@@ -157,7 +192,23 @@ def test_traces_are_those_of_upstream(folder: Path) -> None:
         (["--subset", "-1"], "--subset is -1"),
         (["--model_path", "elsewhere"], "pass one checkpoint"),
         (["--config", "[]"], "is no JSON object"),
-        (["--mode", "l2r"], "invalid choice: 'l2r'"),
+        (["--mode", "both"], "invalid choice: 'both'"),
+        (["--num_qkv", "2"], "num_qkv=2 is not supported"),
+        (["--config_path", "nowhere.json"], "--config-path: there is no file nowhere.json"),
+        (["--tokenizer_name", "unilm1.2-base-uncased"], "pass the folder with its vocab.txt"),
+        (["--tokenizer_name", "a", "--bert_model", "b"], "pass one tokenizer, not a and b"),
+        (
+            [
+                "--beam_size",
+                "2",
+                "--num-return-sequences",
+                "2",
+                "--split",
+                "x",
+                "--need_score_traces",
+            ],
+            "drop --num-return-sequences",
+        ),
     ],
 )
 def test_faults(

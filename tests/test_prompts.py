@@ -132,7 +132,7 @@ def test_pads_of_an_end_token_are_text_without_a_mask(model: tritonseq.Model) ->
 
 SOURCES = torch.tensor([[5, 6, 0, 0], [3, 4, 5, 6]])
 SOURCE_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "none": ({"input_ids": None}, "input_ids is None: an encoder-decoder model needs sources"),
+    "none": ({"input_ids": None}, "input_ids is None: this model needs sources"),
     "no-batch": ({"input_ids": torch.zeros(0, 4).long()}, "is empty"),
     "no-tokens": ({"input_ids": torch.zeros(2, 0).long()}, "is empty"),
     "no-list": ({"input_ids": []}, "is empty"),

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tiny_unilm
+import torch
 from tiny_unilm import SEP as EOS
 from tiny_unilm import tiny, unpadded
 from unilm_decoders import chances
+
+import tritonseq
+from tritonseq.processors import build_processors
+from tritonseq.unilm_search import ADDED, NEVER_RAISING, SET
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,3 +133,76 @@ def test_awkward_batches(samples: int) -> None:
     options = {"num_beams": 3, "max_new_tokens": 8, "length_penalty": 1.0}
     together = unpadded(model.generate(*tiny_unilm.pad(sources), **options))
     assert together == [unpadded(model.generate([source], **options))[0] for source in sources]
+
+
+def test_what_is_forced_first_comes_first() -> None:
+    """Targets start empty; and what a trie leaves out of its sequences is the same token."""
+    model = tiny(1).model()
+    sources = tiny_unilm.sources([5, 9])
+    for search in ("unilm", "transformers"):
+        for beams in (1, 3):
+            options = {"search": search, "num_beams": beams, "max_new_tokens": 4}
+            found = model.generate(sources, forced_bos_token_id=7, **options)
+            assert found[:, 0].tolist() == [7, 7]
+            begun = model.generate(
+                sources, forced_bos_token_id=7, begin_suppress_tokens=[9], **options
+            )
+            assert begun[:, 1].ne(9).all()
+
+
+def test_the_length_of_a_target_is_its_own() -> None:
+    """A quarter of the positions, if nobody says more; never less for a longer neighbour."""
+    model = tiny(2).model(min_new_tokens=16, num_beams=2)
+    short, long = tiny_unilm.sources([4, 48])
+    alone = model.generate([short])
+    assert alone.shape[1] == model.decoder.max_positions // 4 == 16
+    assert torch.equal(model.generate([short, long])[:1], alone)
+    (longer,) = tiny_unilm.sources([49])
+    message = "source plus new tokens need 65 positions, the model has 64: .* max_new_tokens <= 15"
+    with pytest.raises(ValueError, match=message):
+        model.generate([short, longer])
+    assert model.generate([short, longer], max_new_tokens=15, min_new_tokens=0).shape[1] <= 15
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": tiny_unilm.VOCAB + 1}, "exceeds the vocabulary of 61 tokens"),
+        ({"decoder_input_ids": [[5]]}, "decoder_input_ids: the targets of this model start empty"),
+        ({"decoder_start_token_id": 5}, "decoder_start_token_id: the targets of this model"),
+        ({"beam_size": 4}, "unknown option 'beam_size': here it is 'num_beams'"),
+        ({"forbid_duplicate_ngrams": True}, "here it is 'no_repeat_ngram_size'"),
+    ],
+)
+def test_faults(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny().model().generate(tiny_unilm.sources([5]), **options)
+
+
+def test_the_processors_that_search_knows_exist() -> None:
+    """A new name of one would turn off early stopping, or the order of what is banned."""
+    config = tritonseq.GenerationConfig(
+        no_repeat_ngram_size=2,
+        encoder_no_repeat_ngram_size=2,
+        encoder_repetition_penalty=1.5,
+        repetition_penalty=1.5,
+        forced_bos_token_id=5,
+        forced_eos_token_id=5,
+        min_new_tokens=2,
+        bad_words_ids=[[5]],
+        suppress_tokens=[6],
+        begin_suppress_tokens=[6],
+        eos_token_id=EOS,
+    )
+    built = build_processors(
+        config,
+        prompt_length=0,
+        max_length=9,
+        min_length=2,
+        min_new_tokens=2,
+        source_ids=torch.tensor([[5, 6]]),
+        prefix_allowed_tokens_fn=lambda sample, ids: [5],
+        device=torch.device("cpu"),
+    )
+    assert {processor.name for processor in built} == NEVER_RAISING
+    assert SET | ADDED < NEVER_RAISING

@@ -98,6 +98,91 @@ def test_search_over_more_random_tables(first: int) -> None:
     assert sum(table_case(case) for case in range(first, first + 50)) <= 12
 
 
+@drawn
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_less_is_allowed_than_there_are_beams(first: int) -> None:
+    """Then what is banned comes next, in upstream's order, and no search ends with nothing."""
+    near = 0
+    for case in range(first, first + 50):
+        rng = random.Random(case)
+        vocab = rng.choice([5, 6, 8])
+        rules = Rules(
+            beams=rng.randint(2, vocab),
+            steps=rng.choice([2, 4, 8]),
+            eos=EOS,
+            length_penalty=rng.choice([0.0, 1.0]),
+            min_len=rng.choice([0, 3, 9]),
+            ngram_size=rng.choice([1, 1, 2]),
+            ignore=frozenset(rng.sample(range(vocab), rng.choice([0, 1]))),
+            not_predict=frozenset(rng.sample(range(vocab), rng.choice([0, 1, 2]))),
+        )
+        generator = torch.Generator().manual_seed(case)
+        logits = torch.randn(rules.steps, vocab, vocab, generator=generator) * 2
+        tables, sources = Tables(logits), [[START, rng.randrange(vocab)] for _ in range(2)]
+        near += unsure(tables.model(), tables.ask(sources), sources, rules)
+    assert near <= 60
+
+
+def draw_limits(rng: random.Random, vocab: int, steps: int) -> dict[str, Any]:
+    """Everything that changes scores, some of it until less is allowed than there are beams."""
+    options: dict[str, Any] = {
+        "no_repeat_ngram_size": [1, 2, 3],
+        "encoder_no_repeat_ngram_size": [1, 2],
+        "repetition_penalty": [0.5, 1.5],
+        "encoder_repetition_penalty": [0.5, 2.0],
+        "forced_bos_token_id": [6],
+        "forced_eos_token_id": [EOS, 5],
+        "min_new_tokens": [1, steps],
+        "bad_words_ids": [[[5], [6, 7]]],
+        "sequence_bias": [{(5,): 3.0, (6, EOS): -2.0}],
+        "exponential_decay_length_penalty": [(2, 1.5)],
+        "suppress_tokens": [[7], [8, 9]],
+        "eos_token_id": [EOS, [EOS, 5]],
+    }
+    drawn = {name: rng.choice(v) for name, v in options.items() if rng.random() < 0.2}
+    how = rng.choice(["trie", "function", "free", "free", "free"])
+    words = rng.sample(range(5, vocab), rng.randint(1, min(4, vocab - 5)))
+    if how == "trie":
+        drawn.pop("forced_bos_token_id", None)
+        drawn["eos_token_id"] = EOS
+        drawn["prefix_allowed_tokens_fn"] = tritonseq.Trie([words[: n + 1] for n in range(2)])
+    if how == "function":
+        drawn["prefix_allowed_tokens_fn"] = lambda sample, ids: words
+    return drawn
+
+
+@drawn
+@pytest.mark.parametrize("first", range(0, 300, 50))
+def test_stopping_early_changes_nothing(first: int) -> None:
+    """Whatever scores and tokens are changed by, and however many hypotheses are wanted."""
+    for case in range(first, first + 50):
+        rng = random.Random(case)
+        vocab, steps = rng.choice([8, 10, 16]), rng.choice([2, 4, 7, 10])
+        logits = torch.randn(steps, vocab, vocab, generator=torch.Generator().manual_seed(case))
+        logits[:, :, EOS] += rng.choice([-2.0, 0.0, 2.0, 4.0])
+        beams = rng.choice([2, 3, 5, 7])
+        options = {
+            "num_beams": beams,
+            "num_return_sequences": rng.randint(1, beams),
+            "max_new_tokens": steps,
+            "length_penalty": rng.choice([-1.0, 0.0, 0.6, 1.0, 2.0]),
+            "return_dict_in_generate": True,
+            "output_scores": True,
+            **draw_limits(rng, vocab, steps),
+        }
+        sources = [[START, rng.randrange(5, vocab)] for _ in range(rng.choice([1, 2, 3]))]
+        model = Tables(logits * rng.choice([0.5, 1.0, 3.0])).model()
+        early = model.generate(sources, **options)
+        whole = model.generate(sources, **options, early_stopping="never")
+        width = max(early.sequences.shape[1], whole.sequences.shape[1])
+        mine, full = (
+            torch.nn.functional.pad(output.sequences, (0, width - output.sequences.shape[1]))
+            for output in (early, whole)
+        )
+        assert torch.equal(mine, full), f"case {case}: {options}"
+        assert torch.equal(early.sequences_scores, whole.sequences_scores), f"case {case}"
+
+
 def draw_config(rng: random.Random) -> dict[str, Any]:
     heads = rng.choice([1, 2, 3, 4])
     config = {

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "sentencepieces": {"vocabularies", "weights"},
     "marian_vocabulary": {"sentencepieces", "vocabularies", "weights"},
     "languages": {"vocabularies"},
-    "wordpieces": {"fast_vocabulary", "vocabularies", "weights"},
+    "wordpieces": {"fast_vocabulary", "unilm_tokens", "vocabularies"},
     "tokenizer_files": {
         "config_files", "fast_vocabulary", "languages", "marian_vocabulary", "sentencepieces",
         "unilm_families", "vocabularies", "weights", "wordpieces",
@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
-    "cli_unilm": {"devices", "outputs", "text"},
+    "cli_unilm": {"config", "devices", "outputs", "text", "weights"},
     "cli_generate": {"cli_unilm", "model", "text_job"},
     "cli": {"cli_generate", "cli_unilm", "config", "demo", "env"},
     "__main__": {"cli"},

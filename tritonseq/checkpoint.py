@@ -9,7 +9,7 @@ import torch
 
 from tritonseq.models import model_class
 
-from .config_files import read_config
+from .config_files import find_config, read_config
 from .devices import DTYPES, resolve_device, resolve_dtype
 from .placement import fill
 from .unilm_checkpoint import generation_defaults, recognises, refuse_bert, translate
@@ -69,7 +69,10 @@ def load_checkpoint(
         raise ValueError(f"config is {overrides!r}: pass a mapping from keys of config.json")
     changes = dict(overrides or {})
     model_type = changes.pop("model_type", None) if model_type is None else model_type
-    stated = read_config(path, tokenizer)
+    if path.is_file() and find_config(path) is None and "num_hidden_layers" in changes:
+        stated: dict[str, Any] = {}  # the caller says it all
+    else:
+        stated = read_config(path, tokenizer)
     folder = path.parent if path.is_file() else path
     config, reader = _describe(
         stated, changes, model_type, open_weights(path), tokenizer=tokenizer or folder

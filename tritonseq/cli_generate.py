@@ -8,7 +8,6 @@ import re
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
@@ -17,6 +16,7 @@ from .cli_unilm import (
     check_traces,
     generation_options,
     load_options,
+    output_path,
     read_sources,
     source_length,
     write_traces,
@@ -97,7 +97,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         task=parsed.task,
         **generation_options(parsed, options, model.tokenizer),
     )
-    check_traces(parsed, job.request.config.num_beams)
+    check_traces(parsed, job.request.config)
     rows = _read(job, [prompt for prompt in prompts if not prompt.is_blank])
     tally = Tally()
     if parsed.stream:
@@ -127,17 +127,17 @@ def _read(job: TextJob, prompts: list[Prompt]) -> list[list[int]]:
 
 def _print(model: Model, answers: Iterable[tuple[str, Answer]], parsed: argparse.Namespace) -> None:
     """Write a line for every answer, and the traces if they are asked for."""
-    traces = []
+    traces, output = [], output_path(parsed)
     with contextlib.ExitStack() as stack:
         file: TextIO = sys.stdout
-        if parsed.output_file is not None:
-            file = stack.enter_context(open(parsed.output_file, "w", encoding="utf-8"))
+        if output is not None:
+            file = stack.enter_context(output.open("w", encoding="utf-8"))
         for prompt, answer in answers:
             print(_line(model, prompt, answer.text, as_json=parsed.json), file=file)
             if parsed.need_score_traces:
                 traces.append(answer.trace)
-    if parsed.need_score_traces:
-        write_traces(Path(f"{parsed.output_file}.trace.pickle"), traces, len(traces))
+    if parsed.need_score_traces and output is not None:
+        write_traces(output.with_name(f"{output.name}.trace.pickle"), traces, len(traces))
 
 
 def _answers(

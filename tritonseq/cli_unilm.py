@@ -1,21 +1,25 @@
 """The flags of decode_seq2seq.py, the command of UniLM and s2s-ft, for `tritonseq generate`.
 
 A command line that was published for either decoder runs with its flags as they are; those that
-only told upstream how to run (--amp) or that it parses and ignores are accepted and do nothing.
+only told upstream how to run (--amp), or that it takes and does not heed, are taken here as well.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import pickle
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .weights import read_json
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
+    from .config import GenerationConfig
     from .outputs import BeamTrace
     from .text import Tokenizer
 
@@ -28,6 +32,21 @@ _SWITCHES = {
     "do_lower_case": "the vocabulary is in lower case",
 }
 _NO_EFFECT = ("--amp", "--new-pos-ids")
+_PARTS = ("--num-qkv", "--seg-emb", "--ffn-type")
+# Names that upstream has addresses for, of vocabularies that are on the Hub as well.
+_VOCABULARIES = {
+    "unilm1-base-cased": "microsoft/unilm-base-cased",
+    "unilm1-large-cased": "microsoft/unilm-large-cased",
+    "minilm-l12-h384-uncased": "microsoft/MiniLM-L12-H384-uncased",
+}
+# What config.json says of sizes and norms is not asked for by naming the file.
+_NOT_ASKED = (
+    "vocab_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+)
 _FAMILIES = ("bert", "minilm", "roberta", "unilm", "xlm-roberta", "electra")
 
 
@@ -36,20 +55,27 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "UniLM and s2s-ft", "the flags of decode_seq2seq.py, also with _ for -"
     )
-    checkpoint = group.add_mutually_exclusive_group()
-    for flag in ("--model-path", "--model-recover-path"):
-        checkpoint.add_argument(flag, dest="model_path", metavar="PATH", help="in place of MODEL")
-    for flag in ("--tokenizer-name", "--bert-model"):
-        group.add_argument(flag, dest="tokenizer", metavar="DIR", help="as --tokenizer")
+    group.add_argument("--model-path", metavar="PATH", help="in place of MODEL")
+    group.add_argument("--model-recover-path", metavar="FILE", help="the same, for UniLM v1")
+    group.add_argument("--config-path", metavar="F", help="in place of the config.json of MODEL")
+    group.add_argument("--tokenizer-name", metavar="DIR", help="as --tokenizer")
+    group.add_argument("--bert-model", metavar="DIR", help="the same, for UniLM v1")
     for name, what in _SWITCHES.items():
         group.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=what)
     group.add_argument("--beam-size", type=int, metavar="N", help="as --num-beams")
-    group.add_argument("--max-tgt-length", type=int, metavar="N", help="as --max-new-tokens")
+    group.add_argument(
+        "--max-tgt-length",
+        type=int,
+        metavar="N",
+        help="as --max-new-tokens; default: 128, at most a quarter of the positions",
+    )
     group.add_argument(
         "--max-seq-length", type=int, metavar="N", help="cut sources to leave room for the target"
     )
     group.add_argument("--min-len", type=int, metavar="N", help="as --min-new-tokens")
-    group.add_argument("--forbid-duplicate-ngrams", action="store_true")
+    group.add_argument(
+        "--forbid-duplicate-ngrams", action="store_true", help="no n-gram comes twice"
+    )
     group.add_argument("--ngram-size", type=int, default=3, metavar="N", help="default: 3")
     group.add_argument("--forbid-ignore-word", metavar="W|W", help="tokens that may repeat")
     group.add_argument("--not-predict-token", metavar="W|W", help="tokens that are never written")
@@ -60,31 +86,85 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--subset", type=int, default=0, metavar="N", help="the first N texts only")
     group.add_argument("--output-file", metavar="F", help="write texts there, not to stdout")
     group.add_argument(
-        "--need-score-traces", action="store_true", help="write F.trace.pickle: all beams"
+        "--split", metavar="NAME", help="name the output file MODEL.NAME, unless it has a name"
+    )
+    group.add_argument(
+        "--need-score-traces",
+        action="store_true",
+        help="write the whole search beside the output file, into F.trace.pickle",
     )
     group.add_argument("--fp16", action="store_true", help="--dtype float16, on a GPU")
     group.add_argument("--no-cuda", action="store_true", help="--device cpu")
-    group.add_argument("--mode", choices=("s2s",), help="what is done in any case")
+    group.add_argument("--mode", choices=("s2s", "l2r"), help="no effect")
     for flag in _NO_EFFECT:
         group.add_argument(flag, action="store_true", help="no effect")
+    for flag in _PARTS:
+        group.add_argument(flag, type=int, default=0, metavar="0", help="parts of no known model")
 
 
 def load_options(parsed: argparse.Namespace) -> dict[str, Any]:
     """What the flags say to `load`: which checkpoint, of what kind, and where it runs."""
-    if (parsed.model is None) == (parsed.model_path is None):
-        raise ValueError("pass one checkpoint: MODEL, or --model-path (--model-recover-path)")
-    config: dict[str, Any] = dict(parsed.config or {})
-    config |= {name: True for name in _SWITCHES if getattr(parsed, name)}
-    if parsed.max_seq_length is not None:
-        config["max_seq_length"] = parsed.max_seq_length
+    config: dict[str, Any] = _config_file(parsed.config_path)
+    if parsed.bert_model or parsed.model_recover_path:
+        config["variant"] = "v1"
+    for name in ("num_qkv", "seg_emb", "ffn_type", "max_seq_length", *_SWITCHES):
+        if getattr(parsed, name):
+            config[name] = getattr(parsed, name)
+    config |= parsed.config or {}
     model_type = "unilm" if parsed.model_type in _FAMILIES else parsed.model_type
     return {
-        "name_or_path": parsed.model if parsed.model_path is None else parsed.model_path,
+        "name_or_path": checkpoint(parsed),
         "model_type": model_type,
         "config": config or None,
-        "tokenizer": parsed.tokenizer,
+        "tokenizer": _tokenizer(parsed),
         **_placement(parsed),
     }
+
+
+def checkpoint(parsed: argparse.Namespace) -> str:
+    """MODEL, by whichever flag; a pattern must fit one file or folder."""
+    given = [path for path in (parsed.model, parsed.model_path, parsed.model_recover_path) if path]
+    if len(given) != 1:
+        raise ValueError("pass one checkpoint: MODEL, or --model-path (--model-recover-path)")
+    (path,) = given
+    if not glob.has_magic(path):
+        return path
+    found = sorted(glob.glob(path))
+    if len(found) != 1:
+        fits = ", ".join(found) or "nothing"
+        raise ValueError(f"{path} fits {fits}: pass one checkpoint at a time")
+    return found[0]
+
+
+def output_path(parsed: argparse.Namespace) -> Path | None:
+    """Where texts are written; None for stdout."""
+    if parsed.output_file is not None:
+        return Path(parsed.output_file)
+    return Path(f"{checkpoint(parsed)}.{parsed.split}") if parsed.split else None
+
+
+def _tokenizer(parsed: argparse.Namespace) -> str | None:
+    given = [name for name in (parsed.tokenizer, parsed.tokenizer_name, parsed.bert_model) if name]
+    if len(set(given)) > 1:
+        raise ValueError(f"pass one tokenizer, not {' and '.join(given)}")
+    if not given or Path(given[0]).is_dir():
+        return given[0] if given else None
+    name = _VOCABULARIES.get(given[0], given[0])
+    if name.startswith(("unilm", "minilm")):
+        raise ValueError(
+            f"{name} is a name that only UniLM's own command knows: pass the folder with its "
+            "vocab.txt"
+        )
+    return name
+
+
+def _config_file(path: str | None) -> dict[str, Any]:
+    """What another config.json says of the network, but for what is read off its tensors."""
+    if path is None:
+        return {}
+    if not Path(path).is_file():
+        raise ValueError(f"--config-path: there is no file {path}")
+    return {key: value for key, value in read_json(Path(path)).items() if key not in _NOT_ASKED}
 
 
 def _placement(parsed: argparse.Namespace) -> dict[str, str]:
@@ -148,7 +228,10 @@ def _word_ids(words: str | None, tokenizer: Tokenizer) -> list[int] | None:
 def read_sources(lines: Sequence[str], *, tokenized: bool) -> list[str | list[str]]:
     """The text, or the tokens, of every line: of `{"src": ...}` if the first one is an object."""
     if any(line.strip() for line in lines) and next(filter(str.strip, lines)).startswith("{"):
-        return [_source(line, number) for number, line in enumerate(lines, start=1)]
+        return [
+            _source(line, number) if line.strip() else ""
+            for number, line in enumerate(lines, start=1)
+        ]
     return [line.split() if tokenized and line.strip() else line for line in lines]
 
 
@@ -168,10 +251,17 @@ def _source(line: str, number: int) -> str | list[str]:
     return source if plain else list(source)
 
 
-def check_traces(parsed: argparse.Namespace, beams: int) -> None:
+def check_traces(parsed: argparse.Namespace, config: GenerationConfig) -> None:
     """Raise ValueError if traces are asked for and there will be none, or nowhere to write."""
-    if parsed.need_score_traces and (beams == 1 or parsed.output_file is None):
+    if not parsed.need_score_traces:
+        return
+    if config.num_beams == 1 or output_path(parsed) is None:
         raise ValueError("--need-score-traces needs --beam-size above 1, and --output-file")
+    if config.num_return_sequences > 1 or not config.searches_as_unilm:
+        raise ValueError(
+            "--need-score-traces writes one search for each text, and that of UniLM: drop "
+            "--num-return-sequences and --search"
+        )
 
 
 def write_traces(path: Path, traces: Iterable[BeamTrace | None], count: int) -> None:

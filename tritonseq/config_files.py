@@ -40,5 +40,6 @@ def read_config(path: Path, other: Path | None = None) -> dict[str, Any]:
             return read_json(found)
     raise ValueError(
         f"{path.parent if path.is_file() else path} has no config.json, and no single other file "
-        "with the configuration of a network, so it is no checkpoint folder"
+        "with the configuration of a network: put it there, or name a folder that has it by "
+        "tokenizer= (--tokenizer), or pass all of its keys as config="
     )

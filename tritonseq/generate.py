@@ -125,9 +125,7 @@ class Generation:
 
     def _greedy(self, config: GenerationConfig, callables: Callables) -> Greedy:
         return Greedy(
-            self._processors(config, callables),
-            self._stopping(config, callables),
-            _recorder(config),
+            *self._parts(config, callables),
             sample=config.do_sample,
             pad_token_id=config.fill_token_id,
         )
@@ -145,33 +143,33 @@ class Generation:
             num_return_sequences=config.num_return_sequences,
             fill_token_id=_fill_token_id(config),
         )
-        return BeamSearch(
-            self._processors(config, callables),
-            self._stopping(config, callables),
-            _recorder(config),
-            rules,
-            samples=self._prompts.ids.shape[0],
-            device=self._prompts.ids.device,
-        )
+        ids = self._prompts.ids
+        parts = self._parts(config, callables)
+        return BeamSearch(*parts, rules, samples=ids.shape[0], device=ids.device)
 
     def _unilm_search(self, config: GenerationConfig, callables: Callables) -> UniLMBeamSearch:
         rules = UniLMRules(
             beams=config.num_beams,
             length_penalty=config.length_penalty,
-            # What functions of the caller's do to scores proves nothing of those to come.
-            stops_early=config.early_stopping != "never" and not callables.logits_processor,
+            stops_early=config.early_stopping != "never",
+            has_strangers=bool(callables.logits_processor),
             new_tokens=self._lengths.new_tokens,
             num_return_sequences=config.num_return_sequences,
             fill_token_id=_fill_token_id(config),
         )
-        return UniLMBeamSearch(
+        ids = self._prompts.ids
+        parts = self._parts(config, callables)
+        return UniLMBeamSearch(*parts, rules, samples=ids.shape[0], device=ids.device)
+
+    def _parts(
+        self, config: GenerationConfig, callables: Callables
+    ) -> tuple[list[Processor], Stopping, Recorder]:
+        """What every search is made of."""
+        processors, stopping = (
             self._processors(config, callables),
             self._stopping(config, callables),
-            _recorder(config),
-            rules,
-            samples=self._prompts.ids.shape[0],
-            device=self._prompts.ids.device,
         )
+        return processors, stopping, _recorder(config)
 
     def _processors(self, config: GenerationConfig, callables: Callables) -> list[Processor]:
         # Without an encoder, the prompt is the source that encoder_* options speak of.

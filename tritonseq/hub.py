@@ -66,6 +66,8 @@ def snapshot(
             raise ValueError(f"the folder {path} has no config.json: it holds no checkpoint")
         return path
     _refuse_file(path)
+    if path.suffix in (".bin", ".safetensors"):
+        raise ValueError(f"there is no file {path}")
     name = str(name_or_path)
     with _plain_errors(name, revision, local_files_only):
         return _Repository(name, revision, cache_dir, token, local_files_only).fetch_checkpoint()

@@ -45,9 +45,8 @@ class Lengths:
             total = config.max_length
         else:
             total = prompt + default_new_tokens(decoder)
-            if decoder.max_positions is not None:
-                limit = decoder.max_positions - _longest(sources if decoder.is_prefix_lm else None)
-                total = min(total, max(limit, prompt + 1))
+            if decoder.max_positions is not None and not decoder.is_prefix_lm:
+                total = min(total, max(decoder.max_positions, prompt + 1))
         if total <= prompt:
             raise ValueError(
                 f"the prompt has {prompt} tokens and max_length is {total}: nothing can be "
@@ -65,8 +64,8 @@ class Lengths:
 def default_new_tokens(decoder: Decoder | EncoderDecoder) -> int:
     """How many tokens a model writes if nobody says how many.
 
-    Where source and target share the positions, a quarter of them at most, so that most sources
-    leave room for it and the length of a target does not depend on other sources of the batch.
+    Where source and target share the positions, a quarter of them at most. It is never less for a
+    long source: then the length of a target would depend on the other sources of its batch.
     """
     count: int = getattr(decoder, "default_new_tokens", DEFAULT_NEW_TOKENS)
     if decoder.is_prefix_lm and decoder.max_positions is not None:
@@ -80,21 +79,14 @@ def longest_text(decoder: Decoder | EncoderDecoder, config: GenerationConfig) ->
         limit: int | None = cast("EncoderDecoder", decoder).max_source_positions
         return limit
     positions = decoder.max_positions
+    if decoder.is_prefix_lm and positions is not None:
+        new_tokens = config.max_new_tokens or config.max_length or default_new_tokens(decoder)
+        return positions - new_tokens
     if config.max_new_tokens is None and config.max_length is not None:
-        if decoder.is_prefix_lm:
-            return None if positions is None else positions - config.max_length
         return min(config.max_length - 1, positions or config.max_length)
     if positions is None:
         return None
     return positions - positions_needed(decoder, 0, config.max_new_tokens or 1)
-
-
-def cut_length(decoder: Decoder | EncoderDecoder, config: GenerationConfig) -> int | None:
-    """To how many tokens sources are cut that are too long; None if any number will do."""
-    if not decoder.is_prefix_lm or decoder.max_positions is None:
-        return longest_text(decoder, config)
-    new_tokens = config.max_new_tokens or config.max_length or default_new_tokens(decoder)
-    return decoder.max_positions - new_tokens
 
 
 def positions_needed(decoder: Decoder | EncoderDecoder, read: int, new_tokens: int) -> int:

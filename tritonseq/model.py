@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from .checkpoint import from_transformers_model, load_checkpoint
 from .config import GenerationConfig, as_generation_config
 from .hub import snapshot, tokenizer_folder
-from .lengths import cut_length
+from .lengths import longest_text
 from .request import Request
 from .text import Tokenizer
 from .text_job import TextJob
@@ -199,7 +199,8 @@ class Model:
                 defaults; what it leaves open is taken from them.
             task: one of `tasks`, whose options take precedence over the model's defaults.
             logits_processor: callables `(ids [R, L], scores [R, V]) -> scores`, applied after
-                the built-in ones; R counts beams, samples in order. Diverse groups of beams are
+                the built-in ones; R counts beams, samples in order. L is 0 at the first step of a
+                UniLM, whose targets start empty. Diverse groups of beams are
                 processed one after the other.
             stopping_criteria: callables `(ids [N, L], scores) -> bool or bool tensor [N]`; with
                 beams they judge candidates, more than there are beams. `scores` is None unless
@@ -406,7 +407,13 @@ class Model:
             raise ValueError(
                 f"max_source_length is {max_source_length!r}: it must be an integer >= 1"
             )
-        limits = [limit for limit in (cut_length(self.decoder, config), recommended) if limit]
+        room = longest_text(self.decoder, config)
+        if room is not None and room < 1:
+            raise ValueError(
+                f"no room is left for a source: the model has {self.decoder.max_positions} "
+                "positions for source and target; pass a smaller max_new_tokens"
+            )
+        limits = [limit for limit in (room, recommended) if limit is not None]
         if not limits:
             raise ValueError(
                 "truncation=True: there is no limit to cut to, since the encoder reads any number "

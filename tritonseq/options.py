@@ -158,7 +158,24 @@ def settle(name: str, value: Any, known: Collection[str]) -> None:
         raise ValueError(reason)
 
 
+UPSTREAM = {
+    "alpha": "length_penalty",
+    "beam_size": "num_beams",
+    "forbid_duplicate_ngrams": "no_repeat_ngram_size",
+    "forbid_ignore_set": "no_repeat_ngram_ignore_ids",
+    "forbid_ignore_word": "no_repeat_ngram_ignore_ids",
+    "max_tgt_length": "max_new_tokens",
+    "min_len": "min_new_tokens",
+    "ngram_size": "no_repeat_ngram_size",
+    "not_predict_set": "suppress_tokens",
+    "not_predict_token": "suppress_tokens",
+}
+"""Options of UniLM's own decoders, by other names than here."""
+
+
 def _suggestion(name: str, known: Collection[str]) -> str:
+    if name in UPSTREAM:
+        return f"here it is {UPSTREAM[name]!r}"
     near = difflib.get_close_matches(name, [*known, *ARGUMENTS, *TEXT_ARGUMENTS], n=1)
     if near:
         return f"did you mean {near[0]!r}?"

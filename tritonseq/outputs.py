@@ -35,7 +35,8 @@ class GenerateOutput:
     sequences: Tensor
     """`[B * num_return_sequences, L]` int64, the prompt included, padded at the end."""
     sequences_scores: Tensor | None = None
-    """Beams: `[B * num_return_sequences]` log-probability over length to the penalty's power."""
+    """Beams: `[B * num_return_sequences]` log-probability over length to the penalty's power;
+    with search="unilm" over `(5 + length) / 6` to that power, if it is positive."""
     scores: tuple[Tensor, ...] | None = None
     """Per step `[R, V]` float32 after all processors: logits, or log-probabilities for beams."""
     logits: tuple[Tensor, ...] | None = None

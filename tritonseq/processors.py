@@ -179,7 +179,7 @@ def _over_prefix(
 
 def _forced_first(config: GenerationConfig, prompt_length: int) -> int | None:
     """The token that is forced to come first: none behind prompts of more than one token."""
-    return config.forced_bos_token_id if prompt_length == 1 else None
+    return config.forced_bos_token_id if prompt_length <= 1 else None
 
 
 def _over_steps(
@@ -187,7 +187,7 @@ def _over_steps(
 ) -> Iterator[Processor]:
     """What depends on the step alone, and what repairs the scores."""
     if config.forced_bos_token_id is not None:
-        apply = constraints.force([config.forced_bos_token_id], 1, device)
+        apply = constraints.force([config.forced_bos_token_id], min(prompt_length, 1), device)
         yield Processor("ForcedBOSTokenLogitsProcessor", apply)
     if config.forced_eos_token_id is not None:
         forced = config.forced_eos_token_id

@@ -86,7 +86,7 @@ def read_sources(
     and for everything else that is wrong.
     """
     if input_ids is None:
-        raise ValueError("input_ids is None: an encoder-decoder model needs sources to read")
+        raise ValueError("input_ids is None: this model needs sources to read")
     ids, mask = _as_tensors(
         input_ids, attention_mask, pad_token_id, vocab_size, device, side="right"
     )

@@ -72,9 +72,19 @@ class Request:
             "decoder_input_ids": decoder_input_ids,
             "decoder_attention_mask": decoder_attention_mask,
         }
+        if decoder.is_prefix_lm:
+            # transformers' own configurations hold a None.
+            begun["decoder_start_token_id"] = config.decoder_start_token_id
         for name, value in begun.items():
-            if value is not None and (decoder.is_prefix_lm or not decoder.is_encoder_decoder):
+            if value is not None and decoder.is_prefix_lm:
+                raise ValueError(f"{name}: the targets of this model start empty; leave it out")
+            if value is not None and not decoder.is_encoder_decoder:
                 raise ValueError(f"{name} is for models with an encoder; pass input_ids alone")
+        if config.searches_as_unilm and config.num_beams > decoder.vocab_size:
+            raise ValueError(
+                f"num_beams={config.num_beams} exceeds the vocabulary of {decoder.vocab_size} "
+                'tokens: pass fewer, or search="transformers"'
+            )
         check_decoder_mask(decoder_attention_mask)
         for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
             if decoder.is_encoder_decoder and name in config and not decoder.shares_vocabulary:

@@ -74,6 +74,9 @@ def translate(
         positions = overrides.get("max_seq_length")
     tensors = standard_tensors(reader, types=types, positions=positions)
     _check_tensors(tensors.shapes)
+    bins = tensors.shapes.get(RELATIVE, (0, 0))[-1]
+    if bins and overrides.get("rel_pos_bins", bins) != bins:
+        raise ValueError(f"rel_pos_bins is {overrides['rel_pos_bins']}, and the table has {bins}")
     sizes = {key: tensors.shapes.get(name, (0,))[0] for key, name in SIZES.items()}
     # Nothing makes a vocabulary fit, but its tensor is to be named.
     vocab_size = overrides.get("vocab_size", sizes["vocab_size"])
@@ -91,7 +94,7 @@ def translate(
         **{key: merged[key] for key in REQUIRED},
         "hidden_act": merged.get("hidden_act") or "gelu",
         "layer_norm_eps": overrides.get("layer_norm_eps", LAYER_NORM_EPS),
-        "rel_pos_bins": tensors.shapes.get(RELATIVE, (0, 0))[-1] or merged.get("rel_pos_bins") or 0,
+        "rel_pos_bins": bins or merged.get("rel_pos_bins") or 0,
         "max_rel_pos": merged.get("max_rel_pos") or 0,
         "pos_shift": bool(merged.get("pos_shift")),
         **sizes,
@@ -125,13 +128,16 @@ def _check_keys(merged: Mapping[str, Any], overrides: Mapping[str, Any]) -> None
             raise ValueError(f"{flag} is {merged[flag]!r}: it must be True or False")
     for key in (*SIZES, *TYPE_IDS, "max_seq_length"):
         value = overrides.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{key} is {value!r}: it must be an integer")
-    for key in set(overrides).difference(KEYS):
-        # Whole configurations may be passed, which name other tokens too; but no slip of the pen.
-        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.85)
-        if near and not key.endswith("_token_id"):
-            raise ValueError(f"{key!r} is no key of a UniLM's configuration: is it {near[0]!r}?")
+        least = 1 if key == "max_seq_length" else 0
+        if type(value) is not int or value < least:
+            raise ValueError(f"{key} is {value!r}: it must be an integer of at least {least}")
+    # A whole configuration may be passed, which says much that nobody reads; but a few keys that
+    # somebody has written must each mean something.
+    if not all(key in overrides for key in REQUIRED):
+        for key in set(overrides).difference(KEYS):
+            near = difflib.get_close_matches(key, KEYS, n=1)
+            hint = f"is it {near[0]!r}?" if near else "options of generation go to generate"
+            raise ValueError(f"{key!r} is no key of a UniLM's configuration: {hint}")
 
 
 def _check_tensors(shapes: Shapes) -> None:
@@ -177,6 +183,9 @@ def _usual_type_ids(merged: Mapping[str, Any], count: int) -> dict[str, int]:
         source, target = (4, 5) if flags["new_segment_ids"] else (0, 1)
         return {"source_type_id": source, "target_type_id": target}
     ids = {key: merged[key] for key in TYPE_IDS if merged.get(key) is not None}
+    if count == 7 and not ids:
+        # A seventh type is there only where the first token of a source has one of its own.
+        return {"first_type_id": 4, "source_type_id": 6, "target_type_id": 5}
     if count == 2 or count >= 6:
         source, target = (0, 1) if count == 2 else (4, 5)
         return {"source_type_id": source, "target_type_id": target} | ids

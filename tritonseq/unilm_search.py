@@ -30,21 +30,30 @@ if TYPE_CHECKING:
 ENDED = -10000.0
 """Added to whatever would continue an ended hypothesis: the decoders' own minus infinity."""
 
+ADDED = frozenset(("NoRepeatNGramLogitsProcessor",))
+"""Processors to whose bans the decoders add that number; what they ban stays in its order."""
+
+SET = frozenset(
+    (
+        "MinLengthLogitsProcessor",
+        "MinNewTokensLengthLogitsProcessor",
+        "SuppressTokensLogitsProcessor",
+    )
+)
+"""Processors in the place of whose bans the decoders put that number."""
+
 NEVER_RAISING = frozenset(
     (
+        *ADDED,
+        *SET,
         "EncoderNoRepeatNGramLogitsProcessor",
         "EncoderRepetitionPenaltyLogitsProcessor",
         "ForcedBOSTokenLogitsProcessor",
         "ForcedEOSTokenLogitsProcessor",
-        "LogitNormalization",
-        "MinLengthLogitsProcessor",
-        "MinNewTokensLengthLogitsProcessor",
         "NoBadWordsLogitsProcessor",
-        "NoRepeatNGramLogitsProcessor",
         "PrefixConstrainedLogitsProcessor",
         "RepetitionPenaltyLogitsProcessor",
         "SuppressTokensAtBeginLogitsProcessor",
-        "SuppressTokensLogitsProcessor",
     )
 )
 """Processors that make no positive score of a log-probability."""
@@ -57,6 +66,8 @@ class UniLMRules(NamedTuple):
     length_penalty: float
     stops_early: bool
     """Stop as soon as nothing can change the result, rather than at the very end."""
+    has_strangers: bool
+    """Do functions of the caller's change scores? They may raise them, and are asked once."""
     new_tokens: int
     num_return_sequences: int
     fill_token_id: int
@@ -81,10 +92,13 @@ class UniLMBeamSearch:
         self._rules = rules
         # Only if no score is positive do sums of them fall, and tell what is yet to come.
         falling = all(processor.name in NEVER_RAISING for processor in processors)
-        self._stops_early = rules.stops_early and falling
+        self._stops_early = rules.stops_early and falling and not rules.has_strangers
         shape = (samples, rules.beams)
         self._running = torch.zeros(shape, device=device, dtype=torch.float32)
+        # Which beams end with their newest token, and which have an end behind them: where less
+        # than K continuations are allowed, an ended hypothesis has to be continued.
         self._ended = torch.zeros(shape, device=device, dtype=torch.bool)
+        self._dead = torch.zeros(shape, device=device, dtype=torch.bool)
         self._done = torch.zeros(samples, device=device, dtype=torch.bool)
         steps = (samples, rules.new_tokens, rules.beams)
         self._scores = torch.zeros(steps, device=device, dtype=torch.float32)
@@ -98,35 +112,56 @@ class UniLMBeamSearch:
         log_probs = log_probs.view(-1, self._rules.beams, logits.shape[-1])
         self._recorder.scores(log_probs)
         self._recorder.end_step()
-        tokens, parents = self._choose(log_probs, hypotheses.generated)
+        scores, tokens, parents = self._choose(log_probs, hypotheses.generated)
+        if not self._rules.has_strangers and self._lacks_candidates(scores):
+            log_probs = self._softened(logits, hypotheses).view_as(log_probs)
+            scores, tokens, parents = self._choose(log_probs, hypotheses.generated)
+        self._running = scores
         self._collect(tokens, parents, hypotheses)
         self._scores[:, hypotheses.generated] = self._running
         self._back_pointers[:, hypotheses.generated] = parents
         hypotheses.append(tokens, parents)
         return tokens
 
-    def _choose(self, log_probs: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """The K best continuations: tokens and parents `[B, K]`; their scores are kept."""
+    def _choose(self, log_probs: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The K best continuations: scores, tokens and parents, `[B, K]` each."""
         beams = self._rules.beams
         if step == 0:
             # All beams are still the same one.
-            self._running, tokens = log_probs[:, 0].topk(beams, dim=1)
-            parents = torch.zeros_like(tokens)
-        else:
-            scores, candidates = log_probs.topk(beams, dim=2)
-            history = self._ended * ENDED + self._running
-            best = (scores + history[:, :, None]).flatten(1).topk(beams, dim=1)
-            self._running = best.values
-            parents = best.indices.div(beams, rounding_mode="floor")
-            tokens = candidates.flatten(1).gather(1, best.indices)
-        return tokens, parents
+            scores, tokens = log_probs[:, 0].topk(beams, dim=1)
+            return scores, tokens, torch.zeros_like(tokens)
+        scores, candidates = log_probs.topk(beams, dim=2)
+        history = self._ended * ENDED + self._running
+        best = (scores + history[:, :, None]).flatten(1).topk(beams, dim=1)
+        parents = best.indices.div(beams, rounding_mode="floor")
+        return best.values, candidates.flatten(1).gather(1, best.indices), parents
+
+    def _lacks_candidates(self, scores: Tensor) -> bool:
+        """Are less than K continuations allowed, so that the order of what is banned counts?"""
+        return bool(((scores < ENDED / 2) & ~self._done[:, None]).any())
+
+    def _softened(self, logits: Tensor, hypotheses: Hypotheses) -> Tensor:
+        """The log-probabilities `[R, V]` after the processors, with the decoders' own bans.
+
+        They are finite, so that what is banned is chosen before a search ends with nothing.
+        """
+        scores = logits.log_softmax(dim=-1)
+        for processor in self._processors:
+            before = scores.clone()
+            scores = processor.apply(hypotheses, scores)
+            if processor.name in ADDED:
+                scores = torch.where(scores == -math.inf, before + ENDED, scores)
+            elif processor.name in SET:
+                scores = scores.masked_fill(scores == -math.inf, ENDED)
+        return scores
 
     def _collect(self, tokens: Tensor, parents: Tensor, hypotheses: Hypotheses) -> None:
         """Put what ends with this step into the pool, and see in which samples search is over."""
         step = hypotheses.generated
+        self._dead = (self._dead | self._ended).gather(1, parents)
         # At the last step that is every hypothesis.
         self._ended = self._stopping.hits(tokens, parents, hypotheses, self._recorder.so_far)
-        enters = self._ended & ~self._done[:, None]
+        enters = self._ended & ~self._dead & ~self._done[:, None]
         values = self._running.double() / self._penalty(step)
         new = Pool(
             values.masked_fill(~enters, -math.inf),
@@ -147,7 +182,7 @@ class UniLMBeamSearch:
         Its score will only fall, and the penalty be at most that of the last step. On a tie the
         one that ended first stays.
         """
-        live = self._running.masked_fill(self._ended, -math.inf).amax(dim=1)
+        live = self._running.masked_fill(self._ended | self._dead, -math.inf).amax(dim=1)
         bound = live.double() / self._penalty(self._rules.new_tokens - 1)
         return bound > self._pool.scores.amin(dim=1)
 

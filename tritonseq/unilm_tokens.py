@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from .weights import read_json
+from .weights import read_json, refuse_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,7 @@ def special_ids(
     are tokenized with, then config.json, then what the published models have. Raises ValueError
     for an id that is none, and for a vocabulary without one of the tokens.
     """
-    vocabulary = None if folder is None else read_vocabulary(folder)
+    vocabulary = None if folder is None else read_vocabulary(folder, vocab_size)
     usual = {"mask_token_id": vocab_size - 1, **ROBERTA} if roberta else BERT
     ids = {}
     for key, names in NAMES.items():
@@ -62,23 +63,52 @@ def special_ids(
         # s2s-ft starts with the token that ends.
         ids["eos_token_id"] if variant == "s2s" else None,
         *(_find(vocabulary, name) for name in START_NAMES),
-        START,
+        # It counts under position shift only, and may be none of a small vocabulary.
+        START if vocab_size > START else 0,
     )
+    _check("start_token_id", ids["start_token_id"], vocab_size)
     return ids
 
 
-def read_vocabulary(folder: Path) -> dict[str, int] | None:
-    """Tokens and their ids, by the first of the three kinds of files that is there."""
+def read_vocabulary(folder: Path, vocab_size: int) -> dict[str, int] | None:
+    """Tokens and their ids, by the first of the three kinds of files that is there.
+
+    Warns of a `vocab.txt` that has not the `vocab_size` tokens of the network.
+    """
     if (folder / "vocab.txt").is_file():
-        # A token's id is its line; of two lines that agree, the later one counts.
-        lines = (folder / "vocab.txt").read_bytes().splitlines()
-        return {line.strip().decode(errors="replace"): i for i, line in enumerate(lines)}
+        lines = read_lines(folder / "vocab.txt")
+        if len(lines) != vocab_size:
+            warnings.warn(
+                f"{folder / 'vocab.txt'} has {len(lines)} tokens and the network {vocab_size}: is "
+                "it the vocabulary of another model?",
+                stacklevel=2,
+            )
+        # Of two lines that agree, the later one counts.
+        return {token: line for line, token in enumerate(lines)}
     if (folder / "vocab.json").is_file():
         return read_json(folder / "vocab.json")
     if (folder / "tokenizer.json").is_file():
         added = read_json(folder / "tokenizer.json").get("added_tokens") or []
         return {token["content"]: token["id"] for token in added if "content" in token}
     return None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The tokens of a `vocab.txt`, whose ids are the numbers of their lines.
+
+    Raises ValueError if it is empty or no UTF-8.
+    """
+    refuse_pointer(path)
+    try:
+        # Lines end as Python's text files have it; other separators of Unicode are tokens.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: fetch it again ({error})") from None
+    if lines[-1] == "":
+        lines.pop()
+    if not lines:
+        raise ValueError(f"{path} is empty: it must hold one token a line, fetch it again")
+    return lines
 
 
 def _find(vocabulary: Mapping[str, int] | None, name: str) -> int | None:

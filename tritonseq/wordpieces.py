@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .fast_vocabulary import tokenizers_library
+from .unilm_tokens import read_lines
 from .vocabularies import splitter
-from .weights import refuse_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,7 +154,7 @@ def read_pieces(path: Path, config: Mapping[str, Any]) -> Pieces:
     file is empty or no UTF-8, or the `text` extra is missing.
     """
     library = tokenizers_library()
-    names = dict(enumerate(_lines(path)))
+    names = dict(enumerate(read_lines(path)))
     ids = {name: token for token, name in names.items()}
     model = library.models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=_LONGEST_WORD)
     backend = library.Tokenizer(model)
@@ -179,20 +179,6 @@ def saved_pieces(path: Path, backend: Any, config: Mapping[str, Any]) -> Pieces:
 
 def _normalizer(**options: Any) -> Any:
     return tokenizers_library().normalizers.BertNormalizer(**options)
-
-
-def _lines(path: Path) -> list[str]:
-    refuse_pointer(path)
-    try:
-        # Lines end as Python's text files have it; other separators of Unicode are tokens.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: fetch it again ({error})") from None
-    if lines[-1] == "":
-        lines.pop()
-    if not lines:
-        raise ValueError(f"{path} is empty: it must hold one token a line, fetch it again")
-    return lines
 
 
 def _is_uncased(names: Mapping[str, int]) -> bool:
