@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import tritonseq
-from tritonseq.models.unilm import UniLM, UniLMConfig
+from tritonseq.models.unilm import UniLM
+from tritonseq.models.unilm_config import UniLMConfig
 from tritonseq.models.weights import place_parameter
 
 if TYPE_CHECKING:
