@@ -150,10 +150,10 @@ def _attend(
         p_new_key += o_beam64[:, None] * new_key_stride_k + o_d[None, :]
         p_new_value = new_value + i_b * new_value_stride_b + i_h * new_value_stride_h
         p_new_value += o_beam64[:, None] * new_value_stride_k + o_d[None, :]
-        # One split of an active sample takes them.
-        rows = tl.where(active & (i_split == 0), BM, 0)
-        for i_row in tl.static_range(R):
-            m_own = m_m & (o_row >= i_row) & (o_m < rows)
+        # One split of an active sample takes them. The loop is not unrolled, or the rows would
+        # hold their registers side by side.
+        for i_row in tl.range(tl.where(active & (i_split == 0), R, 0)):
+            m_own = m_m & (o_row >= i_row)
             m_new = m_own[:, None] & m_d[None, :]
             b_new_key = tl.load(p_new_key + i_row * new_key_stride_q, mask=m_new, other=0.0)
             b_new_value = tl.load(p_new_value + i_row * new_value_stride_q, mask=m_new, other=0.0)
