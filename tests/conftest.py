@@ -14,6 +14,10 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# The models of the tests are tiny: a second thread costs more than it gives, and beside a busy
+# neighbour ten times as much.
+torch.set_num_threads(1)
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
