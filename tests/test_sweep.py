@@ -13,7 +13,7 @@ import tiny
 import torch
 
 CHUNK = 20
-CASES = {"gpt2": 240, **dict.fromkeys(seq2seq.FAMILIES, 60)}
+CASES = {"gpt2": 160, **dict.fromkeys(seq2seq.FAMILIES, 40)}
 LONG_CASES = 3000
 
 
