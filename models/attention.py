@@ -19,7 +19,7 @@ from .layers import Linear
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tritonseq.cache import EncoderDecoderCache
+    from tritonseq.cache import EncoderDecoderCache, KVCache
 
     from .packing import Prompt
 
@@ -85,20 +85,15 @@ class DecoderAttention(nn.Module):
         own = cache.own
         qkv = self.qkv(x).view(own.step.shape[0], -1, 1, 3, self.heads, self.head_dim)
         query, key, value = qkv.unbind(3)
-        source_key, source_value = own.source(self.layer)
-        target_key, target_value = own.target(self.layer)
-        attended = decode_attention(
+        attended = attend_and_append(
             query,
             key,
             value,
-            source_key=source_key,
-            source_value=source_value,
-            target_key=target_key,
-            target_value=target_value,
-            lineage=lineage,
-            step=own.step,
-            bias=cache.bias[self.layer],
+            own,
+            self.layer,
+            lineage,
             scale=self.scale,
+            bias=cache.bias[self.layer],
         )
         return self.out.wide(attended.view(x.shape[0], -1))
 
@@ -133,6 +128,39 @@ class CrossAttention(nn.Module):
             scale=self.scale,
         )
         return self.out.wide(attended.view(x.shape[0], -1))
+
+
+def attend_and_append(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cache: KVCache,
+    layer: int,
+    lineage: Tensor | None,
+    *,
+    scale: float,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """One step of every beam over a layer's cache; what and which shapes says `decode_attention`.
+
+    `query [B, K, Q, H, D]`, `key` and `value [B, K, R, H, D]`; returns the shape of the query.
+    """
+    source_key, source_value = cache.source(layer)
+    target_key, target_value = cache.target(layer)
+    return decode_attention(
+        query,
+        key,
+        value,
+        source_key=source_key,
+        source_value=source_value,
+        source_len=cache.source_len,
+        target_key=target_key,
+        target_value=target_value,
+        lineage=lineage,
+        step=cache.step,
+        bias=bias,
+        scale=scale,
+    )
 
 
 def attend_within(

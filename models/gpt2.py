@@ -17,6 +17,7 @@ from tritonseq.cache import KVCache
 from tritonseq.kernels import decode_attention
 
 from .activations import activation
+from .attention import attend_and_append
 from .checks import check_name, check_number, check_sizes
 from .layers import LayerNorm, Linear, empty_parameter
 from .packing import split_prompts
@@ -129,20 +130,8 @@ class Attention(nn.Module):
         samples = cache.step.shape[0]
         qkv = self.c_attn(x).view(samples, -1, 1, 3, self.heads, self.head_dim)
         query, key, value = qkv.unbind(3)
-        source_key, source_value = cache.source(self.layer)
-        target_key, target_value = cache.target(self.layer)
-        attended = decode_attention(
-            query,
-            key,
-            value,
-            source_key=source_key,
-            source_value=source_value,
-            source_len=cache.source_len,
-            target_key=target_key,
-            target_value=target_value,
-            lineage=lineage,
-            step=cache.step,
-            scale=self.scale,
+        attended = attend_and_append(
+            query, key, value, cache, self.layer, lineage, scale=self.scale
         )
         return self.c_proj(attended.view(x.shape[0], -1))
 

@@ -18,7 +18,7 @@ from tritonseq.cache import KVCache
 from tritonseq.kernels import decode_attention
 
 from .activations import activation
-from .attention import attend_within, store
+from .attention import attend_and_append, attend_within, store
 from .feed_forward import FeedForward
 from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter, input_dim
 from .packing import split_prompts
@@ -93,21 +93,15 @@ class Attention(nn.Module):
         samples, beams, rows, _ = x.shape
         kv = self.kv(x.flatten(0, 2)).view(samples, beams, rows, 2, self.heads, self.head_dim)
         query = self.query(asked.flatten(0, 2))
-        source_key, source_value = cache.source(self.layer)
-        target_key, target_value = cache.target(self.layer)
-        attended = decode_attention(
+        attended = attend_and_append(
             query.view(samples, beams, -1, self.heads, self.head_dim),
             kv[:, :, :, 0],
             kv[:, :, :, 1],
-            source_key=source_key,
-            source_value=source_value,
-            source_len=cache.source_len,
-            target_key=target_key,
-            target_value=target_value,
-            lineage=lineage,
-            step=cache.step,
-            bias=cache.bias,
+            cache,
+            self.layer,
+            lineage,
             scale=self.scale,
+            bias=cache.bias,
         )
         return self.out.wide(attended.view(query.shape[0], -1))
 

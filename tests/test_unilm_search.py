@@ -206,3 +206,17 @@ def test_the_processors_that_search_knows_exist() -> None:
     )
     assert {processor.name for processor in built} == NEVER_RAISING
     assert SET | ADDED < NEVER_RAISING
+
+
+def test_a_trie_holds_where_everything_is_banned() -> None:
+    """Its only sequence is suppressed, and comes all the same; nothing outside of it does."""
+    tables = chances({START: {A: 0.5, B: 0.3, C: 0.2}}, {A: {B: 0.6, C: 0.4}}, {B: {EOS: 1.0}})
+    for banned in ([A], [B], [A, B]):
+        found = tables.model().generate(
+            [[START]],
+            num_beams=3,
+            max_new_tokens=4,
+            suppress_tokens=banned,
+            prefix_allowed_tokens_fn=tritonseq.Trie([[A, B]]),
+        )
+        assert found.tolist() == [[A, B, EOS]]

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .devices import resolve_device
 from .weights import read_json
 
 if TYPE_CHECKING:
@@ -168,8 +169,6 @@ def _config_file(path: str | None) -> dict[str, Any]:
 
 
 def _placement(parsed: argparse.Namespace) -> dict[str, str]:
-    from .devices import resolve_device
-
     device = "cpu" if parsed.no_cuda else parsed.device
     if not parsed.fp16:
         return {"device": device, "dtype": parsed.dtype}
@@ -201,14 +200,13 @@ def generation_options(
         "num_beams": parsed.beam_size,
         "max_new_tokens": parsed.max_tgt_length,
         "min_new_tokens": parsed.min_len,
-        "no_repeat_ngram_size": parsed.ngram_size if parsed.forbid_duplicate_ngrams else None,
-        "no_repeat_ngram_ignore_ids": _word_ids(parsed.forbid_ignore_word, tokenizer),
         "suppress_tokens": _word_ids(parsed.not_predict_token, tokenizer),
         # A trace is of the whole search.
         "early_stopping": "never" if parsed.need_score_traces else None,
     }
-    if not parsed.forbid_duplicate_ngrams and parsed.forbid_ignore_word:
-        del said["no_repeat_ngram_ignore_ids"]
+    if parsed.forbid_duplicate_ngrams:
+        said["no_repeat_ngram_size"] = parsed.ngram_size
+        said["no_repeat_ngram_ignore_ids"] = _word_ids(parsed.forbid_ignore_word, tokenizer)
     said = {name: value for name, value in said.items() if value is not None}
     for name in said.keys() & options.keys():
         raise ValueError(f"{name} is said twice: by --{name.replace('_', '-')} and another flag")
@@ -227,7 +225,7 @@ def _word_ids(words: str | None, tokenizer: Tokenizer) -> list[int] | None:
 
 def read_sources(lines: Sequence[str], *, tokenized: bool) -> list[str | list[str]]:
     """The text, or the tokens, of every line: of `{"src": ...}` if the first one is an object."""
-    if any(line.strip() for line in lines) and next(filter(str.strip, lines)).startswith("{"):
+    if next(filter(str.strip, lines), "").startswith("{"):
         return [
             _source(line, number) if line.strip() else ""
             for number, line in enumerate(lines, start=1)

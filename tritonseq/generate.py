@@ -165,11 +165,8 @@ class Generation:
         self, config: GenerationConfig, callables: Callables
     ) -> tuple[list[Processor], Stopping, Recorder]:
         """What every search is made of."""
-        processors, stopping = (
-            self._processors(config, callables),
-            self._stopping(config, callables),
-        )
-        return processors, stopping, _recorder(config)
+        processors = self._processors(config, callables)
+        return processors, self._stopping(config, callables), _recorder(config)
 
     def _processors(self, config: GenerationConfig, callables: Callables) -> list[Processor]:
         # Without an encoder, the prompt is the source that encoder_* options speak of.

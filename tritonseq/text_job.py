@@ -55,7 +55,7 @@ class TextJob:
         tokenized = [place for place, text in enumerate(texts) if isinstance(text, list | tuple)]
         if not tokenized:
             return self._rows(texts)
-        whole = [place for place in range(len(texts)) if place not in set(tokenized)]
+        whole = sorted(set(range(len(texts))).difference(tokenized))
         rows: dict[int, list[int]] = {}
         for places, read in ((whole, self._rows), (tokenized, self._token_rows)):
             if places:

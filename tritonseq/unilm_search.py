@@ -152,7 +152,9 @@ class UniLMBeamSearch:
             if processor.name in ADDED:
                 scores = torch.where(scores == -math.inf, before + ENDED, scores)
             elif processor.name in SET:
-                scores = scores.masked_fill(scores == -math.inf, ENDED)
+                # What others have banned, a trie say, stays so.
+                banned = (scores == -math.inf) & (before > -math.inf)
+                scores = scores.masked_fill(banned, ENDED)
         return scores
 
     def _collect(self, tokens: Tensor, parents: Tensor, hypotheses: Hypotheses) -> None:
