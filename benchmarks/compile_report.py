@@ -20,17 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import triton
+from compile_cases import all_cases
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from tritonseq.kernels._attention_triton import attention_launches
-from tritonseq.kernels._checks import Attention, Ngrams
-from tritonseq.kernels._ngrams_triton import ngram_launches
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from torch import Tensor
 
     from tritonseq.kernels._launch import Launch
 
@@ -71,143 +66,6 @@ class Row(NamedTuple):
     @property
     def bad(self) -> bool:
         return bool(self.error) or self.spilled > 0 or self.shared > TARGETS[self.target][1]
-
-
-class Shape(NamedTuple):
-    """One use of `decode_attention`: beams, rows, head size, and the parts that are there.
-
-    `new` is the number of new rows where it is not that of the queries.
-    """
-
-    beams: int
-    rows: int
-    head_dim: int
-    source: bool = True
-    target: bool = True
-    bias: bool = False
-    new: int | None = None
-
-    def __str__(self) -> str:
-        parts = [name for name in ("source", "target", "bias") if getattr(self, name)]
-        rows = f"Q{self.rows}" if self.new is None else f"Q{self.rows}of{self.new}"
-        return f"K{self.beams} {rows} D{self.head_dim} {'+'.join(parts)}"
-
-
-# What the models ask for, at their usual head size, and every tile shape once.
-USUAL = [
-    Shape(1, 1, 64),
-    Shape(4, 1, 64),
-    Shape(4, 1, 64, target=False),
-    Shape(4, 1, 64, source=False, bias=True),
-    # T5's beams, with the decoder's prompt as the source; a long decoder's prompt that reads the
-    # encoder's source; the wide beams of a Trie.
-    Shape(4, 1, 64, bias=True),
-    Shape(37, 1, 64, target=False),
-    Shape(128, 1, 64, bias=True),
-    # UniLM's newest token and [MASK], and in its last layer [MASK] alone; with the bias, UniLM2.
-    Shape(1, 2, 64),
-    Shape(5, 2, 64),
-    Shape(5, 1, 64, new=2),
-    Shape(5, 2, 64, bias=True),
-    Shape(5, 1, 64, bias=True, new=2),
-    Shape(8, 1, 128),
-    Shape(16, 1, 64),
-    Shape(5, 1, 24),
-    Shape(2, 2, 256),
-]
-EVERY = [
-    Shape(beams, rows, head_dim, bias=bias)
-    for beams, rows in ((1, 1), (1, 2), (2, 1), (4, 1), (4, 2), (8, 1), (5, 2), (16, 1))
-    for head_dim in (16, 24, 64, 80, 96, 128, 256)
-    for bias in (False, True)
-] + [
-    Shape(beams, rows, head_dim, bias=bias, new=new)
-    for beams in (1, 5, 8)
-    for rows, new in ((2, None), (1, 2))
-    for head_dim in (32, 64)
-    for bias in (False, True)
-]
-
-
-def attention_cases(shapes: list[Shape], dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
-    """Kernel and reduction of each shape, long enough for several splits."""
-    name = str(dtype).removeprefix("torch.")
-    for shape in shapes:
-        call = attention_call(shape, dtype)
-        for launch in attention_launches(call, meta(*call.query.shape, dtype=dtype)):
-            yield f"{name} {shape}", launch
-
-
-def attention_call(shape: Shape, dtype: torch.dtype) -> Attention:
-    samples, heads, source, target = 8, 12, 512, 320
-    beams, rows, head_dim = shape.beams, shape.rows, shape.head_dim
-    new = rows if shape.new is None else shape.new
-    query, key, value = meta(samples, beams, new, 3, heads, head_dim, dtype=dtype).unbind(3)
-    stored = meta(samples, heads, source, head_dim, dtype=dtype) if shape.source else None
-    cache = meta(samples, heads, target, beams, head_dim, dtype=dtype) if shape.target else None
-    lengths = meta(samples, dtype=torch.int64)
-    return Attention(
-        query[:, :, new - rows :],
-        key if shape.target else None,
-        value if shape.target else None,
-        stored,
-        stored,
-        lengths if shape.source else None,
-        cache,
-        cache,
-        meta(samples, target, beams, dtype=torch.int64) if shape.target and beams > 1 else None,
-        lengths if shape.target else None,
-        meta(heads, 128, dtype=torch.float32) if shape.bias else None,
-        head_dim**-0.5,
-        None,
-    )
-
-
-def ngram_cases(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
-    """Scores of `dtype` by lineage behind a prefix, and by plain tokens from a source.
-
-    All of them also with a table of tokens to pass over.
-    """
-    name = str(dtype).removeprefix("torch.")
-    rows, vocab_size = 32, 50257
-    tokens, lengths = meta(rows, 600, dtype=torch.int64), meta(8, dtype=torch.int64)
-    slots, none = meta(8, 32, 4, dtype=torch.int64), [None] * 12
-    table = meta(vocab_size, dtype=torch.bool)
-    calls = (
-        ("plain", Ngrams(tokens, 3, rows, vocab_size, *none[:10])),
-        ("lineage", Ngrams(slots, 3, rows, vocab_size, lengths, None, slots, *none[:7])),
-        (
-            "lineage+prefix",
-            Ngrams(
-                slots, 3, rows, vocab_size, lengths, None, slots, tokens[:8], lengths, *none[:5]
-            ),
-        ),
-        (
-            "source",
-            Ngrams(tokens, 3, rows, vocab_size, *none[:6], tokens[:8], lengths, lengths, None),
-        ),
-    )
-    ignoring = ((f"{case}+ignored", call._replace(ignored=table)) for case, call in calls)
-    for case, call in (*calls, *ignoring):
-        for launch in ngram_launches(meta(rows, vocab_size, dtype=dtype), call):
-            yield f"{name} {case}", launch
-
-
-def meta(*shape: int, dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
-
-
-def cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
-    """All that is compiled for a target. Before sm_80 there is no bfloat16."""
-    dtypes = (
-        [torch.float16] if target == "sm_75" else [torch.float16, torch.bfloat16, torch.float32]
-    )
-    for dtype in dtypes:
-        usual = USUAL if dtype == torch.float16 or every else USUAL[:6]
-        yield from attention_cases(usual + (EVERY if every else []), dtype)
-        if dtype == torch.float16 or every:
-            yield from ngram_cases(dtype)
-    yield from ngram_cases(torch.uint8)
 
 
 def compile_launch(launch: Launch, target: GPUTarget) -> Any:
@@ -259,7 +117,7 @@ def number(text: str, label: str) -> int:
 def report(target: str, every: bool) -> Iterator[Row]:
     """Compile everything for one target, identical configurations once."""
     seen = set()
-    for case, launch in cases(target, every):
+    for case, launch in all_cases(target, every):
         kernel = launch.kernel.__name__.lstrip("_")
         try:
             compiled = compile_launch(launch, TARGETS[target][0])

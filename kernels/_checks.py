@@ -91,10 +91,14 @@ class Attention(NamedTuple):
             )
 
 
+def is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
 def takes_triton(impl: str, device: torch.device) -> bool:
     """Resolve `impl` for tensors on `device`: "auto" means Triton wherever it can run."""
     if impl == "auto":
-        return device.type == "cuda"
+        return is_gpu(device)
     if impl not in ("triton", "torch"):
         raise ValueError(f'impl is {impl!r}; choose "auto", "triton" or "torch"')
     return impl == "triton"

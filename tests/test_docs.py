@@ -34,7 +34,7 @@ def test_the_kernel_examples_of_the_readme_run(
 def test_every_file_is_described() -> None:
     described = (ROOT / "docs" / "structure.md").read_text()
     for room in ("tritonseq", "kernels", "models", "training", "benchmarks"):
-        for path in (ROOT / room).glob("*.py"):
+        for path in (ROOT / room).rglob("*.py"):
             assert f"{path.name}`" in described, f"{room}/{path.name} is missing"
     others = [ROOT / name for name in ("Makefile", "constraints.txt", "pyproject.toml", ".ci/run")]
     for path in [*others, *(ROOT / "tests").rglob("*.py")]:

@@ -74,17 +74,18 @@ ALLOWED: dict[str, set[str]] = {
 
 
 def files() -> list[Path]:
-    return [path for room in ROOMS.values() for path in sorted(room.glob("*.py"))]
+    return [path for room in ROOMS.values() for path in sorted(room.rglob("*.py"))]
 
 
 def unit(path: Path) -> str:
     """The room of a kernel or model, else the file itself."""
-    return path.stem if path.parent.name == "tritonseq" else path.parent.name
+    return path.stem if path.parent.name == "tritonseq" else path.relative_to(ROOT).parts[0]
 
 
 def imports(path: Path) -> set[str]:
     """Absolute names of all modules that a file imports, wherever in the file."""
-    package = "tritonseq" if path.parent.name == "tritonseq" else f"tritonseq.{path.parent.name}"
+    folders = path.relative_to(ROOT).parts[:-1]
+    package = ".".join(folders if folders[0] == "tritonseq" else ("tritonseq", *folders))
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
