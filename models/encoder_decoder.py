@@ -14,6 +14,8 @@ from .layers import input_dim
 from .packing import split_prompts
 
 if TYPE_CHECKING:
+    from tritonseq.cache import Sizes
+
     from .packing import Prompt
 
 
@@ -54,32 +56,31 @@ class EncoderDecoder(nn.Module):
         """Per layer of the decoder, what self-attention adds by distance: `[H, N]` or None."""
         return [None] * len(self.decoder)
 
-    @torch.no_grad()
-    def prefill(
-        self, tokens: Tensor, lengths: Tensor, *, prompt: Tensor, beams: int, target_length: int
-    ) -> tuple[EncoderDecoderCache, Tensor]:
-        """Read the sources and the decoder's prompts, once per sample.
-
-        `tokens`: `[B, S]` int64, padded on the right; `lengths`: `[B]` int64, all at least 1;
-        `prompt`: `[B, P]` int64, the tokens that every target starts with. Returns the caches,
-        with room for `target_length` more tokens of each of `beams` beams, and the logits
-        `[B, V]` that follow each prompt.
-        """
-        samples, width = tokens.shape
+    def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> EncoderDecoderCache:
+        """Caches for sources of up to `sizes.source_length` tokens, and for targets."""
         weight = next(self.parameters())
-        cache = EncoderDecoderCache.allocate(
+        return EncoderDecoderCache.allocate(
+            sizes,
             biases=self.biases(),
-            samples=samples,
-            beams=beams,
             heads=self.heads,
             head_dim=self.head_dim,
-            source_length=width,
-            prompt_length=prompt.shape[1],
-            target_length=target_length,
-            source_len=lengths if bool((lengths < width).any()) else None,
-            device=weight.device,
+            device=weight.device if device is None else device,
             dtype=weight.dtype,
         )
+
+    @torch.no_grad()
+    def prefill(
+        self, tokens: Tensor, lengths: Tensor, cache: EncoderDecoderCache, *, prompt: Tensor
+    ) -> Tensor:
+        """Read the sources and the decoder's prompts, once per sample, into caches of `B` samples.
+
+        `tokens`: `[B, S]` int64, padded on the right; `lengths`: `[B]` int64, all at least 1;
+        `prompt`: `[B, P]` int64, the tokens that every target starts with. Returns the logits
+        `[B, V]` that follow each prompt.
+        """
+        cache.source_len.copy_(lengths)
+        cache.own.source_len.fill_(prompt.shape[1])
+        cache.own.step.zero_()
         for source in split_prompts(tokens, lengths, padded=False):
             states = self.encode(source)
             for block in self._blocks:
@@ -88,24 +89,22 @@ class EncoderDecoder(nn.Module):
         x = self.embed(prompt.flatten(), positions.flatten())
         for block in self._blocks:
             x = block(x, partial(block.attention.prefill, cache=cache), cache)
-        return cache, self.logits(x.view(*prompt.shape, -1)[:, -1])
+        return self.logits(x.view(*prompt.shape, -1)[:, -1])
 
     @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
         """Feed the newest token of every beam.
 
         `tokens`: `[B, K]` int64; `lineage`: `[B, T, K]` int64, the slot of each generated position
-        that each beam descends from, or None when beams never change places. Writes the caches
-        and returns logits `[B, K, V]`.
+        that each beam descends from, or None when beams never change places. Writes position
+        `cache.step`, which the caller advances, and returns logits `[B, K, V]`.
         """
         own = cache.own
-        lineage = None if lineage is None else lineage[:, : own.bound + 1]
         positions = own.next_positions()[:, None].expand_as(tokens)
         x = self.embed(tokens.flatten(), positions.flatten())
         for block in self._blocks:
             attend = partial(block.attention.step, lineage=lineage, cache=cache)
             x = block(x, attend, cache)
-        own.advance()
         return self.logits(x).view(*tokens.shape, -1)
 
     @property

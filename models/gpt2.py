@@ -27,6 +27,8 @@ from .weights import Source, match
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from tritonseq.cache import Sizes
+
     from .packing import Prompt
 
 
@@ -200,33 +202,28 @@ class GPT2(nn.Module):
             else Linear(config.n_embd, config.vocab_size, bias=False)
         )
 
-    @torch.no_grad()
-    def prefill(
-        self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
-    ) -> tuple[KVCache, Tensor]:
-        """Read the prompts, once per sample.
-
-        `tokens`: `[B, S]` int64, padded on the right; `lengths`: `[B]` int64, all at least 1.
-        Returns the caches, with room for `target_length` tokens of each of `beams` beams, and the
-        logits `[B, V]` after the last token of each prompt.
-        """
-        samples, width = tokens.shape
-        ragged = bool((lengths < width).any())
-        cache = KVCache.allocate(
+    def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> KVCache:
+        """Caches for prompts of up to `sizes.source_length` tokens and what continues them."""
+        return KVCache.allocate(
+            sizes,
             layers=self.config.n_layer,
-            samples=samples,
-            beams=beams,
             heads=self.config.n_head,
             head_dim=self.config.head_dim,
-            source_length=width,
-            target_length=target_length,
-            source_len=lengths if ragged else None,
-            device=self.wpe.device,
+            device=self.wpe.device if device is None else device,
             dtype=self.wpe.dtype,
         )
+
+    @torch.no_grad()
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: KVCache) -> Tensor:
+        """Read the prompts, once per sample, into caches of `B` samples.
+
+        `tokens`: `[B, S]` int64, padded on the right; `lengths`: `[B]` int64, all at least 1.
+        Returns the logits `[B, V]` after the last token of each prompt.
+        """
+        cache.source_len.copy_(lengths)
+        cache.step.zero_()
         groups = split_prompts(tokens, lengths, padded=True)
-        hidden = [self._prefill_group(group, cache) for group in groups]
-        return cache, self._logits(torch.cat(hidden))
+        return self._logits(torch.cat([self._prefill_group(group, cache) for group in groups]))
 
     def _prefill_group(self, prompt: Prompt, cache: KVCache) -> Tensor:
         x = self._embed(prompt.tokens, prompt.positions)
@@ -240,17 +237,14 @@ class GPT2(nn.Module):
         """Feed the newest token of every beam.
 
         `tokens`: `[B, K]` int64; `lineage`: `[B, T, K]` int64, the slot of each generated position
-        that each beam descends from, or None when beams never change places. Writes the caches
-        and returns logits `[B, K, V]`.
+        that each beam descends from, or None when beams never change places. Writes position
+        `cache.step`, which the caller advances, and returns logits `[B, K, V]`.
         """
         samples, beams = tokens.shape
         positions = cache.next_positions()[:, None].expand(samples, beams)
         x = self._embed(tokens.reshape(-1), positions.reshape(-1))
-        end = cache.bound + 1
-        lineage = None if lineage is None else lineage[:, :end]
         for block in self._blocks:
             x = block.step(x, lineage, cache)
-        cache.advance()
         return self._logits(x).view(samples, beams, -1)
 
     @property

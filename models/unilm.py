@@ -29,6 +29,8 @@ from .weights import Source, match
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from tritonseq.cache import Sizes
+
     from .packing import Prompt
 
 
@@ -78,7 +80,6 @@ class Attention(nn.Module):
             scale=self.scale,
         )
         if keep:
-            assert cache.source_len is not None
             sample = torch.arange(x.shape[0], device=x.device)
             for part, new in ((keys, key), (values, value)):
                 part[sample, :, cache.source_len] = new[:, 0, 0]
@@ -173,51 +174,47 @@ class UniLM(nn.Module):
         self.head = Head(config.vocab_size, width)
         self.head_bias = empty_parameter(config.vocab_size)
 
-    @torch.no_grad()
-    def prefill(
-        self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
-    ) -> tuple[KVCache, Tensor]:
-        """Read the sources, once per sample, and ask for the first token of each target.
-
-        `tokens`: `[B, S]` int64, padded on the right; `lengths`: `[B]` int64, all at least 1.
-        Returns the caches, with room for `target_length` tokens of each of `beams` beams, and the
-        logits `[B, V]` of the first tokens.
-        """
-        samples, width = tokens.shape
+    def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> KVCache:
+        """Caches for sources of up to `sizes.source_length` tokens, and for targets."""
         # A start token stands behind the source, where all beams of a sample see it.
-        started = self.config.pos_shift
-        ragged = started or bool((lengths < width).any())
-        cache = KVCache.allocate(
+        length = sizes.source_length + self.config.pos_shift
+        return KVCache.allocate(
+            sizes._replace(source_length=length),
             layers=self.config.num_hidden_layers,
-            samples=samples,
-            beams=beams,
             heads=self.config.num_attention_heads,
             head_dim=self.config.head_dim,
-            source_length=width + started,
-            target_length=target_length,
-            source_len=lengths if ragged else None,
-            device=self.head_bias.device,
+            device=self.head_bias.device if device is None else device,
             dtype=self.head_bias.dtype,
+            bias=None if self.relative is None else self.relative.behind(),
         )
-        if self.relative is not None:
-            cache.bias = self.relative.behind()
+
+    @torch.no_grad()
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: KVCache) -> Tensor:
+        """Read the sources, once per sample, and ask for the first token of each target.
+
+        `tokens`: `[B, S]` int64, padded on the right; `lengths`: `[B]` int64, all at least 1;
+        `cache` has room for `B` samples. Returns the logits `[B, V]` of the first tokens.
+        """
+        cache.source_len.copy_(lengths)
+        cache.step.zero_()
         for source in split_prompts(tokens, lengths, padded=False):
             self._read(source, cache)
+        started = self.config.pos_shift
         first = self.config.start_token_id if started else self.config.mask_token_id
         x = self._embed_target(torch.full_like(lengths, first), lengths)
         for block in self._blocks:
             x = block.begin(x, cache, keep=started)
         if started:
-            cache.source_len = lengths + 1
-        return cache, self._logits(x)
+            cache.source_len.add_(1)
+        return self._logits(x)
 
     @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
         """Feed the newest token of every beam, and ask for the next.
 
         `tokens`: `[B, K]` int64; `lineage`: `[B, T, K]` int64, the slot of each generated position
-        that each beam descends from, or None when beams never change places. Writes the caches
-        and returns logits `[B, K, V]`.
+        that each beam descends from, or None when beams never change places. Writes position
+        `cache.step`, which the caller advances, and returns logits `[B, K, V]`.
         """
         rows, positions = tokens[:, :, None], cache.next_positions()[:, None, None]
         if not self.config.pos_shift:
@@ -226,12 +223,10 @@ class UniLM(nn.Module):
             positions = torch.cat((positions, positions + 1), dim=2)
         positions = positions.expand_as(rows)
         x = self._embed_target(rows.flatten(), positions.flatten()).view(*rows.shape, -1)
-        lineage = None if lineage is None else lineage[:, : cache.bound + 1]
         *lower, last = self._blocks
         for block in lower:
             x = block.step(x, lineage, cache, rows.shape[2])
         x = last.step(x, lineage, cache, 1)
-        cache.advance()
         return self._logits(x.flatten(0, 2)).view(*tokens.shape, -1)
 
     def _read(self, source: Prompt, cache: KVCache) -> None:

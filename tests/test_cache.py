@@ -19,8 +19,8 @@ def run(monkeypatch: pytest.MonkeyPatch, **options: Any) -> KVCache:
     kept: list[KVCache] = []
     allocate = KVCache.allocate
 
-    def spy(**sizes: Any) -> KVCache:
-        kept.append(allocate(**sizes))
+    def spy(*args: Any, **sizes: Any) -> KVCache:
+        kept.append(allocate(*args, **sizes))
         return kept[-1]
 
     monkeypatch.setattr(KVCache, "allocate", spy)
@@ -46,8 +46,8 @@ def test_caches_are_written_once_and_never_moved(monkeypatch: pytest.MonkeyPatch
 
     def watch(self: KVCache) -> None:
         if seen:
-            written = self.target_keys[0][:, :, : self.bound]
-            assert torch.equal(written, seen[-1][:, :, : self.bound])
+            written = self.target_keys[0][:, :, : self.step[0]]
+            assert torch.equal(written, seen[-1][:, :, : self.step[0]])
         seen.append(self.target_keys[0].clone())
         advance(self)
 
@@ -74,8 +74,8 @@ def run_encoder_decoder(
     kept: list[EncoderDecoderCache] = []
     allocate = EncoderDecoderCache.allocate
 
-    def spy(**sizes: Any) -> EncoderDecoderCache:
-        kept.append(allocate(**sizes))
+    def spy(*args: Any, **sizes: Any) -> EncoderDecoderCache:
+        kept.append(allocate(*args, **sizes))
         return kept[-1]
 
     monkeypatch.setattr(EncoderDecoderCache, "allocate", spy)

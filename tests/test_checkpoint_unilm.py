@@ -12,6 +12,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from torch import Tensor
+from walk import begin
 
 import tritonseq
 from tritonseq.checkpoint import load_checkpoint, read_generation
@@ -532,7 +533,7 @@ def answer(path: Path, **options: Any) -> Tensor:
     decoder: Any = load_checkpoint(path, device="cpu", **options).decoder
     source = torch.tensor([[101, 5, 6, 102], [101, 7, 102, 0]])
     lengths = torch.tensor([4, 3])
-    return decoder.prefill(source, lengths, beams=1, target_length=2)[1]
+    return begin(decoder, source, lengths, beams=1, target_length=2)[1]
 
 
 BERT = {**PLAIN, "model_type": "bert", "architectures": ["BertForMaskedLM"]}

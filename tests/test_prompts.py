@@ -20,8 +20,8 @@ class SourceTable(table.TableDecoder):
     source_vocab_size = 30
     max_source_positions = 5
 
-    def prefill(self, tokens: Tensor, lengths: Tensor, *, prompt: Tensor, **sizes: int) -> Any:
-        return super().prefill(prompt, lengths.new_full(lengths.shape, prompt.shape[1]), **sizes)
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: Any, *, prompt: Tensor) -> Tensor:
+        return super().prefill(prompt, lengths.new_full(lengths.shape, prompt.shape[1]), cache)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import table
 import torch
 
 import tritonseq
+from tritonseq.cache import Sizes
 from tritonseq.hypotheses import Hypotheses
 
 EOS = 1
@@ -58,7 +59,8 @@ def test_the_n_best_are_the_n_best() -> None:
 def test_prompts_are_read_once_per_sample() -> None:
     garden = model(GARDEN_PATH)
     garden.generate([[2], [3], [4]], num_beams=4, max_new_tokens=3)
-    assert garden.decoder.prefills == [(3, 1, 4, 2)]
+    assert garden.decoder.prefills == [(3, 1)]
+    assert garden.decoder.caches == [Sizes(3, 4, 1, target_length=2)]
 
 
 def test_one_row_per_sample_needs_no_lineage() -> None:

@@ -17,6 +17,7 @@ import unilm
 import unilm_search
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from walk import begin, feed
 
 import tritonseq
 from tritonseq.cli import main
@@ -184,8 +185,8 @@ def test_logits(name: str, pytestconfig: pytest.Config, tmp_path: Path) -> None:
     tokens = torch.tensor(fixture.facts["cases"]["greedy"]["expected"]["output_ids"])
     ids, mask = tiny_unilm.pad(fixture.sources)
     lengths, steps = mask.sum(1), fixture.facts["steps"]
-    cache, first = decoder.prefill(ids, lengths, beams=1, target_length=steps - 1)
-    rest = [decoder.step(tokens[:, i : i + 1], None, cache)[:, 0] for i in range(steps - 1)]
+    cache, first = begin(decoder, ids, lengths, beams=1, target_length=steps - 1)
+    rest = [feed(decoder, tokens[:, i : i + 1], None, cache)[:, 0] for i in range(steps - 1)]
     wanted = fixture.tensors("greedy")["step_logits"]
     torch.testing.assert_close(torch.stack([first, *rest], 1), wanted, **CLOSE)
 

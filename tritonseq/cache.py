@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .memory import zeros
+
+
+class Sizes(NamedTuple):
+    """What the caches of a batch must hold."""
+
+    samples: int
+    beams: int
+    """Of each sample."""
+    source_length: int
+    """Positions of what is read: sources, or prompts where there is no encoder."""
+    target_length: int
+    """Generated positions that are fed back to the model: one less than are chosen."""
+    prompt_length: int = 0
+    """Positions that the targets of an encoder-decoder model start with."""
 
 
 @dataclass
@@ -22,33 +37,30 @@ class KVCache:
 
     source_keys: list[Tensor]
     source_values: list[Tensor]
-    source_len: Tensor | None
-    """`[B]` true lengths, or None when every sample fills the source part."""
+    source_len: Tensor
+    """`[B]` true lengths of the source part."""
     target_keys: list[Tensor]
     target_values: list[Tensor]
     step: Tensor
-    """`[B]` positions written to the generated part so far."""
-    bound: int = 0
-    """An upper bound of `step` that the host knows without asking the device."""
+    """`[B]` positions stored in the generated part, where the next one goes; -1 for a sample that
+    rests."""
     bias: Tensor | None = None
     """What attention adds to its scores by distance: `[H, N]` float32, or None."""
 
     @classmethod
     def allocate(
         cls,
+        sizes: Sizes,
         *,
         layers: int,
-        samples: int,
-        beams: int,
         heads: int,
         head_dim: int,
-        source_length: int,
-        target_length: int,
-        source_len: Tensor | None,
         device: torch.device,
         dtype: torch.dtype,
+        bias: Tensor | None = None,
     ) -> KVCache:
-        """Caches for `target_length` generated positions that are fed back to the model."""
+        """Caches of zeros; its samples have sources of one position until a prefill."""
+        samples, beams, source_length, target_length, _ = sizes
 
         def pair() -> tuple[Tensor, Tensor]:
             """Source and target part of the keys, or values, of one layer.
@@ -66,10 +78,11 @@ class KVCache:
         return cls(
             source_keys=[source for source, _ in keys],
             source_values=[source for source, _ in values],
-            source_len=source_len,
+            source_len=torch.ones(samples, device=device, dtype=torch.int64),
             target_keys=[target for _, target in keys],
             target_values=[target for _, target in values],
             step=torch.zeros(samples, device=device, dtype=torch.int64),
+            bias=bias,
         )
 
     @property
@@ -83,24 +96,45 @@ class KVCache:
         """`S`, the positions of the source part."""
         return self.source_keys[0].shape[2]
 
+    @property
+    def target_length(self) -> int:
+        """`T`, the positions of the generated part."""
+        return self.target_keys[0].shape[2]
+
     def source(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the source part, `[B, H, S, D]` each."""
         return self.source_keys[layer], self.source_values[layer]
 
     def target(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the generated part up to and with the next position."""
-        end = self.bound + 1
-        return self.target_keys[layer][:, :, :end], self.target_values[layer][:, :, :end]
+        """Keys and values of the generated part, `[B, H, T, K, D]` each."""
+        return self.target_keys[layer], self.target_values[layer]
 
     def next_positions(self) -> Tensor:
-        """`[B]` the position of the next token of each sample, counted from its true start."""
-        source_len = self.source_length if self.source_len is None else self.source_len
-        return self.step + source_len
+        """`[B]` the position of the next token of each sample, counted from its true start.
+
+        A sample that rests has some position that exists.
+        """
+        return self.step + self.source_len
 
     def advance(self) -> None:
-        """Count the position that every layer has just written."""
-        self.step += 1
-        self.bound += 1
+        """Count the position that every layer has just written; resting samples go on resting."""
+        self.step += self.step >= 0
+
+    def of_samples(self, first: int, count: int) -> KVCache:
+        """`count` samples from sample `first` on, in the same memory."""
+        own = slice(first, first + count)
+        parts = (self.source_keys, self.source_values, self.target_keys, self.target_values)
+        views = ([tensor[own] for tensor in part] for part in parts)
+        source_keys, source_values, target_keys, target_values = views
+        return KVCache(
+            source_keys,
+            source_values,
+            self.source_len[own],
+            target_keys,
+            target_values,
+            self.step[own],
+            self.bias,
+        )
 
 
 @dataclass
@@ -115,24 +149,19 @@ class EncoderDecoderCache:
     cross_keys: list[Tensor]
     """Cross-attention: one `[B, H, S, D]` per layer of the decoder."""
     cross_values: list[Tensor]
-    source_len: Tensor | None
-    """`[B]` true lengths of the sources, or None when all have length `S`."""
+    source_len: Tensor
+    """`[B]` true lengths of the sources."""
     bias: list[Tensor | None]
     """Per layer, what self-attention adds to scores by distance: `[H, N]`, or None."""
 
     @classmethod
     def allocate(
         cls,
+        sizes: Sizes,
         *,
         biases: list[Tensor | None],
-        samples: int,
-        beams: int,
         heads: int,
         head_dim: int,
-        source_length: int,
-        prompt_length: int,
-        target_length: int,
-        source_len: Tensor | None,
         device: torch.device,
         dtype: torch.dtype,
     ) -> EncoderDecoderCache:
@@ -141,21 +170,18 @@ class EncoderDecoderCache:
         `biases` has one entry per layer.
         """
         own = KVCache.allocate(
+            sizes._replace(source_length=sizes.prompt_length),
             layers=len(biases),
-            samples=samples,
-            beams=beams,
             heads=heads,
             head_dim=head_dim,
-            source_length=prompt_length,
-            target_length=target_length,
-            source_len=None,
             device=device,
             dtype=dtype,
         )
-        shape = (samples, heads, source_length, head_dim)
+        shape = (sizes.samples, heads, sizes.source_length, head_dim)
         keys, values = (
             [zeros(shape, device=device, dtype=dtype, keep=True) for _ in biases] for _ in range(2)
         )
+        source_len = torch.ones(sizes.samples, device=device, dtype=torch.int64)
         return cls(own, keys, values, source_len, biases)
 
     @property
@@ -163,3 +189,28 @@ class EncoderDecoderCache:
         """Bytes of all keys and values: `2 L B H D (S + P + T K)` elements."""
         cross = sum(tensor.nbytes for tensor in (*self.cross_keys, *self.cross_values))
         return self.own.nbytes + cross
+
+    @property
+    def step(self) -> Tensor:
+        """As of the decoder's own cache."""
+        return self.own.step
+
+    @property
+    def target_length(self) -> int:
+        """As of the decoder's own cache."""
+        return self.own.target_length
+
+    def advance(self) -> None:
+        """As of the decoder's own cache."""
+        self.own.advance()
+
+    def of_samples(self, first: int, count: int) -> EncoderDecoderCache:
+        """`count` samples from sample `first` on, in the same memory."""
+        own = slice(first, first + count)
+        return EncoderDecoderCache(
+            self.own.of_samples(first, count),
+            [tensor[own] for tensor in self.cross_keys],
+            [tensor[own] for tensor in self.cross_values],
+            self.source_len[own],
+            self.bias,
+        )

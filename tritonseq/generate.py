@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 
 from .beams import BeamSearch, Rules
+from .cache import Sizes
 from .hypotheses import Hypotheses
 from .lengths import Lengths
 from .outputs import GenerateOutput, Recorder
@@ -90,26 +91,26 @@ class Generation:
             yield tokens
             if search.finished:
                 return
-            lineage = hypotheses.lineage if beams > 1 else None
+            lineage = hypotheses.lineage[:, :-1] if beams > 1 else None
             with plain():
                 logits = self._decoder.step(tokens, lineage, cache)
+            cache.advance()
             logits = logits.flatten(0, 1).float()
 
     def _prefill(self) -> tuple[Any, Tensor]:
         prompts, sources = self._prompts, self._sources
+        read = prompts if sources is None else sources
         # The last token is chosen but never fed back.
-        beams, target_length = self._beams, self._lengths.new_tokens - 1
+        target_length = self._lengths.new_tokens - 1
+        sizes = Sizes(*read.ids.shape[:1], self._beams, read.ids.shape[1], target_length)
         if sources is None or self._decoder.is_prefix_lm:
-            read = prompts if sources is None else sources
-            return cast("Decoder", self._decoder).prefill(
-                read.right_padded(), read.lengths, beams=beams, target_length=target_length
-            )
-        return cast("EncoderDecoder", self._decoder).prefill(
-            sources.right_padded(),
-            sources.lengths,
-            prompt=prompts.ids,
-            beams=beams,
-            target_length=target_length,
+            cache = self._decoder.new_cache(sizes)
+            decoder = cast("Decoder", self._decoder)
+            return cache, decoder.prefill(read.right_padded(), read.lengths, cache)
+        cache = self._decoder.new_cache(sizes._replace(prompt_length=prompts.ids.shape[1]))
+        encoder_decoder = cast("EncoderDecoder", self._decoder)
+        return cache, encoder_decoder.prefill(
+            read.right_padded(), read.lengths, cache, prompt=prompts.ids
         )
 
     def output(self) -> GenerateOutput:

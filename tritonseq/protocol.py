@@ -1,11 +1,14 @@
-"""What generation asks of a model: two calls, `prefill` once and `step` once per token."""
+"""What generation asks of a model: `prefill` once per sample, `step` once per token."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from .cache import Sizes
 
 
 class Decoder(Protocol):
@@ -23,12 +26,17 @@ class Decoder(Protocol):
     max_positions: int | None
     """Of all that is read and written."""
 
-    def prefill(
-        self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
-    ) -> tuple[Any, Tensor]:
-        """Read `tokens [B, S]`, padded on the right to true `lengths [B]`.
+    def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> Any:
+        """Caches that `prefill` and `step` write, on the device of the weights by default.
 
-        Returns the caches and the logits `[B, V]` that follow each prompt.
+        Search knows of them `step`, `nbytes` and `of_samples`.
+        """
+        ...
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: Any) -> Tensor:
+        """Read `tokens [B, S]`, padded on the right to true `lengths [B]`, into caches.
+
+        Returns the logits `[B, V]` that follow each prompt.
         """
         ...
 
@@ -36,7 +44,8 @@ class Decoder(Protocol):
         """Feed the newest tokens `[B, K]`; returns logits `[B, K, V]`.
 
         `lineage [B, T, K]` tells the slot at each generated position that each beam descends
-        from; None when every beam only ever continues itself.
+        from; None when every beam only ever continues itself. Position `cache.step` is written,
+        and the step is not advanced. Nothing waits for the device.
         """
         ...
 
@@ -54,13 +63,14 @@ class EncoderDecoder(Protocol):
     """Of the target; None where there is no limit."""
     max_source_positions: int | None
 
-    def prefill(
-        self, tokens: Tensor, lengths: Tensor, *, prompt: Tensor, beams: int, target_length: int
-    ) -> tuple[Any, Tensor]:
+    def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> Any:
+        """As in `Decoder`."""
+        ...
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: Any, *, prompt: Tensor) -> Tensor:
         """Read the sources `tokens [B, S]`, padded on the right to true `lengths [B]`.
 
-        `prompt [B, P]` is what the targets start with. Returns the caches and the logits `[B, V]`
-        that follow it.
+        `prompt [B, P]` is what the targets start with. Returns the logits `[B, V]` that follow it.
         """
         ...
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tritonseq.cache import EncoderDecoderCache
+from tritonseq.cache import EncoderDecoderCache, Sizes
 from tritonseq.models import attention
 from tritonseq.models.attention import CrossAttention, DecoderAttention, EncoderAttention
 from tritonseq.models.packing import split_prompts
@@ -90,18 +90,15 @@ def filled(module: torch.nn.Module) -> Any:
 
 def cache_for(lengths: Tensor, beams: int, prompt_length: int = 1) -> EncoderDecoderCache:
     cache = EncoderDecoderCache.allocate(
+        Sizes(len(lengths), beams, int(lengths.max()), 6, prompt_length),
         biases=[torch.randn(HEADS, 4)],
-        samples=len(lengths),
-        beams=beams,
         heads=HEADS,
         head_dim=HEAD_DIM,
-        source_length=int(lengths.max()),
-        prompt_length=prompt_length,
-        target_length=6,
-        source_len=lengths,
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
+    cache.source_len.copy_(lengths)
+    cache.own.source_len.fill_(prompt_length)
     for part in (*cache.cross_keys, *cache.cross_values):
         part.fill_(math.nan)
     return cache

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from walk import begin, feed
 
 from tritonseq.models import model_class
 from tritonseq.models.activations import ACTIVATIONS, activation
@@ -40,7 +41,7 @@ def test_logits_of_prefill_and_steps(variant: str) -> None:
     model, ours = tiny.pair(seed=1, **config)
     ids, _ = tiny.prompts(3, 9, seed=2)
     lengths = torch.tensor([9, 1, 6])
-    cache, logits = ours.decoder.prefill(ids, lengths, beams=1, target_length=4)
+    cache, logits = begin(ours.decoder, ids, lengths, beams=1, target_length=4)
     rows = [ids[b, : lengths[b]] for b in range(3)]
     for step in range(5):
         wanted = torch.stack([reference_logits(model, row) for row in rows])
@@ -49,7 +50,7 @@ def test_logits_of_prefill_and_steps(variant: str) -> None:
             break
         tokens = logits.argmax(-1, keepdim=True)
         rows = [torch.cat((row, token)) for row, token in zip(rows, tokens, strict=True)]
-        logits = ours.decoder.step(tokens, None, cache)[:, 0]
+        logits = feed(ours.decoder, tokens, None, cache)[:, 0]
 
 
 def test_beams_follow_their_lineage() -> None:
@@ -57,7 +58,7 @@ def test_beams_follow_their_lineage() -> None:
     model, ours = tiny.pair(seed=3)
     ids, _ = tiny.prompts(2, 5, seed=4)
     generator = torch.Generator().manual_seed(5)
-    cache, _ = ours.decoder.prefill(ids, torch.tensor([5, 5]), beams=3, target_length=6)
+    cache, _ = begin(ours.decoder, ids, torch.tensor([5, 5]), beams=3, target_length=6)
     lineage = torch.arange(3).repeat(2, 6, 1)
     rows = [[ids[b] for _ in range(3)] for b in range(2)]
     for step in range(6):
@@ -69,7 +70,7 @@ def test_beams_follow_their_lineage() -> None:
             [torch.cat((rows[b][parents[b, k]], tokens[b, k : k + 1])) for k in range(3)]
             for b in range(2)
         ]
-        logits = ours.decoder.step(tokens, lineage, cache)
+        logits = feed(ours.decoder, tokens, lineage, cache)
         for b in range(2):
             for k in range(3):
                 wanted = reference_logits(model, rows[b][k])
@@ -80,9 +81,9 @@ def test_prefill_in_groups_equals_prefill_at_once(monkeypatch: pytest.MonkeyPatc
     _, ours = tiny.pair(seed=6)
     ids, _ = tiny.prompts(5, 8, seed=7)
     lengths = torch.tensor([8, 3, 8, 1, 5])
-    whole, wanted = ours.decoder.prefill(ids, lengths, beams=1, target_length=1)
+    whole, wanted = begin(ours.decoder, ids, lengths, beams=1, target_length=1)
     monkeypatch.setattr("tritonseq.models.packing.PREFILL_TOKENS", 17)
-    parts, logits = ours.decoder.prefill(ids, lengths, beams=1, target_length=1)
+    parts, logits = begin(ours.decoder, ids, lengths, beams=1, target_length=1)
     torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
     for a, b in zip(parts.source_keys, whole.source_keys, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
@@ -107,7 +108,7 @@ def test_half_precision_stays_within_torchs_own_error(dtype: torch.dtype) -> Non
     theirs = torch.stack([reference_logits(model, row) for row in ids]).float()
     ours = tiny.tritonseq.from_transformers(model)
     assert ours.dtype == dtype
-    _, logits = ours.decoder.prefill(ids, torch.full((4,), 20), beams=1, target_length=1)
+    _, logits = begin(ours.decoder, ids, torch.full((4,), 20), beams=1, target_length=1)
     error, budget = (logits.float() - wanted).abs().max(), (theirs - wanted).abs().max()
     assert error <= 2 * budget + 1e-5
     del exact

@@ -10,6 +10,7 @@ import tiny_unilm
 import torch
 from tiny_unilm import Tiny, tiny
 from torch import Tensor
+from walk import begin, feed
 
 from tritonseq.models import model_class
 from tritonseq.models.unilm import UniLM
@@ -64,7 +65,7 @@ def assert_same_walk(
     generator = torch.Generator().manual_seed(seed)
     ours, (tokens, true_lengths) = model.engine(), draw_sources(lengths, seed)
     samples = len(lengths)
-    cache, logits = ours.prefill(tokens, true_lengths, beams=beams, target_length=steps)
+    cache, logits = begin(ours, tokens, true_lengths, beams=beams, target_length=steps)
     targets = tokens.new_zeros(samples, beams, 0)
     wanted = definition(model, tokens, true_lengths, targets[:, :1])[:, 0]
     torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-3)
@@ -76,7 +77,7 @@ def assert_same_walk(
         lineage[:, :step] = history.gather(2, parents[:, None].expand_as(history))
         targets = targets.gather(1, parents[..., None].expand_as(targets))
         targets = torch.cat((targets, newest[..., None]), dim=2)
-        logits = ours.step(newest, None if beams == 1 else lineage, cache)
+        logits = feed(ours, newest, None if beams == 1 else lineage, cache)
         wanted = definition(model, tokens, true_lengths, targets)
         torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-3)
 
@@ -106,8 +107,8 @@ def test_a_sample_alone_and_among_others(variant: str) -> None:
     lineage = torch.arange(2).repeat(3, 2, 1)
 
     def walk(rows: slice, width: int) -> Tensor:
-        cache, first = ours.prefill(tokens[rows, :width], lengths[rows], beams=2, target_length=2)
-        steps = [ours.step(newest[rows] + i, lineage[rows], cache) for i in range(2)]
+        cache, first = begin(ours, tokens[rows, :width], lengths[rows], beams=2, target_length=2)
+        steps = [feed(ours, newest[rows] + i, lineage[rows], cache) for i in range(2)]
         return torch.stack([first[:, None].expand(-1, 2, -1), *steps])
 
     together = walk(slice(None), 11)
@@ -121,7 +122,7 @@ def test_memory_that_was_never_written_is_not_read(variant: str) -> None:
     """NaN wherever no key and no value has been put: behind sources, and in slots to come."""
     model = tiny(seed=12, **VARIANTS[variant])
     (tokens, lengths), ours = draw_sources([6, 2, 9], seed=13), model.engine()
-    cache, _ = ours.prefill(tokens, lengths, beams=2, target_length=3)
+    cache, _ = begin(ours, tokens, lengths, beams=2, target_length=3)
     behind = torch.arange(cache.source_length) >= cache.next_positions()[:, None]
     for layer in range(model.config["num_hidden_layers"]):
         for part in cache.source(layer):
@@ -131,7 +132,7 @@ def test_memory_that_was_never_written_is_not_read(variant: str) -> None:
     targets = torch.randint(tiny_unilm.VOCAB, (3, 2, 3))
     lineage = torch.arange(2).repeat(3, 3, 1)
     for step in range(3):
-        logits = ours.step(targets[:, :, step], lineage, cache)
+        logits = feed(ours, targets[:, :, step], lineage, cache)
     wanted = definition(model, tokens, lengths, targets)
     torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-3)
 
@@ -145,8 +146,8 @@ def test_prefill_in_groups_equals_prefill_at_once(
     newest = torch.tensor([[5], [6], [7], [8], [9]])
 
     def walk() -> tuple[Tensor, Tensor]:
-        cache, first = ours.prefill(tokens, lengths, beams=1, target_length=1)
-        return first, ours.step(newest, None, cache)
+        cache, first = begin(ours, tokens, lengths, beams=1, target_length=1)
+        return first, feed(ours, newest, None, cache)
 
     wanted = walk()
     monkeypatch.setattr("tritonseq.models.packing.PREFILL_TOKENS", 9)
@@ -161,13 +162,13 @@ def test_half_precision_stays_within_torchs_own_error(variant: str, dtype: torch
     model = Tiny({k: v.to(dtype).float() for k, v in model.weights.items()}, model.config)
     tokens, lengths = draw_sources([9, 1, 6, 30] * 4, seed=9)
     targets = torch.randint(tiny_unilm.VOCAB, (16, 1, 5))
-    cache, _ = (ours := model.engine(dtype)).prefill(tokens, lengths, beams=1, target_length=5)
+    cache, _ = begin((ours := model.engine(dtype)), tokens, lengths, beams=1, target_length=5)
     errors, budgets = [], []
     for step in range(5):
         written = targets[:, :, : step + 1]
         exact = definition(model, tokens, lengths, written)[:, 0]
         own = model.network(dtype).logits(tokens, lengths, written[:, 0])
-        errors.append(ours.step(written[:, :, -1], None, cache)[:, 0].float() - exact)
+        errors.append(feed(ours, written[:, :, -1], None, cache)[:, 0].float() - exact)
         budgets.append(own.float() - exact)
     error, budget = torch.stack(errors), torch.stack(budgets)
     assert error.abs().max() <= 2 * budget.abs().max()

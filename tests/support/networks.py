@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from walk import begin, feed
 
 import tritonseq
 
@@ -104,13 +105,13 @@ def stepped_logits(ours: Any, tokens: Tensor, lengths: Tensor, targets: Tensor) 
     Their first token is the prompt, the same for all beams of a sample.
     """
     _, beams, length = targets.shape
-    cache, logits = ours.prefill(
-        tokens, lengths, prompt=targets[:, 0, :1], beams=beams, target_length=length - 1
+    cache, logits = begin(
+        ours, tokens, lengths, prompt=targets[:, 0, :1], beams=beams, target_length=length - 1
     )
     logits = logits[:, None].expand(-1, beams, -1)
     own = torch.arange(beams).repeat(len(tokens), length - 1, 1)
     for position in range(1, length):
-        logits = ours.step(targets[:, :, position], own, cache)
+        logits = feed(ours, targets[:, :, position], own, cache)
     return logits.float()
 
 
@@ -132,8 +133,8 @@ def assert_same_walk(
     tokens, true_lengths = sources(lengths, seed)
     samples, vocab = len(lengths), ours.vocab_size
     prompt = torch.randint(0, vocab, (samples, prompt_length), generator=generator)
-    cache, logits = ours.prefill(
-        tokens, true_lengths, prompt=prompt, beams=beams, target_length=steps
+    cache, logits = begin(
+        ours, tokens, true_lengths, prompt=prompt, beams=beams, target_length=steps
     )
     rows = prompt[:, None].expand(-1, beams, -1)
     wanted = all_logits(model, tokens, true_lengths, rows[:, :1])[:, 0]
@@ -146,7 +147,7 @@ def assert_same_walk(
         lineage[:, :step] = history.gather(2, parents[:, None].expand_as(history))
         rows = rows.gather(1, parents[..., None].expand_as(rows))
         rows = torch.cat((rows, newest[..., None]), 2)
-        logits = ours.step(newest, None if beams == 1 else lineage, cache)
+        logits = feed(ours, newest, None if beams == 1 else lineage, cache)
         wanted = all_logits(model, tokens, true_lengths, rows)
         torch.testing.assert_close(logits.float(), wanted, rtol=1e-4, atol=1e-3)
 

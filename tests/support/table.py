@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+from walk import NoKeys
+
+if TYPE_CHECKING:
+    from tritonseq.cache import Sizes
 
 
 class TableDecoder:
@@ -16,17 +22,21 @@ class TableDecoder:
         self.table = table
         self.vocab_size = table.shape[0]
         self.max_positions = max_positions
+        self.caches: list[Sizes] = []
         self.prefills: list[tuple[int, ...]] = []
         self.lineages: list[Tensor | None] = []
 
-    def prefill(
-        self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
-    ) -> tuple[None, Tensor]:
-        self.prefills.append((*tokens.shape, beams, target_length))
-        last = tokens.gather(1, lengths[:, None] - 1).squeeze(1)
-        return None, self.table[last]
+    def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> NoKeys:
+        self.caches.append(sizes)
+        return NoKeys(sizes)
 
-    def step(self, tokens: Tensor, lineage: Tensor | None, cache: None) -> Tensor:
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: NoKeys) -> Tensor:
+        cache.step.zero_()
+        self.prefills.append(tuple(tokens.shape))
+        last = tokens.gather(1, lengths[:, None] - 1).squeeze(1)
+        return self.table[last]
+
+    def step(self, tokens: Tensor, lineage: Tensor | None, cache: NoKeys) -> Tensor:
         self.lineages.append(None if lineage is None else lineage.clone())
         return self.table[tokens]
 

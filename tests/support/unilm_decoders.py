@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tiny_unilm
 import torch
 from torch import Tensor
+from walk import NoKeys
 
 import tritonseq
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import unilm_search
+
+    from tritonseq.cache import Sizes
 
 
 class Tables:
@@ -35,15 +38,17 @@ class Tables:
         self.vocab_size = self.source_vocab_size = tables.shape[1]
         self.steps = 0
 
-    def prefill(
-        self, tokens: Tensor, lengths: Tensor, *, beams: int, target_length: int
-    ) -> tuple[None, Tensor]:
-        self.steps = 0
-        return None, self.tables[0, tokens.gather(1, lengths[:, None] - 1).squeeze(1)]
+    def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> NoKeys:
+        return NoKeys(sizes)
 
-    def step(self, tokens: Tensor, lineage: Tensor | None, cache: None) -> Tensor:
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: NoKeys) -> Tensor:
+        cache.step.zero_()
+        self.steps = 0
+        return self.tables[0, tokens.gather(1, lengths[:, None] - 1).squeeze(1)]
+
+    def step(self, tokens: Tensor, lineage: Tensor | None, cache: NoKeys) -> Tensor:
         self.steps += 1
-        return self.tables[min(self.steps, len(self.tables) - 1), tokens]
+        return self.tables[(cache.step + 1).clamp(max=len(self.tables) - 1)[:, None], tokens]
 
     def ask(self, sources: Sequence[Sequence[int]]) -> unilm_search.Ask:
         """What the definition of search reads."""
@@ -88,15 +93,27 @@ class Replay:
         self._words = network.config["vocab_size"]
         self.vocab_size = self._words + len(sources)
 
-    def prefill(self, tokens: Tensor, lengths: Tensor, **sizes: int) -> tuple[list[Tensor], Tensor]:
-        return [], self._logits([(token - self._words, []) for token in tokens[:, 0].tolist()])
+    def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> NoKeys:
+        return NoKeys(sizes)
 
-    def step(self, tokens: Tensor, lineage: Tensor | None, cache: list[Tensor]) -> Tensor:
-        cache.append(tokens)
-        history = torch.stack(cache, dim=1)
-        if lineage is not None:
-            history = history.gather(2, lineage[:, : len(cache)])
-        rows = [(b, row) for b, beams in enumerate(history.mT.tolist()) for row in beams]
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: NoKeys) -> Tensor:
+        cache.step.zero_()
+        cache.sources.copy_(tokens[:, 0] - self._words)
+        return self._logits([(source, []) for source in cache.sources.tolist()])
+
+    def step(self, tokens: Tensor, lineage: Tensor | None, cache: NoKeys) -> Tensor:
+        rows: list[tuple[int, list[int]]] = []
+        for b, (source, step) in enumerate(
+            zip(cache.sources.tolist(), cache.step.tolist(), strict=True)
+        ):
+            written = cache.tokens[b, : step + 1]
+            if step >= 0:
+                cache.tokens[b, step] = tokens[b]
+                if lineage is not None:
+                    slots = lineage[b, : step + 1].clone()
+                    slots[step] = torch.arange(tokens.shape[1])
+                    written = written.gather(1, slots)
+            rows += [(source, row) for row in written.mT.tolist()]
         return self._logits(rows).view(*tokens.shape, -1)
 
     def _logits(self, rows: list[tuple[int, list[int]]]) -> Tensor:

@@ -1,0 +1,57 @@
+"""Driving a network by hand: caches, prefill, then one step after the other."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tritonseq.cache import Sizes
+
+
+def begin(
+    decoder: Any,
+    tokens: Tensor,
+    lengths: Tensor,
+    *,
+    beams: int,
+    target_length: int,
+    prompt: Tensor | None = None,
+) -> tuple[Any, Tensor]:
+    """New caches, and the logits `[B, V]` after reading; `prompt [B, P]` with an encoder."""
+    own = {} if prompt is None else {"prompt": prompt}
+    prompt_length = 0 if prompt is None else prompt.shape[1]
+    sizes = Sizes(*tokens.shape[:1], beams, tokens.shape[1], target_length, prompt_length)
+    cache = decoder.new_cache(sizes)
+    return cache, decoder.prefill(tokens, lengths, cache, **own)
+
+
+def feed(decoder: Any, tokens: Tensor, lineage: Tensor | None, cache: Any) -> Tensor:
+    """One step, and on to the next position; returns logits `[B, K, V]`."""
+    logits: Tensor = decoder.step(tokens, lineage, cache)
+    cache.advance()
+    return logits
+
+
+class NoKeys:
+    """The caches of a decoder that has no attention: where its samples are, and what they wrote."""
+
+    nbytes = 0
+
+    def __init__(self, sizes: Sizes) -> None:
+        self.step = torch.zeros(sizes.samples, dtype=torch.int64)
+        shape = (sizes.samples, sizes.target_length, sizes.beams)
+        self.tokens = torch.zeros(shape, dtype=torch.int64)
+        self.sources = torch.zeros(sizes.samples, dtype=torch.int64)
+        self.target_length = sizes.target_length
+
+    def of_samples(self, first: int, count: int) -> NoKeys:
+        view = copy.copy(self)
+        for name in ("step", "tokens", "sources"):
+            setattr(view, name, getattr(self, name)[first : first + count])
+        return view
+
+    def advance(self) -> None:
+        self.step += self.step >= 0
