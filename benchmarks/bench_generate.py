@@ -26,9 +26,10 @@ import agreement
 import checkpoints
 import engines
 import footprint
-import timing
 import torch
 from workloads import WORKLOADS
+
+from tritonseq.bench import timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

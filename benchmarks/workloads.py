@@ -55,12 +55,14 @@ class Workload:
             return "samples/s", self.batch
         return "tokens/s", self.batch * self.new_tokens
 
-    def inputs(self, vocabulary: int, device: torch.device) -> torch.Tensor:
+    def inputs(
+        self, vocabulary: int, device: torch.device, *, seed: int = SEED + 1
+    ) -> torch.Tensor:
         """The ids `[batch, source]`, the same for every engine.
 
         No padding, and no special tokens but the frame that UniLM's sources stand in.
         """
-        generator = torch.Generator().manual_seed(SEED + 1)
+        generator = torch.Generator().manual_seed(seed)
         shape = (self.batch, self.source)
         ids = torch.randint(self.first_word, vocabulary, shape, generator=generator)
         if self.model == "unilm":

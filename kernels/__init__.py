@@ -5,7 +5,27 @@ Triton when one of them first takes that path.
 """
 
 from . import _library  # noqa: F401  (registers torch.ops.tritonseq)
+from ._checks import is_gpu as is_gpu
+from .activation import activate
 from .attention import decode_attention
-from .ngrams import ban_ngrams, ngram_mask
+from .embedding import embed
+from .linear import norm_linear
+from .ngrams import ban_ngrams, ngram_bans, ngram_mask
+from .norm import add_norm
+from .sampling import sample_tokens
+from .search import beam_advance as beam_advance
+from .search import greedy_advance as greedy_advance
+from .topk import beam_topk
 
-__all__ = ["ban_ngrams", "decode_attention", "ngram_mask"]
+__all__ = [
+    "activate",
+    "add_norm",
+    "ban_ngrams",
+    "beam_topk",
+    "decode_attention",
+    "embed",
+    "ngram_bans",
+    "ngram_mask",
+    "norm_linear",
+    "sample_tokens",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ MASKED_BEAMS = 16
 # Bytes of keys and values that are read in the time that one more call takes.
 SPLIT_BYTES = 2**18
 
+# The same for one more run of samples, with masks of its own.
+RUN_BYTES = 2**22
+
 
 def attend_by_definition(call: Attention) -> Tensor:
     """The reference: for any device, whatever the memory beyond the lengths holds."""
@@ -35,7 +39,8 @@ def attend_on_cpu(call: Attention) -> Tensor:
     The second of two new rows, which is stored nowhere and seen by itself alone, comes last. All
     beams of a sample are query rows of one product with the source, so its keys and values
     are read once. Masks are additive and let NaN in masked positions through (0 x NaN), so an
-    output that is not finite is computed again by definition.
+    output that is not finite is computed again by definition. Idle samples are left out, or, where
+    that would take too many calls, computed and forgotten.
     """
     query = call.query
     if query.numel() == 0:
@@ -43,6 +48,22 @@ def attend_on_cpu(call: Attention) -> Tensor:
     steps: list[int] = [0] * query.shape[0] if call.step is None else call.step.tolist()
     if call.target_key is not None:
         _append(call, steps)
+    if min(steps) >= 0:
+        return _attend(call, steps, [])
+    runs = _active_runs(steps)
+    if not _pays_to_leave_out(call, steps, len(runs)):
+        # At the longest step an idle sample needs no mask that the others do not.
+        longest, idle = max(steps), [sample for sample, step in enumerate(steps) if step < 0]
+        return _attend(call, [longest if step < 0 else step for step in steps], idle)
+    output = torch.zeros(query.shape, dtype=query.dtype)
+    for run in runs:
+        output[run] = _attend(call.of_samples(run), steps[run], [])
+    return output
+
+
+def _attend(call: Attention, steps: list[int], idle: list[int]) -> Tensor:
+    """The attention of samples at `steps`, none of them negative, and zeros for the idle ones."""
+    query = call.query
     # [B, H, K * Q, D], stored as [B, K * Q, H, D]
     flat = query.flatten(1, 2).transpose(1, 2)
     joined = _join(call, steps)
@@ -53,15 +74,35 @@ def attend_on_cpu(call: Attention) -> Tensor:
         output, lse = _flash(flat, key, value, attn_mask=mask, scale=call.scale)
     if call.new_rows == 2:
         _add_own_row(call, output, lse)
+    for sample in idle:
+        output[sample].zero_()
     if joined is not None and mask is None:
         # Nothing is masked, so there is nothing that could get through.
         return output.transpose(1, 2).reshape(query.shape)
-    if min(steps) < 0:
-        output[[step < 0 for step in steps]] = 0
     # A sum is finite only if every term is. That it might overflow costs time, not truth.
     if not math.isfinite(output.sum(dtype=torch.float32).item()):
         return attend_by_definition(call)
     return output.transpose(1, 2).contiguous().view(query.shape)
+
+
+def _active_runs(steps: list[int]) -> list[slice]:
+    """Neighbouring samples that are not idle."""
+    runs: list[slice] = []
+    for idle, group in itertools.groupby(range(len(steps)), lambda sample: steps[sample] < 0):
+        samples = list(group)
+        if not idle:
+            runs.append(slice(samples[0], samples[-1] + 1))
+    return runs
+
+
+def _pays_to_leave_out(call: Attention, steps: list[int], runs: int) -> bool:
+    """Is a call for each of the runs between idle samples faster than one that reads them too?"""
+    idle = sum(step < 0 for step in steps)
+    end = max(max(steps), 0) + 1
+    read = 0 if call.source_key is None else call.source_key[0].numel()
+    if call.target_key is not None:
+        read += call.target_key[0, :, :end].numel()
+    return 2 * read * call.query.element_size() * idle > RUN_BYTES * (runs - 1)
 
 
 def _attend_parts(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
@@ -87,7 +128,7 @@ def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | N
     )  # fmt: skip
     if (
         key is None or value is None or source_key is None or source_value is None
-        or call.query.shape[1] > MASKED_BEAMS or min(steps) < 0
+        or call.query.shape[1] > MASKED_BEAMS
     ):  # fmt: skip
         return None
     if _pays_to_split(call, _source_lengths(call)):
@@ -150,14 +191,19 @@ def _append(call: Attention, steps: list[int]) -> None:
     length = call.target_key.shape[2]
     if max(steps) >= length:
         raise ValueError(f"step {max(steps)} is beyond the {length} positions of target_key")
-    same = min(steps) == max(steps) >= 0
-    for cache, new in ((call.target_key, call.new_key), (call.target_value, call.new_value)):
-        if same:
-            cache.select(2, steps[0]).copy_(new.select(2, 0).transpose(1, 2))
-        else:
-            active = torch.tensor([b for b, at in enumerate(steps) if at >= 0], dtype=torch.int64)
-            position = torch.tensor([at for at in steps if at >= 0], dtype=torch.int64)
-            cache[active, :, position] = new[active, :, 0].transpose(1, 2)
+    # [B, H, K, D], and the caches as [B, T, H, K, D]
+    rows = [new.select(2, 0).transpose(1, 2) for new in (call.new_key, call.new_value)]
+    if min(steps) == max(steps) >= 0:
+        for cache, new in zip((call.target_key, call.target_value), rows, strict=True):
+            cache.select(2, steps[0]).copy_(new)
+        return
+    active = [sample for sample, step in enumerate(steps) if step >= 0]
+    if not active:
+        return
+    place = torch.tensor(active), torch.tensor([steps[sample] for sample in active])
+    for cache, new in zip((call.target_key, call.target_value), rows, strict=True):
+        own = new if len(active) == len(steps) else new[place[0]]
+        cache.transpose(1, 2).index_put_(place, own)
 
 
 def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
@@ -224,7 +270,7 @@ def _source_mask(call: Attention, steps: list[int], width: int) -> Tensor | None
         outside = torch.arange(width) >= torch.tensor(lengths)[:, None]
         mask = _additive(outside)[:, None, None, None]
     if call.bias is not None:
-        origins = [length + max(step, 0) for length, step in zip(lengths, steps, strict=True)]
+        origins = [length + step for length, step in zip(lengths, steps, strict=True)]
         bias = _bias_by_distance(call, origins, width)
         mask = bias if mask is None else bias + mask
     return mask
@@ -237,8 +283,8 @@ def _attend_target(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
         assert call.new_key is not None and call.new_value is not None
         key = call.new_key[:, :, :1].permute(0, 3, 2, 1, 4)
         value = call.new_value[:, :, :1].permute(0, 3, 2, 1, 4)
-        steps = [min(step, 0) for step in steps]
-    end = max(max(steps), 0) + 1
+        steps = [0] * len(steps)
+    end = max(steps) + 1
     key, value = key[:, :, :end], value[:, :, :end]
     slots = _slots(lineage, steps, end, call.query.shape[1])
     if call.query.shape[1] > MASKED_BEAMS:
@@ -269,7 +315,7 @@ def _slot_mask(call: Attention, slots: Tensor, steps: list[int]) -> Tensor | Non
         shape = (hidden.shape[0], 1, beams, 1, end, beams)
         mask = _additive(hidden.transpose(1, 2).view(shape))
     if call.bias is not None:
-        bias = _bias_by_distance(call, [max(step, 0) for step in steps], end)[..., None]
+        bias = _bias_by_distance(call, steps, end)[..., None]
         mask = bias if mask is None else bias + mask
     return None if mask is None else mask.flatten(4, 5)
 
@@ -292,7 +338,7 @@ def _attend_gathered(
         later = torch.arange(end) > torch.tensor(steps)[:, None]
         mask = _additive(later)[:, None, None]
     if call.bias is not None:
-        bias = _bias_by_distance(call, [max(step, 0) for step in steps], end)[:, :, 0]
+        bias = _bias_by_distance(call, steps, end)[:, :, 0]
         mask = bias if mask is None else bias + mask
     if mask is not None:
         mask = mask.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)

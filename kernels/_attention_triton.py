@@ -19,6 +19,7 @@ from ._launch import (
     is_interpreted,
     key_block,
     max_registers,
+    merged_rows,
     next_power_of_two,
     query_rows,
     split_lengths,
@@ -89,10 +90,39 @@ def _bias(p_bias, bias_size, distance, mask):
     return tl.load(p_bias + at, mask=mask, other=0.0) * 1.4426950408889634
 
 
+@triton.jit
+def _merge(
+    p_partial, p_lse, p_output,
+    o_r, m_r, splits,
+    partial_stride_r, partial_stride_split, lse_stride_r, output_stride_r,
+    D: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Merge and store the rows `o_r` [R] of one (sample, head), all splits of them at once.
+
+    A split that saw nothing has the log-sum-exp -inf, and with it the weight 0.
+    """
+    o_s, o_d = tl.arange(0, BS), tl.arange(0, BD)
+    m_rs, m_d = m_r[:, None] & (o_s < splits)[None, :], o_d < D
+    p_lse += o_r[:, None] * lse_stride_r + o_s[None, :]
+    b_lse = tl.load(p_lse, mask=m_rs, other=-float("inf"), cache_modifier=".cg")  # [R, BS]
+    b_max = tl.max(b_lse, 1)
+    b_weight = tl.exp2(b_lse - tl.where(b_max == -float("inf"), 0.0, b_max)[:, None])
+    b_total = tl.sum(b_weight, 1)
+    b_weight = b_weight / tl.where(b_total == 0.0, 1.0, b_total)[:, None]
+    p_partial += o_r[:, None, None] * partial_stride_r
+    p_partial += o_s[None, :, None] * partial_stride_split + o_d[None, None, :]
+    m_partial = m_rs[:, :, None] & m_d[None, None, :]
+    b_partial = tl.load(p_partial, mask=m_partial, other=0.0, cache_modifier=".cg")  # [R, BS, BD]
+    b_output = tl.sum(b_partial * b_weight[:, :, None], 1)
+    p_output += o_r[:, None] * output_stride_r + o_d[None, :]
+    m_output = m_r[:, None] & m_d[None, :]
+    tl.store(p_output, b_output.to(p_output.dtype.element_ty), mask=m_output)
+
+
 @triton.jit(do_not_specialize=_UNSPECIALIZED)
 def _attend(
     query, new_key, new_value, source_key, source_value, source_len,
-    target_key, target_value, lineage, step, bias, output, lse,
+    target_key, target_value, lineage, step, bias, output, partial, lse, counters,
     source_size, target_size, bias_size, source_split, target_split,
     query_stride_b, query_stride_k, query_stride_q, query_stride_h,
     new_key_stride_b, new_key_stride_k, new_key_stride_q, new_key_stride_h,
@@ -102,18 +132,20 @@ def _attend(
     target_key_stride_b, target_key_stride_h, target_key_stride_t, target_key_stride_k,
     target_value_stride_b, target_value_stride_h, target_value_stride_t, target_value_stride_k,
     lineage_stride_b, lineage_stride_t, lineage_stride_k, bias_stride_h,
-    output_stride_b, output_stride_h, output_stride_r, output_stride_split,
+    output_stride_b, output_stride_h, output_stride_r,
+    partial_stride_b, partial_stride_h, partial_stride_r, partial_stride_split,
     lse_stride_b, lse_stride_h, lse_stride_r,
     scale,
     K: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, D: tl.constexpr,
     BK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
-    STAGES: tl.constexpr, UPCAST: tl.constexpr,
+    BS: tl.constexpr, BR: tl.constexpr, STAGES: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """One program computes `BK` beams of one (sample, head) over one split of the keys.
 
     A pointer that is None leaves its part out. The queries are the last `Q` of `R` new rows.
-    `scale` includes log2(e): the softmax is taken in powers of two. `output` is the result, or,
-    where `lse` is given, partial sums per split.
+    `scale` includes log2(e): the softmax is taken in powers of two. With one split the result goes
+    to `output`. With several, each leaves its own in `partial`, with its log-sum-exp in `lse`:
+    `_reduce` merges them, or, where there are `counters`, the program that comes last.
     """
     i_b, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     i_block, i_split = tl.program_id(2) % tl.cdiv(K, BK), tl.program_id(2) // tl.cdiv(K, BK)
@@ -137,6 +169,13 @@ def _attend(
         length += source_size
         if source_len is not None:
             length = tl.minimum(tl.load(source_len + i_b).to(tl.int32), source_size)
+    if counters is not None:
+        # The splits that have anything to read; the others, and those of an idle sample, leave.
+        live = tl.maximum(tl.cdiv(tl.where(active, length, 0), source_split), 1)
+        if target_key is not None:
+            live = tl.maximum(live, tl.cdiv(tl.minimum(i_step, target_size), target_split))
+        if i_split >= live:
+            return
 
     p_query = query + i_b * query_stride_b + i_h * query_stride_h
     p_query += o_beam64[:, None] * query_stride_k + o_query[:, None] * query_stride_q + o_d[None, :]
@@ -238,11 +277,41 @@ def _attend(
     b_acc = b_acc / b_sum[:, None]
     o_r = o_beam64 * Q + o_query
     p_output = output + i_b * output_stride_b + i_h * output_stride_h
-    p_output += i_split * output_stride_split + o_r[:, None] * output_stride_r + o_d[None, :]
-    tl.store(p_output, b_acc.to(output.dtype.element_ty), mask=m_md)
-    if lse is not None:
-        p_lse = lse + i_b * lse_stride_b + i_h * lse_stride_h + i_split
-        tl.store(p_lse + o_r * lse_stride_r, b_max + tl.log2(b_sum), mask=m_m)
+    p_own = p_output + o_r[:, None] * output_stride_r + o_d[None, :]
+    if lse is None:
+        tl.store(p_own, b_acc.to(output.dtype.element_ty), mask=m_md)
+    else:
+        p_partial = partial + i_b * partial_stride_b + i_h * partial_stride_h
+        p_part = p_partial + i_split * partial_stride_split
+        p_part += o_r[:, None] * partial_stride_r + o_d[None, :]
+        p_lse = lse + i_b * lse_stride_b + i_h * lse_stride_h
+        p_share = p_lse + o_r * lse_stride_r + i_split
+        b_lse = b_max + tl.log2(b_sum)
+        if counters is None:
+            tl.store(p_part, b_acc, mask=m_md)
+            tl.store(p_share, b_lse, mask=m_m)
+        elif live == 1:
+            tl.store(p_own, b_acc.to(output.dtype.element_ty), mask=m_md)
+        else:
+            tl.store(p_part, b_acc, mask=m_md)
+            tl.store(p_share, b_lse, mask=m_m)
+            # The barrier puts the stores of all threads before the one thread that counts, and its
+            # release makes them visible to the whole device before the count. Who reads the last
+            # count has acquired what was stored before every other. The loads in `_merge` cannot
+            # run ahead: they depend on the count, which reaches the other threads through a second
+            # barrier. `.cg` passes by the first-level cache, where an earlier step may linger.
+            tl.debug_barrier()
+            p_counter = counters + (i_b * tl.num_programs(1) + i_h) * tl.cdiv(K, BK) + i_block
+            if tl.atomic_add(p_counter, 1, sem="acq_rel", scope="gpu") == live - 1:
+                for i_r in tl.range(i_block * BK * Q, tl.minimum((i_block + 1) * BK, K) * Q, BR):
+                    o_merged = (i_r + tl.arange(0, BR)).to(tl.int64)
+                    m_merged = o_merged < tl.minimum((i_block + 1) * BK, K) * Q
+                    _merge(
+                        p_partial, p_lse, p_output, o_merged, m_merged, live,
+                        partial_stride_r, partial_stride_split, lse_stride_r, output_stride_r,
+                        D, BS, BD,
+                    )  # fmt: skip
+                tl.store(p_counter, 0)
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -254,24 +323,17 @@ def _reduce(
     output_stride_b, output_stride_h, output_stride_r,
     D: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """One program merges the splits of one (sample, query row, head), all of them at once."""
-    i_b, i_r, i_h = (
-        tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    """One program merges the splits of one (sample, query row, head)."""
+    i_b, i_h = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+    o_r = (tl.program_id(1) + tl.arange(0, 1)).to(tl.int64)
+    _merge(
+        partial + i_b * partial_stride_b + i_h * partial_stride_h,
+        lse + i_b * lse_stride_b + i_h * lse_stride_h,
+        output + i_b * output_stride_b + i_h * output_stride_h,
+        o_r, o_r >= 0, splits,
+        partial_stride_r, partial_stride_split, lse_stride_r, output_stride_r,
+        D, BS, BD,
     )  # fmt: skip
-    o_s, o_d = tl.arange(0, BS), tl.arange(0, BD)
-    m_s, m_d = o_s < splits, o_d < D
-    p_lse = lse + i_b * lse_stride_b + i_h * lse_stride_h + i_r * lse_stride_r
-    b_lse = tl.load(p_lse + o_s, mask=m_s, other=-float("inf"))  # [BS]
-    b_max = tl.max(b_lse, 0)
-    b_weight = tl.exp2(b_lse - tl.where(b_max == -float("inf"), 0.0, b_max))
-    b_total = tl.sum(b_weight, 0)
-    b_weight = b_weight / tl.where(b_total == 0.0, 1.0, b_total)
-    p_partial = partial + i_b * partial_stride_b + i_h * partial_stride_h + i_r * partial_stride_r
-    p_partial += o_s[:, None] * partial_stride_split + o_d[None, :]
-    b_partial = tl.load(p_partial, mask=m_s[:, None] & m_d[None, :], other=0.0)  # [BS, BD]
-    b_output = tl.sum(b_partial * b_weight[:, None], 0)
-    p_output = output + i_b * output_stride_b + i_h * output_stride_h + i_r * output_stride_r
-    tl.store(p_output + o_d, b_output.to(output.dtype.element_ty), mask=m_d)
 
 
 def attend_in_triton(call: Attention) -> Tensor:
@@ -289,7 +351,7 @@ def attend_in_triton(call: Attention) -> Tensor:
 
 
 def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
-    """The kernel, and the reduction where several programs share the keys of a (sample, head)."""
+    """The kernel, and the reduction where several programs share keys and nothing counts them."""
     query = call.query
     samples, beams, rows, heads, head_dim = query.shape
     per_program = beams_per_program(beams, rows, head_dim)
@@ -298,9 +360,11 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
     source = 0 if call.source_key is None else call.source_key.shape[2]
     target = 0 if call.target_key is None else call.target_key.shape[2]
     splits, source_split, target_split = split_lengths(source, target, call.splits, block)
-    # [B, H, K * Q, splits, D] whatever the memory behind it.
-    result = output.flatten(1, 2).transpose(1, 2)[:, :, :, None]
-    partial, lse = result, None
+    # A barrier of AMD's does not wait for the stores of other waves, as counting demands.
+    counters = None if splits == 1 or torch.version.hip is not None else call.counters
+    # [B, H, K * Q, D] whatever the memory behind it.
+    result = output.flatten(1, 2).transpose(1, 2)
+    partial, lse = None, None
     if splits > 1:
         shape = (samples, heads, beams * rows, splits, head_dim)
         partial = torch.empty(shape, dtype=torch.float32, device=query.device)
@@ -320,8 +384,10 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "lineage": call.lineage,
             "step": call.step,
             "bias": call.bias,
-            "output": partial,
+            "output": result,
+            "partial": partial,
             "lse": lse,
+            "counters": counters,
             "source_size": source,
             "target_size": target,
             "bias_size": 0 if call.bias is None else call.bias.shape[1],
@@ -336,7 +402,8 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             **strides("target_value", call.target_value, "bhtk"),
             **strides("lineage", call.lineage, "btk"),
             **strides("bias", call.bias, "h"),
-            **strides("output", partial, ("b", "h", "r", "split")),
+            **strides("output", result, "bhr"),
+            **strides("partial", partial, ("b", "h", "r", "split")),
             **strides("lse", lse, "bhr"),
             "scale": call.scale * math.log2(math.e),
             "K": beams,
@@ -347,6 +414,8 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "BM": query_block,
             "BN": block,
             "BD": block_dim(head_dim),
+            "BS": next_power_of_two(splits),
+            "BR": merged_rows(query_block, splits, head_dim),
             "STAGES": stages(query_block),
             "UPCAST": _multiplies_wrongly(query.dtype),
         },
@@ -354,7 +423,7 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
         num_stages=stages(query_block),
         max_registers=max_registers(query_block, head_dim, query.element_size()),
     )
-    if lse is None:
+    if splits == 1 or counters is not None:
         return [attend]
     reduce = Launch(
         _reduce,

@@ -29,6 +29,7 @@ class Attention(NamedTuple):
     bias: Tensor | None
     scale: float
     splits: int | None
+    counters: Tensor | None = None
 
     @property
     def new_rows(self) -> int:
@@ -40,6 +41,13 @@ class Attention(NamedTuple):
         """The place of the first query among the new rows."""
         return max(self.new_rows - self.query.shape[2], 0)
 
+    def of_samples(self, own: slice) -> Attention:
+        """The same call for some of its samples alone."""
+        # Of each sample is what comes before the bias.
+        names = self._fields[: self._fields.index("bias")]
+        whole = {name: getattr(self, name) for name in names}
+        return self._replace(**{name: x[own] for name, x in whole.items() if x is not None})
+
     def check(self) -> None:
         """Raise ValueError unless the arguments fit together."""
         query = self.query
@@ -48,7 +56,7 @@ class Attention(NamedTuple):
         if query.dtype not in FLOATS:
             raise ValueError(f"query is {query.dtype}; pass float16, bfloat16 or float32")
         samples, beams, rows, heads, _ = query.shape
-        _check_last_dim("query", query)
+        check_last_dim("query", query)
         if self.new_key is not None and self.new_key.shape[2:3] == (2,):
             rows = 2
         _check_pair("new", self.new_key, self.new_value, query, (samples, beams, rows, heads))
@@ -70,6 +78,8 @@ class Attention(NamedTuple):
             self._check_bias()
         if self.splits is not None and self.splits < 1:
             raise ValueError(f"splits is {self.splits}; pass 1 or more, or None for the default")
+        if self.counters is not None:
+            self._check_counters(samples * heads * beams)
 
     def _check_target(self) -> None:
         if self.target_key is None:
@@ -90,15 +100,33 @@ class Attention(NamedTuple):
                 f"bias is {bias.dtype} {list(bias.shape)}; pass float32 [{heads}, N] with N > 0"
             )
 
+    def _check_counters(self, needed: int) -> None:
+        counters = self.counters
+        assert counters is not None
+        fits = counters.dim() == 1 and counters.shape[0] >= needed and counters.is_contiguous()
+        if not fits or counters.dtype != torch.int32:
+            raise ValueError(
+                f"counters are {counters.dtype} {list(counters.shape)}; pass int32 [N] with "
+                f"N >= B * H * K = {needed}, contiguous, and zeroed once"
+            )
+
+
+# Types of devices where Triton compiles; a test may add the one that it interprets on.
+GPUS = frozenset(("cuda",))
+
 
 def is_gpu(device: torch.device) -> bool:
-    return device.type == "cuda"
+    """Does Triton run on `device`, and the host have to wait for its values?"""
+    return device.type in GPUS
 
 
 def takes_triton(impl: str, device: torch.device) -> bool:
-    """Resolve `impl` for tensors on `device`: "auto" means Triton wherever it can run."""
+    """Resolve `impl` for tensors on `device`: "auto" means Triton wherever it can run.
+
+    What `torch.compile` looks into stays in torch, which it fuses by itself.
+    """
     if impl == "auto":
-        return is_gpu(device)
+        return is_gpu(device) and not torch.compiler.is_compiling()
     if impl not in ("triton", "torch"):
         raise ValueError(f'impl is {impl!r}; choose "auto", "triton" or "torch"')
     return impl == "triton"
@@ -129,18 +157,26 @@ def _check_pair(
             )
         if tensor.dtype != query.dtype:
             raise ValueError(f"{name}_{side} is {tensor.dtype}; convert it to {query.dtype}")
-        _check_last_dim(f"{name}_{side}", tensor)
+        check_last_dim(f"{name}_{side}", tensor)
 
 
-def _check_last_dim(name: str, tensor: Tensor) -> None:
+def check_last_dim(name: str, tensor: Tensor) -> None:
+    """Demand that the last dimension is contiguous in memory."""
     if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
         raise ValueError(
             f"{name} has strides {list(tensor.stride())}; make its last dimension contiguous"
         )
 
 
+def check_rows(**tensors: Tensor | None) -> None:
+    """Demand that rows are contiguous in memory; the names are those of the arguments."""
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            check_last_dim(name, tensor)
+
+
 class Ngrams(NamedTuple):
-    """The arguments that `ban_ngrams` and `ngram_mask` share; the former explains them."""
+    """The arguments that `ban_ngrams` and its relatives share; the former explains them."""
 
     tokens: Tensor
     n: int
@@ -156,6 +192,14 @@ class Ngrams(NamedTuple):
     source_starts: Tensor | None
     source_lengths: Tensor | None
     ignored: Tensor | None
+
+    @property
+    def places(self) -> int:
+        """In how many places of a row an n-gram may start, as far as shapes can tell."""
+        searched = self.tokens.shape[1] if self.source is None else self.source.shape[1]
+        if self.source is None and self.prefix is not None:
+            searched += self.prefix.shape[1]
+        return max(searched - self.n + 1, 0)
 
     def check(self) -> None:
         """Raise ValueError unless the arguments fit together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,9 @@ QUERY_ROWS = 16
 # cover the latency of memory, while larger ones take the registers of further programs.
 TILE_BYTES = 8192
 
+# Elements of the partial results that a program merges at once: 32 registers of each thread.
+MERGED_ELEMENTS = 4096
+
 
 class Launch(NamedTuple):
     """One kernel with all that is passed to it; compiled without a GPU as well as run on one."""
@@ -35,6 +39,8 @@ class Launch(NamedTuple):
     num_warps: int = 4
     num_stages: int = 1
     max_registers: int | None = None
+    pdl: bool = False
+    """Start before the predecessor has ended, as the kernel allows: NVIDIA from sm_90 only."""
 
     def options(self, *, amd: bool) -> dict[str, Any]:
         """What the compiler is told besides the arguments."""
@@ -46,12 +52,21 @@ class Launch(NamedTuple):
         }
         if self.max_registers is not None and not amd:
             options["maxnreg"] = self.max_registers
+        if self.pdl:
+            options["launch_pdl"] = True
         return options
 
     def run(self) -> None:
         """Launch on the current device, or run in the interpreter where that is switched on."""
         options = self.options(amd=torch.version.hip is not None)
         self.kernel[self.grid](**self.arguments, **options)
+
+
+def run_on(device: torch.device, launches: Sequence[Launch]) -> None:
+    """Run launches, in order, on one device."""
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        for launch in launches:
+            launch.run()
 
 
 def check_device(kernel: Any, *tensors: Tensor | None) -> None:
@@ -133,6 +148,19 @@ def max_registers(query_rows: int, head_dim: int, item_size: int) -> int | None:
     return 255 if large and (depth, item_size) != (64, 2) else None
 
 
+def row_block(width: int) -> int:
+    """Elements of a row that a program takes where its blocks need not know of each other.
+
+    Four warps of a vector load each; a narrower row is one block.
+    """
+    return min(next_power_of_two(width), 1024)
+
+
+def row_warps(block: int) -> int:
+    """For `block` elements of one row: eight per thread, a vector load in half precision."""
+    return min(max(block // 256, 1), 16)
+
+
 def split_lengths(source: int, target: int, splits: int | None, block: int) -> tuple[int, int, int]:
     """How many programs share a (sample, head), and the positions of each part that one reads.
 
@@ -143,6 +171,12 @@ def split_lengths(source: int, target: int, splits: int | None, block: int) -> t
         return max(1, ceil_div(source, SPLIT_LENGTH), ceil_div(target, SPLIT_LENGTH)), 256, 256
     source_length = ceil_div(ceil_div(source, splits), block) * block
     return splits, max(source_length, block), max(ceil_div(target, splits), 1)
+
+
+def merged_rows(query_rows: int, splits: int, head_dim: int) -> int:
+    """Query rows whose splits are merged at once: all, unless they fill the registers."""
+    fitting = max(1, MERGED_ELEMENTS // (next_power_of_two(splits) * block_dim(head_dim)))
+    return min(query_rows, fitting)
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -38,12 +38,12 @@ _OPTIONS = (
 _decode_attention = torch.library.custom_op(
     "tritonseq::decode_attention",
     _by_name(decode_attention),
-    mutates_args=("target_key", "target_value"),
+    mutates_args=("target_key", "target_value", "counters"),
     schema="(Tensor query, Tensor? new_key=None, Tensor? new_value=None, "
     "Tensor? source_key=None, Tensor? source_value=None, Tensor? source_len=None, "
     "Tensor(a!)? target_key=None, Tensor(b!)? target_value=None, Tensor? lineage=None, "
     "Tensor? step=None, Tensor? bias=None, float? scale=None, SymInt? splits=None, "
-    'str impl="auto") -> Tensor',
+    'Tensor(c!)? counters=None, str impl="auto") -> Tensor',
 )
 
 

@@ -1,4 +1,4 @@
-"""`ban_ngrams` and `ngram_mask` in plain torch: vectorised, and without waiting for the device."""
+"""`ban_ngrams` and its relatives in plain torch: vectorised, and without waiting for the device."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def mask_in_torch(call: Ngrams) -> Tensor:
     index, banned = _banned(call)
     mask = torch.zeros(call.rows, call.vocab_size, dtype=torch.uint8, device=index.device)
     return mask.scatter_reduce_(1, index, banned.to(torch.uint8), "amax").view(torch.bool)
+
+
+def list_in_torch(call: Ngrams) -> Tensor:
+    """The banned tokens as int32 `[R, N]`, -1 at places that ban nothing."""
+    index, banned = _banned(call)
+    return torch.where(banned, index, -1).int()
 
 
 def _banned(call: Ngrams) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,14 @@
-"""`ban_ngrams` and `ngram_mask` in Triton: one program for a block of places in one row."""
+"""`ban_ngrams` and its relatives in Triton: one program for a block of places in one row."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 
-from ._launch import Launch, ceil_div, check_device, strides
+from ._launch import Launch, ceil_div, check_device, run_on, strides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 PLACES = 256
 
 _UNSPECIALIZED = [
-    "n", "vocab_size", "beams", "rows_per_prefix", "rows_per_source",
+    "n", "places", "vocab_size", "beams", "rows_per_prefix", "rows_per_source",
     "tokens_size", "prefix_size", "source_size",
     "output_stride_r", "tokens_stride_b", "tokens_stride_t", "tokens_stride_k",
     "lineage_stride_b", "lineage_stride_t", "lineage_stride_k",
@@ -87,16 +86,17 @@ def _looked_up(p_table, tokens, mask, vocab_size, table_stride_v):
 def _ban(
     output, tokens, lengths, starts, lineage,
     prefix, prefix_starts, prefix_lengths, source, source_starts, source_lengths, ignored,
-    n, vocab_size, beams, rows_per_prefix, rows_per_source,
+    n, places, vocab_size, beams, rows_per_prefix, rows_per_source,
     tokens_size, prefix_size, source_size,
     output_stride_r, output_stride_v,
     tokens_stride_b, tokens_stride_t, tokens_stride_k,
     lineage_stride_b, lineage_stride_t, lineage_stride_k,
     prefix_stride_b, prefix_stride_p, source_stride_b, source_stride_s, ignored_stride_v,
-    MASK: tl.constexpr, BN: tl.constexpr,
+    LIST: tl.constexpr, MASK: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """One program looks at `BN` places of one row and writes -inf, or 1, for what they ban.
+    """One program looks at `BN` places of one row and writes what they ban.
 
+    That is -inf to scores or 1 to a mask, at the token, or the token itself to a list of places.
     A pointer that is None leaves its part out. Without a lineage every row is a sample of one
     beam, so far as its tokens are concerned.
     """
@@ -146,9 +146,12 @@ def _ban(
     m_i = m_i & (b_token >= 0) & (b_token < vocab_size)
     if ignored is not None:
         m_i = m_i & ~_looked_up(ignored, b_token, m_i, vocab_size, ignored_stride_v)
-    p_output = output + i_r * output_stride_r + b_token * output_stride_v
-    banned = 1.0 if MASK else -float("inf")
-    tl.store(p_output, tl.full([BN], banned, tl.float32).to(output.dtype.element_ty), mask=m_i)
+    p_output = output + i_r * output_stride_r
+    if LIST:
+        tl.store(p_output + o_i, tl.where(m_i, b_token, -1).to(tl.int32), mask=o_i < places)
+    else:
+        banned = tl.full([BN], 1.0 if MASK else -float("inf"), tl.float32)
+        tl.store(p_output + b_token * output_stride_v, banned.to(output.dtype.element_ty), mask=m_i)
 
 
 def ban_in_triton(scores: Tensor, call: Ngrams) -> None:
@@ -164,57 +167,66 @@ def mask_in_triton(call: Ngrams) -> Tensor:
     return mask.view(torch.bool)
 
 
+def list_in_triton(call: Ngrams) -> Tensor:
+    """The banned tokens as int32 `[R, N]`, -1 at places that ban nothing."""
+    places = torch.empty(call.rows, call.places, dtype=torch.int32, device=call.tokens.device)
+    _run(places, call)
+    return places
+
+
 def _run(output: Tensor, call: Ngrams) -> None:
     check_device(_ban, output, *(x for x in call if isinstance(x, torch.Tensor)))
-    on_gpu = output.device.type == "cuda"
-    with torch.cuda.device(output.device) if on_gpu else contextlib.nullcontext():
-        for launch in ngram_launches(output, call):
-            launch.run()
+    run_on(output.device, ngram_launches(output, call))
 
 
 def ngram_launches(output: Tensor, call: Ngrams) -> list[Launch]:
-    """The kernel, unless there is no place for an n-gram: `output` is scores or a zero mask."""
-    tokens_size = call.tokens.shape[1]
-    prefix_size = 0 if call.prefix is None else call.prefix.shape[1]
-    source_size = 0 if call.source is None else call.source.shape[1]
-    searched = tokens_size + prefix_size if call.source is None else source_size
-    places = searched - call.n + 1
-    if places < 1 or output.numel() == 0:
+    """The kernel, unless there is no place for an n-gram.
+
+    `output` is scores, a zero mask, or a list: int32 `[R, N]`.
+    """
+    if call.places == 0 or output.numel() == 0:
         return []
     # Kernels read and write bytes for booleans, as the mask does.
     ignored = None if call.ignored is None else call.ignored.view(torch.uint8)
     launch = Launch(
         _ban,
-        (call.rows, ceil_div(places, PLACES)),
+        (call.rows, ceil_div(call.places, PLACES)),
         {
             "output": output,
             "tokens": call.tokens,
-            "lengths": call.lengths,
-            "starts": call.starts,
+            "lengths": _in_order(call.lengths),
+            "starts": _in_order(call.starts),
             "lineage": call.lineage,
             "prefix": call.prefix,
-            "prefix_starts": call.prefix_starts,
-            "prefix_lengths": call.prefix_lengths,
+            "prefix_starts": _in_order(call.prefix_starts),
+            "prefix_lengths": _in_order(call.prefix_lengths),
             "source": call.source,
-            "source_starts": call.source_starts,
-            "source_lengths": call.source_lengths,
+            "source_starts": _in_order(call.source_starts),
+            "source_lengths": _in_order(call.source_lengths),
             "ignored": ignored,
             "n": call.n,
+            "places": call.places,
             "vocab_size": call.vocab_size,
             "beams": 1 if call.lineage is None else call.lineage.shape[2],
             "rows_per_prefix": 0 if call.prefix is None else call.rows // call.prefix.shape[0],
             "rows_per_source": 0 if call.source is None else call.rows // call.source.shape[0],
-            "tokens_size": tokens_size,
-            "prefix_size": prefix_size,
-            "source_size": source_size,
+            "tokens_size": call.tokens.shape[1],
+            "prefix_size": 0 if call.prefix is None else call.prefix.shape[1],
+            "source_size": 0 if call.source is None else call.source.shape[1],
             **strides("output", output, "rv"),
             **strides("tokens", call.tokens, "btk"),
             **strides("lineage", call.lineage, "btk"),
             **strides("prefix", call.prefix, "bp"),
             **strides("source", call.source, "bs"),
             **strides("ignored", ignored, "v"),
+            "LIST": output.dtype == torch.int32,
             "MASK": output.dtype == torch.uint8,
             "BN": PLACES,
         },
     )
     return [launch]
+
+
+def _in_order(bounds: Tensor | None) -> Tensor | None:
+    """Kernels read bounds one after the other; those of a caller may be expanded."""
+    return None if bounds is None else bounds.contiguous()

@@ -24,6 +24,7 @@ def decode_attention(
     bias: Tensor | None = None,
     scale: float | None = None,
     splits: int | None = None,
+    counters: Tensor | None = None,
     impl: Impl = "auto",
 ) -> Tensor:
     """Attend to a source that all beams share and to what each beam has generated, and append.
@@ -61,6 +62,10 @@ def decode_attention(
         scale: of the scores; `D ** -0.5` by default.
         splits: programs that share the keys of one (sample, head) in Triton; by default a
             function of the shape alone.
+        counters: `[N]` int32 with `N >= B * H * K`, **zeroed once by the caller** and left at zero
+            by every call. With them the program that finishes last merges the splits (Triton on
+            NVIDIA); without, or elsewhere, a second launch does. Calls that may run at the same
+            time must not share them.
         impl: "torch", "triton" or, by default, what suits the device.
 
     The last dimension of queries, keys and values must be contiguous; their other strides are
@@ -89,6 +94,7 @@ def decode_attention(
             bias=bias,
             scale=scale,
             splits=splits,
+            counters=counters,
             impl=impl,
         )
         return result
@@ -106,6 +112,7 @@ def decode_attention(
         bias,
         query.shape[-1] ** -0.5 if scale is None else scale,
         splits,
+        counters,
     )
     call.check()
     if torch.is_grad_enabled():

@@ -1,4 +1,4 @@
-"""`ban_ngrams` and `ngram_mask`: tokens that would repeat an n-gram."""
+"""`ban_ngrams`, `ngram_mask` and `ngram_bans`: tokens that would repeat an n-gram."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ._checks import FLOATS, Impl, Ngrams, takes_triton
-from ._ngrams_torch import ban_in_torch, mask_in_torch
+from ._ngrams_torch import ban_in_torch, list_in_torch, mask_in_torch
 
 
 def ban_ngrams(
@@ -170,3 +170,54 @@ def ngram_mask(
 
         return mask_in_triton(call)
     return mask_in_torch(call)
+
+
+def ngram_bans(
+    tokens: Tensor,
+    n: int,
+    vocab_size: int,
+    *,
+    lengths: Tensor | None = None,
+    starts: Tensor | None = None,
+    lineage: Tensor | None = None,
+    prefix: Tensor | None = None,
+    prefix_starts: Tensor | None = None,
+    prefix_lengths: Tensor | None = None,
+    source: Tensor | None = None,
+    source_starts: Tensor | None = None,
+    source_lengths: Tensor | None = None,
+    ignored: Tensor | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """The tokens that `ban_ngrams` bans, as lists for `beam_topk`: int32 `[R, N]`.
+
+    `N` is the number of places where an n-gram may start, which the shapes alone decide: `n - 1`
+    less than the width of the source or, without one, of prefix and tokens together; 0 at least.
+    A place holds the token that it bans, or -1. A token may come more than once, and the order of
+    places is left open.
+
+    All arguments, and the errors, are those of `ban_ngrams`.
+    """
+    rows = tokens.shape[0] if lineage is None else tokens.shape[0] * tokens.shape[-1]
+    call = Ngrams(
+        tokens,
+        n,
+        rows,
+        vocab_size,
+        lengths,
+        starts,
+        lineage,
+        prefix,
+        prefix_starts,
+        prefix_lengths,
+        source,
+        source_starts,
+        source_lengths,
+        ignored,
+    )
+    call.check()
+    if takes_triton(impl, tokens.device):
+        from ._ngrams_triton import list_in_triton
+
+        return list_in_triton(call)
+    return list_in_torch(call)

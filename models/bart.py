@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from tritonseq.kernels import embed
+
 from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .checks import check_name, check_sizes
 from .encoder_decoder import EncoderDecoder
 from .feed_forward import FeedForward
-from .layers import Embedding, Head, LayerNorm, empty_parameter
+from .layers import Embedding, Head, LayerNorm, empty_parameter, stream
 from .weights import Source, match
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tritonseq.cache import EncoderDecoderCache
 
     from .attention import Attend
+    from .encoder_decoder import Stream
     from .packing import Prompt
 
 
@@ -114,8 +117,10 @@ class Positions(nn.Module):
         self.offset = LEARNED_OFFSET if config.learned_positions else 0
         self.weight = empty_parameter(config.max_position_embeddings + self.offset, config.d_model)
 
-    def forward(self, positions: Tensor) -> Tensor:
-        return self.weight.index_select(0, positions + self.offset)
+    @property
+    def table(self) -> Tensor:
+        """The rows of position 0 and all after it."""
+        return self.weight[self.offset :]
 
 
 def sinusoids(length: int, width: int) -> Tensor:
@@ -139,14 +144,27 @@ class Embeddings(nn.Module):
         self.positions = Positions(config)
         self.norm = LayerNorm(config.d_model, NORM_EPSILON) if config.embedding_norm else None
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.pre_norm = config.pre_norm
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        x = self.tokens(tokens) * self.scale + self.positions(positions)
-        return x if self.norm is None else self.norm(x)
+        x = embed(
+            tokens,
+            self.tokens.weight,
+            scale=self.scale,
+            positions=positions,
+            position_table=self.positions.table,
+        )
+        x = x if self.norm is None else self.norm(x)
+        # Behind norms, what blocks read is no sum.
+        return stream(x) if self.pre_norm else x
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention and feed-forward, each with a norm, added to the residual stream."""
+    """Self-attention and feed-forward, each with a norm, added to the residual stream.
+
+    Blocks map `(x, branch)` to the same: the stream, and what the next norm adds to it. Where norms
+    stand behind each part nothing is left to add, and the branch is None.
+    """
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
@@ -158,12 +176,12 @@ class EncoderBlock(nn.Module):
         self.feed_forward = FeedForward(width, config.encoder_ffn_dim, config.activation_function)
         self.feed_forward_norm = LayerNorm(width, NORM_EPSILON)
 
-    def forward(self, x: Tensor, source: Prompt) -> Tensor:
+    def forward(self, x: Tensor, branch: Tensor | None, source: Prompt) -> Stream:
         if self.pre_norm:
-            x = x + self.attention(self.attention_norm(x), source)
-            return x.add_(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self.attention(x, source))
-        return self.feed_forward_norm(x + self.feed_forward(x))
+            branch = self.attention(self.attention_norm(x, branch), source)
+            return x, self.feed_forward(self.feed_forward_norm(x, branch))
+        x = self.attention_norm(self.attention(x, source), x)
+        return self.feed_forward_norm(self.feed_forward(x), x), None
 
 
 class DecoderBlock(nn.Module):
@@ -181,15 +199,17 @@ class DecoderBlock(nn.Module):
         self.feed_forward = FeedForward(width, config.decoder_ffn_dim, config.activation_function)
         self.feed_forward_norm = LayerNorm(width, NORM_EPSILON)
 
-    def forward(self, x: Tensor, attend: Attend, cache: EncoderDecoderCache) -> Tensor:
+    def forward(
+        self, x: Tensor, branch: Tensor | None, attend: Attend, cache: EncoderDecoderCache
+    ) -> Stream:
         """`attend` is the self-attention's way to read a prompt, or to take a step."""
         if self.pre_norm:
-            x = x + attend(self.attention_norm(x))
-            x.add_(self.cross(self.cross_norm(x), cache))
-            return x.add_(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + attend(x))
-        x = self.cross_norm(x + self.cross(x, cache))
-        return self.feed_forward_norm(x + self.feed_forward(x))
+            branch = attend(self.attention_norm(x, branch))
+            branch = self.cross(self.cross_norm(x, branch), cache)
+            return x, self.feed_forward(self.feed_forward_norm(x, branch))
+        x = self.attention_norm(attend(x), x)
+        x = self.cross_norm(self.cross(x, cache), x)
+        return self.feed_forward_norm(self.feed_forward(x), x), None
 
 
 class Bart(EncoderDecoder):
@@ -224,16 +244,16 @@ class Bart(EncoderDecoder):
         self.final_logits_bias = empty_parameter(1, self.vocab_size)
 
     def encode(self, source: Prompt) -> Tensor:
-        x = self.source(source.tokens, source.positions)
+        x, branch = self.source(source.tokens, source.positions), None
         for block in cast("list[EncoderBlock]", list(self.encoder)):
-            x = block(x, source)
-        return x if self.encoder_norm is None else self.encoder_norm(x)
+            x, branch = block(x, branch, source)
+        return x if self.encoder_norm is None else self.encoder_norm(x, branch)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         return self.target(tokens, positions)
 
-    def logits(self, x: Tensor) -> Tensor:
-        x = x if self.decoder_norm is None else self.decoder_norm(x)
+    def logits(self, x: Tensor, branch: Tensor | None) -> Tensor:
+        x = x if self.decoder_norm is None else self.decoder_norm(x, branch)
         return self.lm_head(x, self.final_logits_bias[0])
 
     def computed(self, name: str) -> Tensor:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from .packing import Prompt
 
+    Stream = tuple[Tensor, Tensor | None]
+
 
 class EncoderDecoder(nn.Module):
     """Tokens and caches in, logits out, by the parts that an architecture provides."""
@@ -38,18 +40,22 @@ class EncoderDecoder(nn.Module):
     head_dim: int
 
     decoder: nn.ModuleList
-    """Its blocks map `(x, attend, cache)` to x; they have parts `attention` and `cross`."""
+    """Its blocks have parts `attention` and `cross`. They map `(x, branch, attend, cache)` to
+    `(x, branch)`: the residual stream, changed in place, and what is yet to be added to it."""
 
     def encode(self, source: Prompt) -> Tensor:
         """The encoder's states `[N, d]` of some packed sources."""
         raise NotImplementedError
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """What the decoder starts from: `[N, d]` for target tokens `[N]` at `positions [N]`."""
+        """What the decoder starts from: a stream `[N, d]` of its own for target tokens `[N]`.
+
+        `positions`: `[P]`, each that of `N / P` adjacent tokens.
+        """
         raise NotImplementedError
 
-    def logits(self, x: Tensor) -> Tensor:
-        """`[N, V]` of the decoder's states `[N, d]`."""
+    def logits(self, x: Tensor, branch: Tensor | None) -> Tensor:
+        """`[N, V]` of what the decoder's last block returns, `[N, d]` each."""
         raise NotImplementedError
 
     def biases(self) -> list[Tensor | None]:
@@ -86,10 +92,12 @@ class EncoderDecoder(nn.Module):
             for block in self._blocks:
                 block.cross.store(states, source, cache)
         positions = torch.arange(prompt.shape[1], device=prompt.device).expand_as(prompt)
-        x = self.embed(prompt.flatten(), positions.flatten())
+        x, branch = self.embed(prompt.flatten(), positions.flatten()), None
         for block in self._blocks:
-            x = block(x, partial(block.attention.prefill, cache=cache), cache)
-        return self.logits(x.view(*prompt.shape, -1)[:, -1])
+            attend = partial(block.attention.prefill, cache=cache)
+            x, branch = block(x, branch, attend, cache)
+        last = slice(prompt.shape[1] - 1, None, prompt.shape[1])
+        return self.logits(x[last], None if branch is None else branch[last])
 
     @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
@@ -99,13 +107,11 @@ class EncoderDecoder(nn.Module):
         that each beam descends from, or None when beams never change places. Writes position
         `cache.step`, which the caller advances, and returns logits `[B, K, V]`.
         """
-        own = cache.own
-        positions = own.next_positions()[:, None].expand_as(tokens)
-        x = self.embed(tokens.flatten(), positions.flatten())
+        x, branch = self.embed(tokens.flatten(), cache.own.next_positions()), None
         for block in self._blocks:
             attend = partial(block.attention.step, lineage=lineage, cache=cache)
-            x = block(x, attend, cache)
-        return self.logits(x).view(*tokens.shape, -1)
+            x, branch = block(x, branch, attend, cache)
+        return self.logits(x, branch).view(*tokens.shape, -1)
 
     @property
     def _blocks(self) -> list[Any]:

@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tritonseq.cache import KVCache
-from tritonseq.kernels import decode_attention
+from tritonseq.kernels import decode_attention, embed
 
 from .activations import activation
 from .attention import attend_and_append
 from .checks import check_name, check_number, check_sizes
 from .layers import LayerNorm, Linear, empty_parameter
 from .packing import split_prompts
-from .products import matmul
+from .products import KINDS
+from .stream import ResidualStream
 from .weights import Source, match
 
 if TYPE_CHECKING:
@@ -95,27 +96,29 @@ class Attention(nn.Module):
         scale = self.head_dim**-0.5 if config.scale_attn_weights else 1.0
         self.scale = scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
-    def prefill(self, x: Tensor, prompt: Prompt, cache: KVCache) -> Tensor:
-        """Attend within the prompts and store their keys and values; `x: [N, d]` packed."""
-        qkv = prompt.pad(self.c_attn(x)).unflatten(-1, (3, self.heads, self.head_dim))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+    def project(self, stream: ResidualStream, norm: LayerNorm) -> Tensor:
+        """Query, key and value of every row, side by side: `[N, 3 d]`."""
+        return stream.read(norm, self.c_attn.weight, self.c_attn.bias)
+
+    def prefill(self, qkv: Tensor, prompt: Prompt, cache: KVCache) -> Tensor:
+        """Attend within the packed prompts and store their keys and values."""
+        query, key, value = self._split(prompt.pad(qkv), 3)
         self._store(key, value, prompt, cache)
         # Padding stands on the right, where the causal mask already hides it.
         attended = F.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=self.scale
         )
-        return self.c_proj(prompt.pack(attended.transpose(1, 2).flatten(2)))
+        return prompt.pack(attended.transpose(1, 2).flatten(2))
 
     def prefill_last(self, x: Tensor, prompt: Prompt, cache: KVCache) -> Tensor:
-        """As `prefill`, but attend for the last token of each sample only; returns `[b, d]`.
+        """From norms `x: [N, d]`, attend for the last token of each sample only: `[b, d]`.
 
         The last layer needs no more: nothing above it reads the other positions.
         """
         weight, bias = self.c_attn.weight, self.c_attn.bias
         assert bias is not None
         d = x.shape[1]
-        kv = prompt.pad(torch.addmm(bias[d:], x, weight[:, d:]))
-        key, value = kv.unflatten(-1, (2, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        key, value = self._split(prompt.pad(torch.addmm(bias[d:], x, weight[:, d:])), 2)
         self._store(key, value, prompt, cache)
         query = torch.addmm(bias[:d], x[prompt.last], weight[:, :d])
         attended = decode_attention(
@@ -125,17 +128,20 @@ class Attention(nn.Module):
             source_len=prompt.source_len,
             scale=self.scale,
         )
-        return self.c_proj(attended.flatten(1))
+        return attended.flatten(1)
 
-    def step(self, x: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
-        """Attend for the newest token of every beam and append its key and value; `x: [R, d]`."""
+    def step(self, qkv: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
+        """Attend for the newest token of every beam and append its key and value."""
         samples = cache.step.shape[0]
-        qkv = self.c_attn(x).view(samples, -1, 1, 3, self.heads, self.head_dim)
-        query, key, value = qkv.unbind(3)
+        query, key, value = qkv.view(samples, -1, 1, 3, self.heads, self.head_dim).unbind(3)
         attended = attend_and_append(
             query, key, value, cache, self.layer, lineage, scale=self.scale
         )
-        return self.c_proj(attended.view(x.shape[0], -1))
+        return attended.view(qkv.shape[0], -1)
+
+    def _split(self, rows: Tensor, parts: int) -> Tensor:
+        """`[parts, b, H, S, D]` of padded rows `[b, S, parts * d]`."""
+        return rows.unflatten(-1, (parts, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
 
     def _store(self, key: Tensor, value: Tensor, prompt: Prompt, cache: KVCache) -> None:
         length = key.shape[2]
@@ -152,9 +158,12 @@ class MLP(nn.Module):
         self.c_fc = Linear(config.n_embd, inner)
         self.c_proj = Linear(inner, config.n_embd)
         self.act = activation(config.activation_function)
+        self.kind = KINDS.get(config.activation_function)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(self.act(self.c_fc(x)))
+    def forward(self, stream: ResidualStream, norm: LayerNorm) -> None:
+        """Add to the stream what follows from its norm."""
+        x = stream.read(norm, self.c_fc.weight, self.c_fc.bias, activation=self.kind)
+        stream.add(self.act(x) if self.kind is None else x, self.c_proj)
 
 
 class Block(nn.Module):
@@ -167,17 +176,25 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def prefill(self, x: Tensor, prompt: Prompt, cache: KVCache) -> Tensor:
-        x = x + self.attn.prefill(self.ln_1(x), prompt, cache)
-        return x.add_(self.mlp(self.ln_2(x)))
+    def prefill(self, stream: ResidualStream, prompt: Prompt, cache: KVCache) -> None:
+        qkv = self.attn.project(stream, self.ln_1)
+        stream.add(self.attn.prefill(qkv, prompt, cache), self.attn.c_proj)
+        self.mlp(stream, self.ln_2)
 
-    def prefill_last(self, x: Tensor, prompt: Prompt, cache: KVCache) -> Tensor:
-        x = x[prompt.last] + self.attn.prefill_last(self.ln_1(x), prompt, cache)
-        return x.add_(self.mlp(self.ln_2(x)))
+    def prefill_last(
+        self, stream: ResidualStream, prompt: Prompt, cache: KVCache
+    ) -> ResidualStream:
+        """The stream of the last token of each sample."""
+        attended = self.attn.prefill_last(stream.normed(self.ln_1), prompt, cache)
+        last = ResidualStream(stream.x[prompt.last])
+        last.add(attended, self.attn.c_proj)
+        self.mlp(last, self.ln_2)
+        return last
 
-    def step(self, x: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
-        x = x + self.attn.step(self.ln_1(x), lineage, cache)
-        return x.add_(self.mlp(self.ln_2(x)))
+    def step(self, stream: ResidualStream, lineage: Tensor | None, cache: KVCache) -> None:
+        qkv = self.attn.project(stream, self.ln_1)
+        stream.add(self.attn.step(qkv, lineage, cache), self.attn.c_proj)
+        self.mlp(stream, self.ln_2)
 
 
 class GPT2(nn.Module):
@@ -223,14 +240,15 @@ class GPT2(nn.Module):
         cache.source_len.copy_(lengths)
         cache.step.zero_()
         groups = split_prompts(tokens, lengths, padded=True)
-        return self._logits(torch.cat([self._prefill_group(group, cache) for group in groups]))
+        last = torch.cat([self._prefill_group(group, cache) for group in groups])
+        return self._logits(ResidualStream(last))
 
     def _prefill_group(self, prompt: Prompt, cache: KVCache) -> Tensor:
-        x = self._embed(prompt.tokens, prompt.positions)
+        stream = self._embed(prompt.tokens, prompt.positions)
         *lower, last = self._blocks
         for block in lower:
-            x = block.prefill(x, prompt, cache)
-        return last.prefill_last(x, prompt, cache)
+            block.prefill(stream, prompt, cache)
+        return last.prefill_last(stream, prompt, cache).settled()
 
     @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
@@ -240,23 +258,25 @@ class GPT2(nn.Module):
         that each beam descends from, or None when beams never change places. Writes position
         `cache.step`, which the caller advances, and returns logits `[B, K, V]`.
         """
-        samples, beams = tokens.shape
-        positions = cache.next_positions()[:, None].expand(samples, beams)
-        x = self._embed(tokens.reshape(-1), positions.reshape(-1))
+        stream = self._embed(tokens.flatten(), cache.step, cache.source_len)
         for block in self._blocks:
-            x = block.step(x, lineage, cache)
-        return self._logits(x).view(samples, beams, -1)
+            block.step(stream, lineage, cache)
+        return self._logits(stream).view(*tokens.shape, -1)
 
     @property
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.h))
 
-    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        return self.wte.index_select(0, tokens) + self.wpe.index_select(0, positions)
+    def _embed(
+        self, tokens: Tensor, positions: Tensor, starts: Tensor | None = None
+    ) -> ResidualStream:
+        x = embed(tokens, self.wte, positions=positions, position_table=self.wpe, starts=starts)
+        return ResidualStream(x)
 
-    def _logits(self, x: Tensor) -> Tensor:
-        x = self.ln_f(x)
-        return matmul(x, self.wte.t()) if self.lm_head is None else self.lm_head(x)
+    def _logits(self, stream: ResidualStream) -> Tensor:
+        return stream.logits(
+            self.ln_f, self.wte.t() if self.lm_head is None else self.lm_head.weight
+        )
 
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""

@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .products import EPILOGUES, matmul, pack, packed_matmul, pays_to_pack
+from tritonseq.kernels import activate, add_norm, embed
+
+from .products import (
+    KINDS,
+    activated_matmul,
+    logits_of,
+    matmul,
+    pack,
+    packed_matmul,
+    pays_to_pack,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,14 +68,32 @@ class Linear(nn.Module):
 
     def activated(self, x: Tensor, name: str, function: Callable[[Tensor], Tensor]) -> Tensor:
         """`function(wide(x))`, in one operation where the product knows the function's `name`."""
-        if self.weight.is_mkldnn and name in EPILOGUES:
-            return packed_matmul(x, self.weight, self.bias, name)
-        return function(self.wide(x))
+        if name not in KINDS or self.weight.dtype == torch.float16:
+            return activated(self.wide(x), name, function)
+        product = packed_matmul if self.weight.is_mkldnn else activated_matmul
+        return product(x, self.weight, self.bias, KINDS[name])
 
     def pack(self) -> None:
         """Put the weight into oneDNN's layout, if it is to be packed and that is faster."""
         if self.packed and pays_to_pack(self.weight):
             self.weight = pack(self.weight.t())
+
+
+def activated(
+    x: Tensor, name: str, function: Callable[[Tensor], Tensor], gate: Tensor | None = None
+) -> Tensor:
+    """`function(x) * gate`, in one operation where the kernels know the function's `name`.
+
+    That may be done in the memory of `x`.
+    """
+    if name in KINDS:
+        return activate(x, KINDS[name], gate=gate)
+    return function(x) if gate is None else function(x) * gate
+
+
+def stream(x: Tensor) -> Tensor:
+    """`x` as a residual stream takes it up, which must hold what `Linear.wide` adds to it."""
+    return x.float() if x.dtype == torch.float16 else x
 
 
 class Head(nn.Module):
@@ -79,7 +106,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         if self.weight.is_mkldnn:
             return packed_matmul(x, self.weight, bias)
-        return matmul(x, self.weight.t(), bias)
+        return logits_of(x, self.weight.t(), bias)
 
     def pack(self) -> None:
         """Put a weight that is no embedding into oneDNN's layout, if that is faster."""
@@ -95,7 +122,7 @@ class Embedding(nn.Module):
         self.weight = empty_parameter(vocab_size, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.weight.index_select(0, tokens)
+        return embed(tokens, self.weight)
 
 
 class LayerNorm(nn.Module):
@@ -105,33 +132,26 @@ class LayerNorm(nn.Module):
         super().__init__()
         self.weight = empty_parameter(width)
         self.bias = empty_parameter(width)
-        self.shape = (width,)
         self.epsilon = epsilon
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == self.weight.dtype:
-            return F.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
-        # The residual stream may be wider than the weights.
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return F.layer_norm(x, self.shape, weight, bias, self.epsilon).to(self.weight.dtype)
+    def forward(self, x: Tensor, branch: Tensor | None = None) -> Tensor:
+        """The norm of `x [N, d]`, or of `x + branch`, which `x` then becomes."""
+        new, stream = (x, None) if branch is None else (branch, x)
+        return add_norm(new, self.weight, self.bias, residual=stream, epsilon=self.epsilon)
 
 
 class RMSNorm(nn.Module):
-    """Division by the root mean square, with a scale (Zhang and Sennrich, 2019).
-
-    The mean is taken in float32; the result has the dtype of the scale.
-    """
+    """Division by the root mean square, with a scale (Zhang and Sennrich, 2019)."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
         self.weight = empty_parameter(width)
         self.epsilon = epsilon
 
-    def forward(self, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        variance = norm.square_().div_(x.shape[-1])
-        scaled = x * variance.add_(self.epsilon).rsqrt_()
-        return scaled.to(self.weight.dtype).mul_(self.weight)
+    def forward(self, x: Tensor, branch: Tensor | None = None) -> Tensor:
+        """The norm of `x [N, d]`, or of `x + branch`, which `x` then becomes."""
+        new, stream = (x, None) if branch is None else (branch, x)
+        return add_norm(new, self.weight, residual=stream, epsilon=self.epsilon, rms=True)
 
 
 def input_dim(model: nn.Module, name: str) -> int | None:

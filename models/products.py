@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tritonseq.kernels import activate, is_gpu
+from tritonseq.kernels.linear import padded_rows
+
 # The layout depends on the number of rows that oneDNN is told, if only a little: four beams of
 # four samples.
 PACKED_FOR_ROWS = 16
@@ -24,6 +27,31 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
 
 
+def logits_of(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As `matmul`; on a GPU the rows `[N, V]` of the result start on whole vectors."""
+    if not is_gpu(x.device):
+        return matmul(x, weight, bias)
+    logits = padded_rows(x.shape[0], weight.shape[1], x)
+    if bias is None:
+        return torch.mm(x, weight, out=logits)
+    return torch.addmm(bias, x, weight, out=logits)
+
+
+def activated_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, kind: str) -> Tensor:
+    """`act(x W + b)`, with one of the kinds of `activate`."""
+    if bias is not None and is_gpu(x.device) and _has_epilogue(kind, x.dtype):
+        return torch._addmm_activation(bias, x, weight, use_gelu=kind != "relu")
+    return activate(matmul(x, weight, bias), kind)
+
+
+def _has_epilogue(kind: str, dtype: torch.dtype) -> bool:
+    """Does cuBLAS end a product in this function, as exactly as it is wanted?
+
+    Its GELU is that by tanh, and nothing says how closely: in float32 it is not taken.
+    """
+    return kind == "relu" or (kind == "gelu_tanh" and dtype != torch.float32)
+
+
 def pack(weight: Tensor) -> nn.Parameter:
     """`weight: [out, in]` in oneDNN's blocked layout.
 
@@ -35,21 +63,33 @@ def pack(weight: Tensor) -> nn.Parameter:
     return nn.Parameter(blocked, requires_grad=False)
 
 
-# What oneDNN can do to a product on its way out, by the names that configurations use.
+# What `activate` computes, by the names that configurations use.
+KINDS = {
+    "gelu": "gelu",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_python": "gelu",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+# What oneDNN calls them, where they end a product.
 EPILOGUES = {
     "relu": ("relu", ""),
     "gelu": ("gelu", "none"),
-    "gelu_new": ("gelu", "tanh"),
-    "gelu_pytorch_tanh": ("gelu", "tanh"),
+    "gelu_tanh": ("gelu", "tanh"),
     "silu": ("swish", ""),
-    "swish": ("swish", ""),
 }
 
 
 def packed_matmul(
     x: Tensor, weight: Tensor, bias: Tensor | None, epilogue: str | None = None
 ) -> Tensor:
-    """`x W^T + b` with a packed `weight`, and one of EPILOGUES applied to it."""
+    """`x W^T + b` with a packed `weight`, and one of the kinds of `activate` applied to it."""
     function, algorithm = ("none", "") if epilogue is None else EPILOGUES[epilogue]
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, function, [], algorithm)
     return product

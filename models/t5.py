@@ -16,7 +16,7 @@ from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .checks import check_name, check_number, check_sizes
 from .encoder_decoder import EncoderDecoder
-from .layers import Embedding, Head, Linear, RMSNorm
+from .layers import Embedding, Head, Linear, RMSNorm, activated, stream
 from .relative import RelativeBias
 from .weights import Source, match
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tritonseq.cache import EncoderDecoderCache
 
     from .attention import Attend
+    from .encoder_decoder import Stream
     from .packing import Prompt
 
 
@@ -136,11 +137,14 @@ class FeedForward(nn.Module):
         if not self.is_gated:
             return self.wo.wide(self.wi.activated(x, self.activation_name, self.act))
         gate, linear = self.wi.wide(x).chunk(2, dim=-1)
-        return self.wo.wide(self.act(gate).mul_(linear))
+        return self.wo.wide(activated(gate, self.activation_name, self.act, linear))
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention and feed-forward, each behind a norm and added to the residual stream."""
+    """Self-attention and feed-forward, each behind a norm and added to the residual stream.
+
+    Blocks map `(x, branch)` to the same: the stream, and what the next norm adds to it.
+    """
 
     def __init__(self, config: T5Config, layer: int) -> None:
         super().__init__()
@@ -152,9 +156,11 @@ class EncoderBlock(nn.Module):
         self.feed_forward_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, source: Prompt, bias: Tensor | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), source, bias)
-        return x.add_(self.feed_forward(self.feed_forward_norm(x)))
+    def forward(
+        self, x: Tensor, branch: Tensor | None, source: Prompt, bias: Tensor | None
+    ) -> Stream:
+        branch = self.attention(self.attention_norm(x, branch), source, bias)
+        return x, self.feed_forward(self.feed_forward_norm(x, branch))
 
 
 class DecoderBlock(nn.Module):
@@ -171,11 +177,13 @@ class DecoderBlock(nn.Module):
         self.feed_forward_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, attend: Attend, cache: EncoderDecoderCache) -> Tensor:
+    def forward(
+        self, x: Tensor, branch: Tensor | None, attend: Attend, cache: EncoderDecoderCache
+    ) -> Stream:
         """`attend` is the self-attention's way to read a prompt, or to take a step."""
-        x = x + attend(self.attention_norm(x))
-        x.add_(self.cross(self.cross_norm(x), cache))
-        return x.add_(self.feed_forward(self.feed_forward_norm(x)))
+        branch = attend(self.attention_norm(x, branch))
+        branch = self.cross(self.cross_norm(x, branch), cache)
+        return x, self.feed_forward(self.feed_forward_norm(x, branch))
 
 
 def _relative(config: T5Config, layer: int, *, bidirectional: bool) -> RelativeBias | None:
@@ -221,12 +229,12 @@ class T5(EncoderDecoder):
         self.lm_head = Head(config.vocab_size, config.d_model)
 
     def encode(self, source: Prompt) -> Tensor:
-        x = self.shared(source.tokens)
+        x, branch = stream(self.shared(source.tokens)), None
         longest, bias = max(source.lengths), None
         for block in cast("list[EncoderBlock]", list(self.encoder)):
             bias = bias if block.relative is None else block.relative.around(longest)
-            x = block(x, source, bias)
-        return self.encoder_norm(x)
+            x, branch = block(x, branch, source, bias)
+        return self.encoder_norm(x, branch)
 
     def biases(self) -> list[Tensor | None]:
         tables: list[Tensor | None] = []
@@ -235,10 +243,10 @@ class T5(EncoderDecoder):
         return tables
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        return self.target(tokens)
+        return stream(self.target(tokens))
 
-    def logits(self, x: Tensor) -> Tensor:
-        x = self.decoder_norm(x)
+    def logits(self, x: Tensor, branch: Tensor | None) -> Tensor:
+        x = self.decoder_norm(x, branch)
         return self.lm_head(
             x * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else x
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tritonseq.cache import KVCache
-from tritonseq.kernels import decode_attention
+from tritonseq.kernels import decode_attention, embed
 
 from .activations import activation
 from .attention import attend_and_append, attend_within, store
@@ -131,8 +131,8 @@ class Block(nn.Module):
         return self._finish(asked.flatten(0, 2), attended).view_as(asked)
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = self.attention_norm(attended.add_(x))
-        return self.feed_forward_norm(self.feed_forward(x).add_(x))
+        x = self.attention_norm(attended, x)
+        return self.feed_forward_norm(self.feed_forward(x), x)
 
 
 class UniLM(nn.Module):
@@ -216,13 +216,13 @@ class UniLM(nn.Module):
         that each beam descends from, or None when beams never change places. Writes position
         `cache.step`, which the caller advances, and returns logits `[B, K, V]`.
         """
-        rows, positions = tokens[:, :, None], cache.next_positions()[:, None, None]
+        rows, positions = tokens[:, :, None], cache.next_positions()
         if not self.config.pos_shift:
             mask = torch.full_like(rows, self.config.mask_token_id)
             rows = torch.cat((rows, mask), dim=2)
-            positions = torch.cat((positions, positions + 1), dim=2)
-        positions = positions.expand_as(rows)
-        x = self._embed_target(rows.flatten(), positions.flatten()).view(*rows.shape, -1)
+            offsets = torch.arange(2, device=rows.device).expand(rows.shape[1:])
+            positions = (positions[:, None, None] + offsets).flatten()
+        x = self._embed_target(rows.flatten(), positions).view(*rows.shape, -1)
         *lower, last = self._blocks
         for block in lower:
             x = block.step(x, lineage, cache, rows.shape[2])
@@ -245,15 +245,21 @@ class UniLM(nn.Module):
     def _embed_source(self, source: Prompt) -> Tensor:
         first, others = self.config.first_type_id, self.config.source_type_id
         types = (source.positions == 0) * (first - others) + others
-        return self._embed(source.tokens, source.positions, types)
+        x = self._embed(source.tokens, source.positions)
+        return self.norm(x) if self.types is None else self.norm(x, self.types(types))
 
     def _embed_target(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        types = torch.full_like(tokens, self.config.target_type_id)
-        return self._embed(tokens, positions, types)
+        own = None if self.types is None else self.types.weight[self.config.target_type_id]
+        return self.norm(self._embed(tokens, positions, own))
 
-    def _embed(self, tokens: Tensor, positions: Tensor, types: Tensor) -> Tensor:
-        x = self.words(tokens) + self.positions(positions)
-        return self.norm(x if self.types is None else x + self.types(types))
+    def _embed(self, tokens: Tensor, positions: Tensor, row: Tensor | None = None) -> Tensor:
+        return embed(
+            tokens,
+            self.words.weight,
+            positions=positions,
+            position_table=self.positions.weight,
+            row=row,
+        )
 
     def _logits(self, x: Tensor) -> Tensor:
         x = self.transform.activated(x, self.config.hidden_act, self.act)

@@ -349,7 +349,7 @@ def test_help_names_every_command(capsys: Captured) -> None:
         main(["--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in ("generate", "demo", "env"))
+    assert all(command in out for command in ("generate", "demo", "bench", "env"))
 
 
 def test_env_names_what_a_bug_report_needs(capsys: Captured) -> None:

@@ -6,16 +6,19 @@ import math
 import random
 import warnings
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from transformers import GenerationConfig as TheirConfig
 from transformers.generation import GenerationMixin, LogitsProcessor
+from walk import begun, write
 
 from tritonseq.config import GenerationConfig
-from tritonseq.hypotheses import Hypotheses
 from tritonseq.processors import build_processors, hamming_penalty
+
+if TYPE_CHECKING:
+    from tritonseq.hypotheses import Hypotheses
 
 NO_TOP_K = {"top_k": 0}
 
@@ -31,16 +34,11 @@ def hypotheses(
 ) -> Hypotheses:
     g = torch.Generator().manual_seed(seed)
     ids = torch.randint(vocab, (samples, prompt), generator=g)
-    made = Hypotheses(
-        ids,
-        None if starts is None else torch.tensor(starts),
-        beams=beams,
-        new_tokens=max(generated, 1),
-    )
+    made = begun(ids, starts, beams=beams, new_tokens=generated + 9)
     for t in range(generated):
         tokens = torch.randint(vocab, (samples, beams), generator=g)
         parents = torch.randint(beams, (samples, beams), generator=g) if t else None
-        made.append(tokens, parents)
+        write(made, tokens, parents)
     return made
 
 
@@ -69,20 +67,12 @@ def ours(
 
 def built(options: dict[str, Any], h: Hypotheses, *, room: int = 9, **more: Any) -> list[Any]:
     config = GenerationConfig(**options)
-    minimum = config.min_length
-    if config.min_new_tokens is not None:
-        minimum = h.prompt_length + config.min_new_tokens
-    return build_processors(
-        config,
-        prompt_length=h.prompt_length,
-        max_length=h.prompt_length + room,
-        min_length=minimum,
-        min_new_tokens=config.min_new_tokens,
-        source_ids=h.prompt,
-        source_starts=h.prompt_starts,
-        device=torch.device("cpu"),
-        **more,
-    )
+    h.source.ids.copy_(h.prompt)
+    h.source.starts.copy_(h.prompt_starts * (not config.hf_exact))
+    minimum = config.min_length - h.prompt_length
+    h.minimum.fill_(minimum if config.min_new_tokens is None else config.min_new_tokens)
+    h.written.limit.fill_(room)
+    return build_processors(config, most_new_tokens=room, device=torch.device("cpu"), **more)
 
 
 def theirs(
@@ -116,9 +106,8 @@ def their_list(
         config.min_length = h.prompt_length + config.min_new_tokens
     ends = config.eos_token_id
     config._eos_token_tensor = None if ends is None else torch.tensor(ends).reshape(-1)
-    mask = torch.ones_like(h.ids)
-    if h.starts is not None:
-        mask = (torch.arange(h.length) >= h.starts[:, None]).long()
+    starts = h.by_row(h.prompt_starts)
+    mask = (torch.arange(h.ids.shape[1]) >= starts[:, None]).long()
     return Bare()._get_logits_processor(
         config,
         input_ids_seq_length=h.prompt_length,
@@ -275,7 +264,7 @@ def test_decay_beyond_the_largest_float(generated):
 
 def test_biases_are_summed_in_the_order_of_transformers():
     """All of them apply to token 9, and their sum depends on the order."""
-    h = Hypotheses(torch.tensor([[1, 2, 3, 4]]), None, beams=1, new_tokens=1)
+    h = begun(torch.tensor([[1, 2, 3, 4]]))
     values = (0.1, 1e8, -1e8, 3e-9, 7.7)
     for seed in range(20):
         rng = random.Random(seed)
@@ -316,7 +305,7 @@ def padded(beams: int, seed: int) -> Hypotheses:
     """Two prompts of 6 and 2 tokens; the pads are a token of the text, as GPT-2's often are."""
     h = hypotheses(samples=2, beams=beams, prompt=6, starts=[0, 4], seed=seed, vocab=4)
     h.prompt[1, :4] = 1
-    h._ids = None
+    h.forget_texts()
     return h
 
 
@@ -331,12 +320,10 @@ def test_pads_are_no_text(options, beams):
         for row in range(2 * beams):
             sample = row // beams
             start = int(h.prompt_starts[sample])
-            alone = Hypotheses(h.ids[row : row + 1, start:], None, beams=1, new_tokens=1)
+            alone = begun(h.ids[row : row + 1, start:])
             wanted = their_list(options, alone)
             # The source is the prompt; what was generated is not part of it.
-            alone_prompt = Hypotheses(
-                h.prompt[sample : sample + 1, start:], None, beams=1, new_tokens=1
-            )
+            alone_prompt = begun(h.prompt[sample : sample + 1, start:])
             if any(name.startswith("encoder_") for name in options):
                 wanted = their_list(options, alone_prompt)
             assert_same(got[row : row + 1], wanted(alone.ids, scores[row : row + 1].clone()))
@@ -358,7 +345,7 @@ def test_hf_exact_counts_pads_as_transformers_does(name):
 
 def test_pads_may_be_longer_than_a_prefix():
     """Matching looks at the last tokens only; all of them may be pads but one."""
-    h = Hypotheses(torch.tensor([[5, 5, 5, 6]]), torch.tensor([3]), beams=1, new_tokens=1)
+    h = begun(torch.tensor([[5, 5, 5, 6]]), [3])
     options = {"bad_words_ids": [[5, 6, 1], [6, 2]]}
     assert ours(options, h, torch.zeros(1, 7))[0].isneginf().nonzero().tolist() == [[2]]
     got = ours({**options, "hf_exact": True}, h, torch.zeros(1, 7))
@@ -393,18 +380,18 @@ class TestIgnoredInNgrams:
         assert changed > 3
 
     def test_the_table_serves_every_step(self):
-        h = Hypotheses(torch.tensor([[5]]), None, beams=1, new_tokens=5)
+        h = begun(torch.tensor([[5]]))
         options = {"no_repeat_ngram_size": 2, "no_repeat_ngram_ignore_ids": [5]}
         (processor,) = built(options, h)
         found = []
         for token in (3, 4, 3, 5, 3):
-            h.append(torch.tensor([[token]]), None)
+            write(h, torch.tensor([[token]]))
             scores = processor.apply(h, zeros(h))
             found.append(scores[0].isneginf().nonzero().flatten().tolist())
         assert found == [[], [], [4], [], [4]]
 
     def test_those_of_the_source_are_banned_all_the_same(self):
-        h = Hypotheses(torch.tensor([[3, 4, 3]]), None, beams=1, new_tokens=1)
+        h = begun(torch.tensor([[3, 4, 3]]))
         ignored = {"no_repeat_ngram_ignore_ids": [3]}
         for option, banned in (("no_repeat_ngram_size", []), ("encoder_no_repeat_ngram_size", [4])):
             got = ours({option: 2, **ignored}, h, zeros(h))
@@ -667,7 +654,7 @@ def check_random_stack(seed: int) -> None:
         seed=seed,
     )
     if rng.random() < 0.4:
-        h.prompt_starts = torch.tensor([rng.randrange(prompt) for _ in h.prompt])
+        h.prompt_starts.copy_(torch.tensor([rng.randrange(prompt) for _ in h.prompt]))
         options["hf_exact"] = True
     coarse = rng.random() < 0.5
     scores = scores_for(h, vocab, seed, holes=rng.choice([0, 0.2, 0.95]), coarse=coarse)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import table
 import torch
+from walk import begun, write
 
 import tritonseq
 from tritonseq.cache import Sizes
-from tritonseq.hypotheses import Hypotheses
 
 EOS = 1
 
@@ -102,16 +102,16 @@ def test_sampling_follows_the_probabilities() -> None:
 def test_hypotheses_are_read_through_the_lineage() -> None:
     generator = torch.Generator().manual_seed(1)
     prompt = torch.tensor([[9, 8], [7, 6]])
-    hypotheses = Hypotheses(prompt, None, beams=3, new_tokens=8)
+    hypotheses = begun(prompt, beams=3, new_tokens=8)
     rows = [[prompt[b].tolist() for _ in range(3)] for b in range(2)]
     for _ in range(8):
         tokens = torch.randint(0, 50, (2, 3), generator=generator)
         parents = torch.randint(0, 3, (2, 3), generator=generator)
-        hypotheses.append(tokens, parents)
+        write(hypotheses, tokens, parents)
         rows = [[[*rows[b][parents[b, k]], int(tokens[b, k])] for k in range(3)] for b in range(2)]
         assert hypotheses.ids.tolist() == rows[0] + rows[1]
     # Slots are never rewritten: what stands in them is what was written there.
-    assert hypotheses.tokens[:, -1].tolist() == tokens.tolist()
+    assert hypotheses.written.tokens[:, -1].tolist() == tokens.tolist()
 
 
 def test_random_tables_find_the_best_path_when_beams_are_wide() -> None:

@@ -10,11 +10,12 @@ import pytest
 import seq2seq
 import tiny
 import torch
+from launches import as_on_gpu
 from torch.utils._python_dispatch import TorchDispatchMode
+from walk import begun, write
 
 from tritonseq import prefixes
 from tritonseq.constraints import TokenSet
-from tritonseq.hypotheses import Hypotheses
 from tritonseq.prefixes import constrain_prefix, follow_trie
 from tritonseq.trie import Trie
 
@@ -295,12 +296,13 @@ def test_every_step_equals_the_function_bit_by_bit(
         candidates = [random_sequences(seed + n, 60, tokens=9) for n in range(samples)]
         candidates = candidates if rng.random() < 0.5 else candidates[:1]
         prompt = torch.randint(vocab, (samples, 3), generator=generator)
-        h = Hypotheses(prompt, None, beams=beams, new_tokens=9)
+        trie = Trie.per_sample(candidates)
+        h = begun(prompt, beams=beams, roots=trie.starts(samples))
         ends = [2, 12, 99]
         rows = beams if independent else 1
         slow = by_sets(candidates, {2, 12}, 3, rows)
         slow_apply = constrain_prefix(slow, independent=independent)
-        apply = follow_trie(Trie.per_sample(candidates), TokenSet(ends), independent=independent)
+        apply = follow_trie(trie, TokenSet(ends), independent=independent)
         group = rng.choice([n for n in (1, 2, 3, 6) if beams % n == 0])
         for _ in range(9):
             for first in range(0, beams, group):
@@ -322,7 +324,7 @@ def test_every_step_equals_the_function_bit_by_bit(
                     for b in range(samples)
                 ]
             )
-            h.append(tokens, parents)
+            write(h, tokens, parents)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -385,11 +387,12 @@ class Operations(TorchDispatchMode):
 
 
 def operations_of_a_step(apply: Any, samples: int, beams: int) -> list[str]:
-    h = Hypotheses(torch.zeros(samples, 2, dtype=torch.int64), None, beams=beams, new_tokens=4)
+    roots = torch.zeros(samples, 1, dtype=torch.int64)
+    h = begun(torch.zeros(samples, 2, dtype=torch.int64), beams=beams, new_tokens=4, roots=roots)
     for _ in range(2):
         apply(h, torch.zeros(samples * beams, tiny.VOCAB))
-        h.append(torch.full((samples, beams), 20), torch.zeros(samples, beams, dtype=torch.int64))
-    with Operations() as noted:
+        write(h, torch.full((samples, beams), 20), torch.zeros(samples, beams, dtype=torch.int64))
+    with as_on_gpu(), Operations() as noted:
         apply(h, torch.zeros(samples * beams, tiny.VOCAB))
     return noted.names
 

@@ -68,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
     "cli_unilm": {"config", "devices", "outputs", "text", "weights"},
     "cli_generate": {"cli_unilm", "model", "text_job"},
-    "cli": {"cli_generate", "cli_unilm", "config", "demo", "env"},
+    "bench": {"bench", "devices", "kernels"},
+    "cli": {"bench", "cli_generate", "cli_unilm", "config", "demo", "env"},
     "__main__": {"cli"},
     "__init__": {"model", "config", "outputs", "trie"},
 }  # fmt: skip
@@ -79,8 +80,9 @@ def files() -> list[Path]:
 
 
 def unit(path: Path) -> str:
-    """The room of a kernel or model, else the file itself."""
-    return path.stem if path.parent.name == "tritonseq" else path.relative_to(ROOT).parts[0]
+    """The room of a kernel or model; in tritonseq the folder, else the file itself."""
+    room, name = path.relative_to(ROOT).parts[:2]
+    return Path(name).stem if room == "tritonseq" else room
 
 
 def imports(path: Path) -> set[str]:
@@ -106,11 +108,9 @@ def ours(module: str) -> str | None:
         return None
     if len(parts) == 1:
         return "__init__"
-    return (
-        parts[1]
-        if (ROOT / "tritonseq" / f"{parts[1]}.py").exists() or parts[1] in ROOMS
-        else (None)
-    )
+    own = ROOT / "tritonseq" / parts[1]
+    known = own.with_suffix(".py").exists() or (own / "__init__.py").exists() or parts[1] in ROOMS
+    return parts[1] if known else None
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")

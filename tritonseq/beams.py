@@ -7,24 +7,31 @@ token) until the search is over.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from tritonseq.kernels import beam_advance, beam_topk
+from tritonseq.kernels.search import Group, Pool, append_beams, choose_beams
+
+from .fused import combined
 from .processors import hamming_penalty
-from .search import process
+from .search import draw, process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .fused import Terms
     from .hypotheses import Hypotheses
     from .outputs import GenerateOutput, Recorder
     from .processors import Processor
     from .stopping import Stopping
 
-# Stands for minus infinity in the scores of beams that must not be chosen. transformers adds it
-# where an infinity would give NaN, and ids agree only if ours rounds in the same places.
+# The score that transformers starts all beams with but the first: they are equal at first, and
+# one of them is enough.
 FAR_BELOW = -1.0e9
 
 
@@ -38,123 +45,18 @@ class Rules(NamedTuple):
     sample: bool
     early_stopping: bool | str
     length_penalty: float
-    new_tokens: int
+    most_new_tokens: int
+    """The limit of the longest hypothesis."""
     num_return_sequences: int
     fill_token_id: int
 
 
-class Pool(NamedTuple):
-    """The best finished hypotheses of each sample, best first; all `[B, K]`."""
+@dataclass
+class Beams:
+    """What beam search keeps."""
 
-    scores: Tensor
-    done: Tensor
-    end: Tensor
-    """The position of the last token; -1 for a place that nothing has taken."""
-    slot: Tensor
-    """The beam that the last token was appended to."""
-    token: Tensor
-
-    @classmethod
-    def empty(cls, samples: int, beams: int, device: torch.device) -> Pool:
-        scores = torch.full((samples, beams), FAR_BELOW, device=device, dtype=torch.float32)
-        index = torch.zeros(samples, beams, device=device, dtype=torch.int64)
-        return cls(scores, torch.zeros_like(index, dtype=torch.bool), index - 1, index, index)
-
-    def merge(self, other: Pool, keep: int) -> Pool:
-        """The best `keep` of both, by score."""
-        joined = Pool(*(torch.cat(pair, dim=1) for pair in zip(self, other, strict=True)))
-        best = joined.scores.topk(keep, dim=1).indices
-        return Pool(*(field.gather(1, best) for field in joined))
-
-
-class Group:
-    """Beams that compete with each other: all of a sample's, or one diverse group of them."""
-
-    def __init__(self, rules: Rules, stopping: Stopping, samples: int, device: torch.device):
-        self._rules = rules
-        self._stopping = stopping
-        self._beams = rules.beams // rules.groups
-        # Beams start out equal, so all but the first must lose the first step.
-        shape = (samples, self._beams)
-        self._running = torch.full(shape, FAR_BELOW, device=device, dtype=torch.float32)
-        self._running[:, 0] = 0.0
-        self._improvable = torch.ones(samples, 1, device=device, dtype=torch.bool)
-        self.pool = Pool.empty(samples, self._beams, device)
-        self.open = self._improvable
-        """`[B, 1]` bool: in which samples can something still enter the pool?"""
-        self.finished = False
-
-    def advance(
-        self,
-        log_probs: Tensor,
-        first_beam: int,
-        hypotheses: Hypotheses,
-        recorded: tuple[Tensor, ...] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """One step on `log_probs [B, k, V]`, overwritten; returns tokens and parents `[B, k]`.
-
-        `recorded` is what the caller's stopping criteria get to see of all scores so far.
-        """
-        t = hypotheses.generated
-        vocab_size = log_probs.shape[-1]
-        scores, index = self._candidates(log_probs.add_(self._running[:, :, None]).flatten(1))
-        parents = index.div(vocab_size, rounding_mode="floor") + first_beam
-        tokens = index % vocab_size
-        hits = self._stopping.hits(tokens, parents, hypotheses, recorded)
-
-        # At the length limit all end at once. Then it matters to later groups only which beams
-        # are chosen here, and adding FAR_BELOW to all of them would blur their order.
-        at_limit = t + 1 >= self._rules.new_tokens
-        barred = self._stopping.ends(tokens) if at_limit else hits
-        live_scores = scores + barred.to(torch.float32) * FAR_BELOW
-        live = live_scores.topk(self._beams, dim=1).indices
-        self._running = live_scores.gather(1, live)
-
-        self._collect(scores, hits, parents, tokens, t)
-        self._improvable = self._improvable & self._can_improve(t + 1)
-        self.open = self._improvable
-        if self._rules.early_stopping is True:
-            self.open = self.open & ~self.pool.done.all(dim=1, keepdim=True)
-        self.finished = self.finished or self._is_finished(hits)
-        return tokens.gather(1, live), parents.gather(1, live)
-
-    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and indices of the continuations to consider, out of `[B, k * V]`."""
-        count = self._rules.candidates_per_beam * self._beams
-        if not self._rules.sample:
-            best = scores.topk(count, dim=1)
-            return best.values, best.indices
-        drawn = torch.multinomial(scores.softmax(dim=-1), num_samples=count)
-        return scores.gather(1, drawn), drawn
-
-    def _collect(
-        self, scores: Tensor, hits: Tensor, parents: Tensor, tokens: Tensor, t: int
-    ) -> None:
-        """Put the candidates that have finished into the pool, if they earn a place."""
-        # Only the first beams may finish; the others are there to keep enough beams alive.
-        done = hits.clone()
-        done[:, self._beams :] = False
-        final = scores / ((t + 1) ** self._rules.length_penalty)
-        if self._rules.early_stopping is True:
-            final = final + self.pool.done.all(dim=1, keepdim=True).to(torch.float32) * FAR_BELOW
-        final = final + (~self._improvable).to(torch.float32) * FAR_BELOW
-        final = final + (~done).to(torch.float32) * FAR_BELOW
-        new = Pool(final, done, torch.full_like(tokens, t), parents, tokens)
-        self.pool = self.pool.merge(new, self._beams)
-
-    def _can_improve(self, length: int) -> Tensor:
-        """`[B, 1]`: could the best live beam still beat the worst finished hypothesis?"""
-        rules = self._rules
-        if rules.early_stopping == "never" and rules.length_penalty > 0.0:
-            length = rules.new_tokens
-        best = self._running[:, :1] / (length**rules.length_penalty)
-        worst = self.pool.scores.min(dim=1, keepdim=True).values
-        worst = torch.where(self.pool.done, worst, FAR_BELOW)
-        return (best > worst).any(dim=1, keepdim=True)
-
-    def _is_finished(self, hits: Tensor) -> bool:
-        full = self._rules.early_stopping is True and bool(self.pool.done.all())
-        return full or not bool(self._improvable.any()) or bool(hits.all())
+    hypotheses: Hypotheses
+    groups: list[Group]
 
 
 class BeamSearch:
@@ -171,65 +73,173 @@ class BeamSearch:
         recorder: Recorder,
         rules: Rules,
         *,
-        samples: int,
+        retires: bool,
         device: torch.device,
     ) -> None:
+        self.stopping = stopping
+        self.retires = retires
         self._processors = processors
         self._recorder = recorder
         self._rules = rules
-        self._groups = [Group(rules, stopping, samples, device) for _ in range(rules.groups)]
-        shape = (samples, rules.new_tokens, rules.beams)
-        self._back_pointers = torch.zeros(shape, device=device, dtype=torch.int64)
-        self.finished = False
+        # What can be said in its terms, one operation does: `beam_topk`.
+        plain = rules.groups == 1 and not rules.sample and not recorder.is_on
+        self._terms = combined(processors) if plain and stopping.is_plain else None
+        penalty, longest = rules.length_penalty, rules.most_new_tokens
+        # In double precision, rounded once, as a Python number is that divides a tensor.
+        # One more than the longest: samples that rest at their limit are judged, to no consequence.
+        powers = [_power(n, penalty) for n in range(longest + 2)]
+        never = rules.early_stopping == "never" and penalty > 0.0
+        self._judge = {
+            "powers": torch.tensor(powers, dtype=torch.float64).to(torch.float32).to(device),
+            "ends": stopping.ends,
+            "stops_when_full": rules.early_stopping is True,
+            "bounds_by_limit": never,
+            "retire": retires,
+        }
 
-    def select(self, logits: Tensor, hypotheses: Hypotheses) -> Tensor:
-        self._recorder.logits(logits)
-        log_probs = logits.log_softmax(dim=-1).view(-1, self._rules.beams, logits.shape[-1])
+    def begin(self, hypotheses: Hypotheses) -> Beams:
+        samples, device = hypotheses.prompt.shape[0], hypotheses.prompt.device
         size = self._rules.beams // self._rules.groups
+        groups = [_fresh_group(samples, size, device) for _ in range(self._rules.groups)]
+        return Beams(hypotheses, groups)
+
+    def select(self, logits: Tensor, state: Beams) -> None:
+        hypotheses, rules = state.hypotheses, self._rules
+        hypotheses.forget_texts()
+        if self._terms is not None:
+            self._select_fused(logits, self._terms, state)
+            return
+        self._recorder.logits(logits)
+        log_probs = logits.float().log_softmax(dim=-1).view(-1, rules.beams, logits.shape[-1])
+        if rules.groups == 1:
+            *candidates, hits = self._candidates(log_probs, 0, state.groups[0], hypotheses)
+            self._recorder.end_step()
+            group = state.groups[0]
+            beam_advance(hypotheses.written, group, *candidates, hits=hits, **self._judge)
+        else:
+            self._select_in_groups(log_probs, state)
+
+    def _select_fused(self, logits: Tensor, terms: Terms, state: Beams) -> None:
+        hypotheses, (group,), rules = state.hypotheses, state.groups, self._rules
+        candidates = beam_topk(
+            logits.unflatten(0, (-1, rules.beams)),
+            rules.candidates_per_beam * rules.beams,
+            running=group.running,
+            **terms(hypotheses, logits),
+        )
+        beam_advance(hypotheses.written, group, *candidates, **self._judge)
+
+    def _select_in_groups(self, log_probs: Tensor, state: Beams) -> None:
+        hypotheses, rules = state.hypotheses, self._rules
+        size = rules.beams // rules.groups
         # A group that has finished in a sample goes on writing there, to no consequence.
-        live = torch.cat([group.open.expand(-1, size) for group in self._groups], dim=1)
+        live = torch.cat([self._is_open(group) for group in state.groups], dim=1)
         tokens: list[Tensor] = []
         parents: list[Tensor] = []
-        for first, group in zip(range(0, self._rules.beams, size), self._groups, strict=True):
-            rows = log_probs[:, first : first + size].flatten(0, 1)
+        ended: list[Tensor] = []
+        for first, group in zip(range(0, rules.beams, size), state.groups, strict=True):
+            scores = log_probs[:, first : first + size]
             if tokens:
-                chosen = torch.cat(tokens, dim=1)
-                rows = hamming_penalty(rows, chosen, self._rules.diversity_penalty, live[:, :first])
-            rows = process(rows, hypotheses.of_beams(first, size), self._processors)
-            scores = rows.view(-1, size, rows.shape[-1])
-            self._recorder.scores(scores)
-            new, continued = group.advance(scores, first, hypotheses, self._recorder.so_far)
-            tokens.append(new)
-            parents.append(continued)
+                chosen, rows = torch.cat(tokens, dim=1), scores.flatten(0, 1)
+                rows = hamming_penalty(rows, chosen, rules.diversity_penalty, live[:, :first])
+                scores = rows.view_as(scores)
+            *candidates, hits = self._candidates(scores, first, group, hypotheses)
+            found = choose_beams(hypotheses.written, group, *candidates, hits=hits, **self._judge)
+            for column, part in zip((tokens, parents, ended), found, strict=True):
+                column.append(part)
         self._recorder.end_step()
-        return self._write(torch.cat(tokens, dim=1), torch.cat(parents, dim=1), hypotheses)
+        append_beams(
+            hypotheses.written,
+            torch.cat(tokens, dim=1),
+            torch.cat(parents, dim=1),
+            torch.stack(ended).all(dim=0),
+            retire=self.retires,
+        )
 
-    def _write(self, tokens: Tensor, parents: Tensor, hypotheses: Hypotheses) -> Tensor:
-        self._back_pointers[:, hypotheses.generated] = parents
-        hypotheses.append(tokens, parents)
-        self.finished = all(group.finished for group in self._groups)
-        return tokens
+    def _candidates(
+        self, log_probs: Tensor, first: int, group: Group, hypotheses: Hypotheses
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The continuations to consider, out of `log_probs [B, k, V]`, which are overwritten.
 
-    def output(self, hypotheses: Hypotheses) -> GenerateOutput:
-        pool = self._groups[0].pool
-        for group in self._groups[1:]:
-            pool = pool.merge(group.pool, pool.scores.shape[1] + group.pool.scores.shape[1])
+        Scores, tokens and parents `[B, C]`, and which of them complete a hypothesis.
+        """
+        size, vocab_size = log_probs.shape[1:]
+        view = hypotheses.of_beams(first, size)
+        processed = process(log_probs.flatten(0, 1), view, self._processors)
+        scores = processed.view(-1, size, vocab_size)
+        self._recorder.scores(scores)
+        totals = scores.add_(group.running[:, :, None]).flatten(1)
+        found, index = self._best(totals, self._rules.candidates_per_beam * size)
+        parents = index.div(vocab_size, rounding_mode="floor") + first
+        tokens = index % vocab_size
+        hits = self.stopping.hits(tokens, parents, hypotheses, self._recorder.so_far)
+        return found, tokens, parents, hits
+
+    def _best(self, totals: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Scores and places of `count` continuations, out of `[B, k * V]`."""
+        if not self._rules.sample:
+            best = totals.topk(count, dim=1)
+            return best.values, best.indices
+        drawn = draw(totals.softmax(dim=-1), count)
+        return totals.gather(1, drawn), drawn
+
+    def _is_open(self, group: Group) -> Tensor:
+        """`[B, k]` bool: in which samples can something still enter the pool?"""
+        is_open = group.improvable
+        if self._rules.early_stopping is True:
+            is_open = is_open & ~group.pool.done.all(dim=1)
+        return is_open[:, None].expand_as(group.running)
+
+    def output(self, state: Beams, prompt: Tensor) -> GenerateOutput:
+        pool = state.groups[0].pool
+        for group in state.groups[1:]:
+            pool = _merge(pool, group.pool)
         pool = Pool(*(field[:, : self._rules.num_return_sequences] for field in pool))
         return self._recorder.output(
-            **written_out(pool, hypotheses, self._back_pointers, self._rules.fill_token_id)
+            **written_out(pool, state.hypotheses, prompt, self._rules.fill_token_id)
         )
 
 
+def _power(length: int, penalty: float) -> float:
+    """What the score of a hypothesis of so many tokens is divided by."""
+    try:
+        return max(length, 1) ** penalty
+    except OverflowError:
+        return math.inf
+
+
+def _fresh_group(samples: int, beams: int, device: torch.device) -> Group:
+    # Beams start out equal, so all but the first must lose the first step.
+    shape = (samples, beams)
+    running = torch.full(shape, FAR_BELOW, device=device, dtype=torch.float32)
+    running[:, 0] = 0.0
+    index = torch.zeros(samples, beams, device=device, dtype=torch.int64)
+    pool = Pool(
+        scores=torch.full_like(running, FAR_BELOW),
+        done=torch.zeros_like(index, dtype=torch.bool),
+        end=index - 1,
+        slot=index.clone(),
+        token=index.clone(),
+    )
+    return Group(running, torch.ones(samples, device=device, dtype=torch.bool), pool)
+
+
+def _merge(pool: Pool, other: Pool) -> Pool:
+    """The hypotheses of both, best first."""
+    joined = Pool(*(torch.cat(pair, dim=1) for pair in zip(pool, other, strict=True)))
+    order = joined.scores.topk(joined.scores.shape[1], dim=1).indices
+    return Pool(*(field.gather(1, order) for field in joined))
+
+
 def written_out(
-    pool: Pool, hypotheses: Hypotheses, back_pointers: Tensor, fill_token_id: int
+    pool: Pool, hypotheses: Hypotheses, prompt: Tensor, fill_token_id: int
 ) -> dict[str, Tensor]:
     """The hypotheses of a pool `[B, N]` as fields of a GenerateOutput, samples in order.
 
-    `back_pointers [B, T, K]`: the beam that each slot's token was appended to. Sequences are
-    filled up with `fill_token_id`.
+    Sequences are filled up with `fill_token_id`.
     """
-    tokens, beams = _trace(pool, hypotheses, back_pointers, fill_token_id)
-    prompt = hypotheses.prompt.repeat_interleave(tokens.shape[1], dim=0)
+    tokens, beams = _trace(pool, hypotheses, fill_token_id)
+    prompt = prompt.repeat_interleave(tokens.shape[1], dim=0)
     return {
         "sequences": torch.cat((prompt, tokens.flatten(0, 1)), dim=1),
         "sequences_scores": pool.scores.flatten().float(),
@@ -237,10 +247,9 @@ def written_out(
     }
 
 
-def _trace(
-    pool: Pool, hypotheses: Hypotheses, back_pointers: Tensor, fill_token_id: int
-) -> tuple[Tensor, Tensor]:
+def _trace(pool: Pool, hypotheses: Hypotheses, fill_token_id: int) -> tuple[Tensor, Tensor]:
     """Follow the back pointers of the pool; tokens and beam indices, `[B, N, L]` each."""
+    written = hypotheses.written
     length = int(pool.end.max()) + 1
     shape = (*pool.end.shape, length)
     tokens = pool.token.new_full(shape, fill_token_id)
@@ -252,6 +261,6 @@ def _trace(
         tokens[:, :, t] = torch.where(inside, token, tokens[:, :, t])
         beams[:, :, t] = torch.where(inside, first_rows + slot, beams[:, :, t])
         if t > 0:
-            token = torch.where(inside, hypotheses.tokens[:, t - 1].gather(1, slot), token)
-            slot = torch.where(inside, back_pointers[:, t - 1].gather(1, slot), slot)
+            token = torch.where(inside, written.tokens[:, t - 1].gather(1, slot), token)
+            slot = torch.where(inside, written.parents[:, t - 1].gather(1, slot), slot)
     return tokens, beams

@@ -1,4 +1,4 @@
-"""The command line: `tritonseq generate | demo | env`."""
+"""The command line: `tritonseq generate | demo | bench | env`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from .bench.options import add_bench
 from .cli_unilm import add_flags
 from .config import GenerationConfig
 
@@ -121,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_placement(demo)
     demo.add_argument("--problems", type=int, default=200, metavar="N", help="default: 200")
     demo.set_defaults(command=_demo, parser=demo)
+    add_bench(commands)
     env = commands.add_parser(
         "env", help="print versions and hardware, for bug reports", allow_abbrev=False
     )

@@ -2,7 +2,8 @@
 
 Each factory returns a closure `(hypotheses, scores [R, V] float32) -> scores` that works in place
 where it can and touches only the columns concerned. The arithmetic is transformers', operation by
-operation, so that results are equal bit by bit.
+operation, so that results are equal bit by bit. Nothing waits for the device: what depends on how
+far a sample is, is computed there for every sample.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tritonseq.kernels import ban_ngrams
+from tritonseq.kernels import ban_ngrams, ngram_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,25 +50,40 @@ class TokenSet:
         return self._table
 
 
-def ban(tokens: TokenSet, when: Callable[[Hypotheses], bool]) -> Apply:
-    """Ban tokens at the steps that `when` picks."""
+def ban(
+    tokens: TokenSet,
+    when: Callable[[Hypotheses], Tensor] | None = None,
+    *,
+    score: float = -math.inf,
+) -> Apply:
+    """Ban tokens, in the samples that `when` picks as `[B]` bool.
+
+    They get `score`, unless they are banned already.
+    """
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        if when(hypotheses):
-            scores.index_fill_(1, tokens.columns(scores), -math.inf)
-        return scores
+        columns = tokens.columns(scores)
+        if when is None and score == -math.inf:
+            return scores.index_fill_(1, columns, score)
+        kept = scores.index_select(1, columns)
+        banned = torch.where(kept == -math.inf, kept, score)
+        if when is not None:
+            banned = torch.where(hypotheses.by_row(when(hypotheses))[:, None], banned, kept)
+        return scores.index_copy_(1, columns, banned)
 
     return apply
 
 
-def force(tokens: Sequence[int], length: int, device: torch.device) -> Apply:
-    """Leave nothing but `tokens`, with score 0, to hypotheses of `length` tokens."""
+def force(
+    tokens: Sequence[int], when: Callable[[Hypotheses], Tensor], device: torch.device
+) -> Apply:
+    """Leave nothing but `tokens`, with score 0, in the samples that `when` picks as `[B]` bool."""
     columns = torch.tensor(tokens, device=device)
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        if hypotheses.length == length:
-            scores.fill_(-math.inf).index_fill_(1, columns, 0.0)
-        return scores
+        rows = hypotheses.by_row(when(hypotheses))[:, None]
+        kept = scores.index_select(1, columns).masked_fill_(rows, 0.0)
+        return scores.masked_fill_(rows, -math.inf).index_copy_(1, columns, kept)
 
     return apply
 
@@ -118,16 +134,20 @@ def penalize_repetition(penalty: float) -> Apply:
     """
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        return _penalize(scores, without_pads(hypotheses.ids, hypotheses.starts), penalty)
+        starts, ends = map(hypotheses.by_row, (hypotheses.prompt_starts, hypotheses.ends))
+        text = without_pads(hypotheses.texts, starts, ends)
+        return _penalize(scores, text, penalty, (ends > starts)[:, None])
 
     return apply
 
 
-def favour_source(penalty: float, source: Tensor) -> Apply:
-    """Raise the scores of tokens of `source [B, S]`, which holds no pads, for a penalty over 1."""
+def favour_source(penalty: float) -> Apply:
+    """Raise the scores of tokens of the source, for a penalty over 1."""
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        rows = source.repeat_interleave(scores.shape[0] // source.shape[0], dim=0)
+        assert hypotheses.source is not None
+        text = without_pads(*hypotheses.source)
+        rows = text.repeat_interleave(scores.shape[0] // text.shape[0], dim=0)
         return _penalize(scores, rows, 1 / penalty)
 
     return apply
@@ -138,28 +158,33 @@ def no_repeat_ngram(
     *,
     count_pads: bool,
     ignored: Iterable[int] | None = None,
-    source: Tensor | None = None,
-    source_starts: Tensor | None = None,
-    source_lengths: Tensor | None = None,
+    of_source: bool = False,
+    added: float | None = None,
 ) -> Apply:
-    """Ban tokens that would repeat `n` tokens of the hypothesis, or of `source [B, S]`.
+    """Ban tokens that would repeat `n` tokens of the hypothesis, or of the source.
 
-    Tokens that are `ignored` may be repeated, and so may any that follows one of them.
+    Tokens that are `ignored` may be repeated, and so may any that follows one of them. With
+    `added`, that is added to the scores of what is banned, in place of minus infinity.
     """
     free = None if ignored is None else TokenSet(ignored)
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        starts = None if count_pads else hypotheses.starts
-        return ban_ngrams(
-            scores,
-            hypotheses.ids,
-            n,
-            starts=starts,
-            source=source,
-            source_starts=None if count_pads else source_starts,
-            source_lengths=None if count_pads else source_lengths,
-            ignored=None if free is None else free.table(scores),
-        )
+        starts = hypotheses.edges if count_pads else hypotheses.prompt_starts
+        text: dict[str, Tensor] = {}
+        if of_source:
+            assert hypotheses.source is not None
+            names = ("source", "source_starts", "source_lengths")
+            text = dict(zip(names, hypotheses.source, strict=True))
+        spans = {
+            "lengths": hypotheses.by_row(hypotheses.ends),
+            "starts": hypotheses.by_row(starts),
+            "ignored": None if free is None else free.table(scores),
+            **text,
+        }
+        if added is None:
+            return ban_ngrams(scores, hypotheses.texts, n, **spans)
+        banned = ngram_mask(hypotheses.texts, n, scores.shape[1], **spans)
+        return scores.add_(banned, alpha=added)
 
     return apply
 
@@ -169,51 +194,51 @@ def remove_invalid(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
     return scores.nan_to_num_(nan=0.0)
 
 
-def decay_length(tokens: TokenSet, start: int, factor: float) -> Apply:
-    """Raise the end tokens' scores exponentially in hypotheses longer than `start` tokens."""
+def decay_length(
+    tokens: TokenSet, start: int, factor: float, *, longest: int, device: torch.device
+) -> Apply:
+    """Raise the end tokens' scores exponentially behind `start` new tokens.
+
+    `longest`: the most new tokens that a hypothesis may have.
+    """
+    over = range(max(longest - start, 0) + 1)
+    powers = torch.tensor([_power(factor, n) - 1 for n in over], device=device)
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        over = hypotheses.length - start
-        if over <= 0:
-            return scores
+        past = hypotheses.by_row(hypotheses.generated - start)[:, None]
         columns = tokens.columns(scores)
-        ends = scores[:, columns]
-        penalty = ends.abs() * (_power(factor, over) - 1)
-        penalty = penalty.masked_fill(~ends.isfinite(), 0.0)
+        ends = scores.index_select(1, columns)
+        penalty = ends.abs() * powers[past.clamp(0, len(powers) - 1)]
+        penalty = penalty.masked_fill(~ends.isfinite() | (past <= 0), 0.0)
         return scores.index_copy_(1, columns, ends + penalty)
 
     return apply
 
 
-def without_pads(ids: Tensor, starts: Tensor | None, ends: Tensor | None = None) -> Tensor:
-    """`ids [R, L]` with pads replaced by the nearest real token of their row."""
-    if starts is None and ends is None:
-        return ids
-    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    if starts is not None:
-        positions = torch.maximum(positions, starts[:, None])
-    if ends is not None:
-        positions = torch.minimum(positions, ends[:, None] - 1)
-    return ids.gather(1, positions)
+def without_pads(ids: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """`ids [R, L]` with what is outside of the text replaced by its nearest token."""
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    inside = torch.maximum(positions, starts[:, None])
+    # A text may be empty; its row means nothing then.
+    return ids.gather(1, torch.minimum(inside, ends[:, None] - 1).clamp_(min=0))
 
 
-def _penalize(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:
+def _penalize(scores: Tensor, ids: Tensor, penalty: float, where: Tensor | None = None) -> Tensor:
+    """Penalise the tokens `ids [R, L]`, in the rows `where [R, 1]`."""
     # An id that stands in a row twice writes the same value twice.
     found = scores.gather(1, ids)
-    found = torch.where(found < 0, found * penalty, found / penalty)
-    return scores.scatter_(1, ids, found)
+    changed = torch.where(found < 0, found * penalty, found / penalty)
+    return scores.scatter_(1, ids, changed if where is None else torch.where(where, changed, found))
 
 
 def _tail(hypotheses: Hypotheses, width: int, *, count_pads: bool) -> Tensor:
     """`[R, width]` the last tokens of every hypothesis, `_NOTHING` before its first."""
-    ids = hypotheses.ids
-    length = ids.shape[1]
-    tail = ids[:, length - min(width, length) :]
-    tail = torch.nn.functional.pad(tail, (width - tail.shape[1], 0), value=_NOTHING)
-    if count_pads or hypotheses.starts is None:
-        return tail
-    positions = torch.arange(length - width, length, device=ids.device)
-    return tail.masked_fill(positions < hypotheses.starts[:, None], _NOTHING)
+    starts = hypotheses.edges if count_pads else hypotheses.prompt_starts
+    starts, ends = map(hypotheses.by_row, (starts, hypotheses.ends))
+    texts = hypotheses.texts
+    positions = ends[:, None] + torch.arange(-width, 0, device=texts.device)
+    tail = texts.gather(1, positions.clamp(min=0))
+    return tail.masked_fill(positions < starts[:, None], _NOTHING)
 
 
 def _first(biases: Mapping[tuple[int, ...], float], length: int) -> int:

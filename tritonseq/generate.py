@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
-from .beams import BeamSearch, Rules
+from .buffers import of_samples
 from .cache import Sizes
-from .hypotheses import Hypotheses
+from .engine import Engine
+from .engines import bucket
+from .hypotheses import Hypotheses, Text
 from .lengths import Lengths
-from .outputs import GenerateOutput, Recorder
-from .processors import build_processors
-from .search import Greedy
-from .stopping import Stopping
-from .unilm_search import UniLMBeamSearch, UniLMRules
+from .plan import Plan
+from .recipe import Recipe, as_upstream, check_trie
+from .refill import refill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
     from .config import GenerationConfig
-    from .processors import Processor
+    from .engines import Engines
+    from .outputs import GenerateOutput
     from .prompts import Prompts
     from .protocol import Decoder, EncoderDecoder
-    from .search import Search
-    from .stopping import Criterion
+    from .recipe import Callables
     from .trie import Trie
 
 
@@ -40,179 +39,216 @@ class Streamer(Protocol):
     def end(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Callables:
-    """Functions of the caller that take part in every step, on the host."""
+class Batch(NamedTuple):
+    """Checked inputs, and how long their hypotheses may become."""
 
-    logits_processor: Sequence[Callable[[Tensor, Tensor], Tensor]] = ()
-    stopping_criteria: Sequence[Criterion] = ()
-    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | Trie | None = None
+    prompts: Prompts
+    """What is continued."""
+    sources: Prompts | None
+    """What is read and answered, if anything."""
+    lengths: Lengths
+    roots: Tensor | None
+    """`[B, 1]` where samples start in a trie, if they follow one."""
+
+    @classmethod
+    def of(
+        cls,
+        decoder: Decoder | EncoderDecoder,
+        prompts: Prompts,
+        sources: Prompts | None,
+        config: GenerationConfig,
+        trie: Trie | None,
+    ) -> Batch:
+        """Raises ValueError for too few positions, and for a trie that does not fit."""
+        samples, prompt_length = prompts.ids.shape
+        lengths = Lengths.resolve(as_upstream(config), decoder, prompts, sources)
+        if trie is None:
+            return cls(prompts, sources, lengths, None)
+        check_trie(
+            trie,
+            config,
+            vocab_size=decoder.vocab_size,
+            samples=samples,
+            prompt_length=prompt_length,
+            start_token_ids=() if sources is None else config.decoder_start_token_ids,
+        )
+        return cls(prompts, sources, lengths, trie.starts(samples).to(prompts.ids.device))
+
+    @property
+    def read(self) -> Prompts:
+        """What the network reads first; without sources, the prompts."""
+        return self.prompts if self.sources is None else self.sources
+
+    @property
+    def samples(self) -> int:
+        return self.prompts.ids.shape[0]
 
 
-class Generation:
-    """One request on its way: made of checked inputs, driven by iterating over it."""
+class Slots:
+    """How many slots of which sizes a request needs, and the search that runs in them."""
 
     def __init__(
         self,
         decoder: Decoder | EncoderDecoder,
-        prompts: Prompts,
-        config: GenerationConfig,
-        callables: Callables,
-        sources: Prompts | None = None,
+        recipe: Recipe,
+        *,
+        samples: int,
+        source_length: int,
+        prompt_length: int,
+        device: torch.device,
     ) -> None:
-        """`prompts` are what is continued; `sources` what is read and answered, if anything."""
-        config = _as_upstream(config)
         self._decoder = decoder
-        self._prompts = prompts
-        self._sources = sources
-        self._lengths = Lengths.resolve(config, decoder, prompts, sources)
-        searching = config.num_beams > 1
-        self._beams = config.num_beams if searching else config.num_return_sequences
-        self._hypotheses = Hypotheses(
+        self._recipe = recipe
+        self._device = device
+        self._has_encoder = decoder.is_encoder_decoder and not decoder.is_prefix_lm
+        source_length = bucket(source_length, device)
+        self._sizes = Sizes(
+            samples=samples,
+            beams=recipe.beams,
+            source_length=source_length,
+            # The last token is chosen but never fed back.
+            target_length=recipe.most_new_tokens - 1,
+            prompt_length=prompt_length if self._has_encoder else 0,
+        )
+        self._buffers: dict[str, Any] = {
+            "samples": samples,
+            "beams": recipe.beams,
+            "prompt_length": bucket(prompt_length, device),
+            "new_tokens": recipe.most_new_tokens,
+            "source_length": source_length if recipe.reads_source else None,
+            "follows_trie": recipe.callables.trie is not None,
+        }
+
+    def lend(self, engines: Engines, *, watched: bool) -> AbstractContextManager[Engine]:
+        """An engine with these slots; `watched` if the caller looks at every step."""
+        retires = not (watched or self._recipe.watches)
+        search = self._recipe.search(retires=retires, device=self._device)
+        plan = Plan.of(self._decoder, search, self._sizes, self._buffers)
+
+        def build(graphs: bool) -> Engine:
+            cache = self._decoder.new_cache(self._sizes)
+            hypotheses = Hypotheses.allocate(**self._buffers, step=cache.step, device=self._device)
+            return Engine(self._decoder, search, self._sizes, hypotheses, cache, graphs=graphs)
+
+        buffers = tuple(self._buffers.items())
+        key = (self._sizes, buffers, self._recipe.key if retires else None)
+        return engines.lend(key, plan, self._device, build, search)
+
+    def admit(self, engine: Engine, first: int, batch: Batch) -> None:
+        """Put the samples of a batch into the slots from `first` on."""
+        prompts, lengths, recipe = batch.prompts, batch.lengths, self._recipe
+        of_samples(engine.hypotheses, first, batch.samples).load(
             prompts.ids,
             prompts.starts,
-            beams=self._beams,
-            new_tokens=self._lengths.new_tokens,
+            new_tokens=lengths.new_tokens,
+            minimum=lengths.minimum - lengths.prompt,
+            fill=recipe.pad_token_id,
+            source=_text(batch.read, recipe.config.hf_exact) if recipe.reads_source else None,
+            roots=batch.roots,
         )
-        self._search: Search = self._build_search(config, callables)
+        engine.admit(first, batch.read, prompts.ids if self._has_encoder else None)
 
-    # Not inference mode, whose tensors a caller could not use for training afterwards.
-    @torch.no_grad()
+
+class Generation:
+    """One request on its way: made of checked inputs, driven by `run` or by iterating over it."""
+
+    def __init__(
+        self,
+        decoder: Decoder | EncoderDecoder,
+        batch: Batch,
+        config: GenerationConfig,
+        callables: Callables,
+        engines: Engines,
+    ) -> None:
+        device = batch.prompts.ids.device
+        prompt_length = batch.prompts.ids.shape[1]
+        recipe = Recipe(
+            config,
+            callables,
+            most_new_tokens=bucket(batch.lengths.new_tokens, device),
+            prompt_length=prompt_length,
+        )
+        self._batch = batch
+        self._engines = engines
+        self._slots = Slots(
+            decoder,
+            recipe,
+            samples=batch.samples,
+            source_length=batch.read.ids.shape[1],
+            prompt_length=prompt_length,
+            device=device,
+        )
+        self._output: GenerateOutput | None = None
+
+    def run(self) -> GenerateOutput:
+        """Generate to the end."""
+        for _ in self._steps(watched=False):
+            pass
+        return self.output()
+
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the tokens `[B, K]` of every step as soon as they are chosen."""
-        hypotheses, search, beams = self._hypotheses, self._search, self._beams
-        # An autocast around the call must not change what the weights' dtype promises.
-        plain = partial(torch.autocast, self._prompts.ids.device.type, enabled=False)
-        with plain():
-            cache, logits = self._prefill()
-        logits = logits.float().repeat_interleave(beams, dim=0)
-        while True:
-            tokens = search.select(logits, hypotheses)
-            yield tokens
-            if search.finished:
-                return
-            lineage = hypotheses.lineage[:, :-1] if beams > 1 else None
-            with plain():
-                logits = self._decoder.step(tokens, lineage, cache)
-            cache.advance()
-            logits = logits.flatten(0, 1).float()
-
-    def _prefill(self) -> tuple[Any, Tensor]:
-        prompts, sources = self._prompts, self._sources
-        read = prompts if sources is None else sources
-        # The last token is chosen but never fed back.
-        target_length = self._lengths.new_tokens - 1
-        sizes = Sizes(*read.ids.shape[:1], self._beams, read.ids.shape[1], target_length)
-        if sources is None or self._decoder.is_prefix_lm:
-            cache = self._decoder.new_cache(sizes)
-            decoder = cast("Decoder", self._decoder)
-            return cache, decoder.prefill(read.right_padded(), read.lengths, cache)
-        cache = self._decoder.new_cache(sizes._replace(prompt_length=prompts.ids.shape[1]))
-        encoder_decoder = cast("EncoderDecoder", self._decoder)
-        return cache, encoder_decoder.prefill(
-            read.right_padded(), read.lengths, cache, prompt=prompts.ids
-        )
+        for engine in self._steps(watched=True):
+            yield engine.hypotheses.written.newest.clone()
 
     def output(self) -> GenerateOutput:
         """The result, once the iteration has ended."""
-        return self._search.output(self._hypotheses)
+        assert self._output is not None
+        return self._output
 
-    def _build_search(self, config: GenerationConfig, callables: Callables) -> Search:
-        if config.num_beams == 1:
-            return self._greedy(config, callables)
-        if config.searches_as_unilm:
-            return self._unilm_search(config, callables)
-        return self._beam_search(config, callables)
-
-    def _greedy(self, config: GenerationConfig, callables: Callables) -> Greedy:
-        return Greedy(
-            *self._parts(config, callables),
-            sample=config.do_sample,
-            pad_token_id=config.fill_token_id,
-        )
-
-    def _beam_search(self, config: GenerationConfig, callables: Callables) -> BeamSearch:
-        rules = Rules(
-            beams=config.num_beams,
-            groups=config.num_beam_groups,
-            diversity_penalty=config.diversity_penalty,
-            candidates_per_beam=config.candidates_per_beam,
-            sample=config.do_sample,
-            early_stopping=config.early_stopping,
-            length_penalty=config.length_penalty,
-            new_tokens=self._lengths.new_tokens,
-            num_return_sequences=config.num_return_sequences,
-            fill_token_id=_fill_token_id(config),
-        )
-        ids = self._prompts.ids
-        parts = self._parts(config, callables)
-        return BeamSearch(*parts, rules, samples=ids.shape[0], device=ids.device)
-
-    def _unilm_search(self, config: GenerationConfig, callables: Callables) -> UniLMBeamSearch:
-        rules = UniLMRules(
-            beams=config.num_beams,
-            length_penalty=config.length_penalty,
-            stops_early=config.early_stopping != "never",
-            has_strangers=bool(callables.logits_processor),
-            new_tokens=self._lengths.new_tokens,
-            num_return_sequences=config.num_return_sequences,
-            fill_token_id=_fill_token_id(config),
-        )
-        ids = self._prompts.ids
-        parts = self._parts(config, callables)
-        return UniLMBeamSearch(*parts, rules, samples=ids.shape[0], device=ids.device)
-
-    def _parts(
-        self, config: GenerationConfig, callables: Callables
-    ) -> tuple[list[Processor], Stopping, Recorder]:
-        """What every search is made of."""
-        processors = self._processors(config, callables)
-        return processors, self._stopping(config, callables), _recorder(config)
-
-    def _processors(self, config: GenerationConfig, callables: Callables) -> list[Processor]:
-        # Without an encoder, the prompt is the source that encoder_* options speak of.
-        source = self._prompts if self._sources is None else self._sources
-        return build_processors(
-            config,
-            prompt_length=self._lengths.prompt,
-            max_length=self._lengths.total,
-            min_length=self._lengths.minimum,
-            min_new_tokens=config.min_new_tokens,
-            source_ids=source.ids,
-            source_starts=source.starts,
-            source_ends=source.ends,
-            user=callables.logits_processor,
-            prefix_allowed_tokens_fn=callables.prefix_allowed_tokens_fn,
-            vocab_size=self._decoder.vocab_size,
-            start_token_ids=() if self._sources is None else config.decoder_start_token_ids,
-            device=self._prompts.ids.device,
-        )
-
-    def _stopping(self, config: GenerationConfig, callables: Callables) -> Stopping:
-        return Stopping(
-            eos_token_ids=config.eos_token_ids,
-            new_tokens=self._lengths.new_tokens,
-            max_time=config.max_time,
-            criteria=callables.stopping_criteria,
-            device=self._prompts.ids.device,
-        )
+    def _steps(self, *, watched: bool) -> Iterator[Engine]:
+        """Yield the engine after every step; `watched` if somebody looks at its newest tokens."""
+        with self._slots.lend(self._engines, watched=watched) as engine:
+            self._slots.admit(engine, 0, self._batch)
+            engine.flags.restart()
+            engine.flags.send()
+            yield engine
+            for _ in range(self._batch.lengths.new_tokens - 1):
+                if all(engine.flags.read()[1]):
+                    break
+                engine.step()
+                engine.flags.send()
+                yield engine
+            self._output = engine.output(self._batch.prompts.ids)
 
 
-def _as_upstream(config: GenerationConfig) -> GenerationConfig:
-    """Without what the greedy decoding of UniLM takes no notice of."""
-    if not config.searches_as_unilm or config.num_beams > 1 or config.do_sample:
-        return config
-    return config.merged(no_repeat_ngram_size=0, min_length=0, min_new_tokens=None)
+def generate_each(
+    decoder: Decoder | EncoderDecoder,
+    batches: Sequence[Batch],
+    config: GenerationConfig,
+    callables: Callables,
+    engines: Engines,
+    *,
+    count: int,
+) -> Iterator[tuple[int, GenerateOutput]]:
+    """Take samples, one to a batch, through `count` slots; yield them as they are done.
+
+    With each comes its place in `batches`. What is found does not depend on who is beside whom.
+    """
+    device = batches[0].prompts.ids.device
+    prompts = [batch.prompts.ids.shape[1] for batch in batches]
+    recipe = Recipe(
+        config,
+        callables,
+        most_new_tokens=bucket(max(batch.lengths.new_tokens for batch in batches), device),
+        prompt_length=max(prompts),
+    )
+    slots = Slots(
+        decoder,
+        recipe,
+        samples=count,
+        source_length=max(batch.read.ids.shape[1] for batch in batches),
+        prompt_length=max(prompts),
+        device=device,
+    )
+    return refill(slots, engines, batches, count)
 
 
-def _recorder(config: GenerationConfig) -> Recorder:
-    wanted = config.return_dict_in_generate
-    return Recorder(scores=wanted and config.output_scores, logits=wanted and config.output_logits)
-
-
-def _fill_token_id(config: GenerationConfig) -> int:
-    """What stands behind the end of shorter beams."""
-    if config.hf_exact:
-        # transformers takes a pad token 0 for none, and fills with -1 where nothing can end.
-        return (config.pad_token_id or config.eos_token_ids[0]) if config.eos_token_ids else -1
-    return -1 if config.fill_token_id is None else config.fill_token_id
+def _text(read: Prompts, count_pads: bool) -> Text:
+    """The source with its edges, as the `encoder_` options want it."""
+    starts = torch.zeros_like(read.lengths)
+    if count_pads:
+        return Text(read.ids, starts, starts + read.ids.shape[1])
+    if read.starts is not None:
+        starts = read.starts
+    return Text(read.ids, starts, starts + read.lengths)

@@ -1,82 +1,203 @@
-"""What has been written so far: tokens in their slots, and the lineage that orders them."""
+"""What has been written so far: prompts, tokens in their slots, and the lineage that orders them.
+
+Everything is a buffer with one entry per sample, changed in place, so that a step is the same
+whatever the lengths, and a sample can begin while others are in the middle of theirs.
+"""
 
 from __future__ import annotations
 
-from copy import copy
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tritonseq.kernels.search import Written
 
+
+class Text(NamedTuple):
+    """What the `encoder_` options speak of."""
+
+    ids: Tensor
+    """`[B, S]` int64."""
+    starts: Tensor
+    """`[B]` int64: where the text starts and ends; what is outside is padding."""
+    ends: Tensor
+
+
+class Steps(NamedTuple):
+    """Where the beams of every sample stand in a trie."""
+
+    roots: Tensor
+    """`[B, 1]` the node that a sample starts from."""
+    nodes: Tensor
+    """`[B, T, K]` the node that every written token leads to."""
+
+
+@dataclass
 class Hypotheses:
     """The prompt of every sample and the tokens of its beams.
 
-    A token stays in the slot where it was written, `tokens[b, t, k]`. Beams change places in the
-    lineage alone: beam `k` of sample `b` reads its history at position `t` from slot
-    `lineage[b, t, k]`. The attention caches are laid out alike and use the same lineage.
+    `widths` are the lengths of the prompts as they were given, their own pads included: what
+    transformers counts. The buffer may be wider than any of them.
     """
 
-    def __init__(
-        self, prompt: Tensor, starts: Tensor | None, *, beams: int, new_tokens: int
+    prompt: Tensor
+    """`[B, P]` int64, padded on the left."""
+    widths: Tensor
+    """`[B]` int64."""
+    prompt_starts: Tensor
+    """`[B]` int64: where the text of each prompt starts."""
+    minimum: Tensor
+    """`[B]` int64: so many tokens must be written before one that ends."""
+    written: Written
+    source: Text | None = None
+    trie: Steps | None = None
+    _texts: Tensor | None = None
+
+    @classmethod
+    def allocate(
+        cls,
+        *,
+        samples: int,
+        beams: int,
+        prompt_length: int,
+        new_tokens: int,
+        source_length: int | None = None,
+        follows_trie: bool = False,
+        step: Tensor | None = None,
+        device: torch.device,
+    ) -> Hypotheses:
+        """Buffers for prompts of up to `prompt_length` tokens and what continues them.
+
+        They are to be loaded before anything is written.
+
+        `source_length`: room for the texts that `encoder_` options speak of. `step [B]` is that
+        of the caches, which the search advances.
+        """
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, device=device, dtype=torch.int64)
+
+        shape = (samples, new_tokens, beams)
+        written = Written(
+            tokens=zeros(*shape),
+            lineage=zeros(*shape),
+            parents=zeros(*shape),
+            newest=zeros(samples, beams),
+            generated=zeros(samples),
+            step=zeros(samples) if step is None else step,
+            limit=torch.ones(samples, device=device, dtype=torch.int64),
+            done=torch.zeros(samples, device=device, dtype=torch.bool),
+        )
+        source = None
+        if source_length is not None:
+            ends = torch.ones(samples, device=device, dtype=torch.int64)
+            source = Text(zeros(samples, source_length), zeros(samples), ends)
+        return cls(
+            prompt=zeros(samples, prompt_length),
+            widths=zeros(samples),
+            prompt_starts=zeros(samples),
+            minimum=zeros(samples),
+            written=written,
+            source=source,
+            trie=Steps(zeros(samples, 1), zeros(*shape)) if follows_trie else None,
+        )
+
+    def load(
+        self,
+        prompt: Tensor,
+        starts: Tensor | None,
+        *,
+        new_tokens: int,
+        minimum: int = 0,
+        fill: int = 0,
+        source: Text | None = None,
+        roots: Tensor | None = None,
     ) -> None:
-        """`prompt`: `[B, P]` int64, padded on the left; `starts`: `[B]` number of pads, or None."""
-        samples, device = prompt.shape[0], prompt.device
-        self.prompt = prompt
-        self.prompt_starts = starts
-        self.beams = beams
-        self.generated = 0
-        self.tokens = torch.zeros(samples, new_tokens, beams, device=device, dtype=torch.int64)
-        self.lineage = torch.arange(beams, device=device).repeat(samples, new_tokens, 1)
-        self._ids: Tensor | None = None
-        self._starts = None if starts is None else starts.repeat_interleave(beams)
+        """Begin anew, with nothing written behind the prompts.
+
+        `prompt`: `[B, P]` int64, padded on the left; `starts`: `[B]` number of pads, or None.
+        Places that nothing will be written to hold `fill`.
+        """
+        width, written = prompt.shape[1], self.written
+        edge = self.prompt_length - width
+        self.prompt[:, edge:] = prompt
+        self.widths.fill_(width)
+        self.prompt_starts.fill_(edge)
+        if starts is not None:
+            self.prompt_starts += starts
+        self.minimum.fill_(minimum)
+        written.tokens.fill_(fill)
+        # A token that is written stands in its own slot.
+        written.lineage.copy_(torch.arange(self.beams, device=prompt.device))
+        written.generated.zero_()
+        written.step.zero_()
+        written.limit.fill_(new_tokens)
+        written.done.zero_()
+        if self.source is not None and source is not None:
+            self.source.ids[:, : source.ids.shape[1]] = source.ids
+            self.source.starts.copy_(source.starts)
+            self.source.ends.copy_(source.ends)
+        if self.trie is not None and roots is not None:
+            self.trie.roots.copy_(roots)
+        self.forget_texts()
+
+    @property
+    def beams(self) -> int:
+        """`K`, of this view."""
+        return self.written.lineage.shape[2]
 
     @property
     def prompt_length(self) -> int:
-        """`P`, the pads included."""
+        """`P`, the places for prompts."""
         return self.prompt.shape[1]
 
     @property
-    def length(self) -> int:
-        """Tokens of every hypothesis: the prompt, pads included, and what was generated."""
-        return self.prompt_length + self.generated
+    def generated(self) -> Tensor:
+        """`[B]` how many tokens each beam has written."""
+        return self.written.generated
 
     @property
-    def starts(self) -> Tensor | None:
-        """`[R]` number of left pads of every row, or None when there are none."""
-        return self._starts
+    def lengths(self) -> Tensor:
+        """`[B]` tokens of every hypothesis as transformers counts: prompt with pads, and new."""
+        return self.widths + self.generated
+
+    @property
+    def edges(self) -> Tensor:
+        """`[B]` where each prompt starts as it was given, its own pads included."""
+        return self.prompt_length - self.widths
+
+    @property
+    def ends(self) -> Tensor:
+        """`[B]` where each hypothesis ends in `texts`."""
+        return self.generated + self.prompt_length
+
+    def by_row(self, per_sample: Tensor) -> Tensor:
+        """`[B]` to `[R]`: the same for all beams of a sample."""
+        return per_sample[:, None].expand(-1, self.beams).flatten()
+
+    @property
+    def texts(self) -> Tensor:
+        """`[R, P + T]` the hypotheses written out; what lies outside of each means nothing."""
+        if self._texts is None:
+            own = self.written.tokens.gather(2, self.written.lineage).transpose(1, 2)
+            prompt = self.prompt[:, None].expand(-1, self.beams, -1)
+            self._texts = torch.cat((prompt, own), dim=2).flatten(0, 1)
+        return self._texts
+
+    def forget_texts(self) -> None:
+        """Something was written, here or in a view: `texts` must be made anew."""
+        self._texts = None
 
     @property
     def ids(self) -> Tensor:
-        """`[R, length]` the hypotheses written out, one row per beam, samples in order."""
-        if self._ids is None:
-            generated = self.tokens[:, : self.generated]
-            written = generated.gather(2, self.lineage[:, : self.generated])
-            prompt = self.prompt.repeat_interleave(self.beams, dim=0)
-            rows = written.transpose(1, 2).reshape(prompt.shape[0], -1)
-            self._ids = torch.cat((prompt, rows), dim=1)
-        return self._ids
+        """`[R, L]` the hypotheses of samples that are all equally far; waits for the device."""
+        return self.texts[:, : self.prompt_length + int(self.generated.max())]
 
     def of_beams(self, first: int, count: int) -> Hypotheses:
         """A view of `count` beams of every sample, from beam `first` on; it is for reading."""
         if count == self.beams:
             return self
-        view = copy(self)
-        view.beams = count
-        view.lineage = self.lineage[:, :, first : first + count]
-        view._ids = None
-        if self.prompt_starts is not None:
-            view._starts = self.prompt_starts.repeat_interleave(count)
-        return view
-
-    def append(self, tokens: Tensor, parents: Tensor | None) -> None:
-        """Write one token per beam, `[B, K]`; `parents[b, k]` is the beam that each continues.
-
-        None stands for parents in place: every beam continues itself.
-        """
-        t = self.generated
-        if parents is not None:
-            history = self.lineage[:, :t]
-            self.lineage[:, :t] = history.gather(2, parents[:, None].expand_as(history))
-        self.tokens[:, t] = tokens
-        self.generated = t + 1
-        self._ids = None
+        lineage = self.written.lineage[:, :, first : first + count]
+        return replace(self, written=self.written._replace(lineage=lineage), _texts=None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .checkpoint import from_transformers_model, load_checkpoint
 from .config import GenerationConfig, as_generation_config
+from .engines import Engines
 from .hub import snapshot, tokenizer_folder
 from .lengths import longest_text
 from .request import Request
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .outputs import GenerateOutput
     from .request import AllowedTokens, Ids
     from .stopping import Criterion
+    from .trie import Trie
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
@@ -116,6 +118,8 @@ class Model:
         """The defaults of `generate`, as the checkpoint gives them."""
         self.tasks = dict(tasks or {})
         """What the checkpoint recommends by task: generation options, and a prefix for texts."""
+        self.engines = Engines()
+        """What steps run on: on a GPU, captured graphs with their buffers, which are kept."""
         self._folder = folder
         self._config = config
 
@@ -275,6 +279,47 @@ class Model:
         generation = request.stream(_either(input_ids, inputs), attention_mask)
         return (int(tokens) for tokens in generation)
 
+    def generate_each(
+        self,
+        inputs: Sequence[Tensor | Sequence[int]],
+        *,
+        slots: int = BATCH_SIZE,
+        decoder_input_ids: Ids = None,
+        generation_config: Any = None,
+        task: str | None = None,
+        prefix_allowed_tokens_fn: Trie | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Answer sources or continue prompts of any lengths, and yield each as soon as it is done.
+
+        Up to `slots` of them are generated side by side. One that is done leaves its slot, and the
+        next takes it while the others go on; so no slot waits for the longest answer of a batch.
+        Greedy and beam search find what `generate` finds for each input alone.
+
+        Args:
+            inputs: ids of every source or prompt, `[L]` each, without padding.
+            slots: how many are in the works at once; memory is that of a batch of so many.
+            decoder_input_ids: one row per input, all of one length.
+            prefix_allowed_tokens_fn: a Trie; functions work with `generate` only.
+            options: those of `generate`, without callables, streamers and recorded scores.
+
+        Yields:
+            The place of an input and its `[num_return_sequences, L]` int64 ids, in the order in
+            which they are done.
+
+        Raises:
+            ValueError: as `generate` does, for any of the inputs, before anything runs.
+        """
+        request = self._request(
+            generation_config=generation_config,
+            task=task,
+            decoder_input_ids=decoder_input_ids,
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            **options,
+        )
+        found = request.each(inputs, slots)
+        return ((place, output.sequences) for place, output in found)
+
     def generate_text(
         self,
         texts: Iterable[str],
@@ -388,7 +433,7 @@ class Model:
             config = as_generation_config(generation_config, defaults=config)
         config = config.merged(**arguments)
         config.check_vocabulary(self.decoder.vocab_size)
-        return Request.of(self.decoder, config, **taken)
+        return Request.of(self.decoder, config, self.engines, **taken)
 
     def _source_limit(
         self, truncation: bool, max_source_length: int | None, config: GenerationConfig

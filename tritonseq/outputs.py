@@ -86,10 +86,15 @@ class Recorder:
         self._logits: list[Tensor] | None = [] if logits else None
         self._step: list[Tensor] = []
 
+    @property
+    def is_on(self) -> bool:
+        """Was anything asked for?"""
+        return self._scores is not None or self._logits is not None
+
     def logits(self, logits: Tensor) -> None:
         """What the model gave, `[R, V]`."""
         if self._logits is not None:
-            self._logits.append(logits.clone())
+            self._logits.append(logits.to(torch.float32, copy=True))
 
     def scores(self, scores: Tensor) -> None:
         """What the processors made of it, `[B, k, V]`, for one group of beams after the other."""

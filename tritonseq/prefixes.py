@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tritonseq.kernels import is_gpu
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -59,64 +61,66 @@ def follow_trie(trie: Trie, ends: TokenSet, *, independent: bool, skipped: int =
     The first `skipped` tokens are no part of the sequences; something else decides about them.
     Only allowed tokens are looked at; the other columns are written once and never read.
     """
-    walk = Walk(trie, skipped)
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        depth = hypotheses.generated - skipped
-        if depth < 0:
-            return scores
-        beams, width = hypotheses.beams, trie.width(depth)
-        nodes = walk.nodes(hypotheses)
+        depths = hypotheses.generated - skipped
+        beams, width = hypotheses.beams, _width(trie, depths)
+        nodes = _walk(trie, hypotheses, skipped)
         by_beam = scores.unflatten(0, (-1, beams))
         # A few samples at a time: wide nodes times wide beams would take gigabytes.
         count = max(1, _COLUMNS_AT_ONCE // (beams * width))
-        for part, at in zip(by_beam.split(count), nodes.split(count), strict=True):
+        for part, at, depth in zip(
+            by_beam.split(count), nodes.split(count), depths.split(count), strict=True
+        ):
             columns = trie.on(scores.device).columns(at, width, ends.columns(scores))
-            columns = columns.expand(-1, beams, -1)
             kept = part.gather(2, columns)
             dead = kept.amax(dim=2, keepdim=True).isneginf()
             if not independent:
                 dead = dead.all(dim=1, keepdim=True)
-            part.fill_(-math.inf).scatter_(2, columns, kept.masked_fill(dead, 0.0))
+            free = torch.full_like(part, -math.inf).scatter_(2, columns, kept.masked_fill(dead, 0))
+            if skipped:
+                free = torch.where((depth >= 0)[:, None, None], free, part)
+            part.copy_(free)
         return scores
 
     return apply
 
 
-class Walk:
-    """Where the beams of one request stand in a trie: a node for every token in its slot.
+def _width(trie: Trie, depths: Tensor) -> int:
+    """The most tokens that may follow a prefix of any of these depths.
 
-    The first `skipped` tokens are passed over.
+    On a GPU that would be to wait for the depths, and the shape must not depend on them.
     """
+    if is_gpu(depths.device):
+        return trie.widest
+    return max(trie.width(max(depth, 0)) for depth in set(depths.tolist()))
 
-    def __init__(self, trie: Trie, skipped: int = 0) -> None:
-        self._trie = trie
-        self._skipped = skipped
-        self._roots: Tensor | None = None
-        self._nodes: Tensor | None = None
 
-    def nodes(self, hypotheses: Hypotheses) -> Tensor:
-        """`[B, k]` nodes of the beams, or `[B, 1]` before the first of them, when all are alike.
+def _walk(trie: Trie, hypotheses: Hypotheses, skipped: int) -> Tensor:
+    """`[B, k]` the nodes where beams stand, which are kept for every token in its slot.
 
-        To be asked at every step, for every group of beams.
-        """
-        written, lineage = hypotheses.tokens, hypotheses.lineage
-        tables = self._trie.on(written.device)
-        if self._roots is None:
-            self._roots = self._trie.starts(written.shape[0]).to(written.device)
-        newest = hypotheses.generated - 1
-        if newest < self._skipped:
-            return self._roots
-        if self._nodes is None:
-            self._nodes = torch.empty_like(written)
-        slots = lineage[:, newest]
-        if newest > self._skipped:
-            parents = self._nodes[:, newest - 1].gather(1, lineage[:, newest - 1])
-        else:
-            parents = self._roots.expand_as(slots)
-        nodes = tables.advance(parents, written[:, newest].gather(1, slots))
-        self._nodes[:, newest].scatter_(1, slots, nodes)
-        return nodes
+    The first `skipped` tokens are passed over. To be asked at every step, for every group of
+    beams.
+    """
+    assert hypotheses.trie is not None
+    roots, kept = hypotheses.trie
+    written = hypotheses.written
+    newest = (hypotheses.generated - 1).clamp(min=0)[:, None, None]
+    slots = written.lineage.gather(1, newest.expand(-1, 1, hypotheses.beams))
+    before = (newest - 1).clamp(min=0)
+    origin = written.lineage.gather(1, before.expand_as(slots))
+    at_root = hypotheses.generated[:, None] <= skipped + 1
+    parents = torch.where(at_root, roots, _slot(kept, before).gather(1, origin[:, 0]))
+    tokens = _slot(written.tokens, newest).gather(1, slots[:, 0])
+    nodes = trie.on(tokens.device).advance(parents, tokens)
+    at = newest.expand(-1, 1, kept.shape[2])
+    kept.scatter_(1, at, _slot(kept, newest).scatter(1, slots[:, 0], nodes)[:, None])
+    return torch.where(hypotheses.generated[:, None] <= skipped, roots, nodes)
+
+
+def _slot(buffer: Tensor, position: Tensor) -> Tensor:
+    """`[B, K]` of `buffer [B, T, K]` at `position [B, 1, 1]`."""
+    return buffer.gather(1, position.expand(-1, 1, buffer.shape[2]))[:, 0]
 
 
 def _token_columns(answer: Any, vocab_size: int) -> Tensor:

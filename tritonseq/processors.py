@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import constraints, prefixes, warpers
-from .constraints import TokenSet, without_pads
+from . import constraints, fused, prefixes, warpers
+from .constraints import TokenSet
 from .trie import Trie
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from .config import GenerationConfig
     from .constraints import Apply
+    from .fused import Terms
     from .hypotheses import Hypotheses
 
 
@@ -25,59 +27,46 @@ class Processor(NamedTuple):
     name: str
     """The transformers class that it stands for; a user's object of that class replaces it."""
     apply: Apply
+    terms: Terms | None = None
+    """The same for `beam_topk`, where that can be said; see `tritonseq.fused`."""
 
 
 def build_processors(
     config: GenerationConfig,
     *,
-    prompt_length: int,
-    max_length: int,
-    min_length: int,
-    min_new_tokens: int | None,
-    source_ids: Tensor,
-    source_starts: Tensor | None = None,
-    source_ends: Tensor | None = None,
     user: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | Trie | None = None,
-    vocab_size: int | None = None,
-    start_token_ids: Sequence[int] = (),
+    most_new_tokens: int,
+    skipped: int = 0,
+    softly: float | None = None,
     device: torch.device,
 ) -> list[Processor]:
     """The processors that `config` asks for, in the order of transformers 5.23.0.
 
-    `prompt_length`, `max_length` and `min_length` count the prompt of the decoder, pads included.
-    `source_ids [B, S]`, text from `source_starts [B]` to `source_ends [B]` (None: from edge to
-    edge), is what the `encoder_` options speak of: the encoder's input, or the prompt where there
-    is no encoder. `user` callables take `(ids [R, L], scores [R, V])`; they come after the
+    They read from the hypotheses how far a sample is, how far it may go, and its source; so they
+    serve any batch. `user` callables take `(ids [R, L], scores [R, V])`; they come after the
     constraints and before the warpers, except that one whose class has the name of a constraint
-    takes its place. A Trie must fit `vocab_size`, where it is known, and begin behind
-    `start_token_ids`: what the prompts of a decoder with an encoder start with.
+    takes its place. `most_new_tokens`: the limit of the longest hypothesis. `skipped`: so many
+    first tokens are no part of a Trie's sequences. `softly`: bans of repetition add this to the
+    scores, and bans of tokens set it, in place of minus infinity.
 
     Raises ValueError for options that only together with the others turn out to mean nothing.
     """
-    if config.hf_exact:
-        source_starts = source_ends = None
-    built = [
-        *_over_text(config, source_ids, source_starts, source_ends, device),
-        *_over_ends(config, prompt_length, min_length, min_new_tokens),
-    ]
+    built = [*_over_text(config, softly, device), *_over_ends(config, softly)]
     if prefix_allowed_tokens_fn is not None:
-        if isinstance(prefix_allowed_tokens_fn, Trie):
-            prefix_allowed_tokens_fn.check(
-                vocab_size=vocab_size,
-                samples=source_ids.shape[0],
-                end_token_ids=config.eos_token_ids,
-                start_token_ids=start_token_ids,
-                forced_token_id=_forced_first(config, prompt_length),
-            )
-        built.append(_over_prefix(config, prefix_allowed_tokens_fn, prompt_length))
-    built += _over_steps(config, prompt_length, max_length, device)
+        built.append(_over_prefix(config, prefix_allowed_tokens_fn, skipped))
+    built += _over_steps(config, most_new_tokens, softly, device)
     built = _with_user(built, user)
     if config.do_sample:
         built += _warpers(config)
     if config.renormalize_logits:
         built.append(Processor("LogitNormalization", warpers.normalize))
     return built
+
+
+def forced_first(config: GenerationConfig, prompt_length: int) -> int | None:
+    """The token that is forced to come first: none behind prompts of more than one token."""
+    return config.forced_bos_token_id if prompt_length <= 1 else None
 
 
 def hamming_penalty(scores: Tensor, chosen: Tensor, penalty: float, live: Tensor) -> Tensor:
@@ -96,11 +85,7 @@ def hamming_penalty(scores: Tensor, chosen: Tensor, penalty: float, live: Tensor
 
 
 def _over_text(
-    config: GenerationConfig,
-    source: Tensor,
-    source_starts: Tensor | None,
-    source_ends: Tensor | None,
-    device: torch.device,
+    config: GenerationConfig, softly: float | None, device: torch.device
 ) -> Iterator[Processor]:
     """What depends on the tokens of the hypothesis, the prompt or the source."""
     count_pads = config.hf_exact
@@ -110,26 +95,28 @@ def _over_text(
         )
         yield Processor("SequenceBiasLogitsProcessor", apply)
     if config.encoder_repetition_penalty != 1.0:
-        text = without_pads(source, source_starts, source_ends)
-        apply = constraints.favour_source(config.encoder_repetition_penalty, text)
+        apply = constraints.favour_source(config.encoder_repetition_penalty)
         yield Processor("EncoderRepetitionPenaltyLogitsProcessor", apply)
     if config.repetition_penalty != 1.0:
         apply = constraints.penalize_repetition(config.repetition_penalty)
         yield Processor("RepetitionPenaltyLogitsProcessor", apply)
     if config.no_repeat_ngram_size > 0:
+        ignored = config.no_repeat_ngram_ignore_ids
         apply = constraints.no_repeat_ngram(
             config.no_repeat_ngram_size,
             count_pads=count_pads,
-            ignored=config.no_repeat_ngram_ignore_ids,
+            ignored=ignored,
+            added=softly,
         )
-        yield Processor("NoRepeatNGramLogitsProcessor", apply)
+        terms = fused.ngram_terms(
+            config.no_repeat_ngram_size,
+            count_pads=count_pads,
+            ignored=None if ignored is None else TokenSet(ignored),
+        )
+        yield Processor("NoRepeatNGramLogitsProcessor", apply, terms if softly is None else None)
     if config.encoder_no_repeat_ngram_size > 0:
         apply = constraints.no_repeat_ngram(
-            config.encoder_no_repeat_ngram_size,
-            count_pads=count_pads,
-            source=source,
-            source_starts=source_starts,
-            source_lengths=source_ends,
+            config.encoder_no_repeat_ngram_size, count_pads=count_pads, of_source=True
         )
         yield Processor("EncoderNoRepeatNGramLogitsProcessor", apply)
     # transformers never bans end tokens as words.
@@ -141,59 +128,48 @@ def _over_text(
         yield Processor("NoBadWordsLogitsProcessor", apply)
 
 
-def _over_ends(
-    config: GenerationConfig, prompt_length: int, min_length: int, min_new_tokens: int | None
-) -> Iterator[Processor]:
+def _over_ends(config: GenerationConfig, softly: float | None) -> Iterator[Processor]:
     """What keeps hypotheses from ending too early."""
     if not config.eos_token_ids:
         return
     ends = TokenSet(config.eos_token_ids)
-    if min_length > 0:
-        apply = constraints.ban(ends, lambda h: h.length < min_length)
-        yield Processor("MinLengthLogitsProcessor", apply)
-    if min_new_tokens:
-        first_end = prompt_length + min_new_tokens
-        apply = constraints.ban(ends, lambda h: h.length < first_end)
-        yield Processor("MinNewTokensLengthLogitsProcessor", apply)
+    score = -math.inf if softly is None else softly
+    apply = constraints.ban(ends, lambda h: h.generated < h.minimum, score=score)
+    terms = fused.end_terms(ends) if softly is None else None
+    if config.min_length > 0 or config.min_new_tokens:
+        yield Processor("MinLengthLogitsProcessor", apply, terms)
+    if config.min_new_tokens:
+        yield Processor("MinNewTokensLengthLogitsProcessor", apply, terms)
 
 
 def _over_prefix(
-    config: GenerationConfig,
-    allowed: Callable[[int, Tensor], Sequence[int]] | Trie,
-    prompt_length: int,
+    config: GenerationConfig, allowed: Callable[[int, Tensor], Sequence[int]] | Trie, skipped: int
 ) -> Processor:
     """What the caller says may follow."""
     name = "PrefixConstrainedLogitsProcessor"
     independent = config.num_beams == 1
     if not isinstance(allowed, Trie):
         return Processor(name, prefixes.constrain_prefix(allowed, independent=independent))
-    forced = _forced_first(config, prompt_length)
-    apply = prefixes.follow_trie(
-        allowed,
-        TokenSet(config.eos_token_ids),
-        independent=independent,
-        skipped=int(forced is not None and allowed.leaves_out(forced)),
-    )
+    ends = TokenSet(config.eos_token_ids)
+    apply = prefixes.follow_trie(allowed, ends, independent=independent, skipped=skipped)
     return Processor(name, apply)
 
 
-def _forced_first(config: GenerationConfig, prompt_length: int) -> int | None:
-    """The token that is forced to come first: none behind prompts of more than one token."""
-    return config.forced_bos_token_id if prompt_length <= 1 else None
-
-
 def _over_steps(
-    config: GenerationConfig, prompt_length: int, max_length: int, device: torch.device
+    config: GenerationConfig, most_new_tokens: int, softly: float | None, device: torch.device
 ) -> Iterator[Processor]:
     """What depends on the step alone, and what repairs the scores."""
     if config.forced_bos_token_id is not None:
-        apply = constraints.force([config.forced_bos_token_id], min(prompt_length, 1), device)
-        yield Processor("ForcedBOSTokenLogitsProcessor", apply)
+        token = config.forced_bos_token_id
+        apply = constraints.force([token], _is_forced_first, device)
+        terms = fused.force_terms(token, _is_forced_first)
+        yield Processor("ForcedBOSTokenLogitsProcessor", apply, terms)
     if config.forced_eos_token_id is not None:
         forced = config.forced_eos_token_id
         tokens = [forced] if isinstance(forced, int) else forced
-        apply = constraints.force(tokens, max_length - 1, device)
-        yield Processor("ForcedEOSTokenLogitsProcessor", apply)
+        apply = constraints.force(tokens, _is_forced_last, device)
+        alone = fused.force_terms(tokens[0], _is_forced_last) if len(tokens) == 1 else None
+        yield Processor("ForcedEOSTokenLogitsProcessor", apply, alone)
     if config.remove_invalid_values:
         yield Processor("InfNanRemoveLogitsProcessor", constraints.remove_invalid)
     if config.exponential_decay_length_penalty is not None:
@@ -204,16 +180,31 @@ def _over_steps(
             )
         start, factor = config.exponential_decay_length_penalty
         ends = TokenSet(config.eos_token_ids)
-        apply = constraints.decay_length(ends, prompt_length + int(start), factor)
+        apply = constraints.decay_length(
+            ends, int(start), factor, longest=most_new_tokens, device=device
+        )
         yield Processor("ExponentialDecayLengthPenalty", apply)
+    score = -math.inf if softly is None else softly
     if config.suppress_tokens is not None:
-        apply = constraints.ban(TokenSet(config.suppress_tokens), lambda h: True)
+        apply = constraints.ban(TokenSet(config.suppress_tokens), score=score)
         yield Processor("SuppressTokensLogitsProcessor", apply)
     if config.begin_suppress_tokens is not None:
         # A forced first token is no beginning.
-        begin = prompt_length + int(_forced_first(config, prompt_length) is not None)
-        apply = constraints.ban(TokenSet(config.begin_suppress_tokens), lambda h: h.length == begin)
+        is_forced = config.forced_bos_token_id is not None
+
+        def begins(h: Hypotheses) -> Tensor:
+            return h.generated == (h.widths <= 1) if is_forced else h.generated == 0
+
+        apply = constraints.ban(TokenSet(config.begin_suppress_tokens), begins)
         yield Processor("SuppressTokensAtBeginLogitsProcessor", apply)
+
+
+def _is_forced_first(h: Hypotheses) -> Tensor:
+    return (h.generated == 0) & (h.widths <= 1)
+
+
+def _is_forced_last(h: Hypotheses) -> Tensor:
+    return h.generated == h.written.limit - 1
 
 
 def _warpers(config: GenerationConfig) -> Iterator[Processor]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .generate import Callables, Generation
+from .generate import Batch, Generation, generate_each
 from .lengths import Lengths, default_new_tokens
 from .prompts import (
     check_decoder_mask,
@@ -18,12 +18,16 @@ from .prompts import (
     read_prompts,
     read_sources,
 )
+from .recipe import Callables
 from .trie import Trie
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
     from .config import GenerationConfig
+    from .engines import Engines
     from .generate import Streamer
     from .outputs import GenerateOutput
     from .prompts import Prompts
@@ -39,6 +43,7 @@ class Request:
     decoder: Any
     config: GenerationConfig
     callables: Callables
+    engines: Engines
     decoder_input_ids: Ids = None
     streamer: Streamer | None = None
 
@@ -47,6 +52,7 @@ class Request:
         cls,
         decoder: Any,
         config: GenerationConfig,
+        engines: Engines,
         *,
         decoder_input_ids: Ids = None,
         decoder_attention_mask: Any = None,
@@ -92,7 +98,7 @@ class Request:
                     f"{name} compares ids of source and target, and this model has a vocabulary "
                     "for each: leave it out"
                 )
-        return cls(decoder, config, callables, decoder_input_ids, streamer)
+        return cls(decoder, config, callables, engines, decoder_input_ids, streamer)
 
     @property
     def counts_rows(self) -> bool:
@@ -104,13 +110,11 @@ class Request:
         """Generate for one batch of prompts or sources."""
         generation, prompts = self._start(input_ids, attention_mask)
         if self.streamer is None:
-            for _ in generation:
-                pass
-        else:
-            self.streamer.put(prompts.ids.cpu())
-            for tokens in generation:
-                self.streamer.put(tokens.flatten().cpu())
-            self.streamer.end()
+            return generation.run()
+        self.streamer.put(prompts.ids.cpu())
+        for tokens in generation:
+            self.streamer.put(tokens.flatten().cpu())
+        self.streamer.end()
         return generation.output()
 
     def stream(self, input_ids: Ids, attention_mask: Any) -> Generation:
@@ -123,6 +127,30 @@ class Request:
                 "num_beams=1 and num_return_sequences=1"
             )
         return generation
+
+    def each(self, inputs: Sequence[Any], slots: int) -> Iterator[tuple[int, GenerateOutput]]:
+        """Every input by itself, `slots` of them side by side; faults are raised here."""
+        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+            raise ValueError(f"slots is {slots!r}: it must be an integer >= 1")
+        config = self.config
+        watched = self.callables.are_called or self.streamer is not None
+        if watched or config.output_scores or config.output_logits:
+            raise ValueError(
+                "generate_each moves samples on that are not equally far: functions of yours, "
+                "streamers, output_scores and output_logits work with generate only"
+            )
+        if not len(inputs):
+            return iter(())
+        batches = [self.part([place], len(inputs))._batch(ids) for place, ids in enumerate(inputs)]
+        _check_alike(batches, config, has_trie=self.callables.trie is not None)
+        return generate_each(
+            self.decoder, batches, config, self.callables, self.engines, count=slots
+        )
+
+    def _batch(self, ids: Any) -> Batch:
+        sources, prompts = self._read(_as_row(ids), None)
+        _warn_of_infeasible(self.config, self.decoder, prompts, sources)
+        return Batch.of(self.decoder, prompts, sources, self.config, self.callables.trie)
 
     def part(self, places: Sequence[int], samples: int) -> Request:
         """The request for those of its `samples` that stand at `places`, in this order."""
@@ -156,7 +184,9 @@ class Request:
     def _start(self, input_ids: Ids, attention_mask: Any) -> tuple[Generation, Prompts]:
         sources, prompts = self._read(input_ids, attention_mask)
         _warn_of_infeasible(self.config, self.decoder, prompts, sources)
-        return Generation(self.decoder, prompts, self.config, self.callables, sources), prompts
+        batch = Batch.of(self.decoder, prompts, sources, self.config, self.callables.trie)
+        generation = Generation(self.decoder, batch, self.config, self.callables, self.engines)
+        return generation, prompts
 
     def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
         """Sources, if the model answers such, and what is continued."""
@@ -190,6 +220,26 @@ class Request:
             start_token_ids=config.decoder_start_token_ids,
             vocab_size=decoder.vocab_size,
             device=device,
+        )
+
+
+def _as_row(ids: Any) -> Any:
+    """A batch of the one input `ids [L]`."""
+    return ids[None] if isinstance(ids, Tensor) and ids.dim() == 1 else [ids]
+
+
+def _check_alike(batches: Sequence[Batch], config: GenerationConfig, *, has_trie: bool) -> None:
+    """Raise ValueError unless all samples can be in the slots of one engine."""
+    widths = sorted({batch.prompts.ids.shape[1] for batch in batches})
+    if batches[0].sources is not None and len(widths) > 1:
+        raise ValueError(
+            f"decoder_input_ids have from {widths[0]} to {widths[-1]} tokens: generate_each wants "
+            "the same number for every input"
+        )
+    if has_trie and config.forced_bos_token_id is not None and widths[0] <= 1 < widths[-1]:
+        raise ValueError(
+            "forced_bos_token_id comes first behind prompts of one token only, and a Trie must "
+            "know whether it does: pass prompts of one token apart from longer ones"
         )
 
 

@@ -1,15 +1,20 @@
 """Greedy search and sampling: every row chooses its own next token.
 
-`Greedy` and `tritonseq.beams.BeamSearch` share one shape: `select` turns logits into tokens and
-writes them to the hypotheses, `finished` says when to stop, `output` returns what was found.
+All searches share one shape. `begin` makes a state, buffers with one entry per sample; `select`
+turns logits into tokens and writes them to the state, for all of its samples or a view of some;
+`output` returns what was found. A search itself keeps nothing between steps.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+
+from tritonseq.kernels import greedy_advance
+from tritonseq.kernels.search import row_advance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,17 +25,30 @@ if TYPE_CHECKING:
     from .stopping import Stopping
 
 
+class State(Protocol):
+    """What a search keeps of its samples; see `tritonseq.buffers`."""
+
+    @property
+    def hypotheses(self) -> Hypotheses: ...
+
+
 class Search(Protocol):
     """One decision per step."""
 
-    finished: bool
+    stopping: Stopping
+    retires: bool
+    """Do samples rest as soon as their search has ended?"""
 
-    def select(self, logits: Tensor, hypotheses: Hypotheses) -> Tensor:
-        """Choose from `logits [R, V]` (float32, may be overwritten); returns tokens `[B, K]`."""
+    def begin(self, hypotheses: Hypotheses) -> Any:
+        """The state of samples that have written nothing yet."""
         ...
 
-    def output(self, hypotheses: Hypotheses) -> GenerateOutput:
-        """What was found."""
+    def select(self, logits: Tensor, state: Any) -> None:
+        """Choose from `logits [R, V]` (may be overwritten) and write that to the state."""
+        ...
+
+    def output(self, state: Any, prompt: Tensor) -> GenerateOutput:
+        """What was found, behind the prompts `[B, P]` as they were given; waits for the device."""
         ...
 
 
@@ -39,6 +57,15 @@ def process(scores: Tensor, hypotheses: Hypotheses, processors: Sequence[Process
     for processor in processors:
         scores = processor.apply(hypotheses, scores)
     return scores
+
+
+@dataclass
+class Rows:
+    """What greedy search keeps."""
+
+    hypotheses: Hypotheses
+    ended: Tensor
+    """`[B, K]` bool: which rows have ended."""
 
 
 class Greedy:
@@ -55,37 +82,64 @@ class Greedy:
         *,
         sample: bool,
         pad_token_id: int | None,
+        retires: bool,
     ) -> None:
+        self.stopping = stopping
+        self.retires = retires
         self._processors = processors
-        self._stopping = stopping
         self._recorder = recorder
         self._sample = sample
         self._pad_token_id = pad_token_id
-        self._done: Tensor | None = None
-        self.finished = False
 
-    def select(self, logits: Tensor, hypotheses: Hypotheses) -> Tensor:
+    def begin(self, hypotheses: Hypotheses) -> Rows:
+        return Rows(hypotheses, torch.zeros_like(hypotheses.written.newest, dtype=torch.bool))
+
+    def select(self, logits: Tensor, state: Rows) -> None:
+        hypotheses = state.hypotheses
+        hypotheses.forget_texts()
         self._recorder.logits(logits)
+        if self._processors or self._sample or self._recorder.is_on:
+            logits = logits.float()
         scores = process(logits, hypotheses, self._processors)
         self._recorder.scores(scores[:, None])
         self._recorder.end_step()
-        tokens = _draw(scores) if self._sample else scores.argmax(dim=-1)
-        tokens = tokens.view(-1, hypotheses.beams)
-        if self._done is None:
-            self._done = torch.zeros_like(tokens, dtype=torch.bool)
-        elif self._stopping.has_eos:
-            # Rows that have ended go on as padding.
-            assert self._pad_token_id is not None
-            tokens = tokens.masked_fill(self._done, self._pad_token_id)
-        self._done |= self._stopping.hits(tokens, None, hypotheses, self._recorder.so_far)
-        self.finished = bool(self._done.all())
-        hypotheses.append(tokens, None)
-        return tokens
+        by_beam = scores.unflatten(0, (-1, hypotheses.beams))
+        # Without an end nothing is padded.
+        assert self._pad_token_id is not None or not self.stopping.has_eos
+        ends, pad = self.stopping.ends, self._pad_token_id or 0
+        if not self._sample and self.stopping.is_plain:
+            greedy_advance(
+                hypotheses.written,
+                state.ended,
+                by_beam,
+                ends=ends,
+                pad_token_id=pad,
+                retire=self.retires,
+            )
+            return
+        tokens = draw(scores.softmax(dim=-1), 1) if self._sample else scores.argmax(dim=-1)
+        tokens = tokens.view(state.ended.shape)
+        if self.stopping.has_eos:
+            tokens = tokens.masked_fill(state.ended, pad)
+        hits = self.stopping.hits(tokens, None, hypotheses, self._recorder.so_far)
+        row_advance(
+            hypotheses.written, state.ended, tokens, ends=ends, hits=hits, retire=self.retires
+        )
 
-    def output(self, hypotheses: Hypotheses) -> GenerateOutput:
-        return self._recorder.output(hypotheses.ids)
+    def output(self, state: Rows, prompt: Tensor) -> GenerateOutput:
+        hypotheses = state.hypotheses
+        prompt = prompt.repeat_interleave(hypotheses.beams, dim=0)
+        steps = int(hypotheses.generated.max())
+        rows = hypotheses.written.tokens[:, :steps].transpose(1, 2).flatten(0, 1)
+        return self._recorder.output(torch.cat((prompt, rows), dim=1))
 
 
-def _draw(scores: Tensor) -> Tensor:
-    """One token per row by probability, from torch's global generator as transformers does."""
-    return torch.multinomial(scores.softmax(dim=-1), num_samples=1).squeeze(1)
+def draw(probabilities: Tensor, count: int) -> Tensor:
+    """`[R, count]` tokens of `probabilities [R, V]`, from torch's global generator, none twice.
+
+    The race of exponential clocks that `torch.multinomial` runs, with the same random numbers;
+    that function waits for the device, to check what it is given.
+    """
+    clocks = torch.empty_like(probabilities).exponential_()
+    race = torch.div(probabilities, clocks, out=clocks)
+    return race.argmax(dim=-1, keepdim=True) if count == 1 else race.topk(count, dim=-1).indices

@@ -27,26 +27,45 @@ class Stopping:
         self,
         *,
         eos_token_ids: Sequence[int],
-        new_tokens: int,
-        max_time: float | None,
-        criteria: Sequence[Criterion],
+        max_time: float | None = None,
+        criteria: Sequence[Criterion] = (),
         device: torch.device,
     ) -> None:
         given = {type(criterion).__name__ for criterion in criteria}
         if "MaxLengthCriteria" in given:
             raise ValueError("MaxLengthCriteria is not supported: pass max_new_tokens instead")
-        self._eos = torch.tensor(eos_token_ids, device=device) if eos_token_ids else None
+        self.ends = torch.tensor(eos_token_ids, device=device) if eos_token_ids else None
+        """`[E]` the tokens that end a hypothesis, or None."""
         self._judge_ends = "EosTokenCriteria" not in given
-        self._new_tokens = new_tokens
         timed = max_time is not None and "MaxTimeCriteria" not in given
         self._deadline = time.monotonic() + max_time if timed and max_time is not None else None
-        self._late = False
-        self._late_at = -1
+        # Written by the host between steps, read by them.
+        self._late = torch.zeros((), dtype=torch.bool, device=device)
         self._criteria = criteria
 
     @property
     def has_eos(self) -> bool:
-        return self._eos is not None or not self._judge_ends
+        return self.ends is not None or not self._judge_ends
+
+    @property
+    def is_plain(self) -> bool:
+        """Do end tokens and limits decide alone?"""
+        return self._judge_ends and self._deadline is None and not self._criteria
+
+    @property
+    def has_criteria(self) -> bool:
+        """Do functions of the caller's take part?"""
+        return bool(self._criteria)
+
+    def restart(self, other: Stopping) -> None:
+        """Take the deadline of another request."""
+        self._deadline = other._deadline
+        self._late.fill_(False)
+
+    def look_at_the_clock(self) -> None:
+        """Notice that time has run out; to be called between steps."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._late.fill_(True)
 
     def hits(
         self,
@@ -54,36 +73,23 @@ class Stopping:
         parents: Tensor | None,
         hypotheses: Hypotheses,
         recorded: tuple[Tensor, ...] | None = None,
-    ) -> Tensor:
-        """`[B, C]` bool: which candidates would complete their hypothesis.
+    ) -> Tensor | None:
+        """`[B, C]` bool: which candidates would complete their hypothesis; None: what `ends` says.
 
-        `tokens`: `[B, C]`, each to follow beam `parents[b, c]` (None: candidates are the beams).
-        `recorded`: the scores of all steps, for the caller's criteria.
+        Limits of length are not looked at. `tokens`: `[B, C]`, each to follow beam
+        `parents[b, c]` (None: candidates are the beams). `recorded`: the scores of all steps, for
+        the caller's criteria.
         """
-        step = hypotheses.generated
-        if step + 1 >= self._new_tokens or self._overdue(step):
-            hits = torch.ones_like(tokens, dtype=torch.bool)
-        elif self._judge_ends:
-            hits = self.ends(tokens)
-        else:
-            hits = torch.zeros_like(tokens, dtype=torch.bool)
+        if self.is_plain:
+            return None
+        hits = self._late.expand(tokens.shape)
+        if self._judge_ends and self.ends is not None:
+            hits = hits | (tokens[..., None] == self.ends).any(dim=-1)
         if self._criteria:
             ids = _extended(tokens, parents, hypotheses)
             for criterion in self._criteria:
-                hits |= _verdict(criterion, ids, recorded).view_as(hits)
+                hits = hits | _verdict(criterion, ids, recorded).view_as(hits)
         return hits
-
-    def ends(self, tokens: Tensor) -> Tensor:
-        """Which of `tokens` are end tokens."""
-        if self._eos is None:
-            return torch.zeros_like(tokens, dtype=torch.bool)
-        return torch.isin(tokens, self._eos)
-
-    def _overdue(self, step: int) -> bool:
-        """Has time run out? Asked once per step, so that all groups of beams hear the same."""
-        if self._deadline is not None and step != self._late_at:
-            self._late, self._late_at = time.monotonic() > self._deadline, step
-        return self._late
 
 
 def _verdict(criterion: Criterion, ids: Tensor, recorded: tuple[Tensor, ...] | None) -> Tensor:

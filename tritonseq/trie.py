@@ -86,6 +86,11 @@ class Trie:
         children: list[int] = (tables.edges[first:last] - node * tables.base).tolist()
         return sorted({*children, *ends}) if tables.complete[node] else children
 
+    @property
+    def identity(self) -> int:
+        """The same for tries, and parts of tries, that share their sequences."""
+        return id(self._copies)
+
     def check(
         self,
         *,
@@ -153,6 +158,11 @@ class Trie:
     def width(self, depth: int) -> int:
         """The most tokens that any prefix of `depth` tokens can be continued with, at least 1."""
         return self._widths[depth] if depth < len(self._widths) else 1
+
+    @property
+    def widest(self) -> int:
+        """The most tokens that any prefix can be continued with."""
+        return max(self._widths)
 
     def _build(self, candidates: Iterable[Sequences]) -> None:
         tokens, lengths, roots = _read(candidates)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tritonseq.kernels import is_gpu
+
 if TYPE_CHECKING:
     from .constraints import Apply
     from .hypotheses import Hypotheses
@@ -123,7 +125,7 @@ def _sort_live(keys: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     is most of the cost of sampling, and top-k leaves few columns to sort. On a GPU sorting is
     cheap, and counting would stall it.
     """
-    if scores.device.type == "cpu":
+    if not is_gpu(scores.device):
         count = max(1, int(torch.count_nonzero(scores != -math.inf, dim=-1).max()))
         if count <= scores.shape[-1] // 8:
             columns = scores.topk(count, dim=-1, sorted=False).indices

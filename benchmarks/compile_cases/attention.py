@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Shape(NamedTuple):
     """One use of `decode_attention`: beams, rows, head size, and the parts that are there.
 
-    `new` is the number of new rows where it is not that of the queries.
+    `new` is the number of new rows where it is not that of the queries. With `counters` there is no
+    reduction.
     """
 
     beams: int
@@ -30,9 +31,11 @@ class Shape(NamedTuple):
     target: bool = True
     bias: bool = False
     new: int | None = None
+    counters: bool = False
+    splits: int | None = None
 
     def __str__(self) -> str:
-        parts = [name for name in ("source", "target", "bias") if getattr(self, name)]
+        parts = [name for name in ("source", "target", "bias", "counters") if getattr(self, name)]
         rows = f"Q{self.rows}" if self.new is None else f"Q{self.rows}of{self.new}"
         return f"K{self.beams} {rows} D{self.head_dim} {'+'.join(parts)}"
 
@@ -59,6 +62,12 @@ USUAL = [
     Shape(5, 1, 24),
     Shape(2, 2, 256),
 ]
+# The last program merges; a cache for long sources has many splits to merge.
+COUNTED = [
+    Shape(4, 1, 64, counters=True),
+    Shape(5, 2, 64, bias=True, counters=True),
+    Shape(2, 2, 256, counters=True, splits=32),
+]
 EVERY = [
     Shape(beams, rows, head_dim, bias=bias)
     for beams, rows in ((1, 1), (1, 2), (2, 1), (4, 1), (4, 2), (8, 1), (5, 2), (16, 1))
@@ -77,6 +86,12 @@ def cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
     for dtype in floats(target):
         usual = USUAL if dtype == torch.float16 or every else USUAL[:6]
         yield from attention_cases(usual + (EVERY if every else []), dtype)
+    if not target.startswith("gfx"):
+        yield from attention_cases(COUNTED, torch.float16)
+        if every:
+            counted = [shape._replace(counters=True) for shape in EVERY if not shape.bias]
+            for dtype in floats(target):
+                yield from attention_cases(counted, dtype)
 
 
 def attention_cases(shapes: list[Shape], dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
@@ -108,5 +123,6 @@ def attention_call(shape: Shape, dtype: torch.dtype) -> Attention:
         lengths if shape.target else None,
         meta(heads, 128, dtype=torch.float32) if shape.bias else None,
         head_dim**-0.5,
-        None,
+        shape.splits,
+        meta(samples * heads * beams, dtype=torch.int32) if shape.counters else None,
     )

@@ -1,7 +1,8 @@
-"""Configurations of `ban_ngrams` and `ngram_mask`."""
+"""Configurations of `ban_ngrams`, `ngram_mask` and `ngram_bans`."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 def cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
     for dtype in floats(target) if every else [torch.float16]:
         yield from ngram_cases(dtype)
-    # The mask.
+    # The mask, and the list.
     yield from ngram_cases(torch.uint8)
+    yield from itertools.islice(ngram_cases(torch.int32), None if every else 4)
 
 
 def ngram_cases(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
-    """Scores of `dtype` by lineage behind a prefix, and by plain tokens from a source.
+    """Outputs of `dtype` by lineage behind a prefix, and by plain tokens from a source.
 
     All of them also with a table of tokens to pass over.
     """

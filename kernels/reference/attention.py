@@ -27,12 +27,13 @@ def decode_attention(
     bias: Tensor | None = None,
     scale: float | None = None,
     splits: int | None = None,
+    counters: Tensor | None = None,
     impl: Impl = "auto",
 ) -> Tensor:
     """Every beam's keys and values side by side, one softmax in float32.
 
-    Arguments, result and effect are those of `tritonseq.kernels.decode_attention`; `splits` and
-    `impl` change nothing here, and arguments are taken to fit together.
+    Arguments, result and effect are those of `tritonseq.kernels.decode_attention`; `splits`,
+    `counters` and `impl` change nothing here, and arguments are taken to fit together.
     """
     samples, beams, rows, _, head_dim = query.shape
     first = 0 if new_key is None else new_key.shape[2] - rows

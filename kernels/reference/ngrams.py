@@ -1,4 +1,4 @@
-"""`ban_ngrams` and `ngram_mask` by definition."""
+"""`ban_ngrams`, `ngram_mask` and `ngram_bans` by definition."""
 
 from __future__ import annotations
 
@@ -91,6 +91,48 @@ def ngram_mask(
             if head == suffix and 0 <= token < vocab_size and token not in free:
                 mask[row, token] = True
     return mask.to(tokens.device)
+
+
+def ngram_bans(
+    tokens: Tensor,
+    n: int,
+    vocab_size: int,
+    *,
+    lengths: Tensor | None = None,
+    starts: Tensor | None = None,
+    lineage: Tensor | None = None,
+    prefix: Tensor | None = None,
+    prefix_starts: Tensor | None = None,
+    prefix_lengths: Tensor | None = None,
+    source: Tensor | None = None,
+    source_starts: Tensor | None = None,
+    source_lengths: Tensor | None = None,
+    ignored: Tensor | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """`tritonseq.kernels.ngram_bans`: the tokens of the mask, in order, once each."""
+    mask = ngram_mask(
+        tokens,
+        n,
+        vocab_size,
+        lengths=lengths,
+        starts=starts,
+        lineage=lineage,
+        prefix=prefix,
+        prefix_starts=prefix_starts,
+        prefix_lengths=prefix_lengths,
+        source=source,
+        source_starts=source_starts,
+        source_lengths=source_lengths,
+        ignored=ignored,
+    )
+    width = tokens.shape[1] + (0 if prefix is None else prefix.shape[1])
+    places = max((width if source is None else source.shape[1]) - n + 1, 0)
+    bans = torch.full((len(mask), places), -1, dtype=torch.int32, device=tokens.device)
+    for row, banned in enumerate(mask):
+        found = banned.nonzero().flatten()
+        bans[row, : len(found)] = found.int()
+    return bans
 
 
 def _valid(tokens: Tensor, row: int, starts: Tensor | None, ends: Tensor | None) -> list[int]:

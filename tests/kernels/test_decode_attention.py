@@ -18,12 +18,14 @@ from attention_cases import (
     side_by_side,
     without_nan,
 )
+from launches import counted
 
 from tritonseq.kernels import _attention_torch, decode_attention, reference
 
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
+PARTS = tuple(itertools.product(("source", "target"), ("key", "value")))
 EVERY_ROWS = pytest.mark.parametrize("rows", ROWS, ids=["1", "2", "last of 2"])
 
 
@@ -49,6 +51,8 @@ class TestSweep:
     def test_sources_read_one_by_one(self, dtype, monkeypatch):
         split, pays = [], _attention_torch._pays_to_split
         monkeypatch.setattr(_attention_torch, "SPLIT_BYTES", 0)
+        # Nor are idle samples ever computed beside others.
+        monkeypatch.setattr(_attention_torch, "RUN_BYTES", -1)
         monkeypatch.setattr(
             _attention_torch,
             "_pays_to_split",
@@ -61,8 +65,12 @@ class TestSweep:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("seeds", [range(0, 20), range(20, 40)], ids=["0-19", "20-39"])
     def test_triton(self, seeds, dtype, device, poison):
+        counters = torch.zeros(3 * 2 * 20, dtype=torch.int32, device=device)
         for seed in seeds:
-            check(random_case(seed, device, small=seed % 4 > 0).to(dtype), impl="triton")
+            case = random_case(seed, device, small=seed % 4 > 0).to(dtype)
+            counted = {"counters": counters} if seed % 8 < 4 else {}
+            check(case, impl="triton", splits=(None, 3)[seed % 3 == 1], **counted)
+            assert not counters.any()
 
     def test_definition(self):
         for seed in range(80):
@@ -227,6 +235,131 @@ class TestSplits:
         assert_close_to_definition(result, Case((case.rows[0], None, None), options))
 
 
+class TestMergeByTheLastProgram:
+    """With counters one launch does what two do without."""
+
+    @staticmethod
+    def counters(case: Case) -> torch.Tensor:
+        _, beams, _, heads, _ = case.rows[0].shape
+        size = len(case.rows[0]) * heads * beams
+        return torch.zeros(size, dtype=torch.int32, device=case.rows[0].device)
+
+    @pytest.mark.parametrize(("beams", "head_dim"), [(1, 16), (3, 24), (17, 16), (3, 256)])
+    @EVERY_ROWS
+    def test_to_the_last_bit(self, rows, beams, head_dim, device, poison):
+        # Of the samples one is idle, one reads everything, one leaves splits without work, and the
+        # last has one split alone.
+        case = grown_case(samples=4, heads=1, beams=beams, rows=rows, head_dim=head_dim, source=70)
+        case.options["source_len"] = torch.tensor([70, 70, 33, 0])
+        case.options["step"] = torch.tensor([-1, 8, 0, 2])
+        case = case.map(lambda _, x: x.to(device))
+        options = {"splits": 5, "impl": "triton"}
+        expected = case.copy().run(decode_attention, **options)
+        options["counters"] = self.counters(case)
+        check(case.copy(), **options)
+        assert torch.equal(case.copy().run(decode_attention, **options), expected)
+        assert not options["counters"].any()
+        assert (expected[0] == 0).all()
+
+    def test_many_splits(self, device, poison):
+        # More than are merged at once for two rows of this size.
+        case = grown_case(samples=1, heads=1, source=160, rows=(2, 2), head_dim=256, device=device)
+        check(case, splits=12, counters=self.counters(case), impl="triton")
+
+    def test_one_launch(self, device):
+        case = grown_case(source=300, device=device)
+        counters = self.counters(case)
+        with counted() as launches:
+            case.run(decode_attention)
+            case.run(decode_attention, counters=counters)
+        assert launches == ["attend", "reduce", "attend"]
+
+    def test_an_open_count_would_be_seen(self, device, poison):
+        case = grown_case(source=300, device=device)
+        result = case.run(decode_attention, counters=self.counters(case) + 7, impl="triton")
+        assert result.isnan().all()
+
+    def test_splits_without_work_read_and_count_nothing(self, device, poison):
+        case = grown_case(source=300, step=0, device=device)
+        case.options["source_len"] = torch.full((2,), 256, device=device)
+        result = case.run(decode_attention, counters=self.counters(case) + 7, impl="triton")
+        assert result.isfinite().all()
+
+
+class TestIdleOnTheCPU:
+    """Samples that rest, and hold NaN, among others: left out, or computed and forgotten."""
+
+    @pytest.fixture(autouse=True)
+    def never_by_definition(self, monkeypatch):
+        def fail(_):
+            raise AssertionError("the slow path")
+
+        monkeypatch.setattr(_attention_torch, "attend_by_definition", fail)
+
+    @pytest.fixture(params=[-1, 2**60], ids=["left out", "forgotten"])
+    def together(self, request, monkeypatch):
+        """Whether idle samples are computed beside the others."""
+        monkeypatch.setattr(_attention_torch, "RUN_BYTES", request.param)
+        return request.param > 0
+
+    @staticmethod
+    def rested(case: Case, idle: tuple[int, ...]) -> Case:
+        """With some samples idle, and NaN or nonsense in all that is theirs."""
+        rested = case.copy()
+        for name, x in rested.tensors().items():
+            for sample in idle:
+                nonsense = {"step": -1, "source_len": 0, "lineage": 99}
+                x[sample] = nonsense.get(name, math.nan)
+        return side_by_side(rested)
+
+    @pytest.mark.parametrize("idle", [(0,), (1, 3), (2, 3, 4), (0, 1, 2, 4), (0, 1, 2, 3, 4)])
+    @pytest.mark.parametrize("beams", [1, 4, 17])
+    @EVERY_ROWS
+    def test_others_do_not_see_it(self, rows, beams, idle, together):
+        case = grown_case(samples=5, beams=beams, rows=rows)
+        expected = side_by_side(case).run(decode_attention, impl="torch")
+        active = [sample for sample in range(5) if sample not in idle]
+        rested = self.rested(case, idle)
+        before = rested.copy()
+        result = rested.run(decode_attention, impl="torch")
+        if rows == (1, 1):
+            assert torch.equal(result[active], expected[active])
+        # The weight of a second row takes an exponential, whose last bit torch lets depend on what
+        # else is in the tensor.
+        torch.testing.assert_close(result[active], expected[active], rtol=1e-6, atol=1e-7)
+        assert (result[list(idle)] == 0).all()
+        assert_appended(before, rested)
+
+    @pytest.mark.parametrize("source_len", [None, [20, 11, 0, 20, 7]], ids=str)
+    @pytest.mark.parametrize("bias", [None, 8])
+    @pytest.mark.parametrize("beams", [1, 4, 17])
+    @pytest.mark.parametrize("adjacent", [True, False])
+    def test_at_any_steps(self, adjacent, beams, bias, source_len, together):
+        for steps in ([-1, 6, 0, -1, 3], [8, -1, -1, -1, -1], [-1, 2, -1, 2, -1], [-1] * 5):
+            case = grown_case(samples=5, beams=beams)
+            case.options["step"] = torch.tensor(steps)
+            if source_len is not None:
+                case.options["source_len"] = torch.tensor(source_len)
+            if bias is not None:
+                case.options["bias"] = torch.randn(2, bias)
+            check(side_by_side(case) if adjacent else case, impl="torch")
+
+    @pytest.mark.parametrize("steps", [[0, 3, 8], [8, 0, 1], [5, 5, 2]], ids=str)
+    @pytest.mark.parametrize("beams", [1, 4])
+    def test_refilled_samples_are_as_fast(self, beams, steps, monkeypatch):
+        """Wherever the samples stand, it is one call of torch's attention."""
+        calls, flash = [], _attention_torch._flash
+        monkeypatch.setattr(
+            _attention_torch,
+            "_flash",
+            lambda *given, **how: calls.append(1) or flash(*given, **how),
+        )
+        case = grown_case(samples=3, beams=beams)
+        case.options["step"] = torch.tensor(steps)
+        check(side_by_side(case), impl="torch")
+        assert len(calls) == 1
+
+
 class TestWhatMustNotLeak:
     @BOTH
     @pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
@@ -247,7 +380,8 @@ class TestWhatMustNotLeak:
     def test_idle_samples(self, rows, impl, device, poison):
         case = grown_case(rows=rows, device=device)
         case.options["step"][0] = -1
-        for x in case.rows:
+        case.options["lineage"][0] = 99
+        for x in (*case.rows, *(case.options[f"{part}_{side}"] for part, side in PARTS)):
             x[0] = math.nan
         before = case.copy()
         result = case.run(decode_attention, impl=impl)
@@ -450,6 +584,12 @@ BAD_INPUT = {
     "bias heads": ({"bias": torch.zeros(3, 5)}, r"bias is torch.float32 \[3, 5\]"),
     "empty bias": ({"bias": torch.zeros(2, 0)}, "with N > 0"),
     "splits": ({"splits": 0}, "splits is 0; pass 1 or more"),
+    "few counters": (
+        {"counters": torch.zeros(11, dtype=torch.int32)},
+        r"counters are torch.int32 \[11\]; pass .* N >= B \* H \* K = 12",
+    ),
+    "long counters": ({"counters": torch.zeros(12).long()}, "int64"),
+    "strided counters": ({"counters": torch.zeros(24, dtype=torch.int32)[::2]}, "contiguous"),
     "impl": ({"impl": "cuda"}, "impl is 'cuda'; choose"),
     "length dtype": ({"source_len": torch.zeros(2)}, "source_len is torch.float32"),
 }

@@ -35,6 +35,16 @@ def test_tiles_are_powers_of_two_within_their_bytes():
         assert _launch.warps(rows, head_dim) in (2, 4, 8)
 
 
+@pytest.mark.parametrize("head_dim", [16, 24, 64, 256, 512])
+@pytest.mark.parametrize("splits", [2, 3, 16, 33, 500])
+def test_rows_merged_at_once_fit_the_registers(splits, head_dim):
+    assert _launch.merged_rows(16, 2, 64) == 16
+    for block in (1, 2, 4, 16):
+        rows = _launch.merged_rows(block, splits, head_dim)
+        assert block % rows == 0
+        assert rows == 1 or rows * splits * head_dim <= _launch.MERGED_ELEMENTS
+
+
 @pytest.mark.parametrize("splits", [None, 1, 2, 3, 7, 50])
 def test_splits_cover_every_position(splits):
     for source, target in itertools.product((0, 1, 255, 256, 257, 1000), repeat=2):

@@ -9,7 +9,15 @@ import torch
 from attention_cases import random_case
 
 import tritonseq.kernels
-from tritonseq.kernels import ban_ngrams, decode_attention, ngram_mask, reference
+from tritonseq.kernels import (
+    activate,
+    add_norm,
+    ban_ngrams,
+    decode_attention,
+    embed,
+    ngram_mask,
+    reference,
+)
 
 CPU = torch.device("cpu")
 
@@ -34,7 +42,10 @@ def test_operator_has_the_same_arguments(name):
 def test_opcheck_decode_attention(seed):
     case = random_case(seed, CPU, small=True)
     clean = case.map(lambda _, x: x.nan_to_num(0, 0, 0) if x.is_floating_point() else x)
-    torch.library.opcheck(torch.ops.tritonseq.decode_attention, clean.rows, clean.options)
+    options = dict(clean.options)
+    if seed % 2:
+        options["counters"] = torch.zeros(120, dtype=torch.int32)
+    torch.library.opcheck(torch.ops.tritonseq.decode_attention, clean.rows, options)
 
 
 def test_opcheck_ngrams():
@@ -68,3 +79,20 @@ def test_compiled_whole(seed):
     for name in ("target_key", "target_value"):
         if name in case.options:
             assert torch.equal(other.options[name], case.options[name])
+
+
+def test_rowwise_operations_compile_as_torch():
+    """They are plain torch to the compiler, which fuses them as it sees fit."""
+
+    def block(tokens, table, weight, bias):
+        x = embed(tokens, table, scale=2.0, positions=tokens, position_table=table, row=bias)
+        normed = add_norm(x * 1, weight, bias, residual=x, epsilon=1e-5)
+        normed = add_norm(normed, weight, residual=x, epsilon=1e-5, rms=True)
+        return activate(normed + x, "gelu", bias, gate=x), activate(normed, "silu", bias)
+
+    tokens, table = torch.randint(0, 9, (5,)), torch.randn(9, 24)
+    weight, bias = torch.randn(2, 24)
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    expected = block(tokens, table, weight, bias)
+    for result, wanted in zip(compiled(tokens, table, weight, bias), expected, strict=True):
+        torch.testing.assert_close(result, wanted)

@@ -1,4 +1,4 @@
-"""`ban_ngrams` and `ngram_mask`: torch and Triton against lists of Python integers."""
+"""`ban_ngrams`, `ngram_mask` and `ngram_bans`: torch and Triton against Python's lists."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import random
 
 import pytest
 import torch
+from waits import NeverWaits
 
-from tritonseq.kernels import ban_ngrams, ngram_mask, reference
+from tritonseq.kernels import ban_ngrams, ngram_bans, ngram_mask, reference
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -84,6 +85,11 @@ class TestSweep:
             wanted = scores.masked_fill(mask, -math.inf)
             assert ban_ngrams(scores, tokens, n, **options, impl=impl) is scores
             assert torch.equal(scores, wanted)
+            bans = ngram_bans(tokens, n, vocab_size, **options, impl=impl)
+            wanted = reference.ngram_bans(tokens, n, vocab_size, **options)
+            assert (bans.dtype, bans.shape) == (torch.int32, wanted.shape)
+            for row, of_row in zip(bans.tolist(), wanted.tolist(), strict=True):
+                assert {-1, *row} == {-1, *of_row}, f"{seed=} {n=} {list(options)}"
             banned += int(expected.sum())
         assert banned > len(seeds)
 
@@ -185,6 +191,77 @@ class TestWhatIsBanned:
         table[torch.tensor([6, 10], device=device)] = True  # 3 and 5 in every other place
         mask = ngram_mask(tokens, 2, 8, source=source, ignored=table[::2], impl=impl)
         assert [row.nonzero().flatten().tolist() for row in mask] == [[4], []]
+
+
+class TestBans:
+    @BOTH
+    def test_width_follows_from_shapes(self, impl, device):
+        slots = torch.zeros(2, 6, 3, dtype=torch.int64, device=device)
+        side = torch.zeros(2, 4, dtype=torch.int64, device=device)
+        for n, options, width in (
+            (1, {}, 6),
+            (3, {}, 4),
+            (7, {}, 0),
+            (9, {}, 0),
+            (3, {"prefix": side}, 8),
+            (3, {"prefix": side, "source": side}, 2),
+            (3, {"lengths": torch.zeros(2, device=device).long()}, 4),
+        ):
+            bans = ngram_bans(slots, n, 5, lineage=slots, **options, impl=impl)
+            assert bans.shape == reference.ngram_bans(slots, n, 5, lineage=slots, **options).shape
+            assert bans.shape == (6, width)
+
+    @BOTH
+    def test_every_place_is_written(self, impl, device):
+        tokens = torch.randint(0, 900, (3, 700), device=device)
+        bans = ngram_bans(tokens, 1, 900, impl=impl)
+        assert torch.equal(bans, tokens.int())
+        lengths = torch.tensor([0, 300, 700], device=device)
+        bans = ngram_bans(tokens, 1, 800, lengths=lengths, impl=impl)
+        inside = (torch.arange(700, device=device) < lengths[:, None]) & (tokens < 800)
+        assert torch.equal(bans, torch.where(inside, tokens, -1).int())
+
+
+class TestBounds:
+    @BOTH
+    def test_strided_and_expanded(self, impl, device):
+        # Every other bound is another row's, or there is one for all of them.
+        tokens = torch.randint(0, 6, (4, 40), device=device)
+        bounds = torch.tensor([30, 1, 25, 2, 20, 3, 35, 4], device=device)
+        for lengths in (bounds[::2], torch.tensor(30, device=device).expand(4)):
+            mask = ngram_mask(tokens, 2, 6, lengths=lengths, impl=impl)
+            assert torch.equal(mask, reference.ngram_mask(tokens, 2, 6, lengths=lengths))
+        prefix, own = tokens[:, :30], tokens[:, 30:]
+        bounds = bounds % 5
+        sides = {"prefix_starts": bounds[::2], "prefix_lengths": (bounds + 20)[::2]}
+        mask = ngram_mask(own, 2, 6, prefix=prefix, **sides, impl=impl)
+        assert torch.equal(mask, reference.ngram_mask(own, 2, 6, prefix=prefix, **sides))
+
+    def test_waits_for_nothing(self):
+        for seed in range(60):
+            tokens, n, vocab_size, options = random_call(seed)
+            rows = tokens.shape[0] * (tokens.shape[2] if "lineage" in options else 1)
+            scores = torch.randn(rows, vocab_size)
+            with NeverWaits():
+                ban_ngrams(scores, tokens, n, **options, impl="torch")
+                ngram_mask(tokens, n, vocab_size, **options, impl="torch")
+                ngram_bans(tokens, n, vocab_size, **options, impl="torch")
+
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            lambda x: x.max().item(),
+            lambda x: x[x > 1],
+            lambda x: x.nonzero(),
+            lambda x: x.masked_select(x > 1),
+            lambda x: x.repeat_interleave(x.long()),
+            lambda x: x.unique(),
+            lambda x: x.__setitem__(x > 1, 0 * x[:1]),
+        ],
+    )
+    def test_waiting_is_found(self, wait):
+        with pytest.raises(AssertionError, match="waits for the device"), NeverWaits():
+            wait(torch.arange(3.0))
 
 
 class TestScores:

@@ -36,17 +36,22 @@ class Launches(TorchDispatchMode):
 @contextlib.contextmanager
 def as_on_gpu() -> Iterator[None]:
     """Every operation takes the Triton path, in the interpreter where there is no GPU."""
-    with mock.patch.object(_checks, "is_gpu", lambda device: True):
+    with mock.patch.object(_checks, "GPUS", frozenset(("cuda", "cpu"))):
         yield
 
 
 @contextlib.contextmanager
-def counted() -> Iterator[list[str]]:
-    """As on a GPU; the list receives the name of every launch."""
+def counted(*, dry: bool = False) -> Iterator[list[str]]:
+    """As on a GPU; the list receives the name of every launch.
+
+    A `dry` run leaves Triton's kernels out, and memory as it happens to be.
+    """
     launches, run = Launches(), _launch.Launch.run
 
     def record(launch: _launch.Launch) -> None:
         launches.names.append(launch.kernel.__name__.lstrip("_"))
+        if dry:
+            return
         # What the interpreter does to run a kernel is no launch.
         with _disable_current_modes():
             run(launch)

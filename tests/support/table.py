@@ -27,7 +27,8 @@ class TableDecoder:
         self.lineages: list[Tensor | None] = []
 
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> NoKeys:
-        self.caches.append(sizes)
+        if device is None:
+            self.caches.append(sizes)
         return NoKeys(sizes)
 
     def prefill(self, tokens: Tensor, lengths: Tensor, cache: NoKeys) -> Tensor:

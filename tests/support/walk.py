@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from tritonseq.cache import Sizes
+from tritonseq.hypotheses import Hypotheses, Text
+from tritonseq.kernels.search import append_beams
 
 
 def begin(
@@ -33,6 +35,37 @@ def feed(decoder: Any, tokens: Tensor, lineage: Tensor | None, cache: Any) -> Te
     logits: Tensor = decoder.step(tokens, lineage, cache)
     cache.advance()
     return logits
+
+
+def begun(
+    ids: Tensor,
+    starts: list[int] | None = None,
+    *,
+    beams: int = 1,
+    new_tokens: int = 9,
+    roots: Tensor | None = None,
+) -> Hypotheses:
+    """Prompts with nothing behind them; the source is the prompt."""
+    samples, width = ids.shape
+    made = Hypotheses.allocate(
+        samples=samples,
+        beams=beams,
+        prompt_length=width,
+        new_tokens=new_tokens,
+        source_length=width,
+        follows_trie=roots is not None,
+        device=ids.device,
+    )
+    pads = None if starts is None else torch.tensor(starts)
+    edges = torch.zeros(samples, dtype=torch.int64) if pads is None else pads
+    text = Text(ids, edges, torch.full((samples,), width))
+    made.load(ids, pads, new_tokens=new_tokens, source=text, roots=roots)
+    return made
+
+
+def write(h: Hypotheses, tokens: Tensor, parents: Tensor | None = None) -> None:
+    append_beams(h.written, tokens, parents, torch.zeros(len(tokens), dtype=torch.bool))
+    h.forget_texts()
 
 
 class NoKeys:

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,12 @@ class Calibration:
     """A fixed matrix product: as long as it takes what it took, the machine is the same."""
 
     device: torch.device
+    size: int = 1024
     reference: float = 0.0
     _operand: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._operand = torch.rand(1024, 1024, device=self.device)
+        self._operand = torch.rand(self.size, self.size, device=self.device)
         self.measure()
         self.reference = statistics.median(self.measure() for _ in range(15))
 
@@ -71,6 +73,14 @@ class Timing:
         """Largest over smallest."""
         return max(self.seconds) / min(self.seconds)
 
+    def quantile(self, share: float) -> float:
+        """What a share of the measurements stays below, between two of them in proportion."""
+        ordered = sorted(self.seconds)
+        place = share * (len(ordered) - 1)
+        below = int(place)
+        above = min(below + 1, len(ordered) - 1)
+        return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
 
 def time_in_turn(
     versions: Mapping[str, Callable[[], object]],
@@ -78,31 +88,39 @@ def time_in_turn(
     *,
     repeats: int,
     attempts: int = 6,
+    calibration: Calibration | None = None,
+    before: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Timing]:
     """Time each version `repeats` times, one after the other within each round.
 
     A block between unsteady calibrations is repeated up to `attempts` times; one that never
-    was steady is kept and counted, so that a report can say so.
+    was steady is kept and counted, so that a report can say so. Who times often passes one
+    `calibration` to all calls. `before`, untimed, precedes each block of the version it is given.
     """
-    calibration = Calibration(device)
+    calibration = calibration or Calibration(device)
     timings = {name: Timing() for name in versions}
     for _ in range(repeats):
         for name, run in versions.items():
-            _time_block(run, timings[name], calibration, attempts)
+            _time_block(run, timings[name], calibration, attempts, partial(before, name))
     return timings
 
 
 def _time_block(
-    run: Callable[[], object], timing: Timing, calibration: Calibration, attempts: int
+    run: Callable[[], object],
+    timing: Timing,
+    calibration: Calibration,
+    attempts: int,
+    before: Callable[[], object],
 ) -> None:
     for attempt in range(attempts):
-        before = calibration.steady()
+        before()
+        steady = calibration.steady()
         synchronize(calibration.device)
         start = time.perf_counter()
         run()
         synchronize(calibration.device)
         seconds = time.perf_counter() - start
-        steady = before and calibration.steady()
+        steady = calibration.steady() and steady
         if steady or attempt == attempts - 1:
             timing.seconds.append(seconds)
             timing.unsteady += not steady
@@ -127,11 +145,17 @@ def machine(device: torch.device) -> str:
 
 
 def commit() -> str:
-    """The commit that is checked out, marked if files differ from it."""
+    """The commit that is checked out, marked if files differ from it; "installed" without one."""
     try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-        ).stdout.strip()
+        # A checkout that merely contains the environment that we are installed in is another's.
+        _git("ls-files", "--error-unmatch", "__init__.py")
+        return _git("describe", "--always", "--dirty", "--abbrev=10")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return "installed"
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parents[1]
+    command = ["git", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    return done.stdout.strip()

@@ -1,0 +1,55 @@
+"""Records of tensors that hold one entry per sample, looked at a few samples at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def of_samples(record: T, first: int, count: int) -> T:
+    """The same record for `count` samples from sample `first` on, in the same memory.
+
+    Dataclasses, tuples and lists are looked into; what holds no tensor stays as it is.
+    """
+    answer: Any = _map(record, slice(first, first + count))
+    return answer
+
+
+def overwrite(record: Any, other: Any) -> None:
+    """Copy every tensor of `other` into the one at its place in `record`."""
+    if isinstance(record, Tensor):
+        if record is not other:
+            record.copy_(other)
+        return
+    for part, new in zip(_parts(record), _parts(other), strict=True):
+        overwrite(part, new)
+
+
+def nbytes(record: Any) -> int:
+    """Bytes of all tensors in a record."""
+    if isinstance(record, Tensor):
+        return record.nbytes
+    return sum(map(nbytes, _parts(record)))
+
+
+def _map(record: Any, own: slice) -> Any:
+    if isinstance(record, Tensor):
+        return record[own]
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        changed = {f.name: _map(getattr(record, f.name), own) for f in dataclasses.fields(record)}
+        return dataclasses.replace(record, **changed)
+    if isinstance(record, tuple) and hasattr(record, "_fields"):
+        return type(record)(*(_map(part, own) for part in record))
+    if isinstance(record, (tuple, list)):
+        return type(record)(_map(part, own) for part in record)
+    return record
+
+
+def _parts(record: Any) -> list[Any]:
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return [getattr(record, f.name) for f in dataclasses.fields(record)]
+    return list(record) if isinstance(record, (tuple, list)) else []

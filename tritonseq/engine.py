@@ -1,0 +1,140 @@
+"""Slots for samples, and the step that moves all of them on at once.
+
+Everything that a step reads and writes is a buffer with one entry per slot. A sample is admitted
+to a slot by its prefill, may leave it as soon as its own search has ended, and another may take
+its place while the others go on: no rule of any search looks beyond its sample.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .buffers import of_samples, overwrite
+from .flags import Flags
+from .graphs import Replay
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .cache import Sizes
+    from .hypotheses import Hypotheses
+    from .outputs import GenerateOutput
+    from .prompts import Prompts
+    from .protocol import Decoder, EncoderDecoder
+    from .search import Search
+
+# Steps that a GPU may be ahead of what the host knows: one that runs and one that waits.
+LAG = 2
+
+
+class Engine:
+    """A bucket of slots for one search.
+
+    On a GPU the step is captured in a graph when it is first taken, and replayed from then on. A
+    search that calls functions of the caller, or records what it saw, runs between the replays of
+    the network alone: slower, and with the host in every step.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder | EncoderDecoder,
+        search: Search,
+        sizes: Sizes,
+        hypotheses: Hypotheses,
+        cache: Any,
+        *,
+        graphs: bool = True,
+    ) -> None:
+        """`hypotheses` and `cache` are buffers for `sizes`, and share their `step`."""
+        self.decoder = decoder
+        self.search = search
+        self.sizes = sizes
+        self.cache = cache
+        self.state = search.begin(hypotheses)
+        self._waits = not search.retires
+        written = hypotheses.written
+        self.flags = Flags(written.done, lag=0 if self._waits else LAG)
+        captured = self._network if self._waits else self._whole_step
+        self._replay = Replay(captured, written.step.device, enabled=graphs)
+
+    def adopt(self, search: Search) -> None:
+        """Let `search` decide from now on; its key is that of the one before.
+
+        One that the step was captured with goes on in its place: they are equal but for the clock.
+        """
+        if self._waits:
+            self.search = search
+            self.state = search.begin(self.hypotheses)
+        self.search.stopping.restart(search.stopping)
+
+    @property
+    def hypotheses(self) -> Hypotheses:
+        """What the slots have written."""
+        answer: Hypotheses = self.state.hypotheses
+        return answer
+
+    @torch.no_grad()
+    def admit(self, first: int, read: Prompts, prompt: Tensor | None = None) -> None:
+        """Read samples into the slots from `first` on, and choose their first tokens.
+
+        `read`: what the network reads; `prompt [B, P]`: what the targets of an encoder-decoder
+        model start with. The hypotheses of these slots have been loaded.
+        """
+        count = read.ids.shape[0]
+        state = of_samples(self.state, first, count)
+        overwrite(state, self.search.begin(state.hypotheses))
+        cache = self.cache.of_samples(first, count)
+        decoder: Any = self.decoder
+        own = {} if prompt is None else {"prompt": prompt}
+        with self._plain():
+            logits = decoder.prefill(read.right_padded(), read.lengths, cache, **own)
+        logits = logits.repeat_interleave(self.sizes.beams, dim=0)
+        self.search.select(logits, state)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every sample on that does not rest: one token per beam."""
+        self.search.stopping.look_at_the_clock()
+        output = self._replay()
+        if self._waits:
+            self.search.select(output, self.state)
+
+    def empty(self) -> None:
+        """Let all slots rest."""
+        self.hypotheses.written.step.fill_(-1)
+
+    @property
+    def is_captured(self) -> bool:
+        """Is the step a graph?"""
+        return self._replay.is_captured
+
+    def capture(self) -> None:
+        """Capture the step, while all slots rest."""
+        self.empty()
+        self._replay.capture()
+
+    @torch.no_grad()
+    def output(self, prompt: Tensor, first: int = 0) -> GenerateOutput:
+        """What was found for the samples in the slots from `first` on, behind their prompts."""
+        state = of_samples(self.state, first, prompt.shape[0])
+        return self.search.output(state, prompt)
+
+    def _whole_step(self) -> None:
+        """The network, then the decision."""
+        self.search.select(self._network(), self.state)
+
+    def _network(self) -> Tensor:
+        """Logits `[R, V]` after the newest tokens."""
+        written = self.hypotheses.written
+        # The token of the last position is never fed back, so the caches have no place for it.
+        sizes = self.sizes
+        lineage = written.lineage[:, : sizes.target_length] if sizes.beams > 1 else None
+        with self._plain():
+            logits: Tensor = self.decoder.step(written.newest, lineage, self.cache)
+        return logits.flatten(0, 1)
+
+    def _plain(self) -> torch.autocast:
+        """An autocast around the call must not change what the weights' dtype promises."""
+        return torch.autocast(self.hypotheses.prompt.device.type, enabled=False)

@@ -1,0 +1,134 @@
+"""The engines of one model: made when they are asked for, and kept as long as they fit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from tritonseq.kernels import is_gpu
+
+from .plan import free_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    import torch
+
+    from .engine import Engine
+    from .plan import Plan
+    from .search import Search
+
+logger = logging.getLogger(__name__)
+
+# Engines that a model keeps, at most, and the share of a GPU's free memory that they may hold. A
+# few are enough for batches of like shapes; the rest is for weights of other models and prefills.
+KEPT = 8
+SHARE = 0.5
+
+
+class _Idle(NamedTuple):
+    key: Hashable
+    engine: Engine
+    size: int
+
+
+class Engines:
+    """Lends engines to requests, each to one at a time; any thread may ask.
+
+    On the CPU an engine is a few buffers, whose memory is used again anyway, so each request gets
+    its own. On a GPU it also is a captured graph, and worth keeping.
+    """
+
+    def __init__(self) -> None:
+        self.graphs = True
+        """Are steps captured in CUDA graphs? Changing this lets go of all that were."""
+        self._lock = threading.Lock()
+        self._idle: list[_Idle] = []
+
+    @contextlib.contextmanager
+    def lend(
+        self,
+        key: Hashable,
+        plan: Plan,
+        device: torch.device,
+        build: Callable[[bool], Engine],
+        search: Search,
+    ) -> Iterator[Engine]:
+        """An engine for `key`: one that was kept, or what `build(with_graphs)` makes.
+
+        `search` is that of the request. Raises DoesNotFit if there is no memory for another.
+        """
+        key = (key, self.graphs)
+        kept = self._take(key)
+        engine = self._make(plan, device, build) if kept is None else kept
+        engine.adopt(search)
+        yield engine
+        # After an error nobody knows what stands in its buffers; then it is dropped.
+        if engine.is_captured:
+            self._keep(_Idle(key, engine, plan.total), device)
+
+    def clear(self) -> None:
+        """Let go of everything that nobody uses."""
+        with self._lock:
+            self._idle.clear()
+
+    def __len__(self) -> int:
+        """How many engines are kept and idle."""
+        return len(self._idle)
+
+    def _take(self, key: Hashable) -> Engine | None:
+        with self._lock:
+            for place, idle in enumerate(self._idle):
+                if idle.key == key:
+                    return self._idle.pop(place).engine
+        return None
+
+    def _make(self, plan: Plan, device: torch.device, build: Callable[[bool], Engine]) -> Engine:
+        free = free_memory(device)
+        while free is not None and plan.total > free and self._drop_oldest():
+            free = free_memory(device)
+        plan.check(free)
+        graphs = self.graphs and is_gpu(device)
+        if graphs and free is not None and plan.total > SHARE * free:
+            logger.warning(
+                "no graph for a request of %s, too much of the %.1f GiB that are free",
+                plan,
+                free / 2**30,
+            )
+            graphs = False
+        engine = build(graphs)
+        if graphs:
+            engine.capture()
+        return engine
+
+    def _keep(self, idle: _Idle, device: torch.device) -> None:
+        free = free_memory(device)
+        with self._lock:
+            self._idle.append(idle)
+            room = None if free is None else SHARE * (free + self._size())
+            while len(self._idle) > KEPT or (room is not None and self._size() > room):
+                self._idle.pop(0)
+
+    def _drop_oldest(self) -> bool:
+        with self._lock:
+            if self._idle:
+                self._idle.pop(0)
+                return True
+        return False
+
+    def _size(self) -> int:
+        return sum(idle.size for idle in self._idle)
+
+
+def bucket(length: int, device: torch.device, most: int | None = None) -> int:
+    """The places that a buffer has for `length`: few different numbers, where graphs are kept.
+
+    Multiples of 64, at most `most`. On the CPU exactly what is asked for: there the cost of a step
+    follows the width of its buffers.
+    """
+    if not is_gpu(device):
+        return length
+    rounded = -(-length // 64) * 64
+    return rounded if most is None else max(length, min(rounded, most))

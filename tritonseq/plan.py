@@ -1,0 +1,103 @@
+"""How much memory a request takes, before any of it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from .buffers import nbytes
+from .hypotheses import Hypotheses
+
+if TYPE_CHECKING:
+    from .cache import Sizes
+    from .search import Search
+
+MEBIBYTE = 2**20
+# Where the control group of a container says what it may take.
+GROUP = Path("/sys/fs/cgroup")
+
+
+class DoesNotFit(ValueError):
+    """A request needs more memory than there is."""
+
+
+class Plan(NamedTuple):
+    """Bytes of every group of buffers."""
+
+    caches: int
+    """Keys and values."""
+    state: int
+    """Tokens, lineage, scores: what a search keeps."""
+    logits: int
+    """Of one step, as the network gives them and as the search works on them."""
+
+    @classmethod
+    def of(cls, decoder: Any, search: Search, sizes: Sizes, hypotheses: dict[str, Any]) -> Plan:
+        """Of buffers for `sizes` and the arguments of `Hypotheses.allocate`; few are made."""
+        # Every buffer of a search has one entry per sample. Those of one are made to look at.
+        own = {**hypotheses, "samples": 1, "step": None, "device": torch.device("cpu")}
+        state = nbytes(search.begin(Hypotheses.allocate(**own))) * sizes.samples
+        weight = next(decoder.parameters())
+        # In the network's dtype, in float32, and what a softmax makes of it.
+        item = weight.element_size() + 2 * torch.float32.itemsize
+        logits = sizes.samples * sizes.beams * decoder.vocab_size * item
+        return cls(decoder.new_cache(sizes, torch.device("meta")).nbytes, state, logits)
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {_mebibytes(size)}" for name, size in self._asdict().items())
+        return f"{_mebibytes(self.total)} ({parts})"
+
+    def check(self, free: int | None) -> None:
+        """Raise DoesNotFit, a ValueError, if there are fewer than `total` bytes `free`."""
+        if free is not None and self.total > free:
+            raise DoesNotFit(
+                f"this request needs {self}, and {_mebibytes(free)} are free: pass fewer samples "
+                "at once, fewer beams, shorter sources or a smaller max_new_tokens"
+            )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None where nobody says."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch holds and does not use can be used as well.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        return None
+    known = [limit for limit in (_available(), _room_in_group()) if limit is not None]
+    return min(known, default=None)
+
+
+def _available() -> int | None:
+    """What the kernel says that new work may take, in bytes."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = [line.split() for line in lines if line.startswith("MemAvailable:")]
+    return int(sizes[0][1]) * 1024 if sizes else None
+
+
+def _room_in_group() -> int | None:
+    """What the control group that a container runs in leaves, in bytes."""
+    try:
+        limit = (GROUP / "memory.max").read_text().strip()
+        used = int((GROUP / "memory.current").read_text())
+        lines = (GROUP / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):
+        return None
+    if limit == "max":
+        return None
+    # Cached files make room when somebody needs it.
+    cached = dict(line.split() for line in lines).get("inactive_file", 0)
+    return int(limit) - used + int(cached)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / MEBIBYTE:.1f} MiB"
