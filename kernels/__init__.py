@@ -13,17 +13,18 @@ from .linear import norm_linear
 from .ngrams import ban_ngrams, ngram_bans, ngram_mask
 from .norm import add_norm
 from .sampling import sample_tokens
-from .search import beam_advance as beam_advance
-from .search import greedy_advance as greedy_advance
+from .search import beam_advance, greedy_advance
 from .topk import beam_topk
 
 __all__ = [
     "activate",
     "add_norm",
     "ban_ngrams",
+    "beam_advance",
     "beam_topk",
     "decode_attention",
     "embed",
+    "greedy_advance",
     "ngram_bans",
     "ngram_mask",
     "norm_linear",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _embed(
     tokens, table, positions, position_table, starts, row, output,
     tokens_per_position,
-    table_stride_v, position_table_stride_m, output_stride_n,
+    table_stride_v, table_stride_d, position_table_stride_m, output_stride_n,
     scale,
     D: tl.constexpr, BD: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
@@ -31,7 +31,8 @@ def _embed(
     o_d = tl.program_id(1) * BD + tl.arange(0, BD)
     m_d = o_d < D
     i_v = tl.load(tokens + i_n).to(tl.int64)
-    b_x = tl.load(table + i_v * table_stride_v + o_d, mask=m_d, other=0.0)  # [BD]
+    p_x = table + i_v * table_stride_v + o_d * table_stride_d
+    b_x = tl.load(p_x, mask=m_d, other=0.0)  # [BD]
     if SCALED:
         b_x = (b_x.to(tl.float32) * scale).to(table.dtype.element_ty)
     if positions is not None:
@@ -56,22 +57,20 @@ def embed_in_triton(
     starts: Tensor | None,
     row: Tensor | None,
 ) -> Tensor:
-    """Launch the kernel; ValueError for strided channels or ids."""
+    """Launch the kernel; ValueError for strided channels, but for those of the table."""
     check_device(_embed, tokens, table, positions, position_table, starts, row)
-    check_rows(
-        tokens=tokens,
-        table=table,
-        positions=positions,
-        position_table=position_table,
-        starts=starts,
-        row=row,
-    )
+    check_rows(position_table=position_table, row=row)
+    tokens, positions, starts = tokens.contiguous(), _packed(positions), _packed(starts)
     output = torch.empty(len(tokens), table.shape[1], dtype=table.dtype, device=table.device)
     run_on(
         table.device,
         embedding_launches(tokens, table, scale, positions, position_table, starts, row, output),
     )
     return output
+
+
+def _packed(ids: Tensor | None) -> Tensor | None:
+    return None if ids is None else ids.contiguous()
 
 
 def embedding_launches(
@@ -101,7 +100,7 @@ def embedding_launches(
             "row": row,
             "output": output,
             "tokens_per_position": 0 if positions is None else rows // len(positions),
-            **strides("table", table, "v"),
+            **strides("table", table, "vd"),
             **strides("position_table", position_table, "m"),
             **strides("output", output, "n"),
             "scale": float(scale),

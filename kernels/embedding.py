@@ -34,7 +34,7 @@ def embed(
         row: `[d]` in the dtype of the table, the same for all tokens, such as their type.
         impl: "torch", "triton" or, by default, what suits the device.
 
-    Rows may be strided; in Triton each of them, and the ids, must be contiguous. Every product and
+    Rows may be strided; in Triton those of `position_table` must be contiguous. Every product and
     sum is rounded to the dtype of the table. No gradient flows.
 
     Returns:

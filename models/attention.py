@@ -125,6 +125,9 @@ class CrossAttention(nn.Module):
             source_key=key,
             source_value=value,
             source_len=cache.source_len,
+            # Nothing is stored: the step says which samples rest.
+            step=cache.own.step,
+            counters=cache.own.counters,
             scale=self.scale,
         )
         return self.out.wide(attended.view(x.shape[0], -1))
@@ -160,6 +163,7 @@ def attend_and_append(
         step=cache.step,
         bias=bias,
         scale=scale,
+        counters=cache.counters,
     )
 
 

@@ -130,7 +130,7 @@ def test_a_step_is_the_same_program_every_time(
 ) -> None:
     """No wait, no shape that follows values, nothing that changes from step to step."""
     options = {**ENDS, **OPTIONS[name]}
-    if kind == "unilm" and options.get("num_beam_groups"):
+    if kind == "unilm" and name in ("groups", "beam-sampling"):
         options["search"] = "transformers"
     first, *others = watch_steps(model_of(kind), monkeypatch, SOURCES, **options)
     # The first step may make constants that the others find.
@@ -144,7 +144,7 @@ def test_the_program_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function of the caller's waits for the device, and is seen to."""
 
     def look(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        assert float(scores[0, 0]) < 1e9
+        scores[0, 0].item()
         return scores
 
     with pytest.raises(AssertionError, match="waits for the device"):
@@ -288,7 +288,6 @@ def test_a_model_that_is_dropped_takes_its_buffers_along(
             model = model_of("gpt2")
             model.generate(SOURCES, **ENDS, **OPTIONS[name])
             del model
-            tiny.pair.cache_clear() if hasattr(tiny.pair, "cache_clear") else None
             assert [ref for ref in made if ref() is not None] == []
     finally:
         gc.enable()
@@ -348,7 +347,8 @@ class TestEngines:
         pool = Engines()
         for n in range(4):
             lend(pool, n, size=200)
-            on_gpu["free"] = 1000 - 200 * len(pool)
+            on_gpu["free"] = 800 - 200 * len(pool)
+        # Half of what is free if none is kept.
         assert len(pool) == 2
 
     def test_a_large_one_has_no_graph_and_says_so(self, on_gpu: Any, caplog: Any) -> None:

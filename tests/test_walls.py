@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("checks", "combinations", "env", "hypotheses", "options", "outputs", "prompts")
-LEAVES += ("english", "memory", "tasks", "trie_tables", "vocabularies", "weights")
+LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs", "prompts")
+LEAVES += ("buffers", "english", "memory", "tasks", "trie_tables", "vocabularies", "weights")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -24,18 +24,35 @@ ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
     "config": {"checks", "combinations", "options"},
     "stopping": {"hypotheses"},
+    "flags": {"kernels"},
+    "hypotheses": {"kernels"},
     "constraints": {"kernels", "hypotheses"},
-    "warpers": {"hypotheses", "constraints"},
+    "fused": {"kernels", "constraints", "hypotheses"},
+    "warpers": {"kernels", "hypotheses", "constraints"},
     "trie": {"trie_tables"},
-    "prefixes": {"hypotheses", "constraints", "trie"},
-    "processors": {"hypotheses", "config", "constraints", "prefixes", "trie", "warpers"},
-    "search": {"hypotheses", "outputs", "processors", "stopping"},
-    "beams": {"hypotheses", "outputs", "processors", "stopping", "search"},
-    "unilm_search": {"beams", "hypotheses", "outputs", "processors", "search", "stopping"},
+    "prefixes": {"kernels", "hypotheses", "constraints", "trie"},
+    "processors": {"hypotheses", "config", "constraints", "fused", "prefixes", "trie", "warpers"},
+    "search": {"kernels", "hypotheses", "outputs", "processors", "stopping"},
+    "beams": {"kernels", "fused", "hypotheses", "outputs", "processors", "stopping", "search"},
+    "unilm_search": {
+        "kernels", "beams", "hypotheses", "outputs", "processors", "search", "stopping",
+    },
+    "recipe": {"beams", "config", "outputs", "processors", "search", "stopping", "trie",
+               "unilm_search"},
     "lengths": {"config", "prompts", "protocol"},
+    "plan": {"buffers", "cache", "hypotheses", "search"},
+    "engine": {
+        "buffers", "cache", "flags", "graphs", "hypotheses", "outputs", "prompts", "protocol",
+        "search",
+    },
+    "engines": {"kernels", "engine", "plan", "search"},
+    "slots": {
+        "buffers", "cache", "config", "engine", "engines", "hypotheses", "lengths", "plan",
+        "prompts", "protocol", "recipe", "trie",
+    },
+    "refill": {"engine", "engines", "outputs", "slots"},
     "generate": {
-        "beams", "cache", "config", "hypotheses", "lengths", "outputs", "processors", "prompts", "protocol",
-        "search", "stopping", "trie", "unilm_search",
+        "config", "engine", "engines", "outputs", "protocol", "recipe", "refill", "slots",
     },
     "config_files": {"weights"},
     "hub": {"config_files", "weights"},
@@ -58,11 +75,13 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": {
         "config_files", "devices", "models", "placement", "unilm_checkpoint", "weights",
     },
-    "request": {"config", "generate", "lengths", "outputs", "prompts", "trie"},
+    "request": {
+        "config", "engines", "generate", "lengths", "outputs", "prompts", "recipe", "slots", "trie",
+    },
     "text_job": {"config", "lengths", "outputs", "request", "text"},
     "model": {
-        "checkpoint", "config", "generate", "hub", "lengths", "outputs", "request", "stopping",
-        "text", "text_job",
+        "checkpoint", "config", "engines", "generate", "hub", "lengths", "outputs", "request",
+        "stopping", "text", "text_job", "trie",
     },
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,13 +83,13 @@ class BeamSearch:
         self._rules = rules
         # What can be said in its terms, one operation does: `beam_topk`.
         plain = rules.groups == 1 and not rules.sample and not recorder.is_on
-        self._terms = combined(processors) if plain and stopping.is_plain else None
+        self._terms = combined(p.terms for p in processors) if plain and stopping.is_plain else None
         penalty, longest = rules.length_penalty, rules.most_new_tokens
         # In double precision, rounded once, as a Python number is that divides a tensor.
         # One more than the longest: samples that rest at their limit are judged, to no consequence.
         powers = [_power(n, penalty) for n in range(longest + 2)]
         never = rules.early_stopping == "never" and penalty > 0.0
-        self._judge = {
+        self._judge: dict[str, Any] = {
             "powers": torch.tensor(powers, dtype=torch.float64).to(torch.float32).to(device),
             "ends": stopping.ends,
             "stops_when_full": rules.early_stopping is True,

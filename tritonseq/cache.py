@@ -44,6 +44,8 @@ class KVCache:
     step: Tensor
     """`[B]` positions stored in the generated part, where the next one goes; -1 for a sample that
     rests."""
+    counters: Tensor
+    """`[B * H * K]` int32, zeros: where programs of a GPU that share a sample's keys meet."""
     bias: Tensor | None = None
     """What attention adds to its scores by distance: `[H, N]` float32, or None."""
 
@@ -82,6 +84,7 @@ class KVCache:
             target_keys=[target for _, target in keys],
             target_values=[target for _, target in values],
             step=torch.zeros(samples, device=device, dtype=torch.int64),
+            counters=torch.zeros(samples * heads * beams, device=device, dtype=torch.int32),
             bias=bias,
         )
 
@@ -133,6 +136,7 @@ class KVCache:
             target_keys,
             target_values,
             self.step[own],
+            self.counters,
             self.bias,
         )
 

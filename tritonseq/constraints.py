@@ -9,7 +9,7 @@ far a sample is, is computed there for every sample.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -175,7 +175,7 @@ def no_repeat_ngram(
             assert hypotheses.source is not None
             names = ("source", "source_starts", "source_lengths")
             text = dict(zip(names, hypotheses.source, strict=True))
-        spans = {
+        spans: dict[str, Any] = {
             "lengths": hypotheses.by_row(hypotheses.ends),
             "starts": hypotheses.by_row(starts),
             "ignored": None if free is None else free.table(scores),

@@ -56,8 +56,7 @@ class Engine:
         self._waits = not search.retires
         written = hypotheses.written
         self.flags = Flags(written.done, lag=0 if self._waits else LAG)
-        captured = self._network if self._waits else self._whole_step
-        self._replay = Replay(captured, written.step.device, enabled=graphs)
+        self._replay = Replay(written.step.device, enabled=graphs)
 
     def adopt(self, search: Search) -> None:
         """Let `search` decide from now on; its key is that of the one before.
@@ -97,7 +96,7 @@ class Engine:
     def step(self) -> None:
         """Move every sample on that does not rest: one token per beam."""
         self.search.stopping.look_at_the_clock()
-        output = self._replay()
+        output = self._replay(self._captured)
         if self._waits:
             self.search.select(output, self.state)
 
@@ -113,7 +112,7 @@ class Engine:
     def capture(self) -> None:
         """Capture the step, while all slots rest."""
         self.empty()
-        self._replay.capture()
+        self._replay.capture(self._captured)
 
     @torch.no_grad()
     def output(self, prompt: Tensor, first: int = 0) -> GenerateOutput:
@@ -121,9 +120,13 @@ class Engine:
         state = of_samples(self.state, first, prompt.shape[0])
         return self.search.output(state, prompt)
 
-    def _whole_step(self) -> None:
-        """The network, then the decision."""
-        self.search.select(self._network(), self.state)
+    def _captured(self) -> Tensor | None:
+        """What a graph holds: the network, and the decision unless that waits for the host."""
+        logits = self._network()
+        if self._waits:
+            return logits
+        self.search.select(logits, self.state)
+        return None
 
     def _network(self) -> Tensor:
         """Logits `[R, V]` after the newest tokens."""

@@ -5,7 +5,7 @@ A processor that can be said in these terms carries them beside its function; th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 
     from .constraints import TokenSet
     from .hypotheses import Hypotheses
-    from .processors import Processor
 
-    Terms = Callable[[Hypotheses, Tensor], dict[str, Tensor]]
+    Terms = Callable[[Hypotheses, Tensor], dict[str, Any]]
 
 
 def ngram_terms(n: int, *, count_pads: bool, ignored: TokenSet | None) -> Terms:
     """Tokens that would repeat an n-gram, as lists: `banned [B, K, N]`."""
 
-    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Tensor]:
+    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Any]:
         written = hypotheses.written
-        prefix: dict[str, Tensor] = {}
+        prefix: dict[str, Any] = {}
         if hypotheses.prompt_length:
             starts = hypotheses.edges if count_pads else hypotheses.prompt_starts
             prefix = {"prefix": hypotheses.prompt, "prefix_starts": starts}
@@ -48,7 +47,7 @@ def ngram_terms(n: int, *, count_pads: bool, ignored: TokenSet | None) -> Terms:
 def end_terms(ends: TokenSet) -> Terms:
     """No end before the minimum: `ends [E]` and lengths `[B]`."""
 
-    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Tensor]:
+    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Any]:
         return {
             "ends": ends.columns(logits),
             "length": hypotheses.generated,
@@ -61,20 +60,20 @@ def end_terms(ends: TokenSet) -> Terms:
 def force_terms(token: int, when: Callable[[Hypotheses], Tensor]) -> Terms:
     """One token and no other, in some samples: `forced [B]`."""
 
-    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Tensor]:
+    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Any]:
         return {"forced": torch.where(when(hypotheses), token, -1)}
 
     return terms
 
 
-def combined(processors: Iterable[Processor]) -> Terms | None:
+def combined(terms_of_each: Iterable[Terms | None]) -> Terms | None:
     """What a list of processors asks for, the later over the earlier; None if that is not all."""
-    each = [processor.terms for processor in processors]
+    each = list(terms_of_each)
     if any(terms is None for terms in each):
         return None
 
-    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Tensor]:
-        wanted: dict[str, Tensor] = {}
+    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Any]:
+        wanted: dict[str, Any] = {}
         for one in each:
             assert one is not None
             found = one(hypotheses, logits)

@@ -22,16 +22,14 @@ WARM_UPS = 2
 
 
 class Replay:
-    """Calls a function, on a GPU by replaying what it launched when it was first called.
+    """Calls a function, always the same, or replays what it launched when it was captured.
 
     The function must do nothing but launch work on fixed buffers. To warm it up it is called when
-    its samples rest: then it changes nothing.
+    its samples rest: then it changes nothing. It is not kept: whoever owns both it and this would
+    own itself.
     """
 
-    def __init__(
-        self, function: Callable[[], Any], device: torch.device, *, enabled: bool = True
-    ) -> None:
-        self._function = function
+    def __init__(self, device: torch.device, *, enabled: bool = True) -> None:
         self._device = device
         self._enabled = enabled and device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -41,13 +39,13 @@ class Replay:
     def is_captured(self) -> bool:
         return self._graph is not None
 
-    def __call__(self) -> Any:
+    def __call__(self, function: Callable[[], Any]) -> Any:
         if self._graph is None:
-            return self._function()
+            return function()
         self._graph.replay()
         return self._output
 
-    def capture(self) -> None:
+    def capture(self, function: Callable[[], Any]) -> None:
         """Capture the function, while nothing of consequence stands in its buffers.
 
         A function that cannot be captured goes on being called, after a line in the log.
@@ -58,7 +56,7 @@ class Replay:
             # What warm-ups draw at random must not show in what follows.
             random = torch.cuda.get_rng_state(self._device)
             try:
-                graph, self._output = _captured(self._function)
+                graph, self._output = _captured(function)
                 self._graph = graph
             except RuntimeError as error:
                 self._enabled = False

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
     from .engine import Engine
     from .engines import Engines
-    from .generate import Batch, Slots
     from .outputs import GenerateOutput
+    from .slots import Batch, Slots
 
 
 class _Occupant(NamedTuple):

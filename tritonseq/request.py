@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .generate import Batch, Generation, generate_each
+from .generate import Generation, generate_each
 from .lengths import Lengths, default_new_tokens
 from .prompts import (
     check_decoder_mask,
@@ -19,6 +19,7 @@ from .prompts import (
     read_sources,
 )
 from .recipe import Callables
+from .slots import Batch
 from .trie import Trie
 
 if TYPE_CHECKING:

@@ -1,0 +1,148 @@
+"""Slots for the samples of a request: how many of which sizes, and what goes into them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from .buffers import of_samples
+from .cache import Sizes
+from .engine import Engine
+from .engines import bucket
+from .hypotheses import Hypotheses, Text
+from .lengths import Lengths
+from .plan import Plan
+from .recipe import as_upstream, check_trie
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+
+    from .config import GenerationConfig
+    from .engines import Engines
+    from .prompts import Prompts
+    from .protocol import Decoder, EncoderDecoder
+    from .recipe import Recipe
+    from .trie import Trie
+
+
+class Batch(NamedTuple):
+    """Checked inputs, and how long their hypotheses may become."""
+
+    prompts: Prompts
+    """What is continued."""
+    sources: Prompts | None
+    """What is read and answered, if anything."""
+    lengths: Lengths
+    roots: Tensor | None
+    """`[B, 1]` where samples start in a trie, if they follow one."""
+
+    @classmethod
+    def of(
+        cls,
+        decoder: Decoder | EncoderDecoder,
+        prompts: Prompts,
+        sources: Prompts | None,
+        config: GenerationConfig,
+        trie: Trie | None,
+    ) -> Batch:
+        """Raises ValueError for too few positions, and for a trie that does not fit."""
+        samples, prompt_length = prompts.ids.shape
+        lengths = Lengths.resolve(as_upstream(config), decoder, prompts, sources)
+        if trie is None:
+            return cls(prompts, sources, lengths, None)
+        check_trie(
+            trie,
+            config,
+            vocab_size=decoder.vocab_size,
+            samples=samples,
+            prompt_length=prompt_length,
+            start_token_ids=() if sources is None else config.decoder_start_token_ids,
+        )
+        return cls(prompts, sources, lengths, trie.starts(samples).to(prompts.ids.device))
+
+    @property
+    def read(self) -> Prompts:
+        """What the network reads first; without sources, the prompts."""
+        return self.prompts if self.sources is None else self.sources
+
+    @property
+    def samples(self) -> int:
+        return self.prompts.ids.shape[0]
+
+
+class Slots:
+    """How many slots of which sizes a request needs, and the search that runs in them."""
+
+    def __init__(
+        self,
+        decoder: Decoder | EncoderDecoder,
+        recipe: Recipe,
+        *,
+        samples: int,
+        source_length: int,
+        prompt_length: int,
+        device: torch.device,
+    ) -> None:
+        self._decoder = decoder
+        self._recipe = recipe
+        self._device = device
+        self._has_encoder = decoder.is_encoder_decoder and not decoder.is_prefix_lm
+        source_length = bucket(source_length, device)
+        self._sizes = Sizes(
+            samples=samples,
+            beams=recipe.beams,
+            source_length=source_length,
+            # The last token is chosen but never fed back.
+            target_length=recipe.most_new_tokens - 1,
+            prompt_length=prompt_length if self._has_encoder else 0,
+        )
+        self._buffers: dict[str, Any] = {
+            "samples": samples,
+            "beams": recipe.beams,
+            "prompt_length": bucket(prompt_length, device),
+            "new_tokens": recipe.most_new_tokens,
+            "source_length": source_length if recipe.reads_source else None,
+            "follows_trie": recipe.callables.trie is not None,
+        }
+
+    def lend(self, engines: Engines, *, watched: bool) -> AbstractContextManager[Engine]:
+        """An engine with these slots; `watched` if the caller looks at every step."""
+        retires = not (watched or self._recipe.watches)
+        search = self._recipe.search(retires=retires, device=self._device)
+        plan = Plan.of(self._decoder, search, self._sizes, self._buffers)
+
+        def build(graphs: bool) -> Engine:
+            cache = self._decoder.new_cache(self._sizes)
+            hypotheses = Hypotheses.allocate(**self._buffers, step=cache.step, device=self._device)
+            return Engine(self._decoder, search, self._sizes, hypotheses, cache, graphs=graphs)
+
+        buffers = tuple(self._buffers.items())
+        key = (self._sizes, buffers, self._recipe.key if retires else None)
+        return engines.lend(key, plan, self._device, build, search)
+
+    def admit(self, engine: Engine, first: int, batch: Batch) -> None:
+        """Put the samples of a batch into the slots from `first` on."""
+        prompts, lengths, recipe = batch.prompts, batch.lengths, self._recipe
+        of_samples(engine.hypotheses, first, batch.samples).load(
+            prompts.ids,
+            prompts.starts,
+            new_tokens=lengths.new_tokens,
+            minimum=lengths.minimum - lengths.prompt,
+            fill=recipe.pad_token_id,
+            source=_text(batch.read, recipe.config.hf_exact) if recipe.reads_source else None,
+            roots=batch.roots,
+        )
+        engine.admit(first, batch.read, prompts.ids if self._has_encoder else None)
+
+
+def _text(read: Prompts, count_pads: bool) -> Text:
+    """The source with its edges, as the `encoder_` options want it."""
+    starts = torch.zeros_like(read.lengths)
+    if count_pads:
+        return Text(read.ids, starts, starts + read.ids.shape[1])
+    if read.starts is not None:
+        starts = read.starts
+    return Text(read.ids, starts, starts + read.lengths)
