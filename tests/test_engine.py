@@ -12,7 +12,7 @@ import seq2seq
 import tiny
 import tiny_unilm
 import torch
-from launches import as_on_gpu
+from launches import as_on_gpu, counted
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tritonseq
@@ -172,6 +172,48 @@ def test_the_path_of_a_gpu_finds_the_same(kind: str, name: str, samples: int) ->
     wanted = model.generate(sources, **options)
     with as_on_gpu():
         assert torch.equal(model.generate(sources, **options), wanted)
+
+
+def launches_of_a_step(
+    model: tritonseq.Model, monkeypatch: pytest.MonkeyPatch, *args: Any, **options: Any
+) -> list[str]:
+    """The names of all launches of one step; kernels are left out, memory is as it happens."""
+    found: list[list[str]] = []
+    step = Engine.step
+
+    def noted(self: Engine) -> None:
+        with counted(dry=True) as names:
+            step(self)
+        found.append(names)
+
+    monkeypatch.setattr(Engine, "step", noted)
+    with as_on_gpu():
+        model.generate(*args, **options)
+    monkeypatch.undo()
+    return found[-1]
+
+
+def test_launches_of_a_greedy_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve layers of GPT-2: five launches each, and embedding, head and choice beside them."""
+    model = tiny.pair(seed=1, n_layer=12).ours
+    names = launches_of_a_step(
+        model, monkeypatch, [[5, 6]], max_new_tokens=4, eos_token_id=2, pad_token_id=0
+    )
+    assert len(names) <= 63, names
+
+
+@pytest.mark.parametrize("source", [5, 50])
+def test_launches_of_a_layer_of_bart(source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most twelve, however long the source; and little beside the layers."""
+    counts = []
+    for layers in (1, 3):
+        model = seq2seq.pair("bart", seed=1, decoder_layers=layers).ours
+        monkeypatch.setattr(_launch, "SPLIT_LENGTH", 16)
+        inputs = [list(range(5, 5 + source)), [5, 6, 7]]
+        names = launches_of_a_step(model, monkeypatch, inputs, num_beams=3, **ENDS)
+        counts.append(len(names))
+    assert (counts[1] - counts[0]) / 2 <= 12
+    assert counts[0] - 12 <= 12, names
 
 
 def test_buckets_are_few_and_wide_enough() -> None:

@@ -45,7 +45,7 @@ class KVCache:
     """`[B]` positions stored in the generated part, where the next one goes; -1 for a sample that
     rests."""
     counters: Tensor
-    """`[B * H * K]` int32, zeros: where programs of a GPU that share a sample's keys meet."""
+    """`[B * H * K]` int32 or more, zeros: where programs of a GPU that share a sample's keys meet."""
     bias: Tensor | None = None
     """What attention adds to its scores by distance: `[H, N]` float32, or None."""
 
@@ -186,6 +186,9 @@ class EncoderDecoderCache:
             [zeros(shape, device=device, dtype=dtype, keep=True) for _ in biases] for _ in range(2)
         )
         source_len = torch.ones(sizes.samples, device=device, dtype=torch.int64)
+        # A prompt is read with its positions in the place of beams.
+        rows = sizes.samples * heads * max(sizes.beams, sizes.prompt_length)
+        own.counters = torch.zeros(rows, device=device, dtype=torch.int32)
         return cls(own, keys, values, source_len, biases)
 
     @property
