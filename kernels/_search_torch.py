@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from .search import Group, Pool, Written
 
-# Stands for minus infinity in the scores of beams that must not be chosen. transformers adds it
-# where an infinity would give NaN, and ids agree only if ours rounds in the same places.
 FAR_BELOW = -1.0e9
+"""Stands for minus infinity in the scores of beams that must not be chosen. transformers adds it
+where an infinity would give NaN, and ids agree only if ours rounds in the same places."""
 
 
 class Rules(NamedTuple):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import _search_torch
 from ._checks import FLOATS, Impl, takes_triton
+from ._search_torch import FAR_BELOW as FAR_BELOW
 
 
 class Written(NamedTuple):

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tritonseq.kernels import is_gpu
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 # Tokens that a prefill sends through the layers at once: enough to keep a matrix product busy,
 # few enough that the activations stay small beside weights and caches.
 PREFILL_TOKENS = 1024
+# On a GPU every group costs its launches, and larger ones fill the chip; their activations are
+# small beside its memory.
+PREFILL_TOKENS_ON_GPU = 32768
 
 
 @dataclass(frozen=True)
@@ -57,13 +62,14 @@ class Prompt:
 
 
 def split_prompts(tokens: Tensor, lengths: Tensor, *, padded: bool) -> Iterator[Prompt]:
-    """Neighbouring samples of the right-padded `tokens [B, S]`, up to PREFILL_TOKENS at a time.
+    """Neighbouring samples of the right-padded `tokens [B, S]`, as many as suit the device.
 
     `padded` says that the reader pads its groups, so that pads count as tokens. A sample that is
     longer than that makes a group of its own.
     """
     known = lengths.tolist()
-    for samples in _groups(known, padded=padded):
+    most = PREFILL_TOKENS_ON_GPU if is_gpu(tokens.device) else PREFILL_TOKENS
+    for samples in _groups(known, most, padded=padded):
         own = tuple(known[samples])
         longest = max(own)
         ragged = min(own) < longest
@@ -80,14 +86,14 @@ def split_prompts(tokens: Tensor, lengths: Tensor, *, padded: bool) -> Iterator[
         )
 
 
-def _groups(lengths: Sequence[int], *, padded: bool) -> Iterator[slice]:
+def _groups(lengths: Sequence[int], most: int, *, padded: bool) -> Iterator[slice]:
     """Runs of samples that are read together."""
     start = total = longest = 0
     for sample, length in enumerate(lengths):
         longest = max(longest, length)
         total += length
         cost = longest * (sample + 1 - start) if padded else total
-        if sample > start and cost > PREFILL_TOKENS:
+        if sample > start and cost > most:
             yield slice(start, sample)
             start, total, longest = sample, length, length
     yield slice(start, len(lengths))

@@ -12,6 +12,7 @@ import torch
 import tritonseq
 from tritonseq.cache import EncoderDecoderCache, KVCache
 from tritonseq.models.encoder_decoder import EncoderDecoder
+from tritonseq.models.gpt2 import GPT2
 
 
 def run(monkeypatch: pytest.MonkeyPatch, **options: Any) -> KVCache:
@@ -20,8 +21,10 @@ def run(monkeypatch: pytest.MonkeyPatch, **options: Any) -> KVCache:
     allocate = KVCache.allocate
 
     def spy(*args: Any, **sizes: Any) -> KVCache:
-        kept.append(allocate(*args, **sizes))
-        return kept[-1]
+        made = allocate(*args, **sizes)
+        # Caches without memory are for planning.
+        kept.extend([made] if sizes["device"].type != "meta" else [])
+        return made
 
     monkeypatch.setattr(KVCache, "allocate", spy)
     ids, mask = tiny.prompts(3, 10)
@@ -42,19 +45,23 @@ def test_cache_bytes_follow_the_formula(monkeypatch: pytest.MonkeyPatch, beams: 
 def test_caches_are_written_once_and_never_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Re-running a search on the same weights leaves every slot where it was first written."""
     seen: list[torch.Tensor] = []
-    advance = KVCache.advance
+    step = GPT2.step
 
-    def watch(self: KVCache) -> None:
+    def watch(self: GPT2, tokens: Any, lineage: Any, cache: KVCache) -> torch.Tensor:
+        at = int(cache.step[0])
+        logits = step(self, tokens, lineage, cache)
         if seen:
-            written = self.target_keys[0][:, :, : self.step[0]]
-            assert torch.equal(written, seen[-1][:, :, : self.step[0]])
-        seen.append(self.target_keys[0].clone())
-        advance(self)
+            written = cache.target_keys[0][:, :, :at]
+            assert torch.equal(written, seen[-1][:, :, :at])
+        seen.append(cache.target_keys[0].clone())
+        return logits
 
-    monkeypatch.setattr(KVCache, "advance", watch)
+    monkeypatch.setattr(GPT2, "step", watch)
     cache = run(monkeypatch, num_beams=4, max_new_tokens=9)
     assert len(seen) == 8
-    assert cache.step.tolist() == [8, 8, 8]
+    # All that was to be written is, and the samples rest.
+    assert (cache.target_keys[0] != 0).any(dim=-1).all()
+    assert cache.step.tolist() == [-1, -1, -1]
 
 
 # Options of a model, and of its decoder the layers, the heads, and their size.
@@ -75,8 +82,10 @@ def run_encoder_decoder(
     allocate = EncoderDecoderCache.allocate
 
     def spy(*args: Any, **sizes: Any) -> EncoderDecoderCache:
-        kept.append(allocate(*args, **sizes))
-        return kept[-1]
+        made = allocate(*args, **sizes)
+        # Caches without memory are for planning.
+        kept.extend([made] if sizes["device"].type != "meta" else [])
+        return made
 
     monkeypatch.setattr(EncoderDecoderCache, "allocate", spy)
     ids, _ = networks.sources(LENGTHS)
@@ -132,7 +141,7 @@ def test_the_source_is_written_by_the_prefill_alone(
     monkeypatch.setattr(EncoderDecoder, "step", watch)
     start = torch.tensor([[START, 9]] * 3)
     cache = run_encoder_decoder(monkeypatch, model_type, num_beams=4, decoder_input_ids=start)
-    assert cache.own.step.tolist() == [6, 6, 6]
+    assert cache.own.step.tolist() == [-1, -1, -1]
     # What lies behind a source's end was never written.
     for part in (*cache.cross_keys, *cache.cross_values):
         for sample, length in enumerate(LENGTHS):

@@ -169,6 +169,9 @@ def test_the_path_of_a_gpu_finds_the_same(kind: str, name: str, samples: int) ->
     """Triton's kernels, buffers in buckets, and a host that hears of an end late."""
     model, options = model_of(kind), {**ENDS, **OPTIONS[name]}
     sources = (SOURCES * 3)[:samples]
+    if samples == 1:
+        # Products of one row take the interpreter long.
+        options["max_new_tokens"] = 3
     wanted = model.generate(sources, **options)
     with as_on_gpu():
         assert torch.equal(model.generate(sources, **options), wanted)
@@ -349,6 +352,9 @@ class Lent:
     def adopt(self, search: Any) -> None:
         self.adopted += 1
 
+    def leave(self) -> None:
+        pass
+
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
@@ -425,6 +431,79 @@ class TestEngines:
         pool = Engines()
         lend(pool, "a")
         assert len(pool) == 0
+
+    def test_one_that_cannot_be_captured_is_tried_once(self, on_gpu: Any) -> None:
+        pool, asked = Engines(), []
+
+        def build(graphs: bool) -> Lent:
+            asked.append(graphs)
+            return Lent(captured=False)
+
+        for _ in range(3):
+            with pool.lend("a", Plan(10, 0, 0), CPU, build, None):
+                pass
+        assert asked == [True, False, False]
+
+    def test_turning_graphs_off_lets_go_of_them(self, on_gpu: Any) -> None:
+        pool = Engines()
+        lend(pool, "a")
+        pool.graphs = False
+        assert len(pool) == 0
+
+
+def test_an_engine_serves_calls_in_and_out_of_inference_mode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that is kept on a GPU does: made in one mode, used in the other."""
+    model = model_of("gpt2")
+    monkeypatch.setattr(Engine, "is_captured", True)
+    for name in ("greedy", "beams", "groups"):
+        options = {**ENDS, **OPTIONS[name]}
+        with torch.inference_mode():
+            first = model.generate(SOURCES, **options)
+        assert len(model.engines) > 0
+        assert torch.equal(model.generate(SOURCES, **options), first)
+        with torch.inference_mode():
+            assert torch.equal(model.generate(SOURCES, **options), first)
+
+
+def test_a_kept_engine_forgets_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its functions nor what it recorded; and the next request with the key is right."""
+    model = model_of("gpt2")
+    monkeypatch.setattr(Engine, "is_captured", True)
+
+    class Watch:
+        def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            return scores
+
+    watch = Watch()
+    gone = weakref.ref(watch)
+    wanted = model.generate(SOURCES, **ENDS)
+    assert torch.equal(model.generate(SOURCES, logits_processor=watch, **ENDS), wanted)
+    del watch
+    gc.collect()
+    assert gone() is None
+    again = model.generate(SOURCES, stopping_criteria=lambda ids, scores: False, **ENDS)
+    assert torch.equal(again, wanted)
+
+
+def test_a_kept_engine_serves_other_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits, minima and prompts are in its buffers; one engine does for all of them."""
+    monkeypatch.setattr(Engine, "is_captured", True)
+    monkeypatch.setattr("tritonseq.slots.bucket", lambda length, device: -(-length // 16) * 16)
+    monkeypatch.setattr("tritonseq.generate.bucket", lambda length, device: -(-length // 16) * 16)
+    kept, fresh = model_of("gpt2"), model_of("gpt2")
+    ends = {"eos_token_id": [2, 3], "pad_token_id": 0, "num_beams": 3, "no_repeat_ngram_size": 2}
+    cases: list[tuple[Any, dict[str, Any]]] = [
+        (SOURCES, {"max_new_tokens": 9, "min_new_tokens": 2}),
+        ([[9], [8, 7], [6, 5, 4, 3]], {"max_new_tokens": 3, "min_new_tokens": 3}),
+        (SOURCES[::-1], {"max_new_tokens": 12, "min_new_tokens": 1}),
+    ]
+    for inputs, lengths in cases:
+        found = kept.generate(inputs, **ends, **lengths)
+        fresh.engines.clear()
+        assert torch.equal(found, fresh.generate(inputs, **ends, **lengths))
+    assert len(kept.engines) == 1
 
 
 class TestFlags:

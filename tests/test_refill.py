@@ -105,7 +105,7 @@ def test_any_number_of_slots(slots: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "search"), [("gpt2", "beams"), ("bart", "groups"), ("unilm", "beams")]
+    ("kind", "search"), [("t5", "beams"), ("bart", "groups"), ("unilm", "beams")]
 )
 def test_a_stream_as_on_a_gpu(kind: str, search: str) -> None:
     """Kernels in Triton, and a host that hears of an end two steps late."""

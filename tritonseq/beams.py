@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels import beam_advance, beam_topk
-from tritonseq.kernels.search import Group, Pool, append_beams, choose_beams
+from tritonseq.kernels.search import FAR_BELOW, Group, Pool, append_beams, choose_beams
 
 from .fused import combined
 from .processors import hamming_penalty
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from .outputs import GenerateOutput, Recorder
     from .processors import Processor
     from .stopping import Stopping
-
-# The score that transformers starts all beams with but the first: they are equal at first, and
-# one of them is enough.
-FAR_BELOW = -1.0e9
 
 
 class Rules(NamedTuple):
@@ -249,18 +245,20 @@ def written_out(
 
 def _trace(pool: Pool, hypotheses: Hypotheses, fill_token_id: int) -> tuple[Tensor, Tensor]:
     """Follow the back pointers of the pool; tokens and beam indices, `[B, N, L]` each."""
-    written = hypotheses.written
+    written, end = hypotheses.written, pool.end[..., None]
     length = int(pool.end.max()) + 1
-    shape = (*pool.end.shape, length)
-    tokens = pool.token.new_full(shape, fill_token_id)
-    beams = pool.slot.new_full(shape, -1)
-    first_rows = torch.arange(shape[0], device=pool.slot.device)[:, None] * hypotheses.beams
-    slot, token = pool.slot, pool.token
-    for t in range(length - 1, -1, -1):
-        inside = pool.end >= t
-        tokens[:, :, t] = torch.where(inside, token, tokens[:, :, t])
-        beams[:, :, t] = torch.where(inside, first_rows + slot, beams[:, :, t])
-        if t > 0:
-            token = torch.where(inside, written.tokens[:, t - 1].gather(1, slot), token)
-            slot = torch.where(inside, written.parents[:, t - 1].gather(1, slot), slot)
-    return tokens, beams
+    place = torch.arange(length, device=end.device)
+    # The last token was appended to `pool.slot`; from there the parents lead to the start. At
+    # place t stands the slot of the token before it.
+    goes_on = end > place
+    slots = [pool.slot]
+    for t in range(length - 2, -1, -1):
+        before = written.parents[:, t].gather(1, slots[-1])
+        slots.append(torch.where(goes_on[:, :, t], before, pool.slot))
+    trail = torch.stack(slots[::-1], dim=2)
+    own = written.tokens[:, : length - 1].gather(2, trail[:, :, 1:].transpose(1, 2))
+    tokens = torch.cat((own.transpose(1, 2), pool.token[..., None]), dim=2)
+    tokens = torch.where(place == end, pool.token[..., None], tokens)
+    first_rows = torch.arange(end.shape[0], device=end.device)[:, None, None] * hypotheses.beams
+    behind = place > end
+    return tokens.masked_fill(behind, fill_token_id), (first_rows + trail).masked_fill(behind, -1)

@@ -45,7 +45,7 @@ class KVCache:
     """`[B]` positions stored in the generated part, where the next one goes; -1 for a sample that
     rests."""
     counters: Tensor
-    """`[B * H * K]` int32 or more, zeros: where programs of a GPU that share a sample's keys meet."""
+    """`[B * H * K]` int32 at least, zeros: where programs that share a sample's keys meet."""
     bias: Tensor | None = None
     """What attention adds to its scores by distance: `[H, N]` float32, or None."""
 

@@ -52,27 +52,35 @@ class Engine:
         self.search = search
         self.sizes = sizes
         self.cache = cache
-        self.state = search.begin(hypotheses)
+        self.hypotheses = hypotheses
+        """What the slots have written."""
+        self.state: Any = search.begin(hypotheses)
         self._waits = not search.retires
         written = hypotheses.written
         self.flags = Flags(written.done, lag=0 if self._waits else LAG)
-        self._replay = Replay(written.step.device, enabled=graphs)
+        self._device = written.step.device
+        self._replay = Replay(self._device, enabled=graphs)
+        self._left: torch.cuda.Event | None = None
 
     def adopt(self, search: Search) -> None:
         """Let `search` decide from now on; its key is that of the one before.
 
         One that the step was captured with goes on in its place: they are equal but for the clock.
         """
+        if self._left is not None:
+            torch.cuda.current_stream(self._device).wait_event(self._left)
         if self._waits:
             self.search = search
             self.state = search.begin(self.hypotheses)
         self.search.stopping.restart(search.stopping)
 
-    @property
-    def hypotheses(self) -> Hypotheses:
-        """What the slots have written."""
-        answer: Hypotheses = self.state.hypotheses
-        return answer
+    def leave(self) -> None:
+        """The request is over: let go of what was the caller's, and note where work ends."""
+        if self._waits:
+            # Its search holds functions and records; `adopt` brings another.
+            del self.search, self.state
+        if self._device.type == "cuda":
+            self._left = torch.cuda.current_stream(self._device).record_event()
 
     @torch.no_grad()
     def admit(self, first: int, read: Prompts, prompt: Tensor | None = None) -> None:
@@ -87,10 +95,12 @@ class Engine:
         cache = self.cache.of_samples(first, count)
         decoder: Any = self.decoder
         own = {} if prompt is None else {"prompt": prompt}
-        with self._plain():
-            logits = decoder.prefill(read.right_padded(), read.lengths, cache, **own)
-        logits = logits.repeat_interleave(self.sizes.beams, dim=0)
-        self.search.select(logits, state)
+        self.search.stopping.look_at_the_clock()
+        with self._replay.alone():
+            with self._plain():
+                logits = decoder.prefill(read.right_padded(), read.lengths, cache, **own)
+            logits = logits.repeat_interleave(self.sizes.beams, dim=0)
+            self.search.select(logits, state)
 
     @torch.no_grad()
     def step(self) -> None:

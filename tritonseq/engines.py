@@ -7,14 +7,14 @@ import logging
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
 from tritonseq.kernels import is_gpu
 
 from .plan import free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
-
-    import torch
 
     from .engine import Engine
     from .plan import Plan
@@ -42,10 +42,20 @@ class Engines:
     """
 
     def __init__(self) -> None:
-        self.graphs = True
-        """Are steps captured in CUDA graphs? Changing this lets go of all that were."""
+        self._graphs = True
         self._lock = threading.Lock()
         self._idle: list[_Idle] = []
+        self._refused: set[Hashable] = set()
+
+    @property
+    def graphs(self) -> bool:
+        """Are steps captured in CUDA graphs? Changing this lets go of all that were."""
+        return self._graphs
+
+    @graphs.setter
+    def graphs(self, wanted: bool) -> None:
+        self._graphs = wanted
+        self.clear()
 
     @contextlib.contextmanager
     def lend(
@@ -60,12 +70,15 @@ class Engines:
 
         `search` is that of the request. Raises DoesNotFit if there is no memory for another.
         """
-        key = (key, self.graphs)
-        kept = self._take(key)
-        engine = self._make(plan, device, build) if kept is None else kept
-        engine.adopt(search)
+        # What products round to is part of a graph.
+        key = (key, torch.get_float32_matmul_precision())
+        # Buffers that serve other calls must not be inference tensors.
+        with torch.inference_mode(False):
+            engine = self._take(key) or self._make(key, plan, device, build)
+            engine.adopt(search)
         yield engine
         # After an error nobody knows what stands in its buffers; then it is dropped.
+        engine.leave()
         if engine.is_captured:
             self._keep(_Idle(key, engine, plan.total), device)
 
@@ -85,13 +98,15 @@ class Engines:
                     return self._idle.pop(place).engine
         return None
 
-    def _make(self, plan: Plan, device: torch.device, build: Callable[[bool], Engine]) -> Engine:
+    def _make(
+        self, key: Hashable, plan: Plan, device: torch.device, build: Callable[[bool], Engine]
+    ) -> Engine:
         free = free_memory(device)
         while free is not None and plan.total > free and self._drop_oldest():
             free = free_memory(device)
         plan.check(free)
-        graphs = self.graphs and is_gpu(device)
-        if graphs and free is not None and plan.total > SHARE * free:
+        graphs = self.graphs and is_gpu(device) and key not in self._refused
+        if graphs and free is not None and plan.total > SHARE * (free + self._size()):
             logger.warning(
                 "no graph for a request of %s, too much of the %.1f GiB that are free",
                 plan,
@@ -101,6 +116,8 @@ class Engines:
         engine = build(graphs)
         if graphs:
             engine.capture()
+            if not engine.is_captured:
+                self._refused.add(key)
         return engine
 
     def _keep(self, idle: _Idle, device: torch.device) -> None:
@@ -122,13 +139,10 @@ class Engines:
         return sum(idle.size for idle in self._idle)
 
 
-def bucket(length: int, device: torch.device, most: int | None = None) -> int:
+def bucket(length: int, device: torch.device) -> int:
     """The places that a buffer has for `length`: few different numbers, where graphs are kept.
 
-    Multiples of 64, at most `most`. On the CPU exactly what is asked for: there the cost of a step
-    follows the width of its buffers.
+    Multiples of 64. On the CPU exactly what is asked for: there the cost of a step follows the
+    width of its buffers.
     """
-    if not is_gpu(device):
-        return length
-    rounded = -(-length // 64) * 64
-    return rounded if most is None else max(length, min(rounded, most))
+    return -(-length // 64) * 64 if is_gpu(device) else length

@@ -21,7 +21,7 @@ class Flags:
         self._lag = lag if is_gpu(flags.device) else 0
         # Pinned memory takes copies while the host goes on.
         self._copies = [
-            torch.empty(flags.shape, dtype=flags.dtype, pin_memory=on_gpu)
+            torch.empty(flags.shape, dtype=flags.dtype, device="cpu", pin_memory=on_gpu)
             for _ in range(self._lag + 1)
         ]
         self._events = [torch.cuda.Event() for _ in self._copies] if on_gpu else []
@@ -32,7 +32,7 @@ class Flags:
         place = self._sent % len(self._copies)
         self._copies[place].copy_(self._flags, non_blocking=True)
         if self._events:
-            self._events[place].record()
+            self._events[place].record(torch.cuda.current_stream(self._flags.device))
         self._sent += 1
 
     def read(self) -> tuple[int, list[bool]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 logger = logging.getLogger(__name__)
 
-# Captures allocate from a pool of their own, and the allocator is one for all threads.
-_CAPTURING = threading.Lock()
+# A capture allocates from a pool of its own and takes over the generator of random numbers, both of
+# which all threads share. So one thread at a time launches work; what it launched runs beside.
+LAUNCHING = threading.RLock()
 
 # Runs before the capture: the first compiles kernels and makes the constants that they share, the
 # second finds all of it there.
@@ -40,10 +43,15 @@ class Replay:
         return self._graph is not None
 
     def __call__(self, function: Callable[[], Any]) -> Any:
-        if self._graph is None:
-            return function()
-        self._graph.replay()
-        return self._output
+        with self.alone():
+            if self._graph is None:
+                return function()
+            self._graph.replay()
+            return self._output
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """While no other thread launches work; where nothing is captured that does not matter."""
+        return LAUNCHING if self._device.type == "cuda" else nullcontext()
 
     def capture(self, function: Callable[[], Any]) -> None:
         """Capture the function, while nothing of consequence stands in its buffers.
@@ -52,14 +60,16 @@ class Replay:
         """
         if not self._enabled or self._graph is not None:
             return
-        with torch.cuda.device(self._device), torch.no_grad(), _CAPTURING:
+        with torch.cuda.device(self._device), torch.no_grad(), LAUNCHING:
             # What warm-ups draw at random must not show in what follows.
-            random = torch.cuda.get_rng_state(self._device)
+            random, stream = torch.cuda.get_rng_state(self._device), torch.cuda.current_stream()
             try:
-                graph, self._output = _captured(function)
-                self._graph = graph
+                self._graph, self._output = _captured(function)
             except RuntimeError as error:
-                self._enabled = False
+                # A capture that breaks off leaves its stream and its hold of the generator behind.
+                torch.cuda.set_stream(stream)
+                generator = torch.cuda.default_generators[torch.cuda.current_device()]
+                generator.graphsafe_set_state(generator.clone_state())
                 logger.warning("a step runs without a graph: %s", error)
             finally:
                 torch.cuda.set_rng_state(random, self._device)
@@ -72,8 +82,12 @@ def _captured(function: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
         for _ in range(WARM_UPS):
             function()
     torch.cuda.current_stream().wait_stream(stream)
+    # The workspace of a stream is made with its first product. Made within the capture, it lives
+    # and dies with the graph.
+    torch._C._cuda_clearCublasWorkspaces()
     graph = torch.cuda.CUDAGraph()
     # Other threads may go on allocating meanwhile.
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         output = function()
+    torch._C._cuda_clearCublasWorkspaces()
     return graph, output

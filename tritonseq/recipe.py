@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from .beams import BeamSearch, Rules
@@ -89,10 +89,20 @@ class Recipe:
 
     @property
     def key(self) -> Hashable:
-        """Requests with equal keys can use the same search."""
-        trie = self.callables.trie
+        """Requests with equal keys can use the same search.
+
+        How long a hypothesis may and must become is written in its buffers.
+        """
+        trie, config = self.callables.trie, self.config
+        options = {
+            field.name: getattr(config, field.name)
+            for field in fields(config)
+            if field.name not in _IN_BUFFERS
+        }
+        given = tuple(bool(getattr(config, name)) for name in ("min_length", "min_new_tokens"))
+        timed = config.max_time is not None
         tables = None if trie is None else trie.identity
-        return (repr(self.config), self.most_new_tokens, self._skipped, tables)
+        return repr(options), given, timed, self.most_new_tokens, self._skipped, tables
 
     def search(self, *, retires: bool, device: torch.device) -> Search:
         """A search; with `retires`, samples rest as soon as their own has ended."""
@@ -154,6 +164,20 @@ class Recipe:
             num_return_sequences=config.num_return_sequences,
             fill_token_id=_fill_token_id(config),
         )
+
+
+# Options that a search does not hold: of lengths and what targets start with.
+_IN_BUFFERS = frozenset(
+    (
+        "decoder_start_token_id",
+        "max_length",
+        "max_new_tokens",
+        "max_time",
+        "min_length",
+        "min_new_tokens",
+        "return_dict_in_generate",
+    )
+)
 
 
 def check_trie(

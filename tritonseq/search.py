@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from tritonseq.kernels import greedy_advance
+from tritonseq.kernels import greedy_advance, is_gpu
 from tritonseq.kernels.search import row_advance
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from .outputs import GenerateOutput, Recorder
     from .processors import Processor
     from .stopping import Stopping
-
-
-class State(Protocol):
-    """What a search keeps of its samples; see `tritonseq.buffers`."""
-
-    @property
-    def hypotheses(self) -> Hypotheses: ...
 
 
 class Search(Protocol):
@@ -137,9 +130,11 @@ class Greedy:
 def draw(probabilities: Tensor, count: int) -> Tensor:
     """`[R, count]` tokens of `probabilities [R, V]`, from torch's global generator, none twice.
 
-    The race of exponential clocks that `torch.multinomial` runs, with the same random numbers;
-    that function waits for the device, to check what it is given.
+    On a GPU by the race of exponential clocks that `torch.multinomial` runs, with the same random
+    numbers; that function checks what it is given, and would wait for the device.
     """
+    if not is_gpu(probabilities.device):
+        return torch.multinomial(probabilities, num_samples=count)
     clocks = torch.empty_like(probabilities).exponential_()
     race = torch.div(probabilities, clocks, out=clocks)
     return race.argmax(dim=-1, keepdim=True) if count == 1 else race.topk(count, dim=-1).indices

@@ -111,7 +111,9 @@ class Slots:
     def lend(self, engines: Engines, *, watched: bool) -> AbstractContextManager[Engine]:
         """An engine with these slots; `watched` if the caller looks at every step."""
         retires = not (watched or self._recipe.watches)
-        search = self._recipe.search(retires=retires, device=self._device)
+        # What serves other calls too must not hold inference tensors.
+        with torch.inference_mode(False):
+            search = self._recipe.search(retires=retires, device=self._device)
         plan = Plan.of(self._decoder, search, self._sizes, self._buffers)
 
         def build(graphs: bool) -> Engine:

@@ -52,11 +52,6 @@ class Stopping:
         """Do end tokens and limits decide alone?"""
         return self._judge_ends and self._deadline is None and not self._criteria
 
-    @property
-    def has_criteria(self) -> bool:
-        """Do functions of the caller's take part?"""
-        return bool(self._criteria)
-
     def restart(self, other: Stopping) -> None:
         """Take the deadline of another request."""
         self._deadline = other._deadline
