@@ -106,20 +106,19 @@ def beam_advance(
     Raises:
         ValueError: for shapes and dtypes that do not fit; the text says what would.
     """
-    samples, beams = group.running.shape
-    if written.tokens.shape[0] != samples or written.tokens.shape[2] != beams:
-        raise ValueError(
-            f"tokens are {list(written.tokens.shape)}; pass [B, T, K] of {samples} samples "
-            f"and {beams} beams"
-        )
+    samples, beams = _check_written(written)
+    _check_group(group, samples, beams)
     count = scores.shape[1] if scores.dim() == 2 else 0
-    if count < beams or any(x.shape != (samples, count) for x in (scores, tokens, parents)):
-        raise ValueError(
-            f"candidates are {[list(x.shape) for x in (scores, tokens, parents)]}; pass "
-            f"[{samples}, C] each, with C at least {beams}"
-        )
-    if hits is not None and (hits.shape != scores.shape or hits.dtype != torch.bool):
-        raise ValueError(f"hits are {hits.dtype} {list(hits.shape)}; pass bool {[samples, count]}")
+    if count < beams:
+        raise ValueError(f"scores are {list(scores.shape)}; pass [{samples}, C], C >= {beams}")
+    for name, tensor in (("scores", scores), ("tokens", tokens), ("parents", parents)):
+        kind = torch.float32 if name == "scores" else torch.int64
+        _check(name, tensor, kind, (samples, count))
+    if hits is not None:
+        _check("hits", hits, torch.bool, (samples, count))
+    _check_ends(ends)
+    if powers.dim() != 1 or powers.dtype != torch.float32 or len(powers) < 2:
+        raise ValueError(f"powers are {powers.dtype} {list(powers.shape)}; pass float32 [N]")
     rules = _search_torch.Rules(powers, ends, stops_when_full, bounds_by_limit, retire)
     with torch.no_grad():
         if hits is None and takes_triton(impl, scores.device) and _fits(beams, count):
@@ -157,10 +156,14 @@ def greedy_advance(
     Raises:
         ValueError: for shapes and dtypes that do not fit; the text says what would.
     """
-    if logits.dim() != 3 or logits.shape[:2] != ended.shape or logits.dtype not in FLOATS:
+    samples, beams = _check_written(written)
+    _check("ended", ended, torch.bool, (samples, beams))
+    _check_ends(ends)
+    fits = logits.dim() == 3 and logits.shape[:2] == (samples, beams) and logits.shape[2] > 0
+    if not fits or logits.dtype not in FLOATS:
         raise ValueError(
-            f"logits are {logits.dtype} {list(logits.shape)}; pass floats "
-            f"[{', '.join(map(str, ended.shape))}, V]"
+            f"logits are {logits.dtype} {list(logits.shape)}; pass float16, bfloat16 or float32 "
+            f"[{samples}, {beams}, V]"
         )
     with torch.no_grad():
         if takes_triton(impl, logits.device):
@@ -221,6 +224,36 @@ def append_beams(
     """
     with torch.no_grad():
         _search_torch.append(written, tokens, parents, ended, retire=retire)
+
+
+def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if tensor.dtype != dtype or tensor.shape != shape:
+        raise ValueError(f"{name}: {tensor.dtype} {list(tensor.shape)}; pass {dtype} {list(shape)}")
+
+
+def _check_written(written: Written) -> tuple[int, int]:
+    """Samples and beams; ValueError unless all fields fit together."""
+    if written.tokens.dim() != 3:
+        raise ValueError(f"tokens are {list(written.tokens.shape)}; pass [B, T, K]")
+    samples, length, beams = written.tokens.shape
+    shapes = {"newest": (samples, beams), **dict.fromkeys(("tokens", "lineage", "parents"))}
+    for name, tensor in written._asdict().items():
+        shape = shapes.get(name, (samples,)) or (samples, length, beams)
+        _check(name, tensor, torch.bool if name == "done" else torch.int64, shape)
+    return samples, beams
+
+
+def _check_group(group: Group, samples: int, beams: int) -> None:
+    _check("running", group.running, torch.float32, (samples, beams))
+    _check("improvable", group.improvable, torch.bool, (samples,))
+    kinds = {"scores": torch.float32, "done": torch.bool}
+    for name, tensor in group.pool._asdict().items():
+        _check(f"pool.{name}", tensor, kinds.get(name, torch.int64), (samples, beams))
+
+
+def _check_ends(ends: Tensor | None) -> None:
+    if ends is not None and (ends.dim() != 1 or ends.dtype != torch.int64):
+        raise ValueError(f"ends are {ends.dtype} {list(ends.shape)}; pass int64 [E]")
 
 
 def _fits(beams: int, candidates: int) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -465,6 +467,50 @@ def test_an_engine_serves_calls_in_and_out_of_inference_mode(
         assert torch.equal(model.generate(SOURCES, **options), first)
         with torch.inference_mode():
             assert torch.equal(model.generate(SOURCES, **options), first)
+
+
+def test_copies_of_a_model_have_engines_of_their_own() -> None:
+    model = model_of("gpt2")
+    wanted = model.generate(SOURCES, **ENDS)
+    model.engines.graphs = False
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin.generate(SOURCES, **ENDS), wanted)
+        assert twin.engines is not model.engines
+        assert twin.engines.graphs is False
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "unilm"])
+def test_the_default_dtype_changes_nothing(kind: str) -> None:
+    model = model_of(kind)
+    for name in ("beams", "beams-everything", "groups", "sampling"):
+        options = {**ENDS, **OPTIONS[name]}
+        if kind == "unilm" and name == "groups":
+            options["search"] = "transformers"
+        torch.manual_seed(1)
+        wanted = model.generate(SOURCES, **options)
+        torch.set_default_dtype(torch.float64)
+        try:
+            torch.manual_seed(1)
+            assert torch.equal(model.generate(SOURCES, **options), wanted)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+def test_even_the_plan_of_the_impossible_takes_no_memory() -> None:
+    with pytest.raises(DoesNotFit, match="fewer beams"):
+        model_of("gpt2").generate(SOURCES, num_beams=10**9, **ENDS)
+
+
+def test_one_that_is_left_half_way_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("gpt2")
+    monkeypatch.setattr(Engine, "is_captured", True)
+    wanted = model.generate(SOURCES, **ENDS)
+    for _ in model.generate_each(SOURCES, slots=3, **ENDS):
+        break
+    gc.collect()
+    assert len(model.engines) > 0
+    assert torch.equal(model.generate(SOURCES, **ENDS), wanted)
 
 
 def test_a_kept_engine_forgets_the_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,3 +177,27 @@ def test_a_bad_input_is_named_before_anything_runs() -> None:
         model.generate_each([[5], [999], [6]], **GREEDY)
     with pytest.raises(ValueError, match="same number for every input"):
         model_of("bart").generate_each([[5], [6]], decoder_input_ids=[[2, 3], [2]], **GREEDY)
+
+
+def test_inputs_may_change_meanwhile() -> None:
+    model = model_of("gpt2")
+    first, second = torch.tensor([9, 8]), torch.tensor([5, 6])
+    wanted = model.generate(second[None], **GREEDY)
+    found = model.generate_each([first, second], slots=1, **GREEDY)
+    next(found)
+    second.fill_(20)
+    assert torch.equal(next(found)[1], wanted)
+
+
+def test_no_more_slots_than_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    model = model_of("gpt2")
+    new_cache = model.decoder.new_cache
+
+    def noted(wanted: Any, device: Any = None) -> Any:
+        sizes.append(wanted.samples)
+        return new_cache(wanted, device)
+
+    monkeypatch.setattr(model.decoder, "new_cache", noted)
+    list(model.generate_each([[5], [6, 7]], slots=64, **GREEDY))
+    assert set(sizes) == {2}

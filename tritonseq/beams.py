@@ -205,17 +205,20 @@ def _power(length: int, penalty: float) -> float:
 
 
 def _fresh_group(samples: int, beams: int, device: torch.device) -> Group:
-    # Beams start out equal, so all but the first must lose the first step.
     shape = (samples, beams)
+
+    def index(value: int) -> Tensor:
+        return torch.full(shape, value, device=device, dtype=torch.int64)
+
+    # Beams start out equal, so all but the first must lose the first step.
     running = torch.full(shape, FAR_BELOW, device=device, dtype=torch.float32)
-    running[:, 0] = 0.0
-    index = torch.zeros(samples, beams, device=device, dtype=torch.int64)
+    running[:, 0].zero_()
     pool = Pool(
-        scores=torch.full_like(running, FAR_BELOW),
-        done=torch.zeros_like(index, dtype=torch.bool),
-        end=index - 1,
-        slot=index.clone(),
-        token=index.clone(),
+        scores=torch.full(shape, FAR_BELOW, device=device, dtype=torch.float32),
+        done=torch.zeros(shape, device=device, dtype=torch.bool),
+        end=index(-1),
+        slot=index(0),
+        token=index(0),
     )
     return Group(running, torch.ones(samples, device=device, dtype=torch.bool), pool)
 

@@ -202,7 +202,7 @@ def decay_length(
     `longest`: the most new tokens that a hypothesis may have.
     """
     over = range(max(longest - start, 0) + 1)
-    powers = torch.tensor([_power(factor, n) - 1 for n in over], device=device)
+    powers = torch.tensor([_power(factor, n) - 1 for n in over], device=device, dtype=torch.float32)
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
         past = hypotheses.by_row(hypotheses.generated - start)[:, None]

@@ -41,8 +41,8 @@ class Engines:
     its own. On a GPU it also is a captured graph, and worth keeping.
     """
 
-    def __init__(self) -> None:
-        self._graphs = True
+    def __init__(self, graphs: bool = True) -> None:
+        self._graphs = graphs
         self._lock = threading.Lock()
         self._idle: list[_Idle] = []
         self._refused: set[Hashable] = set()
@@ -76,11 +76,17 @@ class Engines:
         with torch.inference_mode(False):
             engine = self._take(key) or self._make(key, plan, device, build)
             engine.adopt(search)
-        yield engine
-        # After an error nobody knows what stands in its buffers; then it is dropped.
+        # After an error nobody knows what stands in its buffers, and it is dropped. One that is
+        # left half-way is as good as any: samples are admitted to it anew.
+        with contextlib.suppress(GeneratorExit):
+            yield engine
         engine.leave()
         if engine.is_captured:
             self._keep(_Idle(key, engine, plan.total), device)
+
+    def __reduce__(self) -> tuple[type[Engines], tuple[bool]]:
+        """Copies of a model, and those in other processes, make their own engines."""
+        return Engines, (self._graphs,)
 
     def clear(self) -> None:
         """Let go of everything that nobody uses."""

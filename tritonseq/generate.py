@@ -81,7 +81,7 @@ class Generation:
     def _steps(self, *, watched: bool) -> Iterator[Engine]:
         """Yield the engine after every step; `watched` if somebody looks at its newest tokens."""
         with self._slots.lend(self._engines, watched=watched) as engine:
-            self._slots.admit(engine, 0, self._batch)
+            self._slots.admit(engine, 0, [self._batch])
             engine.flags.restart()
             engine.flags.send()
             yield engine

@@ -35,15 +35,14 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, decoder: Any, search: Search, sizes: Sizes, hypotheses: dict[str, Any]) -> Plan:
-        """Of buffers for `sizes` and the arguments of `Hypotheses.allocate`; few are made."""
-        # Every buffer of a search has one entry per sample. Those of one are made to look at.
-        own = {**hypotheses, "samples": 1, "step": None, "device": torch.device("cpu")}
-        state = nbytes(search.begin(Hypotheses.allocate(**own))) * sizes.samples
+        """Of buffers for `sizes` and the arguments of `Hypotheses.allocate`; none are made."""
+        device = torch.device("meta")
+        state = search.begin(Hypotheses.allocate(**{**hypotheses, "step": None, "device": device}))
         weight = next(decoder.parameters())
         # In the network's dtype, in float32, and what a softmax makes of it.
         item = weight.element_size() + 2 * torch.float32.itemsize
         logits = sizes.samples * sizes.beams * decoder.vocab_size * item
-        return cls(decoder.new_cache(sizes, torch.device("meta")).nbytes, state, logits)
+        return cls(decoder.new_cache(sizes, device).nbytes, nbytes(state), logits)
 
     @property
     def total(self) -> int:
@@ -58,7 +57,7 @@ class Plan(NamedTuple):
         if free is not None and self.total > free:
             raise DoesNotFit(
                 f"this request needs {self}, and {_mebibytes(free)} are free: pass fewer samples "
-                "at once, fewer beams, shorter sources or a smaller max_new_tokens"
+                "or slots at once, fewer beams, shorter sources or a smaller max_new_tokens"
             )
 
 

@@ -79,7 +79,7 @@ def hamming_penalty(scores: Tensor, chosen: Tensor, penalty: float, live: Tensor
     counts = ((chosen[:, :, None] == chosen[:, None, :]) & live[:, None, :]).sum(dim=-1)
     group = scores.shape[0] // chosen.shape[0]
     columns = chosen.repeat_interleave(group, dim=0)
-    costs = (penalty * counts).repeat_interleave(group, dim=0)
+    costs = (penalty * counts.to(scores.dtype)).repeat_interleave(group, dim=0)
     # A token that was chosen twice is written twice, with the same value.
     return scores.scatter_(1, columns, scores.gather(1, columns) - costs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class _Refill:
         self._slots = slots
         self._engine = engine
         self._waiting = enumerate(batches)
-        self._free = list(range(count))[::-1]
+        self._free = list(range(count))
         self._busy: dict[int, _Occupant] = {}
 
     def __iter__(self) -> Iterator[tuple[int, GenerateOutput]]:
@@ -55,15 +56,20 @@ class _Refill:
             engine.step()
 
     def _fill(self) -> bool:
-        """Put those who wait into the slots that are free; has anybody come?"""
-        came = False
-        while self._free and (arrival := next(self._waiting, None)) is not None:
-            number, batch = arrival
-            slot = self._free.pop()
-            self._slots.admit(self._engine, slot, batch)
-            self._busy[slot] = _Occupant(number, batch, self._engine.flags.sent)
-            came = True
-        return came
+        """Put those who wait into the slots that are free; has anybody come?
+
+        Neighbouring slots are filled together: one prefill for several samples.
+        """
+        arrivals = list(itertools.islice(self._waiting, len(self._free)))
+        self._free.sort()
+        taken, self._free = self._free[: len(arrivals)], self._free[len(arrivals) :]
+        since = self._engine.flags.sent
+        for slot, (number, batch) in zip(taken, arrivals, strict=True):
+            self._busy[slot] = _Occupant(number, batch, since)
+        for first, count in _runs(taken):
+            batches = [self._busy[slot].batch for slot in range(first, first + count)]
+            self._slots.admit(self._engine, first, batches)
+        return bool(arrivals)
 
     def _finished(self) -> Iterator[tuple[int, GenerateOutput]]:
         """Those whose search has ended, so far as the host has heard; their slots are free."""
@@ -77,3 +83,10 @@ class _Refill:
             occupant = self._busy.pop(slot)
             self._free.append(slot)
             yield occupant.number, self._engine.output(occupant.batch.prompts.ids, slot)
+
+
+def _runs(slots: list[int]) -> Iterator[tuple[int, int]]:
+    """Neighbours among ascending slots: the first of each run, and how many."""
+    for _, run in itertools.groupby(enumerate(slots), lambda pair: pair[1] - pair[0]):
+        own = [slot for _, slot in run]
+        yield own[0], len(own)

@@ -120,6 +120,8 @@ class Request:
 
     def stream(self, input_ids: Ids, attention_mask: Any) -> Generation:
         """One prompt, whose tokens the result yields; faults are raised here."""
+        # The caller may change a tensor between two tokens.
+        input_ids = input_ids.clone() if isinstance(input_ids, Tensor) else input_ids
         generation, prompts = self._start(input_ids, attention_mask)
         config = self.config
         if config.num_beams > 1 or config.num_return_sequences > 1 or prompts.ids.shape[0] > 1:
@@ -140,12 +142,19 @@ class Request:
                 "generate_each moves samples on that are not equally far: functions of yours, "
                 "streamers, output_scores and output_logits work with generate only"
             )
+        if not hasattr(inputs, "__len__"):
+            raise ValueError(f"inputs must be a list of lists of ids, not {inputs!r}")
         if not len(inputs):
             return iter(())
         batches = [self.part([place], len(inputs))._batch(ids) for place, ids in enumerate(inputs)]
         _check_alike(batches, config, has_trie=self.callables.trie is not None)
         return generate_each(
-            self.decoder, batches, config, self.callables, self.engines, count=slots
+            self.decoder,
+            batches,
+            config,
+            self.callables,
+            self.engines,
+            count=min(slots, len(batches)),
         )
 
     def _batch(self, ids: Any) -> Batch:
@@ -225,8 +234,10 @@ class Request:
 
 
 def _as_row(ids: Any) -> Any:
-    """A batch of the one input `ids [L]`."""
-    return ids[None] if isinstance(ids, Tensor) and ids.dim() == 1 else [ids]
+    """A batch of the one input `ids [L]`, which the caller may change meanwhile."""
+    if isinstance(ids, Tensor):
+        return ids.clone()[None] if ids.dim() == 1 else ids.clone()
+    return [ids]
 
 
 def _check_alike(batches: Sequence[Batch], config: GenerationConfig, *, has_trie: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from .buffers import of_samples
 from .cache import Sizes
@@ -13,16 +14,17 @@ from .engines import bucket
 from .hypotheses import Hypotheses, Text
 from .lengths import Lengths
 from .plan import Plan
+from .prompts import Prompts
 from .recipe import as_upstream, check_trie
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from torch import Tensor
 
     from .config import GenerationConfig
     from .engines import Engines
-    from .prompts import Prompts
     from .protocol import Decoder, EncoderDecoder
     from .recipe import Recipe
     from .trie import Trie
@@ -125,10 +127,18 @@ class Slots:
         key = (self._sizes, buffers, self._recipe.key if retires else None)
         return engines.lend(key, plan, self._device, build, search)
 
-    def admit(self, engine: Engine, first: int, batch: Batch) -> None:
-        """Put the samples of a batch into the slots from `first` on."""
+    def admit(self, engine: Engine, first: int, batches: Sequence[Batch]) -> None:
+        """Put the samples of some batches into neighbouring slots, from `first` on."""
+        slot = first
+        for batch in batches:
+            self._load(of_samples(engine.hypotheses, slot, batch.samples), batch)
+            slot += batch.samples
+        prompt = torch.cat([batch.prompts.ids for batch in batches]) if self._has_encoder else None
+        engine.admit(first, _side_by_side([batch.read for batch in batches]), prompt)
+
+    def _load(self, hypotheses: Hypotheses, batch: Batch) -> None:
         prompts, lengths, recipe = batch.prompts, batch.lengths, self._recipe
-        of_samples(engine.hypotheses, first, batch.samples).load(
+        hypotheses.load(
             prompts.ids,
             prompts.starts,
             new_tokens=lengths.new_tokens,
@@ -137,7 +147,16 @@ class Slots:
             source=_text(batch.read, recipe.config.hf_exact) if recipe.reads_source else None,
             roots=batch.roots,
         )
-        engine.admit(first, batch.read, prompts.ids if self._has_encoder else None)
+
+
+def _side_by_side(parts: Sequence[Prompts]) -> Prompts:
+    """What is read for several batches, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = [part.right_padded() for part in parts]
+    width = max(part.shape[1] for part in rows)
+    ids = torch.cat([F.pad(part, (0, width - part.shape[1])) for part in rows])
+    return Prompts(ids, torch.cat([part.lengths for part in parts]), None)
 
 
 def _text(read: Prompts, count_pads: bool) -> Text:

@@ -138,7 +138,7 @@ class UniLMBeamSearch:
         """The K best continuations: scores, tokens and parents, `[B, K]` each."""
         beams = self._rules.beams
         scores, candidates = log_probs.topk(beams, dim=2)
-        history = state.ended * ENDED + state.running
+        history = state.ended.to(torch.float32) * ENDED + state.running
         best = (scores + history[:, :, None]).flatten(1).topk(beams, dim=1)
         parents = best.indices.div(beams, rounding_mode="floor")
         tokens = candidates.flatten(1).gather(1, best.indices)
@@ -220,10 +220,17 @@ def _is_in(tokens: Tensor, ends: Tensor | None) -> Tensor:
 
 def _nothing(samples: int, count: int, device: torch.device) -> Pool:
     """A pool that everything may enter."""
-    scores = torch.full((samples, count), -math.inf, device=device, dtype=torch.float64)
-    index = torch.zeros(samples, count, device=device, dtype=torch.int64)
-    empty = torch.zeros_like(index, dtype=torch.bool)
-    return Pool(scores, empty, index - 1, index.clone(), index.clone())
+    shape = (samples, count)
+    end, slot, token = (
+        torch.full(shape, value, device=device, dtype=torch.int64) for value in (-1, 0, 0)
+    )
+    return Pool(
+        torch.full(shape, -math.inf, device=device, dtype=torch.float64),
+        torch.zeros(shape, device=device, dtype=torch.bool),
+        end,
+        slot,
+        token,
+    )
 
 
 def _best(pool: Pool, new: Pool) -> Pool:

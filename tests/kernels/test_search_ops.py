@@ -358,13 +358,54 @@ class TestFaults:
             (best[0], best[1][:, :3], best[2]),
             (best[0][:1], best[1][:1], best[2][:1]),
         ):
-            with pytest.raises(ValueError, match=r"candidates are .* \[2, C\] each"):
+            with pytest.raises(ValueError, match=r"scores are .* C >= 2|; pass torch"):
                 beam_advance(written, group, *wrong, powers=torch.ones(4))
+
+    @pytest.mark.parametrize("impl", ["torch", "triton"])
+    @pytest.mark.parametrize("field", Written._fields)
+    def test_every_field_of_what_is_written(self, field, impl):
+        """One sample too few, or another dtype, would be written past the end of memory."""
+        group = new_group(2, 2)
+        best = candidates(2, 2, 4, 9, group.running)
+        whole = new_written(2, 3, 2)
+        ended, logits = torch.zeros(2, 2, dtype=torch.bool), torch.randn(2, 2, 9)
+        for wrong in (getattr(whole, field)[:1], getattr(whole, field).to(torch.float32)):
+            written = whole._replace(**{field: wrong})
+            with pytest.raises(ValueError, match="; pass torch"):
+                beam_advance(written, group, *best, powers=torch.ones(4), impl=impl)
+            with pytest.raises(ValueError, match="; pass torch"):
+                greedy_advance(written, ended, logits, impl=impl)
+
+    @pytest.mark.parametrize("field", ["running", "improvable", *Pool._fields])
+    def test_every_field_of_a_group(self, field):
+        written, whole = new_written(2, 3, 2), new_group(2, 2)
+        best = candidates(2, 2, 4, 9, whole.running)
+        if field in Pool._fields and field != "scores":
+            short = getattr(whole.pool, field)[:, :1]
+            group = whole._replace(pool=whole.pool._replace(**{field: short}))
+        else:
+            group = whole._replace(running=whole.running[:1])
+        with pytest.raises(ValueError, match="; pass torch"):
+            beam_advance(written, group, *best, powers=torch.ones(4))
+
+    def test_tables_and_logits(self):
+        written, group = new_written(2, 3, 2), new_group(2, 2)
+        best = candidates(2, 2, 4, 9, group.running)
+        ended = torch.zeros(2, 2, dtype=torch.bool)
+        for powers in (torch.ones(4, 1), torch.ones(4, dtype=torch.float64), torch.ones(1)):
+            with pytest.raises(ValueError, match=r"pass float32 \[N\]"):
+                beam_advance(written, group, *best, powers=powers)
+        with pytest.raises(ValueError, match=r"pass int64 \[E\]"):
+            beam_advance(written, group, *best, powers=torch.ones(4), ends=torch.zeros(1))
+        for shape in ((2, 2, 0), (1, 2, 9), (4, 9)):
+            with pytest.raises(ValueError, match=r"\[2, 2, V\]"):
+                greedy_advance(written, ended, torch.randn(shape))
 
     def test_memory(self):
         group = new_group(2, 2)
-        written = new_written(2, 6, 2)
-        written = written._replace(tokens=written.tokens[:, ::2])
+        written = new_written(2, 3, 2)
+        strided = new_written(2, 6, 2).tokens[:, ::2]
+        written = written._replace(tokens=strided)
         best = candidates(2, 2, 4, 9, group.running)
         with pytest.raises(ValueError, match=r"own_tokens has strides .* make it contiguous"):
             beam_advance(written, group, *best, powers=torch.ones(7), impl="triton")

@@ -34,6 +34,9 @@ def run(parsed: argparse.Namespace) -> int:
     dtype = _dtype(parsed.dtype, device)
     repeats = _positive("--repeats", parsed.repeats, 30 if on_gpu else 9)
     scale = _positive("--scale", parsed.scale, 1 if on_gpu else 16)
+    for path in filter(None, (parsed.csv, parsed.png)):
+        if not path.parent.is_dir():
+            raise ValueError(f"{path}: there is no folder {path.parent}; make it first")
     if parsed.png:
         table.require_matplotlib()
     interpreted = parsed.tiny and not on_gpu and os.environ.get("TRITON_INTERPRET") == "1"
