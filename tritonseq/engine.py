@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from .protocol import Decoder, EncoderDecoder
     from .search import Search
 
-# Steps that a GPU may be ahead of what the host knows: one that runs and one that waits.
+# Steps that a GPU may be ahead of what the host knows: one that runs and one that waits. They
+# change nothing where a search has ended.
 LAG = 2
 
 
 class Engine:
     """A bucket of slots for one search.
 
-    On a GPU the step is captured in a graph when it is first taken, and replayed from then on. A
-    search that calls functions of the caller, or records what it saw, runs between the replays of
-    the network alone: slower, and with the host in every step.
+    On a GPU the step is captured in a graph, once, and replayed. A search that calls functions of
+    the caller, or records what it saw, runs between replays of the network alone: slower, and with
+    the host in every step.
     """
 
     def __init__(

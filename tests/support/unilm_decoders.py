@@ -103,16 +103,16 @@ class Replay:
 
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: NoKeys) -> Tensor:
         rows: list[tuple[int, list[int]]] = []
-        for b, (source, step) in enumerate(
-            zip(cache.sources.tolist(), cache.step.tolist(), strict=True)
-        ):
-            written = cache.tokens[b, : step + 1]
-            if step >= 0:
-                cache.tokens[b, step] = tokens[b]
-                if lineage is not None:
-                    slots = lineage[b, : step + 1].clone()
-                    slots[step] = torch.arange(tokens.shape[1])
-                    written = written.gather(1, slots)
+        # All that do not rest are equally far, and what the others are asked means nothing.
+        end = int(cache.step.max()) + 1
+        for b, source in enumerate(cache.sources.tolist()):
+            if cache.step[b] >= 0:
+                cache.tokens[b, end - 1] = tokens[b]
+            written = cache.tokens[b, :end]
+            if lineage is not None:
+                slots = lineage[b, :end].clone()
+                slots[end - 1] = torch.arange(tokens.shape[1])
+                written = written.gather(1, slots)
             rows += [(source, row) for row in written.mT.tolist()]
         return self._logits(rows).view(*tokens.shape, -1)
 
