@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,8 +68,9 @@ class Replay:
             except RuntimeError as error:
                 # A capture that breaks off leaves its stream and its hold of the generator behind.
                 torch.cuda.set_stream(stream)
-                generator = torch.cuda.default_generators[torch.cuda.current_device()]
-                generator.graphsafe_set_state(generator.clone_state())
+                with suppress(RuntimeError):
+                    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+                    generator.graphsafe_set_state(generator.clone_state())
                 logger.warning("a step runs without a graph: %s", error)
             finally:
                 torch.cuda.set_rng_state(random, self._device)
