@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from ._launch import (
     merged_rows,
     next_power_of_two,
     query_rows,
+    run_on,
     split_lengths,
     stages,
     strides,
@@ -343,10 +343,7 @@ def attend_in_triton(call: Attention) -> Tensor:
     dtype = torch.float32 if _multiplies_wrongly(query.dtype) else query.dtype
     output = torch.empty(query.shape, dtype=dtype, device=query.device)
     if output.numel():
-        on_gpu = query.device.type == "cuda"
-        with torch.cuda.device(query.device) if on_gpu else contextlib.nullcontext():
-            for launch in attention_launches(call, output):
-                launch.run()
+        run_on(query.device, attention_launches(call, output))
     return output.to(query.dtype)
 
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from ._checks import check_rows
-from ._launch import Launch, ceil_div, check_device, row_block, row_warps, run_on, strides
+from ._launch import Launch, ceil_div, check_device, in_order, row_block, row_warps, run_on, strides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,17 +60,13 @@ def embed_in_triton(
     """Launch the kernel; ValueError for strided channels, but for those of the table."""
     check_device(_embed, tokens, table, positions, position_table, starts, row)
     check_rows(position_table=position_table, row=row)
-    tokens, positions, starts = tokens.contiguous(), _packed(positions), _packed(starts)
+    tokens, positions, starts = tokens.contiguous(), in_order(positions), in_order(starts)
     output = torch.empty(len(tokens), table.shape[1], dtype=table.dtype, device=table.device)
     run_on(
         table.device,
         embedding_launches(tokens, table, scale, positions, position_table, starts, row, output),
     )
     return output
-
-
-def _packed(ids: Tensor | None) -> Tensor | None:
-    return None if ids is None else ids.contiguous()
 
 
 def embedding_launches(

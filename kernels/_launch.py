@@ -69,6 +69,11 @@ def run_on(device: torch.device, launches: Sequence[Launch]) -> None:
             launch.run()
 
 
+def in_order(x: Tensor | None) -> Tensor | None:
+    """What a kernel reads one after the other; that of a caller may be strided or expanded."""
+    return None if x is None else x.contiguous()
+
+
 def check_device(kernel: Any, *tensors: Tensor | None) -> None:
     """Raise ValueError unless all tensors are where `kernel` can read them."""
     devices = {tensor.device for tensor in tensors if tensor is not None}

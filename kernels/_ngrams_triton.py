@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ._launch import Launch, ceil_div, check_device, run_on, strides
+from ._launch import Launch, ceil_div, check_device, in_order, run_on, strides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -194,15 +194,15 @@ def ngram_launches(output: Tensor, call: Ngrams) -> list[Launch]:
         {
             "output": output,
             "tokens": call.tokens,
-            "lengths": _in_order(call.lengths),
-            "starts": _in_order(call.starts),
+            "lengths": in_order(call.lengths),
+            "starts": in_order(call.starts),
             "lineage": call.lineage,
             "prefix": call.prefix,
-            "prefix_starts": _in_order(call.prefix_starts),
-            "prefix_lengths": _in_order(call.prefix_lengths),
+            "prefix_starts": in_order(call.prefix_starts),
+            "prefix_lengths": in_order(call.prefix_lengths),
             "source": call.source,
-            "source_starts": _in_order(call.source_starts),
-            "source_lengths": _in_order(call.source_lengths),
+            "source_starts": in_order(call.source_starts),
+            "source_lengths": in_order(call.source_lengths),
             "ignored": ignored,
             "n": call.n,
             "places": call.places,
@@ -225,8 +225,3 @@ def ngram_launches(output: Tensor, call: Ngrams) -> list[Launch]:
         },
     )
     return [launch]
-
-
-def _in_order(bounds: Tensor | None) -> Tensor | None:
-    """Kernels read bounds one after the other; those of a caller may be expanded."""
-    return None if bounds is None else bounds.contiguous()

@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ._launch import Launch, ceil_div, check_device, next_power_of_two, run_on, strides
+from ._launch import Launch, ceil_div, check_device, in_order, next_power_of_two, run_on, strides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -315,9 +315,9 @@ def topk_launches(call: TopK, scores: Tensor, tokens: Tensor, parents: Tensor) -
             "running": call.running,
             "banned": call.banned,
             "ends": call.ends,
-            "length": _in_order(call.length),
-            "min_length": _in_order(call.min_length),
-            "forced": _in_order(call.forced),
+            "length": in_order(call.length),
+            "min_length": in_order(call.min_length),
+            "forced": in_order(call.forced),
             "scores": scores,
             "tokens": tokens,
             "parents": parents,
@@ -371,8 +371,3 @@ def readable(logits: Tensor) -> int:
     last = logits.storage_offset() + sum((n - 1) * step for n, step in steps)
     in_storage = (last + padded) * logits.element_size() <= logits.untyped_storage().nbytes()
     return padded if in_storage else vocab_size
-
-
-def _in_order(x: Tensor | None) -> Tensor | None:
-    """The kernel reads these one after the other; those of a caller may be expanded."""
-    return None if x is None else x.contiguous()

@@ -14,6 +14,7 @@ from torch import Tensor
 from . import _search_torch
 from ._checks import FLOATS, Impl, takes_triton
 from ._search_torch import FAR_BELOW as FAR_BELOW
+from ._search_torch import is_in as is_in
 
 
 class Written(NamedTuple):

@@ -42,24 +42,9 @@ class Generation:
         callables: Callables,
         engines: Engines,
     ) -> None:
-        device = batch.prompts.ids.device
-        prompt_length = batch.prompts.ids.shape[1]
-        recipe = Recipe(
-            config,
-            callables,
-            most_new_tokens=bucket(batch.lengths.new_tokens, device),
-            prompt_length=prompt_length,
-        )
         self._batch = batch
         self._engines = engines
-        self._slots = Slots(
-            decoder,
-            recipe,
-            samples=batch.samples,
-            source_length=batch.read.ids.shape[1],
-            prompt_length=prompt_length,
-            device=device,
-        )
+        self._slots = _slots_for(decoder, [batch], config, callables, count=batch.samples)
         self._output: GenerateOutput | None = None
 
     def run(self) -> GenerateOutput:
@@ -107,20 +92,32 @@ def generate_each(
 
     With each comes its place in `batches`. What is found does not depend on who is beside whom.
     """
+    slots = _slots_for(decoder, batches, config, callables, count=count)
+    return refill(slots, engines, batches, count)
+
+
+def _slots_for(
+    decoder: Decoder | EncoderDecoder,
+    batches: Sequence[Batch],
+    config: GenerationConfig,
+    callables: Callables,
+    *,
+    count: int,
+) -> Slots:
+    """`count` slots that have room for any sample of the batches."""
     device = batches[0].prompts.ids.device
-    prompts = [batch.prompts.ids.shape[1] for batch in batches]
+    prompt_length = max(batch.prompts.ids.shape[1] for batch in batches)
     recipe = Recipe(
         config,
         callables,
         most_new_tokens=bucket(max(batch.lengths.new_tokens for batch in batches), device),
-        prompt_length=max(prompts),
+        prompt_length=prompt_length,
     )
-    slots = Slots(
+    return Slots(
         decoder,
         recipe,
         samples=count,
         source_length=max(batch.read.ids.shape[1] for batch in batches),
-        prompt_length=max(prompts),
+        prompt_length=prompt_length,
         device=device,
     )
-    return refill(slots, engines, batches, count)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.search import Pool, append_beams
+from tritonseq.kernels.search import Pool, append_beams, is_in
 
 from .beams import written_out
 from .outputs import BeamTrace
@@ -162,7 +162,7 @@ class UniLMBeamSearch:
         written = state.hypotheses.written
         active, step = written.step >= 0, written.generated
         if hits is None:
-            hits = _is_in(tokens, self.stopping.ends)
+            hits = is_in(tokens, self.stopping.ends)
         # At the last step that is every hypothesis.
         ended = hits | (step + 1 >= written.limit)[:, None]
         dead = (state.dead | state.ended).gather(1, parents)
@@ -210,12 +210,6 @@ class UniLMBeamSearch:
 def _penalty(step: int, exponent: float) -> float:
     """What the score of a hypothesis that ends with this step is divided by."""
     return ((5 + step + 1) / 6) ** exponent if exponent > 0 else 1.0
-
-
-def _is_in(tokens: Tensor, ends: Tensor | None) -> Tensor:
-    if ends is None:
-        return torch.zeros_like(tokens, dtype=torch.bool)
-    return (tokens[..., None] == ends).any(dim=-1)
 
 
 def _nothing(samples: int, count: int, device: torch.device) -> Pool:
