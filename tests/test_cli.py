@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tritonseq
-from tritonseq.cli import _argument, build_parser, main
+from tritonseq.cli import build_parser, main
+from tritonseq.cli_values import argument
 from tritonseq.config import GenerationConfig
 from tritonseq.demo import EMBEDDED
+from tritonseq.env import driver_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,7 +159,7 @@ def test_every_option_of_generation_is_a_flag() -> None:
     ],
 )
 def test_annotations_say_how_a_value_is_read(annotation: str, text: str, value: object) -> None:
-    read = _argument(annotation)["type"](text)
+    read = argument(annotation)["type"](text)
     assert read == value
     assert type(read) is type(value)
 
@@ -303,7 +305,7 @@ def test_version_of_the_module_run_as_a_program() -> None:
         (["--numbeams", "4"], "unknown flag --numbeams: did you mean --num-beams?"),
         (["--num-beam=4"], "unknown flag --num-beam: did you mean --num-beams?"),
         (["--xyzzy"], "unknown flag --xyzzy: --help lists what there is"),
-        (["stray"], "unrecognized arguments: stray"),
+        (["in.txt", "out.txt", "stray"], "unrecognized arguments: stray"),
     ],
 )
 def test_an_unknown_flag_names_the_nearest(
@@ -355,7 +357,33 @@ def test_help_names_every_command(capsys: Captured) -> None:
 def test_env_names_what_a_bug_report_needs(capsys: Captured) -> None:
     assert main(["env"]) == 0
     names = {line.split("  ")[0] for line in capsys.readouterr().out.splitlines()}
-    assert {"python", "torch", "triton", "safetensors", "huggingface_hub", "CPU"} <= names
+    assert {"tritonseq", "installed in", "python", "system", "torch", "triton", "tqdm"} <= names
+    assert {"huggingface_hub", "tokenizers", "sentencepiece", "CPU", "memory"} <= names
+    assert any(name.startswith("GPU") for name in names)
+
+
+def test_env_finds_the_version_of_the_driver() -> None:
+    text = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\nGCC"
+    assert driver_version(text) == "570.86.15"
+    assert driver_version("NVRM version: 535.54 Tue") == "535.54"
+    assert driver_version("who knows\n") == "who knows"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["generate", "--help"], ["generate", "M", "/no/such/file"]]
+)
+def test_help_and_early_faults_come_without_torch(arguments: list[str]) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from tritonseq.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "--help" in arguments:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("usage: tritonseq")
+    else:
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("tritonseq: error: /no/such/file cannot be read")
 
 
 def test_demo_runs_as_a_process_without_transformers() -> None:

@@ -255,7 +255,7 @@ def test_what_was_planned_is_what_is_taken(
     if kind == "unilm" and options.get("num_beam_groups"):
         options["search"] = "transformers"
     model_of(kind).generate(SOURCES, **options)
-    assert [(p.caches, p.state) for p in plans] == taken
+    assert [(p.source_cache + p.target_cache, p.state) for p in plans] == taken
 
 
 def test_what_does_not_fit_is_refused_with_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +373,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
 
 
 def lend(pool: Engines, key: Any, size: int = 10) -> Lent:
-    with pool.lend(key, Plan(size, 0, 0), CPU, lambda graphs: Lent(graphs), None) as engine:
+    with pool.lend(key, Plan(size, 0, 0, 0), CPU, lambda graphs: Lent(graphs), None) as engine:
         return engine
 
 
@@ -387,7 +387,7 @@ class TestEngines:
 
     def test_an_engine_is_lent_to_one_at_a_time(self, on_gpu: Any) -> None:
         pool = Engines()
-        with pool.lend("a", Plan(10, 0, 0), CPU, lambda graphs: Lent(graphs), None) as first:
+        with pool.lend("a", Plan(10, 0, 0, 0), CPU, lambda graphs: Lent(graphs), None) as first:
             assert lend(pool, "a") is not first
         assert len(pool) == 2
 
@@ -424,7 +424,7 @@ class TestEngines:
     def test_one_that_failed_is_not_lent_again(self, on_gpu: Any) -> None:
         pool = Engines()
         with pytest.raises(RuntimeError, match="broken"):  # noqa: SIM117
-            with pool.lend("a", Plan(1, 0, 0), CPU, lambda graphs: Lent(graphs), None):
+            with pool.lend("a", Plan(1, 0, 0, 0), CPU, lambda graphs: Lent(graphs), None):
                 raise RuntimeError("broken")
         assert len(pool) == 0
 
@@ -447,7 +447,7 @@ class TestEngines:
             return Lent(captured=False)
 
         for _ in range(3):
-            with pool.lend("a", Plan(10, 0, 0), CPU, build, None):
+            with pool.lend("a", Plan(10, 0, 0, 0), CPU, build, None):
                 pass
         assert asked == [True, False, False]
 

@@ -15,7 +15,8 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs", "prompts")
-LEAVES += ("buffers", "english", "memory", "tasks", "trie_tables", "vocabularies", "weights")
+LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
+LEAVES += ("vocabularies",)
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -54,41 +55,55 @@ ALLOWED: dict[str, set[str]] = {
     "generate": {
         "config", "engine", "engines", "outputs", "protocol", "recipe", "refill", "slots",
     },
-    "config_files": {"weights"},
+    "weights": {"json_files"},
+    "config_files": {"json_files"},
     "hub": {"config_files", "weights"},
-    "fast_vocabulary": {"weights"},
-    "sentencepieces": {"vocabularies", "weights"},
-    "marian_vocabulary": {"sentencepieces", "vocabularies", "weights"},
+    "fast_vocabulary": {"json_files"},
+    "sentencepieces": {"json_files", "vocabularies"},
+    "marian_vocabulary": {"json_files", "sentencepieces", "vocabularies"},
     "languages": {"vocabularies"},
     "wordpieces": {"fast_vocabulary", "unilm_tokens", "vocabularies"},
     "tokenizer_files": {
-        "config_files", "fast_vocabulary", "languages", "marian_vocabulary", "sentencepieces",
-        "unilm_families", "vocabularies", "weights", "wordpieces",
+        "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",
+        "sentencepieces", "unilm_families", "vocabularies", "wordpieces",
     },
     "text": {"languages", "tokenizer_files", "vocabularies"},
     "devices": {"models"},
     "placement": {"models", "weights"},
-    "unilm_tensors": {"weights"},
-    "unilm_families": {"unilm_tensors"},
-    "unilm_tokens": {"weights"},
-    "unilm_checkpoint": {"unilm_families", "unilm_tensors", "unilm_tokens", "weights"},
+    "unilm_tensors": {"unilm_names", "weights"},
+    "unilm_families": {"unilm_names"},
+    "unilm_tokens": {"json_files"},
+    "unilm_checkpoint": {
+        "unilm_families", "unilm_names", "unilm_tensors", "unilm_tokens", "weights",
+    },
     "checkpoint": {
-        "config_files", "devices", "models", "placement", "unilm_checkpoint", "weights",
+        "config_files", "devices", "json_files", "models", "placement", "unilm_checkpoint",
+        "weights",
     },
     "request": {
         "config", "engines", "generate", "lengths", "outputs", "prompts", "recipe", "slots", "trie",
     },
-    "text_job": {"config", "lengths", "outputs", "request", "text"},
+    "encoding": {"text"},
+    "text_job": {"config", "encoding", "lengths", "outputs", "request", "text"},
     "model": {
         "checkpoint", "config", "engines", "generate", "hub", "lengths", "outputs", "request",
         "stopping", "text", "text_job", "trie",
     },
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
-    "cli_unilm": {"config", "devices", "outputs", "text", "weights"},
+    "cli_unilm": {"config", "devices", "json_files", "outputs", "text"},
     "cli_generate": {"cli_unilm", "model", "text_job"},
     "bench": {"bench", "devices", "kernels"},
-    "cli": {"bench", "cli_generate", "cli_unilm", "config", "demo", "env"},
+    "stages": {"stages", "encoding", "text"},
+    "cli_values": set(),
+    "cli_fastseq": set(),
+    "cli_flags": {"cli_fastseq", "cli_unilm", "cli_values", "config"},
+    "cli_rules": {"cli_fastseq"},
+    "cli_checkpoint": {"config_files", "hub", "json_files", "models"},
+    "cli_files": {"checks", "cli_checkpoint", "cli_fastseq", "cli_unilm", "stages", "text"},
+    "cli": {
+        "bench", "cli_files", "cli_flags", "cli_generate", "cli_rules", "demo", "env", "stages",
+    },
     "__main__": {"cli"},
     "__init__": {"model", "config", "outputs", "trie"},
 }  # fmt: skip
@@ -171,6 +186,33 @@ def test_transformers_is_absent_after_loading_and_generating() -> None:
 
 def test_the_check_of_absence_can_fail() -> None:
     assert run_fresh("import sys, transformers; print('transformers' in sys.modules)") == "True\n"
+    assert run_fresh("import sys; from tritonseq import Model; print('torch' in sys.modules)") == (
+        "True\n"
+    )
+
+
+TEXT_ALONE = """
+import sys, pathlib, tritonseq
+from tritonseq.text import Tokenizer
+for folder in sorted((pathlib.Path(tritonseq.__file__).parent / "embedded").iterdir()):
+    tokenizer = Tokenizer.from_folder(folder)
+    rows = tokenizer.rows(["two plus three"])
+    assert "two plus three" in tokenizer.decode(rows)[0]
+    print(folder.name, "torch" in sys.modules)
+"""
+
+
+def test_texts_do_without_torch() -> None:
+    lines = run_fresh(TEXT_ALONE).splitlines()
+    assert len(lines) == 4
+    assert all(line.endswith(" False") for line in lines)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["env", "--help"]])
+def test_help_does_without_torch(arguments: list[str]) -> None:
+    code = "import sys, tritonseq.cli\ntry:\n    tritonseq.cli.main({!r})\n"
+    code += "except SystemExit:\n    print('torch' in sys.modules)"
+    assert run_fresh(code.format(arguments)).splitlines()[-1] == "False"
 
 
 def test_importing_the_kernels_compiles_nothing() -> None:
@@ -206,3 +248,6 @@ def test_the_typed_marker_and_the_public_names() -> None:
     assert (ROOT / "tritonseq" / "py.typed").exists()
     for name in tritonseq.__all__:
         assert hasattr(tritonseq, name)
+        assert name in dir(tritonseq)
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = tritonseq.lode  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .buffers import scatter
 from .memory import zeros
 
 
@@ -95,6 +96,11 @@ class KVCache:
         return sum(tensor.nbytes for part in parts for tensor in part)
 
     @property
+    def source_nbytes(self) -> int:
+        """Those of the source part."""
+        return sum(tensor.nbytes for tensor in (*self.source_keys, *self.source_values))
+
+    @property
     def source_length(self) -> int:
         """`S`, the positions of the source part."""
         return self.source_keys[0].shape[2]
@@ -138,6 +144,14 @@ class KVCache:
             self.step[own],
             self.counters,
             self.bias,
+        )
+
+    def take_sources(self, other: KVCache, samples: Tensor) -> None:
+        """Copy the source part of `other` to samples `[N]`."""
+        scatter(
+            (self.source_keys, self.source_values, self.source_len),
+            samples,
+            (other.source_keys, other.source_values, other.source_len),
         )
 
 
@@ -194,8 +208,16 @@ class EncoderDecoderCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values: `2 L B H D (S + P + T K)` elements."""
-        cross = sum(tensor.nbytes for tensor in (*self.cross_keys, *self.cross_values))
-        return self.own.nbytes + cross
+        return self.own.nbytes + self._cross_nbytes
+
+    @property
+    def source_nbytes(self) -> int:
+        """Those of the sources and of the decoder's prompts."""
+        return self.own.source_nbytes + self._cross_nbytes
+
+    @property
+    def _cross_nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.cross_keys, *self.cross_values))
 
     @property
     def step(self) -> Tensor:
@@ -221,3 +243,12 @@ class EncoderDecoderCache:
             self.source_len[own],
             self.bias,
         )
+
+    def take_sources(self, other: EncoderDecoderCache, samples: Tensor) -> None:
+        """Copy the sources of `other`, and the prompts, to samples `[N]`."""
+        scatter(
+            (self.cross_keys, self.cross_values, self.source_len),
+            samples,
+            (other.cross_keys, other.cross_values, other.source_len),
+        )
+        self.own.take_sources(other.own, samples)

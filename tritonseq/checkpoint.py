@@ -11,9 +11,10 @@ from tritonseq.models import model_class
 
 from .config_files import find_config, read_config
 from .devices import DTYPES, resolve_device, resolve_dtype
+from .json_files import read_json
 from .placement import fill
 from .unilm_checkpoint import generation_defaults, recognises, refuse_bert, translate
-from .weights import open_weights, read_json
+from .weights import open_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

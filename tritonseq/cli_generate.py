@@ -21,7 +21,7 @@ from .cli_unilm import (
     source_length,
     write_traces,
 )
-from .model import load
+from .model import BATCH_SIZE, load
 from .text_job import Answer
 
 if TYPE_CHECKING:
@@ -78,8 +78,6 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     checkpoint, prompts = load_options(parsed), _prompts(parsed)
     if parsed.stream and (parsed.json or len(prompts) > 1):
         raise ValueError("--stream prints the text of one prompt: drop --json and further prompts")
-    if parsed.batch_size < 1:
-        raise ValueError(f"--batch-size is {parsed.batch_size}: it must be at least 1")
     model = load(
         **checkpoint,
         revision=parsed.revision,
@@ -92,7 +90,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         src_lang=parsed.src_lang,
         tgt_lang=parsed.tgt_lang,
         prefix=parsed.prefix,
-        truncation=parsed.truncation,
+        truncation=bool(parsed.truncation),
         max_source_length=parsed.max_source_length or source_length(parsed),
         task=parsed.task,
         **generation_options(parsed, options, model.tokenizer),
@@ -107,7 +105,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
             print(piece, end="", flush=True)
         print()
     else:
-        answers = _answers(job, prompts, rows, parsed.batch_size, tally)
+        answers = _answers(job, prompts, rows, parsed.batch_size or BATCH_SIZE, tally)
         _print(model, answers, parsed)
     sys.stdout.flush()
     print(f"tritonseq: {tally.line(len(rows))}", file=sys.stderr)
@@ -176,7 +174,7 @@ def _prompts(parsed: argparse.Namespace) -> list[Prompt]:
     if parsed.subset < 0:
         raise ValueError(f"--subset is {parsed.subset}: it must be at least 0, which means all")
     if not prompts:
-        raise ValueError("there are no texts: pass --prompt TEXT or --prompt-file F")
+        raise ValueError("there are no texts: name INPUT, or pass --prompt TEXT or --prompt-file F")
     return prompts[: parsed.subset or None]
 
 

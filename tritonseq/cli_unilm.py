@@ -13,8 +13,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .devices import resolve_device
-from .weights import read_json
+from .json_files import read_json
 
 if TYPE_CHECKING:
     import argparse
@@ -172,6 +171,9 @@ def _placement(parsed: argparse.Namespace) -> dict[str, str]:
     device = "cpu" if parsed.no_cuda else parsed.device
     if not parsed.fp16:
         return {"device": device, "dtype": parsed.dtype}
+
+    from .devices import resolve_device
+
     if resolve_device(device).type == "cpu":
         warnings.warn("--fp16 has no effect on the CPU, which computes in float32", stacklevel=2)
         return {"device": device, "dtype": parsed.dtype}
@@ -193,9 +195,12 @@ def source_length(parsed: argparse.Namespace) -> int | None:
 
 
 def generation_options(
-    parsed: argparse.Namespace, options: dict[str, Any], tokenizer: Tokenizer
+    parsed: argparse.Namespace, options: dict[str, Any], tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
-    """`options` of `generate` with what the flags say, by the names of `generate`."""
+    """`options` of `generate` with what the flags say, by the names of `generate`.
+
+    The tokenizer is needed if `names_tokens(parsed)`.
+    """
     said = {
         "num_beams": parsed.beam_size,
         "max_new_tokens": parsed.max_tgt_length,
@@ -213,10 +218,16 @@ def generation_options(
     return options | said
 
 
-def _word_ids(words: str | None, tokenizer: Tokenizer) -> list[int] | None:
+def names_tokens(parsed: argparse.Namespace) -> bool:
+    """Are there tokens among the flags that only a tokenizer has the ids of?"""
+    return bool(parsed.not_predict_token or parsed.forbid_ignore_word)
+
+
+def _word_ids(words: str | None, tokenizer: Tokenizer | None) -> list[int] | None:
     """The ids of tokens between bars; those in brackets are in capitals, as upstream has it."""
-    if words is None:
+    if not words:
         return None
+    assert tokenizer is not None, "names_tokens says that it is needed"
     names = [word for word in words.split("|") if word]
     return tokenizer.token_ids(
         name.upper() if name.startswith("[") and name.endswith("]") else name for name in names

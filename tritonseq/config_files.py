@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .weights import read_json
+from .json_files import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path

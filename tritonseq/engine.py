@@ -7,15 +7,18 @@ its place while the others go on: no rule of any search looks beyond its sample.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .buffers import of_samples, overwrite
+from .buffers import gather, of_samples, overwrite, scatter
 from .flags import Flags
 from .graphs import Replay
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from .cache import Sizes
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 # Steps that a GPU may be ahead of what the host knows: one that runs and one that waits. They
 # change nothing where a search has ended.
 LAG = 2
+
+# One in so many slots can be filled at once by a sample that is not beside the others.
+STAGED = 2
 
 
 class Engine:
@@ -84,24 +90,41 @@ class Engine:
             self._left = torch.cuda.current_stream(self._device).record_event()
 
     @torch.no_grad()
-    def admit(self, first: int, read: Prompts, prompt: Tensor | None = None) -> None:
-        """Read samples into the slots from `first` on, and choose their first tokens.
+    def admit(self, slots: Sequence[int], read: Prompts, prompt: Tensor | None = None) -> None:
+        """Read samples into slots, and choose their first tokens.
 
         `read`: what the network reads; `prompt [B, P]`: what the targets of an encoder-decoder
-        model start with. The hypotheses of these slots have been loaded.
+        model start with. The hypotheses of these slots have been loaded. Slots that are no
+        neighbours take copies: their samples are read beside each other, at most `staged` of them.
         """
-        count = read.ids.shape[0]
-        state = of_samples(self.state, first, count)
-        overwrite(state, self.search.begin(state.hypotheses))
-        cache = self.cache.of_samples(first, count)
-        decoder: Any = self.decoder
-        own = {} if prompt is None else {"prompt": prompt}
+        first, count = slots[0], len(slots)
         self.search.stopping.look_at_the_clock()
         with self._replay.alone():
-            with self._plain():
-                logits = decoder.prefill(read.right_padded(), read.lengths, cache, **own)
-            logits = logits.repeat_interleave(self.sizes.beams, dim=0)
-            self.search.select(logits, state)
+            if list(slots) == list(range(first, first + count)):
+                state = of_samples(self.state, first, count)
+                self._begin(state, self.cache.of_samples(first, count), read, prompt)
+                return
+            stage = self._stage.of_samples(0, count)
+            samples = torch.tensor(slots, device=self._device)
+            self.hypotheses.forget_texts()
+            state = gather(self.state, samples)
+            self._begin(state, stage, read, prompt)
+            state.hypotheses.forget_texts()
+            self.cache.take_sources(stage, samples)
+            scatter(self.state, samples, state)
+
+    def _begin(self, state: Any, cache: Any, read: Prompts, prompt: Tensor | None) -> None:
+        overwrite(state, self.search.begin(state.hypotheses))
+        decoder: Any = self.decoder
+        own = {} if prompt is None else {"prompt": prompt}
+        with self._plain():
+            logits = decoder.prefill(read.right_padded(), read.lengths, cache, **own)
+        self.search.select(logits.repeat_interleave(self.sizes.beams, dim=0), state)
+
+    @cached_property
+    def _stage(self) -> Any:
+        """Caches for samples that are read for slots here and there."""
+        return self.decoder.new_cache(staging(self.sizes))
 
     @torch.no_grad()
     def step(self) -> None:
@@ -126,9 +149,14 @@ class Engine:
         self._replay.capture(self._captured)
 
     @torch.no_grad()
-    def output(self, prompt: Tensor, first: int = 0) -> GenerateOutput:
-        """What was found for the samples in the slots from `first` on, behind their prompts."""
-        state = of_samples(self.state, first, prompt.shape[0])
+    def output(self, prompt: Tensor, slots: Sequence[int] | None = None) -> GenerateOutput:
+        """What was found for the samples in `slots` (None: the first), behind their prompts."""
+        if slots is None:
+            state = of_samples(self.state, 0, prompt.shape[0])
+        elif len(slots) == 1:
+            state = of_samples(self.state, slots[0], 1)
+        else:
+            state = gather(self.state, torch.tensor(slots, device=self._device))
         return self.search.output(state, prompt)
 
     def _captured(self) -> Tensor | None:
@@ -152,3 +180,9 @@ class Engine:
     def _plain(self) -> torch.autocast:
         """An autocast around the call must not change what the weights' dtype promises."""
         return torch.autocast(self.hypotheses.prompt.device.type, enabled=False)
+
+
+def staging(sizes: Sizes) -> Sizes:
+    """Of the caches that samples are read into before they come to slots here and there."""
+    samples = -(-sizes.samples // STAGED)
+    return sizes._replace(samples=samples, target_length=min(sizes.target_length, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from .weights import read_json, refuse_pointer
+from .json_files import read_json, refuse_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from .engines import bucket
 from .recipe import Recipe
-from .refill import refill
 from .slots import Slots
 
 if TYPE_CHECKING:
@@ -44,7 +43,9 @@ class Generation:
     ) -> None:
         self._batch = batch
         self._engines = engines
-        self._slots = _slots_for(decoder, [batch], config, callables, count=batch.samples)
+        self._slots = slots_for(
+            decoder, [batch], config, callables, count=batch.samples, refilled=False
+        )
         self._output: GenerateOutput | None = None
 
     def run(self) -> GenerateOutput:
@@ -66,7 +67,7 @@ class Generation:
     def _steps(self, *, watched: bool) -> Iterator[Engine]:
         """Yield the engine after every step; `watched` if somebody looks at its newest tokens."""
         with self._slots.lend(self._engines, watched=watched) as engine:
-            self._slots.admit(engine, 0, [self._batch])
+            self._slots.admit(engine, self._batch)
             engine.flags.restart()
             engine.flags.send()
             yield engine
@@ -79,30 +80,14 @@ class Generation:
             self._output = engine.output(self._batch.prompts.ids)
 
 
-def generate_each(
-    decoder: Decoder | EncoderDecoder,
-    batches: Sequence[Batch],
-    config: GenerationConfig,
-    callables: Callables,
-    engines: Engines,
-    *,
-    count: int,
-) -> Iterator[tuple[int, GenerateOutput]]:
-    """Take samples, one to a batch, through `count` slots; yield them as they are done.
-
-    With each comes its place in `batches`. What is found does not depend on who is beside whom.
-    """
-    slots = _slots_for(decoder, batches, config, callables, count=count)
-    return refill(slots, engines, batches, count)
-
-
-def _slots_for(
+def slots_for(
     decoder: Decoder | EncoderDecoder,
     batches: Sequence[Batch],
     config: GenerationConfig,
     callables: Callables,
     *,
     count: int,
+    refilled: bool,
 ) -> Slots:
     """`count` slots that have room for any sample of the batches."""
     device = batches[0].prompts.ids.device
@@ -119,5 +104,6 @@ def _slots_for(
         samples=count,
         source_length=max(batch.read.ids.shape[1] for batch in batches),
         prompt_length=prompt_length,
+        refilled=refilled,
         device=device,
     )

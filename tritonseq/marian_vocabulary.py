@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from .json_files import read_json
 from .sentencepieces import load_model
 from .vocabularies import splitter
-from .weights import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

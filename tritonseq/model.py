@@ -72,18 +72,41 @@ def load(
             readable.
         ConnectionError: if the Hub cannot be reached and its cache does not have everything.
     """
-    at_hub: dict[str, Any] = {
-        "cache_dir": cache_dir,
-        "token": token,
-        "local_files_only": local_files_only,
-    }
-    path = snapshot(name_or_path, revision=revision, **at_hub)
-    folder = None if tokenizer is None else tokenizer_folder(tokenizer, **at_hub)
+    at_hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    path, folder = _found(name_or_path, revision, tokenizer, at_hub)
     checkpoint = load_checkpoint(
         path, device=device, dtype=dtype, model_type=model_type, overrides=config, tokenizer=folder
     )
     beside = path.parent if path.is_file() else path
     return _model(checkpoint, beside if folder is None else folder)
+
+
+def _found(
+    name: str | Path, revision: str | None, tokenizer: str | Path | None, at_hub: Mapping[str, Any]
+) -> tuple[Path, Path | None]:
+    """Where the checkpoint lies, and its tokenizer if that is named by itself."""
+    path = snapshot(name, revision=revision, **at_hub)
+    return path, None if tokenizer is None else tokenizer_folder(tokenizer, **at_hub)
+
+
+def load_tokenizer(
+    name_or_path: str | Path,
+    *,
+    model_type: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    tokenizer: str | Path | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    **_: Any,
+) -> Tokenizer:
+    """The tokenizer of a checkpoint alone; arguments are those of `load`."""
+    at_hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    path, folder = _found(name_or_path, revision, tokenizer, at_hub)
+    beside = path.parent if path.is_file() else path
+    stated = {} if model_type is None else {"model_type": model_type}
+    return Tokenizer.from_folder(beside if folder is None else folder, {**(config or {}), **stated})
 
 
 def from_transformers(model: Any) -> Model:
@@ -147,12 +170,17 @@ class Model:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; needs the `text` extra."""
+        return Tokenizer.from_folder(*self.tokenizer_source)
+
+    @property
+    def tokenizer_source(self) -> tuple[Path, Mapping[str, Any] | None]:
+        """What `Tokenizer.from_folder` makes the tokenizer of, here or in another process."""
         if self._folder is None:
             raise ValueError(
                 "a model taken over from transformers has no tokenizer here: "
                 "tokenize with the one you have and call generate with its ids"
             )
-        return Tokenizer.from_folder(self._folder, self._config)
+        return self._folder, self._config
 
     @overload
     def generate(

@@ -26,30 +26,48 @@ class DoesNotFit(ValueError):
 class Plan(NamedTuple):
     """Bytes of every group of buffers."""
 
-    caches: int
-    """Keys and values."""
+    source_cache: int
+    """Keys and values of what is read, once per sample."""
+    target_cache: int
+    """Those of what is generated, for every beam."""
     state: int
     """Tokens, lineage, scores: what a search keeps."""
     logits: int
     """Of one step, as the network gives them and as the search works on them."""
 
     @classmethod
-    def of(cls, decoder: Any, search: Search, sizes: Sizes, hypotheses: dict[str, Any]) -> Plan:
-        """Of buffers for `sizes` and the arguments of `Hypotheses.allocate`; none are made."""
+    def of(
+        cls,
+        decoder: Any,
+        search: Search,
+        sizes: Sizes,
+        hypotheses: dict[str, Any],
+        staged: Sizes | None = None,
+    ) -> Plan:
+        """Of buffers for `sizes` and the arguments of `Hypotheses.allocate`; none are made.
+
+        `staged`: the sizes of the caches that samples are read into before they come to slots.
+        """
         device = torch.device("meta")
         state = search.begin(Hypotheses.allocate(**{**hypotheses, "step": None, "device": device}))
         weight = next(decoder.parameters())
         # In the network's dtype, in float32, and what a softmax makes of it.
         item = weight.element_size() + 2 * torch.float32.itemsize
         logits = sizes.samples * sizes.beams * decoder.vocab_size * item
-        return cls(decoder.new_cache(sizes, device).nbytes, nbytes(state), logits)
+        cache = decoder.new_cache(sizes, device)
+        source, target = cache.source_nbytes, cache.nbytes - cache.source_nbytes
+        if staged is not None:
+            source += decoder.new_cache(staged, device).nbytes
+        return cls(source, target, nbytes(state), logits)
 
     @property
     def total(self) -> int:
         return sum(self)
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {_mebibytes(size)}" for name, size in self._asdict().items())
+        parts = ", ".join(
+            f"{name.replace('_', ' ')} {_mebibytes(size)}" for name, size in self._asdict().items()
+        )
         return f"{_mebibytes(self.total)} ({parts})"
 
     def check(self, free: int | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -12,6 +14,12 @@ if TYPE_CHECKING:
     from .engines import Engines
     from .outputs import GenerateOutput
     from .slots import Batch, Slots
+
+
+PATIENCE = 1.0
+"""How many steps of all slots may be lost to free ones before they are filled. To read one sample
+costs nearly as much as to read several, and about as much as a step: who waits until as much is
+lost to waiting never loses more than twice what was to be lost."""
 
 
 class _Occupant(NamedTuple):
@@ -25,28 +33,35 @@ class _Occupant(NamedTuple):
 
 
 def refill(
-    slots: Slots, engines: Engines, batches: Iterable[Batch], count: int
-) -> Iterator[tuple[int, GenerateOutput]]:
+    slots: Slots, engines: Engines, batches: Iterable[Batch], count: int, *, together: bool = False
+) -> Iterator[tuple[list[int], GenerateOutput]]:
     """Take samples, one to a batch, through `count` slots; yield them as they are done.
 
-    With each comes its number in the order of `batches`, which are asked for one more whenever a
-    slot is free. What a sample's search finds does not depend on who is beside it.
+    With each comes its number in the order of `batches`, which are asked for more whenever it
+    pays to fill slots that are free. What a sample's search finds does not depend on who is beside
+    it. With `together` those that end with the same step come as one output; where there is no
+    encoder, without their prompts, which may differ in length.
     """
     with slots.lend(engines, watched=False) as engine:
-        yield from _Refill(slots, engine, batches, count)
+        yield from _Refill(slots, engine, batches, count, together)
 
 
 class _Refill:
     """The slots of an engine, and who is in them."""
 
-    def __init__(self, slots: Slots, engine: Engine, batches: Iterable[Batch], count: int) -> None:
+    def __init__(
+        self, slots: Slots, engine: Engine, batches: Iterable[Batch], count: int, together: bool
+    ) -> None:
         self._slots = slots
+        self._together = together
         self._engine = engine
         self._waiting = enumerate(batches)
+        self._count = count
         self._free = list(range(count))
+        self._idle = 0.0
         self._busy: dict[int, _Occupant] = {}
 
-    def __iter__(self) -> Iterator[tuple[int, GenerateOutput]]:
+    def __iter__(self) -> Iterator[tuple[list[int], GenerateOutput]]:
         engine = self._engine
         engine.empty()
         engine.flags.restart()
@@ -56,22 +71,23 @@ class _Refill:
             engine.step()
 
     def _fill(self) -> bool:
-        """Put those who wait into the slots that are free; has anybody come?
-
-        Neighbouring slots are filled together: one prefill for several samples.
-        """
+        """Put those who wait into the slots that are free, when it pays; has anybody come?"""
+        self._idle += len(self._free) / self._count
+        if self._busy and self._idle < PATIENCE:
+            return False
         arrivals = list(itertools.islice(self._waiting, len(self._free)))
+        self._idle = 0.0
+        if not arrivals:
+            return False
         self._free.sort()
         taken, self._free = self._free[: len(arrivals)], self._free[len(arrivals) :]
         since = self._engine.flags.sent
         for slot, (number, batch) in zip(taken, arrivals, strict=True):
             self._busy[slot] = _Occupant(number, batch, since)
-        for first, count in _runs(taken):
-            batches = [self._busy[slot].batch for slot in range(first, first + count)]
-            self._slots.admit(self._engine, first, batches)
-        return bool(arrivals)
+        self._slots.admit_each(self._engine, {slot: self._busy[slot].batch for slot in taken})
+        return True
 
-    def _finished(self) -> Iterator[tuple[int, GenerateOutput]]:
+    def _finished(self) -> Iterator[tuple[list[int], GenerateOutput]]:
         """Those whose search has ended, so far as the host has heard; their slots are free."""
         number, ended = self._engine.flags.read()
         done = [
@@ -79,14 +95,15 @@ class _Refill:
             for slot, occupant in self._busy.items()
             if ended[slot] and number >= occupant.since
         ]
-        for slot in done:
-            occupant = self._busy.pop(slot)
-            self._free.append(slot)
-            yield occupant.number, self._engine.output(occupant.batch.prompts.ids, slot)
-
-
-def _runs(slots: list[int]) -> Iterator[tuple[int, int]]:
-    """Neighbours among ascending slots: the first of each run, and how many."""
-    for _, run in itertools.groupby(enumerate(slots), lambda pair: pair[1] - pair[0]):
-        own = [slot for _, slot in run]
-        yield own[0], len(own)
+        occupants = {slot: self._busy.pop(slot) for slot in done}
+        self._free += done
+        if not self._together:
+            for slot, occupant in occupants.items():
+                prompt = occupant.batch.prompts.ids
+                yield [occupant.number], self._engine.output(prompt, [slot])
+        elif done:
+            prompts = [occupant.batch.prompts.ids for occupant in occupants.values()]
+            if not self._slots.has_encoder:
+                prompts = [prompt[:, :0] for prompt in prompts]
+            numbers = [occupant.number for occupant in occupants.values()]
+            yield numbers, self._engine.output(torch.cat(prompts), done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .generate import Generation, generate_each
+from .generate import Generation, slots_for
 from .lengths import Lengths, default_new_tokens
 from .prompts import (
     check_decoder_mask,
@@ -19,11 +20,12 @@ from .prompts import (
     read_sources,
 )
 from .recipe import Callables
+from .refill import refill
 from .slots import Batch
 from .trie import Trie
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import torch
 
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     from .engines import Engines
     from .generate import Streamer
     from .outputs import GenerateOutput
+    from .plan import Plan
     from .prompts import Prompts
+    from .slots import Slots
 
 Ids = Tensor | Sequence[Sequence[int]] | None
 AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
@@ -133,29 +137,68 @@ class Request:
 
     def each(self, inputs: Sequence[Any], slots: int) -> Iterator[tuple[int, GenerateOutput]]:
         """Every input by itself, `slots` of them side by side; faults are raised here."""
-        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
-            raise ValueError(f"slots is {slots!r}: it must be an integer >= 1")
+        batches = self._each_batch(inputs, slots)
+        if not batches:
+            return iter(())
+        found = self._refill(batches, batches, slots, together=False)
+        return ((places[0], output) for places, output in found)
+
+    def together(
+        self, inputs: Sequence[Any], slots: int, admits: Callable[[], bool]
+    ) -> Iterator[tuple[list[int], GenerateOutput]]:
+        """As `each`, but those that end with the same step come as one output.
+
+        Without an encoder its sequences hold what was generated alone. Inputs that have not begun
+        when `admits()` says no are left out.
+        """
+        batches = self._each_batch(inputs, slots)
+        arrivals = itertools.takewhile(lambda _: admits(), batches)
+        return self._refill(batches, arrivals, slots, together=True)
+
+    def _refill(
+        self, batches: Sequence[Batch], arrivals: Iterable[Batch], slots: int, *, together: bool
+    ) -> Iterator[tuple[list[int], GenerateOutput]]:
+        count = min(slots, len(batches))
+        prepared = self._slots(batches, count, refilled=count < len(batches))
+        return refill(prepared, self.engines, arrivals, count, together=together)
+
+    def plan(self, samples: int, source_length: int, *, refilled: bool) -> Plan:
+        """The memory that `samples` slots take for inputs of up to `source_length` tokens.
+
+        Raises ValueError if the model cannot read so many.
+        """
+        # Any token will do that is not taken for padding.
+        token = 1 if self.config.pad_token_id == 0 else 0
+        batch = self.part([0], 1)._batch([token] * source_length)
+        return self._slots([batch], samples, refilled=refilled).plan()
+
+    def _slots(self, batches: Sequence[Batch], count: int, *, refilled: bool) -> Slots:
+        return slots_for(
+            self.decoder, batches, self.config, self.callables, count=count, refilled=refilled
+        )
+
+    @property
+    def fits_slots(self) -> bool:
+        """Can samples that are not equally far be moved on together?"""
         config = self.config
         watched = self.callables.are_called or self.streamer is not None
-        if watched or config.output_scores or config.output_logits:
+        return not (watched or config.output_scores or config.output_logits)
+
+    def _each_batch(self, inputs: Sequence[Any], slots: int) -> list[Batch]:
+        """A batch for every input; ValueError for one that cannot be, and for the arguments."""
+        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+            raise ValueError(f"slots is {slots!r}: it must be an integer >= 1")
+        if not self.fits_slots:
             raise ValueError(
                 "generate_each moves samples on that are not equally far: functions of yours, "
                 "streamers, output_scores and output_logits work with generate only"
             )
         if not hasattr(inputs, "__len__"):
             raise ValueError(f"inputs must be a list of lists of ids, not {inputs!r}")
-        if not len(inputs):
-            return iter(())
         batches = [self.part([place], len(inputs))._batch(ids) for place, ids in enumerate(inputs)]
-        _check_alike(batches, config, has_trie=self.callables.trie is not None)
-        return generate_each(
-            self.decoder,
-            batches,
-            config,
-            self.callables,
-            self.engines,
-            count=min(slots, len(batches)),
-        )
+        if batches:
+            _check_alike(batches, self.config, has_trie=self.callables.trie is not None)
+        return batches
 
     def _batch(self, ids: Any) -> Batch:
         sources, prompts = self._read(_as_row(ids), None)

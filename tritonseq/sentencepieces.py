@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .json_files import refuse_pointer
 from .vocabularies import splitter
-from .weights import refuse_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

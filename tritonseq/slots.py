@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from .buffers import of_samples
 from .cache import Sizes
-from .engine import Engine
+from .engine import Engine, staging
 from .engines import bucket
 from .hypotheses import Hypotheses, Text
 from .lengths import Lengths
@@ -18,7 +18,7 @@ from .prompts import Prompts
 from .recipe import as_upstream, check_trie
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from torch import Tensor
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .engines import Engines
     from .protocol import Decoder, EncoderDecoder
     from .recipe import Recipe
+    from .search import Search
     from .trie import Trie
 
 
@@ -86,12 +87,16 @@ class Slots:
         samples: int,
         source_length: int,
         prompt_length: int,
+        refilled: bool,
         device: torch.device,
     ) -> None:
+        """`refilled`: samples take the places of others."""
+        self._refilled = refilled
         self._decoder = decoder
         self._recipe = recipe
         self._device = device
-        self._has_encoder = decoder.is_encoder_decoder and not decoder.is_prefix_lm
+        self.has_encoder = decoder.is_encoder_decoder and not decoder.is_prefix_lm
+        """Are prompts what targets start with, all of the same length?"""
         source_length = bucket(source_length, device)
         self._sizes = Sizes(
             samples=samples,
@@ -99,7 +104,7 @@ class Slots:
             source_length=source_length,
             # The last token is chosen but never fed back.
             target_length=recipe.most_new_tokens - 1,
-            prompt_length=prompt_length if self._has_encoder else 0,
+            prompt_length=prompt_length if self.has_encoder else 0,
         )
         self._buffers: dict[str, Any] = {
             "samples": samples,
@@ -116,7 +121,7 @@ class Slots:
         # What serves other calls too must not hold inference tensors.
         with torch.inference_mode(False):
             search = self._recipe.search(retires=retires, device=self._device)
-        plan = Plan.of(self._decoder, search, self._sizes, self._buffers)
+        plan = self._plan(search)
 
         def build(graphs: bool) -> Engine:
             cache = self._decoder.new_cache(self._sizes)
@@ -127,14 +132,29 @@ class Slots:
         key = (self._sizes, buffers, self._recipe.key if retires else None)
         return engines.lend(key, plan, self._device, build, search)
 
-    def admit(self, engine: Engine, first: int, batches: Sequence[Batch]) -> None:
-        """Put the samples of some batches into neighbouring slots, from `first` on."""
-        slot = first
-        for batch in batches:
-            self._load(of_samples(engine.hypotheses, slot, batch.samples), batch)
-            slot += batch.samples
-        prompt = torch.cat([batch.prompts.ids for batch in batches]) if self._has_encoder else None
-        engine.admit(first, _side_by_side([batch.read for batch in batches]), prompt)
+    def plan(self) -> Plan:
+        """The memory that they take."""
+        return self._plan(self._recipe.search(retires=True, device=self._device))
+
+    def _plan(self, search: Search) -> Plan:
+        staged = staging(self._sizes) if self._refilled else None
+        return Plan.of(self._decoder, search, self._sizes, self._buffers, staged)
+
+    def admit(self, engine: Engine, batch: Batch) -> None:
+        """Put the samples of a batch into the first slots."""
+        self._load(of_samples(engine.hypotheses, 0, batch.samples), batch)
+        self._begin(engine, range(batch.samples), [batch])
+
+    def admit_each(self, engine: Engine, arrivals: Mapping[int, Batch]) -> None:
+        """Put batches of one sample into the slots that they are given under."""
+        for slot, batch in arrivals.items():
+            self._load(of_samples(engine.hypotheses, slot, 1), batch)
+        for slots in _at_once(sorted(arrivals), staging(self._sizes).samples):
+            self._begin(engine, slots, [arrivals[slot] for slot in slots])
+
+    def _begin(self, engine: Engine, slots: Sequence[int], batches: Sequence[Batch]) -> None:
+        prompt = torch.cat([batch.prompts.ids for batch in batches]) if self.has_encoder else None
+        engine.admit(slots, _side_by_side([batch.read for batch in batches]), prompt)
 
     def _load(self, hypotheses: Hypotheses, batch: Batch) -> None:
         prompts, lengths, recipe = batch.prompts, batch.lengths, self._recipe
@@ -147,6 +167,17 @@ class Slots:
             source=_text(batch.read, recipe.config.hf_exact) if recipe.reads_source else None,
             roots=batch.roots,
         )
+
+
+def _at_once(slots: list[int], staged: int) -> Iterator[list[int]]:
+    """Ascending slots in parts, each of which an engine can admit by one prefill."""
+    while slots:
+        run = 1
+        while run < len(slots) and slots[run] == slots[0] + run:
+            run += 1
+        count = max(run, staged)
+        yield slots[:count]
+        slots = slots[count:]
 
 
 def _side_by_side(parts: Sequence[Prompts]) -> Prompts:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
-
 from .languages import Languages
 from .tokenizer_files import read_tokenizer
 from .vocabularies import framed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from torch import Tensor
 
     from .vocabularies import Vocabulary
 
@@ -126,6 +125,8 @@ class Tokenizer:
         """Rows of ids as int64 ids `[B, L]` and mask `[B, L]`; arguments as for `encode`."""
         if side not in ("left", "right"):
             raise ValueError(f"side is {side!r}: it must be 'left' or 'right'")
+        import torch  # here only: a process that works on texts alone does without it
+
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -142,7 +143,7 @@ class Tokenizer:
         tokenizer_config.json says `clean_up_tokenization_spaces`, there are no spaces before
         punctuation and contracted words. Raises ValueError for a single row that is not in a list.
         """
-        lists = rows.tolist() if isinstance(rows, Tensor) else list(rows)
+        lists = rows.tolist() if hasattr(rows, "tolist") else list(rows)
         if any(not hasattr(row, "__iter__") for row in lists):
             raise ValueError("ids must be rows, one for each text: wrap a single one as [ids]")
         texts = self._vocabulary.decode([[token for token in row if token >= 0] for row in lists])

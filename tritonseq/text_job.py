@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from .encoding import Encoding
+from .found import found
 from .lengths import longest_text
-from .outputs import BeamTrace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor
 
-    from .config import GenerationConfig
+    from .encoding import Text
+    from .found import Found
+    from .outputs import BeamTrace
     from .request import Request
     from .text import Tokenizer
-
-
-Text = str | Sequence[str]
-"""A text, or the tokens of one that is tokenized already."""
 
 
 class Answer(NamedTuple):
@@ -47,34 +44,22 @@ class TextJob:
     max_length: int | None = None
     """Longer sources are cut to so many ids; None cuts nothing."""
 
-    def ids(self, texts: Iterable[Text]) -> list[list[int]]:
-        """The ids of each text; ValueError, as from `Tokenizer.rows`, if one cannot be had."""
-        if isinstance(texts, str) or not hasattr(texts, "__iter__"):
-            return self._rows(texts)
-        texts = list(texts)
-        tokenized = [place for place, text in enumerate(texts) if isinstance(text, list | tuple)]
-        if not tokenized:
-            return self._rows(texts)
-        whole = sorted(set(range(len(texts))).difference(tokenized))
-        rows: dict[int, list[int]] = {}
-        for places, read in ((whole, self._rows), (tokenized, self._token_rows)):
-            if places:
-                rows |= zip(places, _at_places(read, texts, places), strict=True)
-        return [rows[place] for place in range(len(texts))]
-
-    def _rows(self, texts: Any) -> list[list[int]]:
-        return self.tokenizer.rows(
-            texts,
+    @property
+    def encoding(self) -> Encoding:
+        """How texts become ids, apart from the tokenizer and the network."""
+        room = longest_text(self.request.decoder, self.request.config)
+        return Encoding(
             src_lang=self.src_lang,
             tgt_lang=self.tgt_lang,
             prefix=self.prefix,
             max_length=self.max_length,
+            room=room,
+            remedy="" if room is None else self._remedy(room),
         )
 
-    def _token_rows(self, texts: Any) -> list[list[int]]:
-        if self.prefix or self.src_lang or self.tgt_lang:
-            raise ValueError("text 0 is a list of tokens, which takes no prefix and no languages")
-        return self.tokenizer.token_rows(texts, max_length=self.max_length)
+    def ids(self, texts: Iterable[Text]) -> list[list[int]]:
+        """The ids of each text; ValueError, as from `Tokenizer.rows`, if one cannot be had."""
+        return self.encoding.ids(self.tokenizer, texts)
 
     def read(self, texts: Iterable[Text]) -> list[list[int]]:
         """The ids of each text, if the model can answer it.
@@ -84,12 +69,12 @@ class TextJob:
         """
         if not isinstance(texts, str) and hasattr(texts, "__iter__"):
             texts = list(texts)  # an iterator can be read once only
-        rows = self.ids(texts)
-        self._warn_of_open_target(texts)
-        room = longest_text(self.request.decoder, self.request.config)
+        encoding = self.encoding
+        rows = encoding.ids(self.tokenizer, texts)
+        self.warn_of_open_target(texts)
         for index, row in enumerate(rows):
-            if room is not None and len(row) > room:
-                raise ValueError(f"text {index} has {len(row)} tokens, {self._remedy(room)}")
+            if (excess := encoding.excess(row)) is not None:
+                raise ValueError(f"text {index} {excess}")
         return rows
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -126,18 +111,29 @@ class TextJob:
         self, rows: Sequence[Sequence[int]], places: Sequence[int]
     ) -> Iterator[list[Answer]]:
         """The answers to each of the rows at `places`."""
-        ids, mask = self.pad([rows[place] for place in places])
-        output = self.request.part(places, len(rows)).run(ids, mask)
+        request = self.request.part(places, len(rows))
+        samples = self.found([rows[place] for place in places], request)
+        texts = iter(self.tokenizer.decode([row for each in samples for row in each.sequences]))
+        for each in samples:
+            yield [Answer(next(texts), tokens, each.trace) for tokens in each.tokens]
+
+    def found(self, rows: Sequence[Sequence[int]], request: Request | None = None) -> list[Found]:
+        """What is generated for each of the rows, in one batch; `request` in place of the job's."""
+        ids, mask = self.pad(rows)
         decoder = self.request.decoder
-        new = output.sequences[:, 0 if decoder.is_encoder_decoder else ids.shape[1] :].tolist()
-        # The decoder's own start is none of the tokens that were chosen.
-        started = decoder.is_encoder_decoder and not decoder.is_prefix_lm
-        counts = (chosen(row, self.request.config) - started for row in new)
-        copies = len(new) // len(places)
-        traces = _of_samples(output.beam_trace, len(places))
-        traces = [trace for trace in traces for _ in range(copies)]
-        answers = list(map(Answer, self.tokenizer.decode(new), counts, traces))
-        return (answers[first : first + copies] for first in range(0, len(answers), copies))
+        return found(
+            (request or self.request).run(ids, mask),
+            self.request.config,
+            samples=len(rows),
+            start=0 if decoder.is_encoder_decoder else ids.shape[1],
+            given=self.given,
+        )
+
+    @property
+    def given(self) -> int:
+        """Tokens of what is decoded that were not chosen: the decoder's own start."""
+        decoder = self.request.decoder
+        return int(decoder.is_encoder_decoder and not decoder.is_prefix_lm)
 
     def _remedy(self, room: int) -> str:
         cut = "shorten it, or have it cut by truncation=True (--truncation)"
@@ -150,42 +146,28 @@ class TextJob:
             "another max_new_tokens (--max-new-tokens)"
         )
 
-    def _warn_of_open_target(self, texts: Iterable[Text]) -> None:
-        begun = self.request.decoder_input_ids is not None
-        if self.tgt_lang or begun or self.request.config.forced_bos_token_id is not None:
+    def warn_of_open_target(self, texts: Iterable[Text]) -> None:
+        """Warn if neither options nor texts say which of several languages to write."""
+        if not self.asks_for_language:
             return
-        plain = [self.prefix + text for text in texts if isinstance(text, str)]
-        if self.tokenizer.leaves_target_open(plain):
-            codes = self.tokenizer.languages()
-            warnings.warn(
-                f"this checkpoint writes {len(codes)} languages and was not told which one: pass "
-                f"tgt_lang (--tgt-lang), such as {codes[0]!r}",
-                stacklevel=4,
-            )
+        message = open_target(self.tokenizer, self.prefix, texts)
+        if message is not None:
+            warnings.warn(message, stacklevel=4)
+
+    @property
+    def asks_for_language(self) -> bool:
+        """Is it for the texts to say which of several languages to write?"""
+        begun = self.request.decoder_input_ids is not None
+        return not (self.tgt_lang or begun or self.request.config.forced_bos_token_id is not None)
 
 
-def _at_places(
-    read: Callable[[list[Text]], list[list[int]]], texts: list[Text], places: list[int]
-) -> list[list[int]]:
-    """The ids of the texts at `places`; an error tells the place that a text has among all."""
-    try:
-        return read([texts[place] for place in places])
-    except ValueError as error:
-        message = re.sub(r"^text (\d+)", lambda at: f"text {places[int(at[1])]}", str(error))
-        raise ValueError(message) from None
-
-
-def _of_samples(trace: BeamTrace | None, samples: int) -> list[BeamTrace | None]:
-    """`[T, K]` of each sample."""
-    if trace is None:
-        return [None] * samples
-    return [BeamTrace(*(frame[sample] for frame in trace)) for sample in range(samples)]
-
-
-def chosen(row: Sequence[int], config: GenerationConfig) -> int:
-    """Tokens of a row without what fills it up; the end token counts."""
-    fill = -1 if config.fill_token_id is None else config.fill_token_id
-    count = len(row)
-    while count and row[count - 1] == fill:
-        count -= 1
-    return count + (count < len(row) and fill in config.eos_token_ids)
+def open_target(tokenizer: Tokenizer, prefix: str, texts: Iterable[Text]) -> str | None:
+    """What to tell a user who has left it open which of several languages to write."""
+    plain = [prefix + text for text in texts if isinstance(text, str)]
+    if not tokenizer.leaves_target_open(plain):
+        return None
+    codes = tokenizer.languages()
+    return (
+        f"this checkpoint writes {len(codes)} languages and was not told which one: pass "
+        f"tgt_lang (--tgt-lang), such as {codes[0]!r}"
+    )

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config_files import find_config
 from .fast_vocabulary import FastVocabulary, OneLineVocabulary
+from .json_files import read_json
 from .languages import MBART, MBART50, Languages
 from .marian_vocabulary import MarianPieces
 from .sentencepieces import Added, mbart_pieces, pegasus_pieces, t5_pieces
 from .unilm_families import variant_of
 from .vocabularies import Bytes
-from .weights import read_json
 from .wordpieces import read_pieces, s2s_pieces, saved_pieces, unilm_pieces
 
 if TYPE_CHECKING:

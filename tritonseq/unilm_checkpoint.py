@@ -6,14 +6,16 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from .unilm_families import HEADLESS, is_bert, recognises, refuse_bert, respelt, variant_of
-from .unilm_tensors import HEAD, POSITIONS, RELATIVE, TYPES, WORDS, standard_tensors
+from .unilm_names import HEAD, POSITIONS, RELATIVE, TYPES, WORDS
+from .unilm_tensors import standard_tensors
 from .unilm_tokens import special_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .unilm_tensors import Shapes, TensorView
+    from .unilm_names import Shapes
+    from .unilm_tensors import TensorView
     from .weights import WeightReader
 
 __all__ = ["generation_defaults", "recognises", "refuse_bert", "translate", "variant_of"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from .unilm_tensors import HEAD, POSITIONS, TYPES, WORDS, standard_name
+from .unilm_names import HEAD, POSITIONS, TYPES, WORDS, standard_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .unilm_tensors import Shapes
+    from .unilm_names import Shapes
 
 # The model types under which such checkpoints are found; version 1 has none.
 MODEL_TYPES = (None, "unilm", "bert", "minilm", "electra", "roberta", "xlm-roberta")

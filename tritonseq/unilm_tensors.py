@@ -13,32 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from .unilm_names import HEAD, POSITIONS, TYPES, WORDS, standard_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from .unilm_names import Shapes
     from .weights import WeightReader
-
-    Shapes = Mapping[str, tuple[int, ...]]
-
-WORDS = "bert.embeddings.word_embeddings.weight"
-POSITIONS = "bert.embeddings.position_embeddings.weight"
-TYPES = "bert.embeddings.token_type_embeddings.weight"
-RELATIVE = "bert.rel_pos_bias.weight"
-HEAD = "cls.predictions.transform"
-
-# From the names of other families, one after the other. Bare BERT models have no prefix.
-PREFIXES = {
-    "embeddings.": "bert.embeddings.",
-    "encoder.": "bert.encoder.",
-    "pooler.": "bert.pooler.",
-    "roberta.": "bert.",
-    "electra.": "bert.",
-    "bert.encoder.rel_pos_bias.": "bert.rel_pos_bias.",
-    "lm_head.dense.": "cls.predictions.transform.dense.",
-    "lm_head.layer_norm.": "cls.predictions.transform.LayerNorm.",
-    "lm_head.": "cls.predictions.",
-}
-SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}
 
 # What some writers keep in the place of a tensor that equals it.
 COPIES = {
@@ -102,17 +83,6 @@ class TensorView:
             self._last = None
             self._last = (piece.origin, self._reader.read(piece.origin))
         return piece.make(self._last[1])
-
-
-def standard_name(name: str) -> str:
-    """The name that a tensor of any family has in BERT of transformers."""
-    for old, new in SUFFIXES.items():
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    for old, new in PREFIXES.items():
-        if name.startswith(old):
-            name = new + name.removeprefix(old)
-    return name
 
 
 def standard_tensors(

@@ -6,13 +6,14 @@ goes. So a mapping here lives for one tensor, or a few megabytes of them.
 
 from __future__ import annotations
 
-import json
 import re
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+
+from .json_files import read_json, refuse_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,27 +176,6 @@ def shard_names(index: Path) -> list[str]:
         if not re.fullmatch(r"\w[\w.-]*", shard):
             raise ValueError(f"{index} names {shard!r}, which is not a plain file name")
     return shards
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ValueError that names the file if there is none."""
-    refuse_pointer(path)
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object but a {type(value).__name__}")
-    return value
-
-
-def refuse_pointer(path: Path) -> None:
-    """Raise ValueError if a clone without Git LFS left a pointer where the file should be."""
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(20)
-        if start.startswith(b"version https://git-"):
-            raise ValueError(f"{path} is only a Git LFS pointer: run `git lfs pull` in its folder")
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

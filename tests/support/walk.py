@@ -71,7 +71,7 @@ def write(h: Hypotheses, tokens: Tensor, parents: Tensor | None = None) -> None:
 class NoKeys:
     """The caches of a decoder that has no attention: where its samples are, and what they wrote."""
 
-    nbytes = 0
+    nbytes = source_nbytes = 0
 
     def __init__(self, sizes: Sizes) -> None:
         self.step = torch.zeros(sizes.samples, dtype=torch.int64)

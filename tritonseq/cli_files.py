@@ -1,0 +1,188 @@
+"""`tritonseq generate MODEL INPUT OUTPUT`: from the flags to a job, and what is said of its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import cli_fastseq
+from .checks import CHECKS
+from .cli_unilm import generation_options, load_options, names_tokens, source_length
+from .stages.progress import note, summary
+from .stages.quality import Reference, best_outputs
+from .stages.reader import Source
+from .stages.target import Target
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from .cli_checkpoint import Facts
+    from .stages.job import JobSummary
+    from .text import Tokenizer
+
+    Options = dict[str, Any] | Callable[[Tokenizer], dict[str, Any]]
+
+_REJECTED = 3
+_INTERRUPTED = 130
+
+# Arguments of Source, Target and JobOptions that are flags by the same name.
+_OF_SOURCE = ("source_field", "id_field", "keep_source", "limit")
+_OF_TARGET = ("output_field", "id_field", "resume", "overwrite")
+_OF_JOB = (
+    "batch_size", "batch_tokens", "window", "refill", "preprocess_workers", "postprocess_workers",
+    "devices", "seed", "verbose", "quiet", "trace",
+)  # fmt: skip
+
+
+def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
+    """Run the job of a parsed command line under the given generation options.
+
+    Returns the exit code. What can be found wrong before the model is loaded is found then.
+    """
+    generation = _generation(parsed, options)
+    copies = options.get("num_return_sequences") or 1
+    target = _target(parsed, copies)
+    source = _source(parsed, target, copies)
+    target.check(source)
+    reference = _reference(parsed, source, target)
+    checkpoint = _checkpoint(parsed)
+
+    # These import torch.
+    from .cli_checkpoint import look
+    from .stages.job import JobOptions, ModelSource, run_job
+
+    facts = look(checkpoint)
+    _check_kind(parsed, has_encoder=facts.has_encoder)
+    done = run_job(
+        source,
+        replace(target, whole=not facts.has_encoder and parsed.full_text is not False),
+        ModelSource(checkpoint.pop("name_or_path"), checkpoint),
+        _text(parsed, facts),
+        generation,
+        JobOptions(**_given(parsed, _OF_JOB)),
+        report=_say,
+    )
+    return _end(parsed, done, target, reference)
+
+
+def _generation(parsed: argparse.Namespace, options: dict[str, Any]) -> Options:
+    """What to generate by; a function if that takes the ids of tokens."""
+    for name, value in options.items():
+        if value is not None:
+            CHECKS[name](name, value)
+    if names_tokens(parsed):
+        return partial(generation_options, parsed, options)
+    return generation_options(parsed, options, None)
+
+
+def _target(parsed: argparse.Namespace, copies: int) -> Target:
+    return Target(
+        parsed.output or "-",
+        format=parsed.output_format,
+        copies=copies,
+        with_scores=parsed.scores,
+        **_given(parsed, _OF_TARGET),
+    )
+
+
+def _source(parsed: argparse.Namespace, target: Target, copies: int) -> Source:
+    return Source(
+        parsed.input,
+        format=parsed.input_format,
+        taken=target.layout.taken,
+        tokenized=parsed.tokenized_input,
+        copies=copies,
+        **_given(parsed, _OF_SOURCE),
+    )
+
+
+def _reference(parsed: argparse.Namespace, source: Source, target: Target) -> Reference | None:
+    """What outputs are compared with; ValueError if that will not be possible."""
+    for name in ("score_path", "trace"):
+        path = getattr(parsed, name)
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"{path} is in a folder that is not there: mkdir -p {path.parent}")
+    if parsed.reference is None:
+        for name in ("metric", "score_path"):
+            if getattr(parsed, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} goes with --reference: name a file")
+        return None
+    if target.path == "-" or (os.path.exists(target.path) and not os.path.isfile(target.path)):
+        raise ValueError(f"--reference compares an OUTPUT that is a file, not {target.name}")
+    reference = Reference(Path(parsed.reference), cli_fastseq.metric(parsed), parsed.limit)
+    reference.check(source.count_lines())
+    return reference
+
+
+def _checkpoint(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `load`."""
+    if parsed.devices:
+        if parsed.device != "auto" or parsed.no_cuda:
+            raise ValueError("say where it runs by --devices alone: drop --device and --no-cuda")
+        parsed.device = parsed.devices[0]
+    at_hub = {name: getattr(parsed, name) for name in ("revision", "cache_dir", "local_files_only")}
+    return {**load_options(parsed), **at_hub}
+
+
+def _check_kind(parsed: argparse.Namespace, *, has_encoder: bool) -> None:
+    """Raise ValueError for flags that are for the other kind of model."""
+    if has_encoder:
+        for name in ("causal_lm", "full_text"):
+            if getattr(parsed, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} is for models without an encoder: drop it")
+
+
+def _text(parsed: argparse.Namespace, facts: Facts) -> dict[str, Any]:
+    """How texts are read, as `Model.text_job` takes it."""
+    return {
+        "src_lang": parsed.src_lang,
+        "tgt_lang": parsed.tgt_lang,
+        "prefix": parsed.prefix,
+        "truncation": cli_fastseq.truncation(parsed, has_encoder=facts.has_encoder),
+        "max_source_length": parsed.max_source_length or source_length(parsed),
+        "task": cli_fastseq.task(parsed, facts.tasks),
+    }
+
+
+def _end(
+    parsed: argparse.Namespace, done: JobSummary, target: Target, reference: Reference | None
+) -> int:
+    """Tell how the job ended; the exit code."""
+    if not parsed.quiet:
+        for line in summary(done).splitlines():
+            _say(line)
+    if done.interrupted:
+        goes_on = "" if target.path == "-" else ": the same command with --resume goes on"
+        _say(f"interrupted after {done.lines:,} lines{goes_on}")
+        return _INTERRUPTED
+    if reference is not None:
+        layout = target.layout
+        outputs = best_outputs(
+            Path(target.path),
+            field=layout.output_field if layout.format == "json" else None,
+            copies=layout.copies,
+            scored=layout.with_scores,
+        )
+        figures = json.dumps(reference.score(outputs))
+        print(figures)
+        if parsed.score_path is not None:
+            parsed.score_path.write_text(figures + "\n", encoding="utf-8")
+    return _REJECTED if done.rejected else 0
+
+
+def _given(parsed: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:
+    """The flags that were given, or have a default."""
+    values = {name: getattr(parsed, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _say(message: str) -> None:
+    """A line for the user, on stderr: stdout is for outputs."""
+    note(f"tritonseq: {message}", sys.stderr)

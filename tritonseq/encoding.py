@@ -1,0 +1,80 @@
+"""How the sources of a job become ids: what is put before them, where they are cut, what fits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .text import Tokenizer
+
+Text = str | Sequence[str]
+"""A text, or the tokens of one that is tokenized already."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The same for all texts of a job; plain values, which another process can be handed."""
+
+    src_lang: str | None = None
+    tgt_lang: str | None = None
+    prefix: str = ""
+    max_length: int | None = None
+    """Longer sources are cut to so many ids; None cuts nothing."""
+    room: int | None = None
+    """The most ids that the model takes; None for any number."""
+    remedy: str = ""
+    """What ends the sentence "the text has N tokens, ..." where there is no room for them."""
+
+    def ids(self, tokenizer: Tokenizer, texts: Iterable[Text]) -> list[list[int]]:
+        """The ids of each text; ValueError, as from `Tokenizer.rows`, if one cannot be had."""
+        if isinstance(texts, str) or not hasattr(texts, "__iter__"):
+            return self._rows(tokenizer, texts)
+        texts = list(texts)
+        tokenized = [place for place, text in enumerate(texts) if isinstance(text, list | tuple)]
+        if not tokenized:
+            return self._rows(tokenizer, texts)
+        whole = sorted(set(range(len(texts))).difference(tokenized))
+        rows: dict[int, list[int]] = {}
+        for places, read in ((whole, self._rows), (tokenized, self._token_rows)):
+            if places:
+                rows |= zip(places, _at_places(read, tokenizer, texts, places), strict=True)
+        return [rows[place] for place in range(len(texts))]
+
+    def excess(self, ids: Sequence[int]) -> str | None:
+        """What to say of a text that has more ids than there is room for; None of others."""
+        if self.room is None or len(ids) <= self.room:
+            return None
+        return f"has {len(ids)} tokens, {self.remedy}"
+
+    def _rows(self, tokenizer: Tokenizer, texts: Any) -> list[list[int]]:
+        return tokenizer.rows(
+            texts,
+            src_lang=self.src_lang,
+            tgt_lang=self.tgt_lang,
+            prefix=self.prefix,
+            max_length=self.max_length,
+        )
+
+    def _token_rows(self, tokenizer: Tokenizer, texts: Any) -> list[list[int]]:
+        if self.prefix or self.src_lang or self.tgt_lang:
+            raise ValueError("text 0 is a list of tokens, which takes no prefix and no languages")
+        return tokenizer.token_rows(texts, max_length=self.max_length)
+
+
+def _at_places(
+    read: Callable[[Tokenizer, list[Text]], list[list[int]]],
+    tokenizer: Tokenizer,
+    texts: list[Text],
+    places: list[int],
+) -> list[list[int]]:
+    """The ids of the texts at `places`; an error tells the place that a text has among all."""
+    try:
+        return read(tokenizer, [texts[place] for place in places])
+    except ValueError as error:
+        message = re.sub(r"^text (\d+)", lambda at: f"text {places[int(at[1])]}", str(error))
+        raise ValueError(message) from None

@@ -1,0 +1,123 @@
+"""The stages put together: samples go in at one end, and come out finished at the other.
+
+    read -> tokenize -> window -> generate -> detokenize -> whoever iterates
+
+Each is a thread, or several; between two stands a queue of bounded length, and what is between the
+first and the last is bounded as well, so that memory does not grow with the input.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from .channel import Ended
+from .flow import Flow, Horizon
+from .windows import Windows
+from .works import CHUNK, detokenizing, generating, reading, tokenizing
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from .clock import Clock
+    from .sample import Sample
+    from .workers import Workers
+
+# Batches whose samples are put in order of length together.
+BATCHES = 16
+
+# Samples that wait between two stages, at most.
+QUEUE = 4 * CHUNK
+
+
+class Assembly:
+    """One run of samples through the stages; iterate over it once, then close it."""
+
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        workers: Workers,
+        clock: Clock,
+        *,
+        window: int | None = None,
+        first: int = 0,
+    ) -> None:
+        """`first`: the number of the first sample; the others follow without a gap."""
+        self._workers = workers
+        self._drains = threading.Event()
+        unit, seats = workers.facts.unit, len(workers.responds)
+        size = _whole(window or BATCHES * workers.facts.batch, unit)
+        # A window for every seat, one that waits, one that is gathered: then somebody always
+        # works at the sample that the last stage waits for.
+        self._horizon = Horizon((seats + 2) * size + QUEUE, first)
+        self._flow = flow = Flow(clock)
+        self._read = flow.queue(QUEUE)
+        self._tokenized = flow.queue(QUEUE, feeders=len(workers.encodes))
+        windows = flow.queue(1)
+        generated = flow.queue(QUEUE, feeders=seats)
+        self._finished = flow.queue(QUEUE, feeders=len(workers.decodes))
+        gather = Windows(size, unit=unit, is_awaited=lambda: windows.is_awaited, first=first).gather
+
+        flow.on_abort(self._horizon.abort)
+        flow.first_stage("read", reading(samples, self._horizon), self._read)
+        encode = [tokenizing(encode) for encode in workers.encodes]
+        flow.stage("tokenize", encode, self._read, self._tokenized)
+        flow.stage("window", [gather], self._tokenized, windows)
+        respond = [generating(respond, self._admits) for respond in workers.responds]
+        flow.stage("generate", respond, windows, generated)
+        decode = [detokenizing(decode) for decode in workers.decodes]
+        flow.stage("detokenize", decode, generated, self._finished)
+
+    def run(self, tick: float | None = None) -> Generator[list[Sample], None, None]:
+        """Finished samples, as many as there are, in the order in which they are finished.
+
+        `[]` comes if there are none for `tick` seconds. Raises what a stage has failed with. When
+        that happens, or the iterator is closed, all stages end.
+        """
+        self._flow.start()
+        clock = self._flow.clock.seat("write")
+        clock.start()
+        try:
+            while True:
+                clock.stop()
+                try:
+                    samples, waited = self._finished.take(CHUNK, tick)
+                    clock.waited_for_input += waited
+                finally:
+                    clock.start()
+                yield samples
+        except Ended:
+            clock.stop()
+            self._flow.check()
+        except Exception:
+            # A queue that is aborted says so; why is what its user wants to know.
+            self._flow.check()
+            raise
+        finally:
+            self.abort()
+            self._workers.close()
+            self._flow.join()
+
+    def abort(self) -> None:
+        """Give up, from any thread: `run` ends, whatever is on its way."""
+        self._flow.abort()
+
+    def leave(self, count: int) -> None:
+        """So many more samples have left, in the order of the input: as many more may come."""
+        self._horizon.advance(count)
+
+    def drain(self) -> None:
+        """Read no more, begin nothing more, and end when what is begun is done."""
+        self._drains.set()
+        self._read.cut()
+        self._tokenized.cut()
+        self._horizon.abort()
+        self._workers.drain()
+
+    def _admits(self) -> bool:
+        return not self._drains.is_set()
+
+
+def _whole(size: int, unit: int) -> int:
+    """The size, made up to whole units."""
+    return -(-size // unit) * unit

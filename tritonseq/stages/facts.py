@@ -1,0 +1,52 @@
+"""What the stages around a model have to know of it; the model may be in another process."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tritonseq.text import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tritonseq.config import GenerationConfig
+    from tritonseq.encoding import Encoding
+
+
+class Facts(NamedTuple):
+    """Of one model under the options of a job."""
+
+    folder: Path
+    """Where the tokenizer lies."""
+    tokenizer_config: Mapping[str, Any] | None
+    encoding: Encoding
+    """How sources become ids."""
+    has_encoder: bool
+    """Are sources answered, rather than continued?"""
+    copies: int
+    """The outputs of every sample."""
+    has_scores: bool
+    """Do outputs have scores?"""
+    unit: int
+    """So many consecutive samples are answered together in any case."""
+    batch: int
+    """The samples that are answered at once, if their sources are short."""
+    settings: Mapping[str, Any]
+    """What decides about the outputs, as JSON values."""
+    plan: str
+    """The memory that it takes, in words."""
+    asks_for_language: bool
+    """Is it for the texts to say which of several languages to write?"""
+
+    def tokenizer(self) -> Tokenizer:
+        """The model's."""
+        return Tokenizer.from_folder(self.folder, self.tokenizer_config)
+
+
+def settings_of(config: GenerationConfig, **others: Any) -> dict[str, Any]:
+    """All options of generation, and others, as JSON values."""
+    given = {name: getattr(config, name) for name in sorted(config.option_names)} | others
+    settings: dict[str, Any] = json.loads(json.dumps(given, default=repr))
+    return settings

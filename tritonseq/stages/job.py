@@ -1,0 +1,248 @@
+"""A job: from one file to another, through all stages, so that nothing is lost whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .assembly import Assembly
+from .clock import Clock, StageTimes
+from .faults import JobFailed
+from .progress import Progress
+from .workers import ModelSource, Staff, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from tritonseq.text import Tokenizer
+
+    from .facts import Facts
+    from .reader import Source
+    from .target import Target
+    from .writer import Writer
+
+__all__ = ["JobOptions", "JobSummary", "ModelSource", "StageTimes", "run_job"]
+
+# Seconds between two records of what is durable, and between two looks at whether one is due.
+RECORD = 1.0
+TICK = 0.25
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How a job runs. But for `seed`, none of it changes an output, as `Staff` says."""
+
+    batch_size: int | None = None
+    batch_tokens: int | None = None
+    window: int | None = None
+    refill: bool | None = None
+    preprocess_workers: int = 0
+    postprocess_workers: int = 0
+    devices: tuple[str, ...] = ()
+    seed: int = 0
+    verbose: bool = False
+    """Report the memory plan."""
+    quiet: bool = False
+    """Show no bar."""
+    trace: Path | None = None
+    """Where to write what each stage did when, as chrome://tracing reads it."""
+
+    @property
+    def staff(self) -> Staff:
+        """Who does the work. Raises ValueError for numbers that cannot be."""
+        return Staff(
+            batch_size=self.batch_size,
+            batch_tokens=self.batch_tokens,
+            window=self.window,
+            refill=self.refill,
+            preprocess_workers=self.preprocess_workers,
+            postprocess_workers=self.postprocess_workers,
+            devices=self.devices,
+            seed=self.seed,
+        )
+
+
+class JobSummary(NamedTuple):
+    """What a job has done; counts include what was done before it was resumed."""
+
+    lines: int
+    rejected: int
+    tokens: int
+    earlier_lines: int
+    """Of `lines`, those that were done before; so for the tokens."""
+    earlier_tokens: int
+    seconds: float
+    """Of this run, without loading the model."""
+    stages: list[StageTimes]
+    interrupted: bool
+
+
+def run_job(
+    source: Source,
+    target: Target,
+    model: ModelSource,
+    text_options: Mapping[str, Any],
+    generation_options: Mapping[str, Any] | Callable[[Tokenizer], Mapping[str, Any]],
+    options: JobOptions,
+    *,
+    report: Callable[[str], None],
+) -> JobSummary:
+    """Answer every line of `source` into `target`.
+
+    Ctrl-C, or SIGTERM, lets what is begun be finished and recorded; a second one ends it at once.
+
+    Args:
+        text_options: arguments of `Model.text_job` about texts.
+        generation_options: the others; or a function that gives them for the model's tokenizer.
+        report: is told what a user should know meanwhile.
+
+    Raises:
+        ValueError: for arguments that cannot be, before anything is written.
+        JobFailed: if the job cannot go on; what is done is kept, and `target.resume` continues.
+    """
+    staff = options.staff
+    if callable(generation_options):
+        generation_options = generation_options(model.tokenizer())
+    workers = Workers(model, {**text_options, **generation_options}, staff, report)
+    try:
+        _check(workers.facts, source, target)
+        if options.verbose:
+            report(workers.facts.plan)
+        fingerprint = _fingerprint(source, target, model, text_options, workers.facts, staff)
+        writer = target.open(fingerprint, unit=workers.facts.unit, warn=report)
+        try:
+            return _run(source, writer, workers, options, report)
+        finally:
+            writer.close()
+    finally:
+        workers.close()
+
+
+def _run(
+    source: Source,
+    writer: Writer,
+    workers: Workers,
+    options: JobOptions,
+    report: Callable[[str], None],
+) -> JobSummary:
+    state = writer.state
+    total = source.count_lines()
+    if state.lines:
+        source.skip(state.lines, state.digest)
+    samples = state.restore(source, source.name)
+    clock = Clock(traced=options.trace is not None)
+    assembly = Assembly(samples, workers, clock, window=options.window, first=state.lines)
+    earlier = (writer.lines, writer.tokens)
+    progress = Progress(total, lines=writer.lines, tokens=writer.tokens, quiet=options.quiet)
+    drained = threading.Event()
+
+    def drain() -> None:
+        drained.set()
+        assembly.drain()
+        progress.note("tritonseq: finishing what is begun; once more ends at once")
+
+    try:
+        with _on_interrupt(drain):
+            _write_all(assembly, writer, progress)
+        if not drained.is_set():
+            writer.finish()
+    finally:
+        progress.close()
+        if options.trace is not None:
+            clock.write_trace(options.trace)
+    return JobSummary(
+        writer.lines, writer.rejected, writer.tokens, *earlier, clock.seconds, clock.times(),
+        interrupted=drained.is_set(),
+    )  # fmt: skip
+
+
+def _write_all(assembly: Assembly, writer: Writer, progress: Progress) -> None:
+    """Write what comes, until no more does; what has come is durable even if a stage fails."""
+    recorded = time.monotonic()
+    finished = assembly.run(TICK)
+    with contextlib.closing(finished):
+        while True:
+            try:
+                samples = next(finished, None)
+            except Exception:
+                with contextlib.suppress(JobFailed):
+                    writer.checkpoint()
+                raise
+            if samples is None:
+                break
+            assembly.leave(writer.add(samples))
+            progress.show(writer.lines, writer.tokens, writer.rejected)
+            if time.monotonic() - recorded >= RECORD:
+                writer.checkpoint()
+                recorded = time.monotonic()
+    writer.checkpoint()
+
+
+def _check(facts: Facts, source: Source, target: Target) -> None:
+    """Raise ValueError for what only the model's own options tell to be wrong."""
+    if target.with_scores and not facts.has_scores:
+        raise ValueError("only beams have scores: pass --num-beams 2 or more, or drop --scores")
+    if facts.copies != target.copies:
+        raise ValueError(
+            f"the checkpoint's own options ask for {facts.copies} outputs of each line: pass "
+            f"--num-return-sequences {facts.copies}, or 1"
+        )
+    source.copies = facts.copies
+
+
+def _fingerprint(
+    source: Source,
+    target: Target,
+    model: ModelSource,
+    text_options: Mapping[str, Any],
+    facts: Facts,
+    staff: Staff,
+) -> dict[str, Any]:
+    """Everything that decides what the output holds, by the names of flags where there are any."""
+    drawn = {"seed": staff.seed, "batch_size": staff.batch_size} if facts.unit > 1 else {}
+    named = {name: value for name, value in model.arguments.items() if name in _OF_THE_MODEL}
+    return {
+        "model": model.name_or_path,
+        **named,
+        **text_options,
+        **facts.settings,
+        **drawn,
+        **source.settings,
+        **target.settings,
+    }
+
+
+_OF_THE_MODEL = ("model_type", "config", "tokenizer", "revision")
+
+
+@contextlib.contextmanager
+def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` at the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt.
+
+    Only the main thread can: in others nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def handle(number: int, frame: Any) -> None:
+        for each in numbers:
+            signal.signal(each, _give_up)
+        act()
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _give_up(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,88 @@
+"""From a finished sample to its lines in the output, or in the file of rejected ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .formats import encode_object
+
+if TYPE_CHECKING:
+    from .formats import Format
+    from .sample import Sample
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How outputs are written; the fields are those of `Target`."""
+
+    format: Format
+    copies: int = 1
+    with_scores: bool = False
+    output_field: str = "output"
+    id_field: str | None = None
+    whole: bool = False
+
+    @property
+    def score_field(self) -> str:
+        return "score" if self.copies == 1 else "scores"
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """The fields that an object of the input must not have."""
+        if self.format == "lines":
+            return ()
+        return (self.output_field, self.score_field) if self.with_scores else (self.output_field,)
+
+    def output(self, sample: Sample) -> bytes:
+        """One object, or a line of text for each output; empty ones for a rejected sample."""
+        texts = sample.texts if sample.texts is not None else [""] * self.copies
+        if self.format == "json":
+            return encode_object(self._object(sample, texts))
+        prompt = shown(sample) if self.whole and sample.fault is None else ""
+        lines = [_line(prompt + text) for text in texts]
+        if self.with_scores and sample.scores is not None:
+            lines = [
+                f"{_rounded(score)}\t{line}"
+                for score, line in zip(sample.scores, lines, strict=True)
+            ]
+        # Half a surrogate pair is no text that UTF-8 could hold.
+        return "".join(f"{line}\n" for line in lines).encode(errors="replace")
+
+    def rejection(self, sample: Sample) -> bytes:
+        """The object that says which line was rejected, and why."""
+        rejection: dict[str, Any] = {"line": sample.number + 1}
+        if self.id_field is not None and self.id_field in sample.fields:
+            rejection["id"] = sample.fields[self.id_field]
+        rejection["reason"] = sample.fault
+        if sample.text is not None:
+            rejection["source"] = sample.text
+        return encode_object(rejection)
+
+    def _object(self, sample: Sample, texts: list[str]) -> dict[str, Any]:
+        result: dict[str, Any] = {**sample.fields}
+        result[self.output_field] = texts[0] if self.copies == 1 else texts
+        if self.with_scores:
+            scores: list[float | None] = [None] * self.copies
+            if sample.scores is not None:
+                scores = [_rounded(s) if math.isfinite(s) else None for s in sample.scores]
+            result[self.score_field] = scores[0] if self.copies == 1 else scores
+        return result
+
+
+def shown(sample: Sample) -> str:
+    """The source as one string."""
+    if isinstance(sample.text, str):
+        return sample.text
+    return " ".join(sample.text or ())
+
+
+def _line(text: str) -> str:
+    """A text without what would end its line."""
+    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
+def _rounded(score: float) -> float:
+    """Six decimals, and no minus before a zero."""
+    return round(score, 6) + 0.0

@@ -1,0 +1,276 @@
+"""`tritonseq.pipeline`: texts in, results out in the same order, as soon as they are ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .assembly import Assembly
+from .channel import Aborted, Channel, Ended
+from .clock import Clock
+from .order import InOrder
+from .sample import Sample
+from .workers import ModelSource, Staff, Workers
+from .works import CHUNK
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from tritonseq.encoding import Text
+    from tritonseq.model import Model
+
+    from .clock import StageTimes
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a text."""
+
+    text: str
+    """The output, the best if there are several; "" if there is none."""
+    texts: list[str]
+    """All num_return_sequences outputs, best first; [] if the text was rejected."""
+    scores: list[float] | None
+    """Of each output, where beams gave them: log-probability, length penalty included."""
+    tokens: int
+    """How many were generated, ends included."""
+    fault: str | None
+    """Why the text was rejected: too long, say; None for all others."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def pipeline(
+    model: Model | str | Path,
+    texts: Iterable[Text] | AsyncIterable[Text],
+    *,
+    src_lang: str | None = None,
+    tgt_lang: str | None = None,
+    prefix: str | None = None,
+    truncation: bool = False,
+    max_source_length: int | None = None,
+    task: str | None = None,
+    batch_size: int | None = None,
+    batch_tokens: int | None = None,
+    window: int | None = None,
+    refill: bool | None = None,
+    preprocess_workers: int = 0,
+    postprocess_workers: int = 0,
+    devices: Sequence[str] = (),
+    seed: int = 0,
+    traced: bool = False,
+    **options: Any,
+) -> Pipeline:
+    """Answer or continue any number of texts; iterate over what this returns, once.
+
+    Tokenizing, generating and detokenizing overlap, texts of like lengths are generated together,
+    and samples that have ended make room for others; none of this changes a result. Memory does
+    not grow with the number of texts. The idea is FastSeq's (Yan et al., 2021).
+
+        for result in tritonseq.pipeline("t5-base", lines, task="summarization"):
+            print(result.text)
+
+    Args:
+        model: a Model, or what `load` takes as a name.
+        texts: any iterable of texts, or of lists of tokens; for `async for` also an asynchronous
+            one. It is read by another thread, a few windows ahead of the results.
+        src_lang, tgt_lang, prefix, truncation, max_source_length, task: as for
+            `Model.generate_text`.
+        batch_size: the most samples at once; by default as many as pay and fit into memory. If
+            memory fails all the same, half as many go on, and a warning says so.
+        batch_tokens: the most tokens of sources at once, each counted as long as the longest.
+        window: texts that are put in order of length together; by default 16 batches.
+        refill: fill the slots of samples that have ended; by default where it is found to be
+            faster.
+        preprocess_workers, postprocess_workers: processes that tokenize and detokenize; 0 leaves
+            it to a thread of this process.
+        devices: such as ("cuda:0", "cuda:1") or ("cpu", "cpu"): a process for each, all of which
+            load the model, which must be a name then.
+        seed: of what is drawn at random. Then, and with functions of yours, batches are of
+            `batch_size` (default: 16) consecutive texts, and results depend on that number.
+        traced: keep what each stage did when, for `Pipeline.clock`.
+        options: those of `Model.generate`. Those that speak of samples by their place are refused.
+
+    Returns:
+        An iterable, and asynchronous iterable, of one `Result` per text. A text that cannot be
+        answered gives one with a `fault`, and ends nothing.
+
+    Raises:
+        ValueError: for what `load` or `generate` refuses. While iterating: whatever `texts` raises,
+            once all results before it are out, and JobFailed if worker processes keep dying.
+    """
+    staff = Staff(
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+        window=window,
+        refill=refill,
+        preprocess_workers=preprocess_workers,
+        postprocess_workers=postprocess_workers,
+        devices=tuple(devices),
+        seed=seed,
+    )
+    if isinstance(texts, str) or not (hasattr(texts, "__iter__") or hasattr(texts, "__aiter__")):
+        raise ValueError(f"texts must be a list or another iterable of texts, not {texts!r}")
+    of_texts = {
+        "src_lang": src_lang,
+        "tgt_lang": tgt_lang,
+        "prefix": prefix,
+        "truncation": truncation,
+        "max_source_length": max_source_length,
+        "task": task,
+    }
+    if not hasattr(model, "text_job"):
+        model = ModelSource(str(model))
+    workers = Workers(model, {**of_texts, **options}, staff)
+    return Pipeline(texts, workers, window=window, traced=traced)
+
+
+class Pipeline:
+    """Results in the order of their texts; made by `pipeline`, iterated over once.
+
+    Whoever stops early should call `close`, or leave a `with` block, so that threads and
+    processes end at once and not with this object.
+    """
+
+    def __init__(
+        self,
+        texts: Iterable[Text] | AsyncIterable[Text],
+        workers: Workers,
+        *,
+        window: int | None,
+        traced: bool,
+    ) -> None:
+        self.clock = Clock(traced=traced)
+        """What the stages did when, if it is traced."""
+        self._texts: Any = texts
+        self._workers = workers
+        self._window = window
+        self._assembly: Assembly | None = None
+        self._running: Iterator[list[Result]] | None = None
+
+    @property
+    def times(self) -> list[StageTimes]:
+        """How long each stage has worked and waited so far."""
+        return self.clock.times()
+
+    def __iter__(self) -> Iterator[Result]:
+        if not hasattr(self._texts, "__iter__"):
+            raise ValueError("these texts come asynchronously: iterate with async for")
+        self._running = self._results(self._texts)
+        for results in self._running:
+            yield from results
+
+    async def __aiter__(self) -> AsyncIterator[Result]:
+        feed: _Feed | None = None
+        texts = self._texts
+        if hasattr(texts, "__aiter__"):
+            texts = feed = _Feed(texts)
+        self._running = running = self._results(texts)
+        try:
+            while (results := await self._next(running)) is not None:
+                for result in results:
+                    yield result
+        finally:
+            if feed is not None:
+                feed.close()
+            self.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it now; results that are on their way are dropped. Doing so again does nothing."""
+        if self._assembly is not None:
+            self._assembly.abort()
+        self._workers.close()
+        if self._running is not None:
+            # If another thread is in it, it ends there.
+            with contextlib.suppress(ValueError, Aborted):
+                self._running.close()  # type: ignore[attr-defined]
+
+    async def _next(self, running: Iterator[list[Result]]) -> list[Result] | None:
+        """What is ready next; None at the end. Cancelling it ends the pipeline."""
+        waiting = asyncio.ensure_future(asyncio.to_thread(next, running, None))
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            if self._assembly is not None:
+                self._assembly.abort()
+            with contextlib.suppress(Exception):
+                await waiting
+            raise
+
+    def _results(self, texts: Iterable[Text]) -> Iterator[list[Result]]:
+        if self._assembly is not None:
+            raise ValueError("a pipeline is iterated over once: make another for more texts")
+        samples = _samples(texts, self._workers.facts.copies)
+        self._assembly = assembly = Assembly(
+            samples, self._workers, self.clock, window=self._window
+        )
+        order = InOrder()
+        finished = assembly.run()
+        with contextlib.closing(finished):  # type: ignore[type-var]
+            for some in finished:
+                ready = order.add(some)
+                assembly.leave(len(ready))
+                if ready:
+                    yield [_result(sample) for sample in ready]
+
+
+def _samples(texts: Iterable[Any], copies: int) -> Iterator[Sample]:
+    for number, text in enumerate(texts):
+        sample = Sample(number, 0, text)
+        if isinstance(text, str):
+            shown = text
+        elif isinstance(text, (list, tuple)) and all(isinstance(token, str) for token in text):
+            shown = "".join(text)
+        else:
+            sample.reject(f"it is {text!r}, no text and no list of tokens")
+            shown = "-"
+        if not shown.strip():
+            sample.texts = [""] * copies
+        yield sample
+
+
+def _result(sample: Sample) -> Result:
+    texts = sample.texts or []
+    text = texts[0] if texts else ""
+    return Result(text, texts, sample.scores, sample.tokens, sample.fault)
+
+
+class _Feed:
+    """Texts that come asynchronously, for a thread that takes them one by one."""
+
+    def __init__(self, texts: AsyncIterable[Text]) -> None:
+        self._queue: Channel[Text] = Channel(CHUNK)
+        self._failure: BaseException | None = None
+        self._task = asyncio.ensure_future(self._fill(texts))
+
+    def __iter__(self) -> Iterator[Text]:
+        with contextlib.suppress(Ended):
+            while True:
+                yield from self._queue.take(CHUNK)[0]
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """Take no more."""
+        self._task.cancel()
+        self._queue.abort()
+
+    async def _fill(self, texts: AsyncIterable[Text]) -> None:
+        try:
+            async for text in texts:
+                # Waits for room, which must not keep the loop from running.
+                await asyncio.to_thread(self._queue.put, text)
+        except Exception as error:
+            self._failure = error
+        finally:
+            self._queue.close()

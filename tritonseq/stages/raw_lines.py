@@ -1,0 +1,87 @@
+"""The lines of a file or a pipe as bytes, with a checksum over all that was read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from .faults import JobFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+_PIECE = 1 << 20
+
+
+def unpacked(stream: BinaryIO) -> io.BufferedReader:
+    """The bytes of a stream, decompressed if it begins as gzip does."""
+    # Everything that reads into a buffer will do, though the stubs ask for a raw file.
+    plain = stream if hasattr(stream, "peek") else io.BufferedReader(cast("io.RawIOBase", stream))
+    reader = cast("io.BufferedReader", plain)
+    if reader.peek(2)[:2] != GZIP_MAGIC:
+        return reader
+    return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=reader)))
+
+
+class RawLines:
+    """Lines are split at newlines only, and keep theirs; the last one need not have one.
+
+    Of a line with more than `longest` bytes, only its beginning is kept: at least `longest` + 1
+    bytes besides the end of the line, which tells it from others.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, longest: int) -> None:
+        self._stream = unpacked(stream)
+        self._name = name
+        self._most = longest + len(b"\r\n")
+        self.count = 0
+        """The lines that were read."""
+        self.digest = 0
+        """CRC-32 of all their bytes."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The lines not read yet. Raises JobFailed if the file is cut short, damaged or lost."""
+        while line := self._line():
+            yield line
+
+    def skip(self, lines: int, digest: int) -> None:
+        """Read past the first lines; ValueError if there are fewer, or others than `digest` says.
+
+        Raises JobFailed as reading does.
+        """
+        while self.count < lines and self._line():
+            pass
+        if self.count < lines:
+            raise ValueError(changed_input(self._name, f"of {lines} lines, {self.count} are left"))
+        if self.digest != digest:
+            raise ValueError(changed_input(self._name, f"the first {lines} lines are others"))
+
+    def _line(self) -> bytes:
+        line = piece = self._piece(self._most)
+        while len(piece) > 0 and len(line) == self._most and not piece.endswith(b"\n"):
+            piece = self._piece(_PIECE)
+        self.count += len(line) > 0
+        return line
+
+    def _piece(self, limit: int) -> bytes:
+        try:
+            piece = self._stream.readline(limit)
+        except (EOFError, OSError, zlib.error) as error:
+            raise JobFailed(
+                f"{self._name} cannot be read further than line {self.count} ({error}): put it in "
+                "order, then run the same command with --resume"
+            ) from error
+        self.digest = zlib.crc32(piece, self.digest)
+        return piece
+
+
+def changed_input(name: str, how: str) -> str:
+    """The message for an input that is another one than before."""
+    return (
+        f"{name} is not what the job began with: {how}. Give it the same input again, or start "
+        "afresh with --overwrite instead of --resume"
+    )

@@ -1,0 +1,170 @@
+"""The input of a job: its lines as samples, one by one, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING, BinaryIO
+
+from .formats import format_of, is_gzip
+from .layout import shown
+from .parser import Parser
+from .raw_lines import GZIP_MAGIC, RawLines
+from .sample import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+_LONGEST = 16 << 20
+_BLOCK = 1 << 20
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Source:
+    """A file of sources, or stdin for "-"; compressed ones are read by their first bytes.
+
+    - `format`: "lines" of text, or "json" lines; None goes by the name.
+    - `source_field`: where objects hold the source, a text or a list of tokens.
+    - `id_field`: a field that every object must have.
+    - `taken`: the fields that the output takes, which objects must not have: `Target.taken`.
+    - `keep_source`: carry the source through to the output.
+    - `tokenized`: sources are tokens with spaces between them.
+    - `limit`: read the first lines only.
+    - `copies`: the outputs of every sample; it may be set later, before the first one is read.
+    - `longest`: the bytes that a line may have, its end not counted.
+    - `stream`: read this for "-" instead of stdin.
+
+    Iterating gives a `Sample` for each line; it can be done once. A line that cannot be read, or
+    holds no source, becomes a sample with a fault; a blank one becomes one that is done. Raises
+    ValueError, here and not later, if there is no such file or it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        source_field: str = "source",
+        id_field: str | None = None,
+        taken: Collection[str] = (),
+        keep_source: bool = False,
+        tokenized: bool = False,
+        limit: int | None = None,
+        copies: int = 1,
+        longest: int = _LONGEST,
+        stream: BinaryIO | None = None,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"the limit is {limit} lines: it must be at least 1")
+        self.path = os.fspath(name)
+        self.name = "stdin" if self.path == "-" else self.path
+        self.format = format_of(self.path, format)
+        if id_field is not None and self.format == "lines":
+            raise ValueError(
+                f"lines of text have no field {id_field!r} (id): give JSON lines (--input-format "
+                "json), or drop --id-field"
+            )
+        if self.format == "lines" and "line" in taken:
+            raise ValueError("'line' holds the number of the line: name another --output-field")
+        self._parser = Parser(
+            self.format, source_field, id_field, taken, keep_source, tokenized, longest
+        )
+        self.copies = copies
+        self.settings = {
+            "input_format": self.format,
+            "source_field": source_field,
+            "keep_source": keep_source,
+            "tokenized": tokenized,
+            "limit": limit,
+        }
+        """What decides about the samples, as JSON values."""
+        self._limit = limit
+        self._stream = stream
+        self._lines: RawLines | None = None
+        self._check()
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples not read yet. Raises JobFailed if the file is cut short, damaged or lost."""
+        lines = self._opened()
+        left = None if self._limit is None else max(0, self._limit - lines.count)
+        for line in itertools.islice(lines, left):
+            sample = Sample(lines.count - 1, lines.digest, None)
+            self._parser.fill(sample, line)
+            if sample.fault is None and not shown(sample).strip():
+                sample.texts = [""] * self.copies
+            yield sample
+
+    def skip(self, lines: int, digest: int) -> None:
+        """Read past the lines that are done, without a look at what they hold.
+
+        Raises ValueError if there are fewer, or their CRC-32 is not `digest`.
+        """
+        self._opened().skip(lines, digest)
+
+    def count_lines(self) -> int | None:
+        """How many samples there will be; None where only reading would tell."""
+        if self.path == "-" or not os.path.isfile(self.path):
+            return None
+        count, block = 0, b"\n"
+        with open(self.path, "rb") as file:
+            if file.peek(2)[:2] == GZIP_MAGIC:
+                return None
+            while (self._limit is None or count < self._limit) and (read := file.read(_BLOCK)):
+                count, block = count + read.count(b"\n"), read
+        count += not block.endswith(b"\n")
+        return count if self._limit is None else min(count, self._limit)
+
+    def stat(self) -> os.stat_result | None:
+        """What the operating system knows of the file; None for a stream that is no file."""
+        try:
+            return os.stat(self.path) if self.path != "-" else os.fstat(self._standard().fileno())
+        except (OSError, ValueError):
+            return None
+
+    def _check(self) -> None:
+        """See that it can be opened. A pipe is not touched: that could wait, or lose its bytes."""
+        if self.path == "-":
+            self._standard()
+            return
+        with self._readable():
+            kind = os.stat(self.path).st_mode
+            if stat.S_ISDIR(kind):
+                raise ValueError(f"{self.name} is a folder: name a file in it")
+            if not stat.S_ISREG(kind):
+                return
+            with open(self.path, "rb") as file:
+                begin = file.read(2)
+        if is_gzip(self.path) and begin != GZIP_MAGIC:
+            raise ValueError(
+                f"{self.name} is no gzip file: drop the .gz from its name if it is text"
+            )
+        if begin in _UTF16_MARKS:
+            raise ValueError(
+                f"{self.name} is UTF-16: convert it with `iconv -f UTF-16 -t UTF-8` first"
+            )
+
+    def _opened(self) -> RawLines:
+        if self._lines is None:
+            with self._readable():
+                file = None if self.path == "-" else io.BufferedReader(io.FileIO(self.path))
+                stream = file or self._standard()
+                self._lines = RawLines(stream, self.name, self._parser.longest)
+        return self._lines
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(f"{self.name} cannot be read: {error.strerror}") from None
+
+    def _standard(self) -> BinaryIO:
+        if self._stream is not None:
+            return self._stream
+        if sys.stdin is None:
+            raise ValueError("stdin is closed: name a file instead of -")
+        return sys.stdin.buffer

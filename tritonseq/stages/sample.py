@@ -1,0 +1,43 @@
+"""What goes through the stages: one sample, to which each of them adds what it found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Sample:
+    """A source on its way to its outputs. It belongs to one stage at a time."""
+
+    number: int
+    """Its place in the input, from 0."""
+    digest: int
+    """CRC-32 of the input up to the end of its line."""
+    text: str | list[str] | None
+    """The source, or its tokens if it is tokenized already; None if it cannot be read."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """What a JSON line carries through to the output."""
+    fault: str | None = None
+    """Why there will be no output."""
+    ids: list[int] | None = None
+    """The source, tokenized."""
+    sequences: list[list[int]] | None = None
+    """The ids that were generated, the best sequence first."""
+    scores: list[float] | None = None
+    """Of each sequence, where beams gave them."""
+    tokens: int = 0
+    """How many were generated for it: the end token counts, padding does not."""
+    texts: list[str] | None = None
+    """The outputs, one for each sequence."""
+
+    @property
+    def is_done(self) -> bool:
+        """Is there nothing left to do but to write it?"""
+        return self.fault is not None or self.texts is not None
+
+    def reject(self, reason: str) -> None:
+        """Give it up, for a reason that its user can do something about."""
+        self.fault = reason
+        self.ids = self.sequences = self.scores = self.texts = None
+        self.tokens = 0

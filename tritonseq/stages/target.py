@@ -1,0 +1,211 @@
+"""Where a job's output shall be, and whether it may begin or go on there."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import stat
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .disk import Places, lock, refuse_locked
+from .formats import format_of, is_gzip
+from .journal import State, load, store
+from .layout import Layout
+from .sinks import Files, Pipe, is_named
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .reader import Source
+
+_ENDINGS = 30
+"""Bytes of a name that the files beside an output may add to its own."""
+
+
+def _warn(message: str) -> None:
+    print(f"tritonseq: warning: {message}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file for the outputs, or stdout for "-"; it is compressed if its name ends in .gz."""
+
+    path: str
+    format: str | None = None
+    """"lines" of text, or "json" lines; None goes by the name."""
+    copies: int = 1
+    """The outputs of every sample: lines one below the other, or a list in the object."""
+    with_scores: bool = False
+    """Put the score before each line, and a tab; or into the field "score" ("scores")."""
+    output_field: str = "output"
+    id_field: str | None = None
+    """The field that names a line of the input among the rejected ones."""
+    whole: bool = False
+    """Lines of text hold the source and how it goes on."""
+    resume: bool = False
+    """Go on with an interrupted job, if there is one; else begin."""
+    overwrite: bool = False
+    """Replace an output that is there, once the new one is complete."""
+    stream: BinaryIO | None = None
+    """Write to this for "-" instead of stdout."""
+
+    @property
+    def layout(self) -> Layout:
+        """How samples are written. Raises ValueError for an unknown format."""
+        format = format_of(self.path, self.format)
+        return Layout(
+            format, self.copies, self.with_scores, self.output_field, self.id_field, self.whole
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides about the bytes of the output, as JSON values."""
+        layout = asdict(self.layout)
+        return {"output_format": layout.pop("format"), **layout, "gzip": is_gzip(self.path)}
+
+    @property
+    def name(self) -> str:
+        return "stdout" if self.path == "-" else self.path
+
+    def check(self, source: Source | None = None) -> None:
+        """Raise ValueError, with a remedy, if the output cannot be written or must not be.
+
+        Nothing is changed yet. The source must be another file.
+        """
+        layout = self.layout
+        if len({*layout.taken}) < len(layout.taken):
+            raise ValueError(
+                f"--output-field is {self.output_field!r}, which the scores take: choose another"
+            )
+        if self._is_pipe:
+            if self.resume:
+                raise ValueError(
+                    f"{self.name} is no file that could be gone on with: drop --resume"
+                )
+            return
+        places = self._places
+        self._check_folder(places.output)
+        self._check_source(source, places)
+        refuse_locked(places.partial, self.path)
+        self._interrupted(places)
+
+    def open(
+        self,
+        fingerprint: Mapping[str, Any],
+        *,
+        unit: int = 1,
+        warn: Callable[[str], None] = _warn,
+    ) -> Writer:
+        """Begin, or go on with what `Writer.state` says.
+
+        `fingerprint` holds JSON values for everything that the output depends on: a job that goes
+        on must have the same. It goes on behind a multiple of `unit` lines. `warn` is
+        told of rejected lines where no file for them can be. Raises ValueError as `check` does, for
+        another fingerprint and for a damaged journal; JobFailed if the disk is full or fails.
+        """
+        self.check()
+        if self._is_pipe:
+            return Writer(
+                self.layout, self._pipe(warn), State(fingerprint), packed=is_gzip(self.path)
+            )
+        places = self._places
+        locked = lock(places.partial, self.path)
+        try:
+            state = self._interrupted(places)
+            if state is None:
+                # From here on, what was there before is given up: this job can be gone on with.
+                state = State(fingerprint)
+                store(places.journal, state)
+            state.compare(fingerprint, places.journal)
+            sink = Files(places, self.layout, state, locked, may_replace=self.overwrite)
+        except BaseException:
+            os.close(locked)
+            raise
+        return Writer(self.layout, sink, state, packed=is_gzip(self.path), unit=unit)
+
+    @property
+    def _is_pipe(self) -> bool:
+        """Is it stdout, a device or a named pipe?"""
+        if self.path == "-":
+            return True
+        try:
+            kind = os.stat(self.path).st_mode
+        except OSError:
+            return False
+        return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
+
+    @property
+    def _places(self) -> Places:
+        """Beside the file itself, if `path` is a link."""
+        return Places(Path(os.path.realpath(self.path)))
+
+    def _pipe(self, warn: Callable[[str], None]) -> Pipe:
+        if self.path != "-":
+            try:
+                return Pipe(io.FileIO(self.path, "wb"), self.name, warn, is_ours=True)
+            except OSError as error:
+                raise ValueError(f"{self.path} cannot be written: {error.strerror}") from None
+        if self.stream is None:
+            if sys.stdout is None:
+                raise ValueError("stdout is closed: name a file instead of -")
+            sys.stdout.flush()
+        return Pipe(self.stream or sys.stdout.buffer, self.name, warn, is_ours=False)
+
+    def _check_folder(self, output: Path) -> None:
+        folder = output.parent
+        if not self.path or self.path.endswith(os.sep) or os.path.isdir(output):
+            raise ValueError(f"OUTPUT is {self.path!r}, a folder: name a file in it")
+        if not os.path.isdir(folder):
+            raise ValueError(
+                f"{self.path} is in a folder that is not there: mkdir -p {shlex.quote(str(folder))}"
+            )
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+            raise ValueError(f"{folder} cannot be written to: name an OUTPUT in another folder")
+        if len(os.fsencode(output.name)) + _ENDINGS > os.pathconf(folder, "PC_NAME_MAX"):
+            raise ValueError(f"the name of {self.path} is too long: leave {_ENDINGS} bytes of it")
+
+    def _check_source(self, source: Source | None, places: Places) -> None:
+        known = source.stat() if source is not None else None
+        if known is None:
+            return
+        for path in (places.output, places.partial, places.journal, places.rejected):
+            if path.exists() and os.path.samestat(path.stat(), known):
+                raise ValueError(f"{path} is the input, and would be lost: name another OUTPUT")
+
+    def _interrupted(self, places: Places) -> State | None:
+        """The state of the job to go on with, None to begin; ValueError if neither may be."""
+        if self.resume and places.journal.exists():
+            state = load(places.journal)
+            if places.output.exists() and not (self.overwrite or is_named(places, state)):
+                raise ValueError(
+                    f"{self.path} exists, and {places.journal} is of a job that is to make it: "
+                    "move it away, or pass --overwrite too to replace it in the end"
+                )
+            return state
+        if not self.overwrite:
+            self._refuse_existing(places)
+        return None
+
+    def _refuse_existing(self, places: Places) -> None:
+        if places.journal.exists():
+            raise ValueError(
+                f"{places.journal} is of a job that was interrupted: pass --resume to go on with "
+                "it, or --overwrite to start afresh"
+            )
+        # An empty one is left by a job that was killed as it began.
+        if places.partial.exists() and places.partial.stat().st_size > 0:
+            raise ValueError(
+                f"{places.partial} exists without its journal, so that no job can go on with it: "
+                "pass --overwrite (and not --resume) to start afresh"
+            )
+        for path in (places.output, places.rejected):
+            if path.exists():
+                so = " and there is no journal, so its job is complete" if self.resume else ""
+                raise ValueError(
+                    f"{path} exists{so}: pass --overwrite to make it anew, or name another OUTPUT"
+                )

@@ -1,0 +1,63 @@
+"""Samples gathered until there are enough to choose from: what is answered together is like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .channel import Ended
+from .order import InOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .flow import Inlet
+    from .sample import Sample
+
+# Seconds that a window waits for more samples if the model has nothing else to do.
+LINGER = 0.05
+
+
+class Windows:
+    """Gathers `size` samples at a time; fewer at the end, and when the model would have to wait.
+
+    Where `unit` is more than 1, windows hold whole units of consecutive samples: those whose
+    numbers give the same when divided by it.
+    """
+
+    def __init__(
+        self, size: int, *, unit: int, is_awaited: Callable[[], bool], first: int = 0
+    ) -> None:
+        """`is_awaited()`: does the next stage wait for a window? `first`: the first number."""
+        self._size = size
+        self._unit = unit
+        self._is_awaited = is_awaited
+        self._order = InOrder(first) if unit > 1 else None
+        self._held: list[Sample] = []
+
+    def gather(self, inlet: Inlet) -> Iterator[list[list[Sample]]]:
+        """Take from the inlet, and yield windows, one at a time."""
+        while True:
+            try:
+                came = inlet.take(self._size, LINGER if self._held else None)
+            except Ended:
+                if self._held:
+                    yield [self._held]
+                raise
+            self._held += came if self._order is None else self._order.add(came)
+            while (count := self._complete(is_late=not came)) > 0:
+                window, self._held = self._held[:count], self._held[count:]
+                yield [window]
+
+    def _complete(self, *, is_late: bool) -> int:
+        """How many samples make a window now; 0 if it is to be waited for more."""
+        if self._unit == 1:
+            enough = len(self._held) >= self._size or (is_late and self._is_awaited())
+            return min(len(self._held), self._size) if enough else 0
+        ends = [n for n, sample in enumerate(self._held, 1) if self._ends_unit(sample)]
+        full = [n for n in ends if n >= self._size]
+        if full:
+            return full[0]
+        return ends[-1] if ends and is_late and self._is_awaited() else 0
+
+    def _ends_unit(self, sample: Sample) -> bool:
+        return (sample.number + 1) % self._unit == 0

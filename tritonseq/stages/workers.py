@@ -1,0 +1,207 @@
+"""Who does the work of the stages: this process, or children that are replaced if they die."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .answers import Answers, Manner, Row, Setup
+from .faults import JobFailed
+from .remote import Remote, WorkerDied
+from .sizing import Limits
+from .texts import Setup as TextSetup
+from .texts import Texts
+
+if TYPE_CHECKING:
+    from tritonseq.model import Model
+    from tritonseq.text import Tokenizer
+
+    from .answers import Answer
+    from .facts import Facts
+    from .works import Decode, Encode, Respond
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A checkpoint by the arguments of `tritonseq.load`: what several processes can load."""
+
+    name_or_path: str
+    arguments: Options = field(default_factory=dict)
+
+    def load(self) -> Model:
+        """The model itself."""
+        from tritonseq.model import load
+
+        return load(self.name_or_path, **self.arguments)
+
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer; loads no weights."""
+        from tritonseq.model import load_tokenizer
+
+        return load_tokenizer(self.name_or_path, **self.arguments)
+
+    def on(self, device: str) -> dict[str, Any]:
+        """All arguments of `load`, for this device."""
+        return {"name_or_path": self.name_or_path, **self.arguments, "device": device}
+
+
+@dataclass(frozen=True)
+class Staff:
+    """How many work at what, and how."""
+
+    batch_size: int | None = None
+    """The most samples at once; None leaves it to the memory."""
+    batch_tokens: int | None = None
+    """The most tokens of sources at once, each counted as long as the longest."""
+    window: int | None = None
+    """Samples that are put in order of length together; by default enough for 16 batches."""
+    refill: bool | None = None
+    """Fill the slots of samples that have ended: yes, no, or where it is found to be faster."""
+    by_length: bool = True
+    """Put samples of like lengths together."""
+    preprocess_workers: int = 0
+    """Processes that tokenize; with 0 a thread does."""
+    postprocess_workers: int = 0
+    """Processes that detokenize; with 0 a thread does."""
+    devices: Sequence[str] = ()
+    """Where a process of its own generates; with none, this process does."""
+    seed: int = 0
+    """Of what is drawn at random."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that cannot be."""
+        for name, least in (
+            ("batch_size", 1), ("batch_tokens", 1), ("window", 1),
+            ("preprocess_workers", 0), ("postprocess_workers", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is None and least == 1:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}: it must be an integer >= {least}")
+
+    @property
+    def manner(self) -> Manner:
+        return Manner(
+            Limits(self.batch_size, self.batch_tokens), self.refill, self.by_length, self.seed
+        )
+
+
+class Workers:
+    """One function for every seat of a stage; `close` ends the processes behind them."""
+
+    def __init__(
+        self,
+        model: Model | ModelSource,
+        options: Options,
+        staff: Staff,
+        warn: Callable[[str], None] = warnings.warn,
+    ) -> None:
+        """`options`: arguments of `Model.text_job`. Raises ValueError as that and `load` do."""
+        self._closing = contextlib.ExitStack()
+        self._models: list[Remote] = []
+        with self._closed_on_error():
+            self.responds: list[Respond] = []
+            self.facts = self._set_up(model, options, staff, warn)
+            self.encodes: list[Encode] = self._text_seats("encode", staff.preprocess_workers)
+            self.decodes: list[Decode] = self._text_seats("decode", staff.postprocess_workers)
+
+    def drain(self) -> None:
+        """Let nothing more begin."""
+        for remote in self._models:
+            remote.interrupt()
+
+    def close(self) -> None:
+        """End all processes; whoever waits for one gets an error."""
+        self._closing.close()
+
+    def _set_up(
+        self,
+        model: Model | ModelSource,
+        options: Options,
+        staff: Staff,
+        warn: Callable[[str], None],
+    ) -> Facts:
+        if not staff.devices:
+            loaded = model.load() if isinstance(model, ModelSource) else model
+            answers = Answers(loaded.text_job(**options), staff.manner, warn)
+            self.responds.append(answers.run)
+            return answers.facts(loaded)
+        if not isinstance(model, ModelSource):
+            raise ValueError(
+                "devices are for processes that load the model themselves: pass its name or "
+                "folder, not a Model"
+            )
+        # All load at once.
+        for number, device in enumerate(staff.devices):
+            setup = Setup(model.on(device), options, staff.manner, _threads(staff.devices))
+            name = f"model worker {number} ({device})"
+            remote = self._remote("tritonseq.stages.answers:serve", setup, name)
+            self._models.append(remote)
+            self.responds.append(_responding(remote))
+        facts: list[Facts] = [_call(remote, None) for remote in self._models]
+        return facts[0]
+
+    def _text_seats(self, kind: str, count: int) -> list[Any]:
+        """Functions that "encode" or "decode", of `count` processes or else of this one."""
+        facts = self.facts
+        if not count:
+            return [getattr(Texts(facts.tokenizer(), facts.encoding), kind)]
+        setup = TextSetup(facts.folder, facts.tokenizer_config, facts.encoding)
+        names = [f"text worker {number} ({kind})" for number in range(count)]
+        remotes = [self._remote("tritonseq.stages.texts:serve", setup, name) for name in names]
+        return [partial(_text_call, remote, kind) for remote in remotes]
+
+    def _remote(self, service: str, setup: Any, name: str) -> Remote:
+        remote = Remote(service, setup, name=name)
+        self._closing.callback(remote.close)
+        return remote
+
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+
+def _threads(devices: Sequence[str]) -> int | None:
+    """How many threads torch gets in each process, if they share the CPU."""
+    if any(device.startswith("cuda") for device in devices):
+        return None
+    return max(1, len(os.sched_getaffinity(0)) // len(devices))
+
+
+def _call(remote: Remote, request: Any) -> Any:
+    try:
+        return remote.call(request)
+    except WorkerDied as error:
+        raise JobFailed(f"{error}; what is done is kept") from error
+
+
+def _text_call(remote: Remote, kind: str, things: Sequence[Any]) -> Any:
+    return _call(remote, (kind, list(things))) if things else []
+
+
+def _responding(remote: Remote) -> Respond:
+    """Rows through a child; if it dies, another goes on with those that have no answer yet."""
+
+    def respond(rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
+        waiting = {row.number: row for row in rows}
+        try:
+            for answers in remote.stream(lambda: list(waiting.values()) or None):
+                for answer in answers:
+                    del waiting[answer.number]
+                yield answers
+        except WorkerDied as error:
+            raise JobFailed(f"{error}; what is done is kept") from error
+
+    return respond

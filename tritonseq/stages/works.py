@@ -1,0 +1,101 @@
+"""What the stages between reading and writing do with their samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .answers import Row
+from .texts import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from tritonseq.encoding import Text
+
+    from .answers import Answer
+    from .flow import Horizon, Inlet, Work
+    from .sample import Sample
+
+    Encode = Callable[[Sequence[Text]], "list[list[int] | Fault]"]
+    Decode = Callable[[Sequence[Sequence[int]]], "list[str | Fault]"]
+    Respond = Callable[[Sequence[Row], Callable[[], bool]], Iterator[list[Answer]]]
+
+# Texts that are tokenized, and rows that are decoded, by one call: enough for a call to cost
+# little, few enough for the next stage to have them soon.
+CHUNK = 128
+
+
+def reading(samples: Iterable[Sample], horizon: Horizon) -> Iterator[list[Sample]]:
+    """Samples one by one, never further than the horizon."""
+    for sample in samples:
+        horizon.wait_for(sample.number)
+        yield [sample]
+
+
+def tokenizing(encode: Encode) -> Work:
+    """From texts to ids."""
+
+    def work(inlet: Inlet) -> Iterator[list[Sample]]:
+        while True:
+            samples = inlet.take(CHUNK)
+            waiting = [sample for sample in samples if not sample.is_done]
+            texts: list[Any] = [sample.text for sample in waiting]
+            for sample, ids in zip(waiting, encode(texts), strict=True):
+                if isinstance(ids, Fault):
+                    sample.reject(ids.reason)
+                else:
+                    sample.ids = ids
+            yield samples
+
+    return work
+
+
+def generating(respond: Respond, admits: Callable[[], bool]) -> Work:
+    """From windows of ids to sequences; samples come out as they are done."""
+
+    def work(inlet: Inlet) -> Iterator[list[Sample]]:
+        while True:
+            for window in inlet.take(1):
+                yield from answered(window)  # type: ignore[arg-type]
+
+    def answered(window: list[Sample]) -> Iterator[list[Sample]]:
+        yield [sample for sample in window if sample.is_done]
+        waiting = {sample.number: sample for sample in window if sample.ids is not None}
+        rows = [Row(number, sample.ids or []) for number, sample in waiting.items()]
+        for answers in respond(rows, admits) if rows else ():
+            yield [_with_answer(waiting.pop(answer.number), answer) for answer in answers]
+
+    return work
+
+
+def detokenizing(decode: Decode) -> Work:
+    """From sequences to texts."""
+
+    def work(inlet: Inlet) -> Iterator[list[Sample]]:
+        while True:
+            samples = inlet.take(CHUNK)
+            waiting = [sample for sample in samples if sample.sequences is not None]
+            texts = iter(decode([row for sample in waiting for row in sample.sequences or []]))
+            for sample in waiting:
+                _give(sample, [next(texts) for _ in sample.sequences or []])
+            yield samples
+
+    return work
+
+
+def _with_answer(sample: Sample, answer: Answer) -> Sample:
+    if answer.fault is not None:
+        sample.reject(answer.fault)
+    else:
+        sample.ids = None
+        sample.sequences, sample.scores = answer.sequences, answer.scores
+        sample.tokens = answer.tokens
+    return sample
+
+
+def _give(sample: Sample, texts: list[str | Fault]) -> None:
+    faults = [text for text in texts if isinstance(text, Fault)]
+    if faults:
+        sample.reject(faults[0].reason)
+    else:
+        sample.texts, sample.sequences = [str(text) for text in texts], None
