@@ -258,12 +258,32 @@ def test_what_was_planned_is_what_is_taken(
     assert [(p.source_cache + p.target_cache, p.state) for p in plans] == taken
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "bart", "unilm"])
+def test_so_it_is_with_slots_that_are_refilled(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+    taken: set[tuple[int, int]] = set()
+    of, admit = Plan.of, Engine.admit
+
+    def planned(*args: Any) -> Plan:
+        plans.append(of(*args))
+        return plans[-1]
+
+    def admitted(self: Engine, *args: Any) -> None:
+        taken.add((self.cache.nbytes + self._stage.nbytes, nbytes(self.state)))
+        admit(self, *args)
+
+    monkeypatch.setattr(Plan, "of", planned)
+    monkeypatch.setattr(Engine, "admit", admitted)
+    assert len(list(model_of(kind).generate_each(SOURCES * 3, slots=3, num_beams=2, **ENDS))) == 9
+    assert [(p.source_cache + p.target_cache, p.state) for p in plans] == [*taken]
+
+
 def test_what_does_not_fit_is_refused_with_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gpt2")
     wanted = model.generate(SOURCES, **ENDS)
     monkeypatch.setattr(engines, "free_memory", lambda device: 5000)
     monkeypatch.setattr(model.decoder, "new_cache", refuse_but_to_plan(model.decoder.new_cache))
-    with pytest.raises(DoesNotFit, match=r"needs .* MiB \(caches .*, state .*, logits .*\)"):
+    with pytest.raises(DoesNotFit, match=r"needs .* \(source cache .*, target cache .*, state"):
         model.generate(SOURCES, **ENDS)
     assert issubclass(DoesNotFit, ValueError)
     monkeypatch.undo()

@@ -20,7 +20,7 @@ LEAVES += ("vocabularies",)
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
-    "cache": {"memory"},
+    "cache": {"buffers", "memory"},
     "protocol": {"cache"},
     **{leaf: set() for leaf in LEAVES},
     "config": {"checks", "combinations", "options"},
@@ -49,11 +49,11 @@ ALLOWED: dict[str, set[str]] = {
     "engines": {"kernels", "engine", "plan", "search"},
     "slots": {
         "buffers", "cache", "config", "engine", "engines", "hypotheses", "lengths", "plan",
-        "prompts", "protocol", "recipe", "trie",
+        "prompts", "protocol", "recipe", "search", "trie",
     },
     "refill": {"engine", "engines", "outputs", "slots"},
     "generate": {
-        "config", "engine", "engines", "outputs", "protocol", "recipe", "refill", "slots",
+        "config", "engine", "engines", "outputs", "protocol", "recipe", "slots",
     },
     "weights": {"json_files"},
     "config_files": {"json_files"},
@@ -81,10 +81,12 @@ ALLOWED: dict[str, set[str]] = {
         "weights",
     },
     "request": {
-        "config", "engines", "generate", "lengths", "outputs", "prompts", "recipe", "slots", "trie",
+        "config", "engines", "generate", "lengths", "outputs", "plan", "prompts", "recipe",
+        "refill", "slots", "trie",
     },
     "encoding": {"text"},
-    "text_job": {"config", "encoding", "lengths", "outputs", "request", "text"},
+    "found": {"config", "outputs"},
+    "text_job": {"config", "encoding", "found", "lengths", "outputs", "request", "text"},
     "model": {
         "checkpoint", "config", "engines", "generate", "hub", "lengths", "outputs", "request",
         "stopping", "text", "text_job", "trie",
@@ -94,7 +96,9 @@ ALLOWED: dict[str, set[str]] = {
     "cli_unilm": {"config", "devices", "json_files", "outputs", "text"},
     "cli_generate": {"cli_unilm", "model", "text_job"},
     "bench": {"bench", "devices", "kernels"},
-    "stages": {"stages", "encoding", "text"},
+    "stages": {
+        "stages", "config", "encoding", "found", "model", "plan", "request", "text", "text_job",
+    },
     "cli_values": set(),
     "cli_fastseq": set(),
     "cli_flags": {"cli_fastseq", "cli_unilm", "cli_values", "config"},
@@ -105,7 +109,7 @@ ALLOWED: dict[str, set[str]] = {
         "bench", "cli_files", "cli_flags", "cli_generate", "cli_rules", "demo", "env", "stages",
     },
     "__main__": {"cli"},
-    "__init__": {"model", "config", "outputs", "trie"},
+    "__init__": {"model", "config", "outputs", "stages", "trie"},
 }  # fmt: skip
 
 

@@ -135,7 +135,7 @@ class TestTexts:
             pytest.skip("the encoder reads any number of tokens")
         if name == "tokens" and model.decoder.is_prefix_lm:
             pytest.skip("unknown tokens are [UNK] here")
-        found = texts_of(model).encode([*GOOD[:place], poison, *GOOD[place:]])  # type: ignore
+        found = texts_of(model).encode([*GOOD[:place], poison, *GOOD[place:]])  # type: ignore[arg-type]
         fault = found.pop(place)
         assert isinstance(fault, Fault)
         assert re.match(reason, fault.reason), fault.reason
@@ -191,7 +191,7 @@ class TestTexts:
     def test_errors_of_libraries_are_faults_by_their_type(self) -> None:
         panic = type("PanicException", (BaseException,), {})
         tokenizer = Breaking({"bad": Exception("odd"), "worse": panic("index 7")})
-        found = Texts(tokenizer, Encoding()).encode(["a", "bad", "b", "worse"])  # type: ignore
+        found = Texts(tokenizer, Encoding()).encode(["a", "bad", "b", "worse"])  # type: ignore[arg-type]
         assert found[::2] == [[1], [1]]
         assert found[1] == Fault("the tokenizer fails at it: Exception: odd")
         assert found[3] == Fault("the tokenizer fails at it: PanicException: index 7")

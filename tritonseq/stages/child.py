@@ -49,7 +49,7 @@ class Child:
         self._connection, theirs = Pipe()
         descriptor = theirs.fileno()
         code = _BEGIN.format(
-            path=[os.path.abspath(entry) for entry in sys.path],
+            path=[str(entry) for entry in sys.path],
             file=str(_PACKAGE / "__init__.py"),
             folder=str(_PACKAGE),
             descriptor=descriptor,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .clock import Clock, SeatClock
     from .sample import Sample
 
-    Work = Callable[["Inlet"], Iterable[list[Sample]]]
+    Work = Callable[["Inlet"], Iterable[list[Any]]]
     Queue = Channel[Any]
 
 # Seconds that threads are given to end before it is said that one does not.
@@ -27,7 +27,7 @@ class Inlet:
         self._queue = queue
         self._clock = clock
 
-    def take(self, limit: int, timeout: float | None = None) -> list[Sample]:
+    def take(self, limit: int, timeout: float | None = None) -> list[Any]:
         """As `Channel.take`. Raises Ended when there will be no more: a seat lets it pass."""
         self._clock.stop()
         try:
@@ -98,7 +98,7 @@ class Flow:
             outputs = work(Inlet(source, clock))
             self._thread(f"{name} {number}", outputs, clock, sink)
 
-    def first_stage(self, name: str, outputs: Iterable[list[Sample]], sink: Queue) -> None:
+    def first_stage(self, name: str, outputs: Iterable[list[Any]], sink: Queue) -> None:
         """One seat that takes from no channel, and is not waited for: it may never wake up.
 
         If it fails, what came before goes on to the end; then `check` raises the error.
@@ -129,7 +129,7 @@ class Flow:
     def _thread(
         self,
         name: str,
-        outputs: Iterable[list[Sample]],
+        outputs: Iterable[list[Any]],
         clock: SeatClock,
         sink: Queue,
         *,
@@ -144,7 +144,7 @@ class Flow:
         (self._first if is_first else self._threads).append(thread)
 
     def _run(
-        self, outputs: Iterable[list[Sample]], clock: SeatClock, sink: Queue, is_first: bool
+        self, outputs: Iterable[list[Any]], clock: SeatClock, sink: Queue, is_first: bool
     ) -> None:
         clock.start()
         try:

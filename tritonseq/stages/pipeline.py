@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .assembly import Assembly
@@ -16,8 +17,14 @@ from .workers import ModelSource, Staff, Workers
 from .works import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Generator,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
 
     from tritonseq.encoding import Text
     from tritonseq.model import Model
@@ -123,9 +130,8 @@ def pipeline(
         "max_source_length": max_source_length,
         "task": task,
     }
-    if not hasattr(model, "text_job"):
-        model = ModelSource(str(model))
-    workers = Workers(model, {**of_texts, **options}, staff)
+    loadable = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
+    workers = Workers(loadable, {**of_texts, **options}, staff)
     return Pipeline(texts, workers, window=window, traced=traced)
 
 
@@ -150,7 +156,7 @@ class Pipeline:
         self._workers = workers
         self._window = window
         self._assembly: Assembly | None = None
-        self._running: Iterator[list[Result]] | None = None
+        self._running: Generator[list[Result], None, None] | None = None
 
     @property
     def times(self) -> list[StageTimes]:
@@ -193,7 +199,7 @@ class Pipeline:
         if self._running is not None:
             # If another thread is in it, it ends there.
             with contextlib.suppress(ValueError, Aborted):
-                self._running.close()  # type: ignore[attr-defined]
+                self._running.close()
 
     async def _next(self, running: Iterator[list[Result]]) -> list[Result] | None:
         """What is ready next; None at the end. Cancelling it ends the pipeline."""
@@ -207,7 +213,7 @@ class Pipeline:
                 await waiting
             raise
 
-    def _results(self, texts: Iterable[Text]) -> Iterator[list[Result]]:
+    def _results(self, texts: Iterable[Text]) -> Generator[list[Result], None, None]:
         if self._assembly is not None:
             raise ValueError("a pipeline is iterated over once: make another for more texts")
         samples = _samples(texts, self._workers.facts.copies)
@@ -216,7 +222,7 @@ class Pipeline:
         )
         order = InOrder()
         finished = assembly.run()
-        with contextlib.closing(finished):  # type: ignore[type-var]
+        with contextlib.closing(finished):
             for some in finished:
                 ready = order.add(some)
                 assembly.leave(len(ready))

@@ -117,7 +117,9 @@ def _has_size(terminal: TextIO) -> bool:
 
 def _table(stages: Iterable[StageTimes], seconds: float) -> list[str]:
     """A line for every stage, under a heading; shares are of the time of all of its seats."""
-    rows = [("stage", "seats", "busy", "waited for input", "waited for output")]
+    rows: list[tuple[str, ...]] = [
+        ("stage", "seats", "busy", "waited for input", "waited for output")
+    ]
     for stage in stages:
         whole = stage.seats * seconds
         times = (stage.busy, stage.waited_for_input, stage.waited_for_output)

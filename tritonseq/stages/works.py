@@ -56,7 +56,7 @@ def generating(respond: Respond, admits: Callable[[], bool]) -> Work:
     def work(inlet: Inlet) -> Iterator[list[Sample]]:
         while True:
             for window in inlet.take(1):
-                yield from answered(window)  # type: ignore[arg-type]
+                yield from answered(window)
 
     def answered(window: list[Sample]) -> Iterator[list[Sample]]:
         yield [sample for sample in window if sample.is_done]
