@@ -47,8 +47,8 @@ class Jobs(list[SimpleNamespace]):
         )  # fmt: skip
         self.append(job)
         return SimpleNamespace(
-            lines=self.lines, rejected=self.rejected, tokens=9, seconds=2.0, stages=[],
-            interrupted=self.interrupted,
+            lines=self.lines, rejected=self.rejected, tokens=9, earlier_lines=0, earlier_tokens=0,
+            seconds=2.0, stages=[], interrupted=self.interrupted,
         )  # fmt: skip
 
 

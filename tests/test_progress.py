@@ -11,11 +11,11 @@ import struct
 import subprocess
 import sys
 import termios
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tritonseq.stages.job import JobSummary, StageTimes
 from tritonseq.stages.progress import Progress, note, postfix, summary
 
 
@@ -37,20 +37,16 @@ class Terminal(io.StringIO):
         return lines
 
 
-def stage(name: str, seats: int, *times: float) -> SimpleNamespace:
-    busy, waited_for_input, waited_for_output = times
-    return SimpleNamespace(
-        name=name,
-        seats=seats,
-        busy=busy,
-        waited_for_input=waited_for_input,
-        waited_for_output=waited_for_output,
-    )
-
-
-def done(*stages: SimpleNamespace, lines: int = 12000, seconds: float = 8.0) -> Any:
-    return SimpleNamespace(
-        lines=lines, rejected=3, tokens=100000, seconds=seconds, stages=stages, interrupted=False
+def done(*stages: StageTimes, lines: int = 12000, seconds: float = 8.0) -> JobSummary:
+    return JobSummary(
+        lines=lines,
+        rejected=3,
+        tokens=100000,
+        earlier_lines=0,
+        earlier_tokens=0,
+        seconds=seconds,
+        stages=list(stages),
+        interrupted=False,
     )
 
 
@@ -63,13 +59,23 @@ def test_the_end_of_the_bar() -> None:
 
 def test_the_summary_tells_where_the_time_went() -> None:
     """Two seats have twice the time."""
-    report = done(stage("read", 1, 0.4, 0.0, 7.6), stage("detokenize", 2, 4.0, 12.0, 0.0))
+    report = done(
+        StageTimes("read", 1, 0.4, 0.0, 7.6), StageTimes("detokenize", 2, 4.0, 12.0, 0.0)
+    )
     assert summary(report).splitlines() == [
         "lines: 12,000, rejected: 3, tokens: 100,000, seconds: 8.00, lines/s: 1,500.0, "
         "tokens/s: 12,500.0",
         "stage       seats  busy  waited for input  waited for output",
         "read            1    5%                0%                95%",
         "detokenize      2   25%               75%                 0%",
+    ]
+
+
+def test_speed_is_that_of_this_run() -> None:
+    resumed = done()._replace(earlier_lines=11000, earlier_tokens=92000)
+    assert summary(resumed).splitlines() == [
+        "lines: 12,000, rejected: 3, tokens: 100,000, seconds: 8.00, lines/s: 125.0, "
+        "tokens/s: 1,000.0",
     ]
 
 
@@ -155,7 +161,8 @@ def test_an_empty_input_has_a_bar_too() -> None:
 def test_nothing_goes_to_stdout() -> None:
     program = (
         "import sys; sys.stderr.isatty = lambda: True\n"
-        "from tritonseq.stages.progress import Progress\n"
+        "from tritonseq.stages.job import JobSummary, StageTimes
+from tritonseq.stages.progress import Progress\n"
         "bar = Progress(3); bar.show(2, 2, 0); bar.note('hm'); bar.close()\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -327,10 +327,11 @@ class TestSizing:
     def test_half_as_many_and_one_warning(self, model: tritonseq.Model) -> None:
         warnings, warn = warned()
         sizes = Sizing(model.text_job().request, Limits(24), warn)
-        sizes.shrink(24, MemoryError("no more"))
-        assert sizes.count(5) == 12
-        sizes.shrink(12, MemoryError("no more"))
-        assert sizes.count(5) == 6
+        sizes.shrink(24, 10, MemoryError("no more"))
+        assert sizes.count(10) == 12
+        sizes.shrink(12, 10, MemoryError("no more"))
+        assert sizes.count(10) == 6
+        assert (sizes.count(5), sizes.count(1), sizes.count(20), sizes.count(99)) == (12, 24, 3, 1)
         assert len(warnings) == 1 and "24 samples" in warnings[0] and "no more" in warnings[0]
 
     def test_the_plan_in_words(self, model: tritonseq.Model) -> None:

@@ -153,10 +153,20 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--refill",
         action=argparse.BooleanOptionalAction,
-        help="texts that are done make room for the next ones; default: yes",
+        help="texts that are done make room for others; default: if it is faster",
     )
-    group.add_argument("--preprocess-workers", type=int, metavar="N", help="processes that tokenize; default: 0, a thread does")
-    group.add_argument("--postprocess-workers", type=int, metavar="N", help="processes that detokenize; default: 0, a thread does")
+    group.add_argument(
+        "--preprocess-workers",
+        type=int,
+        metavar="N",
+        help="processes that tokenize; default: 0, a thread does",
+    )
+    group.add_argument(
+        "--postprocess-workers",
+        type=int,
+        metavar="N",
+        help="processes that detokenize; default: 0, a thread does",
+    )
     group.add_argument(
         "--devices", type=devices, default=(), metavar="A,B",
         help="a process each: cuda:0,cuda:1, or cpu:2 for two on the CPU",

@@ -39,8 +39,8 @@ def refill(
 
     With each comes its number in the order of `batches`, which are asked for more whenever it
     pays to fill slots that are free. What a sample's search finds does not depend on who is beside
-    it. With `together` those that end with the same step come as one output; where there is no
-    encoder, without their prompts, which may differ in length.
+    it. With `together` those that have ended come as one output, before others take their places;
+    where there is no encoder, without their prompts, which may differ in length.
     """
     with slots.lend(engines, watched=False) as engine:
         yield from _Refill(slots, engine, batches, count, together)
@@ -60,50 +60,60 @@ class _Refill:
         self._free = list(range(count))
         self._idle = 0.0
         self._busy: dict[int, _Occupant] = {}
+        self._ended: dict[int, _Occupant] = {}
 
     def __iter__(self) -> Iterator[tuple[list[int], GenerateOutput]]:
         engine = self._engine
         engine.empty()
         engine.flags.restart()
-        while self._fill() or self._busy:
+        while True:
+            self._idle += len(self._free) / self._count
+            if not self._busy or self._idle >= PATIENCE:
+                # What has ended is read where it stands, before others take the place.
+                yield from self._outputs()
+                self._fill()
+                if not self._busy:
+                    return
             engine.flags.send()
-            yield from self._finished()
-            engine.step()
+            self._look()
+            if not self._together:
+                yield from self._outputs()
+            if self._busy:
+                engine.step()
 
-    def _fill(self) -> bool:
-        """Put those who wait into the slots that are free, when it pays; has anybody come?"""
-        self._idle += len(self._free) / self._count
-        if self._busy and self._idle < PATIENCE:
-            return False
-        arrivals = list(itertools.islice(self._waiting, len(self._free)))
+    def _fill(self) -> None:
+        """Put those who wait into the slots that are free."""
         self._idle = 0.0
+        arrivals = list(itertools.islice(self._waiting, len(self._free)))
         if not arrivals:
-            return False
+            return
         self._free.sort()
         taken, self._free = self._free[: len(arrivals)], self._free[len(arrivals) :]
         since = self._engine.flags.sent
         for slot, (number, batch) in zip(taken, arrivals, strict=True):
             self._busy[slot] = _Occupant(number, batch, since)
         self._slots.admit_each(self._engine, {slot: self._busy[slot].batch for slot in taken})
-        return True
 
-    def _finished(self) -> Iterator[tuple[list[int], GenerateOutput]]:
-        """Those whose search has ended, so far as the host has heard; their slots are free."""
+    def _look(self) -> None:
+        """Note whose search has ended, so far as the host has heard; their slots are free."""
         number, ended = self._engine.flags.read()
         done = [
             slot
             for slot, occupant in self._busy.items()
             if ended[slot] and number >= occupant.since
         ]
-        occupants = {slot: self._busy.pop(slot) for slot in done}
+        self._ended.update((slot, self._busy.pop(slot)) for slot in done)
         self._free += done
+
+    def _outputs(self) -> Iterator[tuple[list[int], GenerateOutput]]:
+        """What those have found who have ended since the last time."""
+        ended, self._ended = self._ended, {}
+        prompts = [occupant.batch.prompts.ids for occupant in ended.values()]
         if not self._together:
-            for slot, occupant in occupants.items():
-                prompt = occupant.batch.prompts.ids
+            for (slot, occupant), prompt in zip(ended.items(), prompts, strict=True):
                 yield [occupant.number], self._engine.output(prompt, [slot])
-        elif done:
-            prompts = [occupant.batch.prompts.ids for occupant in occupants.values()]
+        elif ended:
             if not self._slots.has_encoder:
                 prompts = [prompt[:, :0] for prompt in prompts]
-            numbers = [occupant.number for occupant in occupants.values()]
-            yield numbers, self._engine.output(torch.cat(prompts), done)
+            numbers = [occupant.number for occupant in ended.values()]
+            yield numbers, self._engine.output(torch.cat(prompts), list(ended))

@@ -146,7 +146,7 @@ class Request:
     def together(
         self, inputs: Sequence[Any], slots: int, admits: Callable[[], bool]
     ) -> Iterator[tuple[list[int], GenerateOutput]]:
-        """As `each`, but those that end with the same step come as one output.
+        """As `each`, but several that have ended come as one output.
 
         Without an encoder its sequences hold what was generated alone. Inputs that have not begun
         when `admits()` says no are left out.

@@ -145,7 +145,8 @@ class Answers:
         waiting = {row.number: row for row in rows}
         while waiting and admits():
             rest = list(waiting.values())
-            count = min(len(rest), self.sizing.count(max(len(row.ids) for row in rest)))
+            longest = max(len(row.ids) for row in rest)
+            count = min(len(rest), self.sizing.count(longest))
             try:
                 for answers in way(rest, count, admits):
                     for answer in answers:
@@ -155,7 +156,7 @@ class Answers:
                 if not is_out_of_memory(error):
                     raise
                 if count > 1:
-                    self.sizing.shrink(count, error)
+                    self.sizing.shrink(count, longest, error)
                     continue
                 # Rows are begun in their order.
                 number = next(iter(waiting))

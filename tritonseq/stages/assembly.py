@@ -60,7 +60,7 @@ class Assembly:
 
         flow.on_abort(self._horizon.abort)
         flow.first_stage("read", reading(samples, self._horizon), self._read)
-        encode = [tokenizing(encode) for encode in workers.encodes]
+        encode = [tokenizing(encode, workers.look) for encode in workers.encodes]
         flow.stage("tokenize", encode, self._read, self._tokenized)
         flow.stage("window", [gather], self._tokenized, windows)
         respond = [generating(respond, self._admits) for respond in workers.responds]

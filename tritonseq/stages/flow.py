@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from .clock import Clock, SeatClock
-    from .sample import Sample
 
     Work = Callable[["Inlet"], Iterable[list[Any]]]
     Queue = Channel[Any]
@@ -77,6 +76,7 @@ class Flow:
         self._aborts: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
+        self._is_aborted = False
 
     def queue(self, capacity: int, feeders: int = 1) -> Queue:
         """A channel that ends with the flow."""
@@ -111,7 +111,10 @@ class Flow:
             thread.start()
 
     def abort(self) -> None:
-        """Give up: whoever waits is woken, and all threads end."""
+        """Give up: whoever waits is woken, and all threads end. What fails from now on fails
+        because of it."""
+        with self._lock:
+            self._is_aborted = True
         for act in self._aborts:
             act()
 
@@ -157,7 +160,7 @@ class Flow:
             clock.stop()
         except BaseException as error:
             with self._lock:
-                if self._failure is None:
+                if self._failure is None and not self._is_aborted:
                     self._failure = error
             if not is_first:
                 self.abort()

@@ -139,17 +139,10 @@ def _run(
     assembly = Assembly(samples, workers, clock, window=options.window, first=state.lines)
     earlier = (writer.lines, writer.tokens)
     progress = Progress(total, lines=writer.lines, tokens=writer.tokens, quiet=options.quiet)
-    drained = threading.Event()
-
-    def drain() -> None:
-        drained.set()
-        assembly.drain()
-        progress.note("tritonseq: finishing what is begun; once more ends at once")
-
     try:
-        with _on_interrupt(drain):
-            _write_all(assembly, writer, progress)
-        if not drained.is_set():
+        with _interrupts() as interrupted:
+            _write_all(assembly, writer, progress, interrupted)
+        if not interrupted.is_set():
             writer.finish()
     finally:
         progress.close()
@@ -157,13 +150,18 @@ def _run(
             clock.write_trace(options.trace)
     return JobSummary(
         writer.lines, writer.rejected, writer.tokens, *earlier, clock.seconds, clock.times(),
-        interrupted=drained.is_set(),
+        interrupted=interrupted.is_set(),
     )  # fmt: skip
 
 
-def _write_all(assembly: Assembly, writer: Writer, progress: Progress) -> None:
-    """Write what comes, until no more does; what has come is durable even if a stage fails."""
-    recorded = time.monotonic()
+def _write_all(
+    assembly: Assembly, writer: Writer, progress: Progress, interrupted: threading.Event
+) -> None:
+    """Write what comes, until no more does; what has come is durable even if a stage fails.
+
+    Once it is interrupted, what is begun is finished, and that is all.
+    """
+    recorded, drains = time.monotonic(), False
     finished = assembly.run(TICK)
     with contextlib.closing(finished):
         while True:
@@ -175,6 +173,10 @@ def _write_all(assembly: Assembly, writer: Writer, progress: Progress) -> None:
                 raise
             if samples is None:
                 break
+            if interrupted.is_set() and not drains:
+                drains = True
+                assembly.drain()
+                progress.note("tritonseq: finishing what is begun; once more ends at once")
             assembly.leave(writer.add(samples))
             progress.show(writer.lines, writer.tokens, writer.rejected)
             if time.monotonic() - recorded >= RECORD:
@@ -221,24 +223,26 @@ _OF_THE_MODEL = ("model_type", "config", "tokenizer", "revision")
 
 
 @contextlib.contextmanager
-def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` at the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt.
+def _interrupts() -> Iterator[threading.Event]:
+    """Is set by the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt.
 
-    Only the main thread can: in others nothing changes.
+    Only the main thread can: in others nothing changes. Nothing else is done at once, as whoever
+    is interrupted may hold any lock.
     """
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interrupted
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def handle(number: int, frame: Any) -> None:
         for each in numbers:
             signal.signal(each, _give_up)
-        act()
+        interrupted.set()
 
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

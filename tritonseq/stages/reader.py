@@ -150,10 +150,18 @@ class Source:
     def _opened(self) -> RawLines:
         if self._lines is None:
             with self._readable():
-                file = None if self.path == "-" else io.BufferedReader(io.FileIO(self.path))
-                stream = file or self._standard()
+                stream = self._unshared() if self.path == "-" else _buffered(self.path)
                 self._lines = RawLines(stream, self.name, self._parser.longest)
         return self._lines
+
+    def _unshared(self) -> BinaryIO:
+        """stdin with a buffer of its own: to end, Python wants the lock of its buffer, and never
+        gets it from a thread that waits for a line."""
+        stream = self._standard()
+        try:
+            return _buffered(stream.fileno()) if self._stream is None else stream
+        except (OSError, ValueError):
+            return stream
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
@@ -168,3 +176,8 @@ class Source:
         if sys.stdin is None:
             raise ValueError("stdin is closed: name a file instead of -")
         return sys.stdin.buffer
+
+
+def _buffered(file: str | int) -> BinaryIO:
+    """A file by its name, or an open one by its descriptor, which stays open."""
+    return io.BufferedReader(io.FileIO(file, closefd=isinstance(file, str)))

@@ -46,7 +46,8 @@ class Sizing:
         self._warn = warn
         self._device = next(request.decoder.parameters()).device
         self._known: dict[int, int] = {}
-        self._most: int | None = None
+        self._tokens = limits.tokens
+        self._is_short = False
 
     def count(self, longest: int) -> int:
         """How many samples whose sources have up to `longest` tokens."""
@@ -54,20 +55,20 @@ class Sizing:
         if rounded not in self._known:
             self._known[rounded] = self._planned(longest)
         count = self._known[rounded]
-        if self._limits.tokens is not None:
-            count = min(count, self._limits.tokens // longest)
-        if self._most is not None:
-            count = min(count, self._most)
+        if self._tokens is not None:
+            count = min(count, self._tokens // longest)
         return max(1, count)
 
-    def shrink(self, count: int, error: Exception) -> None:
-        """Memory for `count` samples could not be had: take half as many from now on."""
-        if self._most is None:
+    def shrink(self, count: int, longest: int, error: Exception) -> None:
+        """Memory for `count` samples of up to `longest` tokens could not be had: take half as many
+        such from now on, and as many shorter ones as have no more tokens."""
+        if not self._is_short:
+            self._is_short = True
             self._warn(
                 f"{count} samples at once do not fit into memory ({_first_line(error)}): going on "
                 "with fewer"
             )
-        self._most = count // 2
+        self._tokens = count // 2 * longest
         self._request.engines.clear()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

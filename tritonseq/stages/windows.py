@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from .channel import Ended
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from .flow import Inlet
     from .sample import Sample
 
-# Seconds that a window waits for more samples if the model has nothing else to do.
+# Seconds that a window waits for more samples if the model has nothing else to do, however they
+# trickle in.
 LINGER = 0.05
 
 
@@ -36,7 +38,10 @@ class Windows:
 
     def gather(self, inlet: Inlet) -> Iterator[list[list[Sample]]]:
         """Take from the inlet, and yield windows, one at a time."""
+        due = 0.0
         while True:
+            if not self._held:
+                due = 0.0
             try:
                 came = inlet.take(self._size, LINGER if self._held else None)
             except Ended:
@@ -44,7 +49,9 @@ class Windows:
                     yield [self._held]
                 raise
             self._held += came if self._order is None else self._order.add(came)
-            while (count := self._complete(is_late=not came)) > 0:
+            due = due or time.monotonic() + LINGER
+            is_late = not came or time.monotonic() >= due
+            while (count := self._complete(is_late=is_late)) > 0:
                 window, self._held = self._held[:count], self._held[count:]
                 yield [window]
 

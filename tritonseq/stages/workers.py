@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tritonseq.text_job import open_target
+
 from .answers import Answers, Manner, Row, Setup
 from .faults import JobFailed
 from .remote import Remote, WorkerDied
@@ -18,6 +20,7 @@ from .texts import Setup as TextSetup
 from .texts import Texts
 
 if TYPE_CHECKING:
+    from tritonseq.encoding import Text
     from tritonseq.model import Model
     from tritonseq.text import Tokenizer
 
@@ -105,6 +108,8 @@ class Workers:
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         """`options`: arguments of `Model.text_job`. Raises ValueError as that and `load` do."""
+        self._warn = warn
+        self._looked = False
         self._closing = contextlib.ExitStack()
         self._models: list[Remote] = []
         with self._closed_on_error():
@@ -112,6 +117,15 @@ class Workers:
             self.facts = self._set_up(model, options, staff, warn)
             self.encodes: list[Encode] = self._text_seats("encode", staff.preprocess_workers)
             self.decodes: list[Decode] = self._text_seats("decode", staff.postprocess_workers)
+
+    def look(self, texts: Sequence[Text]) -> None:
+        """Warn once if neither options nor texts say which of several languages to write."""
+        if self._looked or not self.facts.asks_for_language:
+            return
+        self._looked = True
+        message = open_target(self.facts.tokenizer(), self.facts.encoding.prefix, texts)
+        if message is not None:
+            self._warn(message)
 
     def drain(self) -> None:
         """Let nothing more begin."""

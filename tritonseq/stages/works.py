@@ -32,14 +32,18 @@ def reading(samples: Iterable[Sample], horizon: Horizon) -> Iterator[list[Sample
         yield [sample]
 
 
-def tokenizing(encode: Encode) -> Work:
-    """From texts to ids."""
+def tokenizing(encode: Encode, look: Callable[[Sequence[Text]], None]) -> Work:
+    """From texts to ids; `look` is shown the first texts."""
 
     def work(inlet: Inlet) -> Iterator[list[Sample]]:
+        is_first = True
         while True:
             samples = inlet.take(CHUNK)
             waiting = [sample for sample in samples if not sample.is_done]
             texts: list[Any] = [sample.text for sample in waiting]
+            if is_first and texts:
+                look(texts)
+                is_first = False
             for sample, ids in zip(waiting, encode(texts), strict=True):
                 if isinstance(ids, Fault):
                     sample.reject(ids.reason)

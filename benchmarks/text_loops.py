@@ -1,0 +1,125 @@
+"""Ways from texts to texts: plain loops, and the pipeline with one idea more each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import tritonseq
+from tritonseq.demo import BEAMS, CHECKPOINTS, GREEDY
+from tritonseq.stages.pipeline import Pipeline
+from tritonseq.stages.workers import Staff, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tritonseq.demo import Checkpoint
+    from tritonseq.model import Model
+
+SEED = 20216
+NAMES = ("bart-numbers", "unilm-clock", "t5-dates", "gpt2-words")
+
+PLAIN, THEIRS = "plain loop", "transformers' loop"
+
+
+def stages(batch: int) -> dict[str, Staff]:
+    """The pipeline at one batch size, with a cause of its speed after the other; then as it is."""
+    return {
+        "+ overlap": Staff(batch_size=batch, by_length=False, refill=False),
+        "+ length grouping": Staff(batch_size=batch, refill=False),
+        "+ refill": Staff(batch_size=batch, refill=True),
+        "auto": Staff(batch_size=batch),
+        "defaults": Staff(),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A checkpoint and the texts that it answers, of all lengths in no order."""
+
+    checkpoint: Checkpoint
+    model: Model
+    texts: list[str]
+
+    @classmethod
+    def of(cls, name: str, lines: int) -> Subject:
+        """The embedded checkpoint of this name, and so many problems that it has never seen."""
+        (checkpoint,) = (each for each in CHECKPOINTS if each.name == name)
+        texts = [each.prompt for each in islice(checkpoint.problems(SEED, unseen=True), lines)]
+        return cls(checkpoint, tritonseq.load(checkpoint.folder, device="cpu"), texts)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it is generated from: with 4 beams, unless the checkpoint is for greedy search."""
+        mode = BEAMS if BEAMS in self.checkpoint.modes else GREEDY
+        return mode.options
+
+    @property
+    def title(self) -> str:
+        """The model, its search and its sources in words."""
+        beams = self.options.get("num_beams")
+        lengths = sorted(map(len, self.model.text_job().ids(self.texts)))
+        search = f"{beams} beams" if beams else "greedy"
+        return f"{self.checkpoint.kind}, {search}, sources of {lengths[0]}-{lengths[-1]} tokens"
+
+    def ways(self, batch: int, *, theirs: bool = True) -> dict[str, Callable[[], list[str]]]:
+        """What is compared, by name; `theirs`: transformers as well, if it is installed."""
+        ways = {PLAIN: lambda: plain_loop(self, batch)}
+        for name, staff in stages(batch).items():
+            ways[name] = lambda staff=staff: [str(result) for result in piped(self, staff)]
+        if theirs and self.checkpoint.kind != "UniLM" and find_spec("transformers"):
+            ways[THEIRS] = Theirs(self, batch).loop
+        return ways
+
+    def batches(self, size: int) -> Iterator[list[str]]:
+        """The texts in their order."""
+        for start in range(0, len(self.texts), size):
+            yield self.texts[start : start + size]
+
+
+def piped(subject: Subject, staff: Staff, *, traced: bool = False) -> Pipeline:
+    """The pipeline, ready to be iterated over; setting it up counts as its work."""
+    workers = Workers(subject.model, subject.options, staff)
+    return Pipeline(subject.texts, workers, window=staff.window, traced=traced)
+
+
+def plain_loop(subject: Subject, size: int) -> list[str]:
+    """What one writes without a pipeline: batch after batch, each from its texts to its texts."""
+    model = subject.model
+    job = model.text_job()
+    answers = []
+    for batch in subject.batches(size):
+        ids, mask = job.pad(job.ids(batch))
+        sequences = model.generate(ids, mask, **subject.options)
+        start = ids.shape[1] if subject.checkpoint.kind == "GPT-2" else 0
+        answers += model.tokenizer.decode(sequences[:, start:])
+    return answers
+
+
+class Theirs:
+    """The same loop with transformers' tokenizer and model."""
+
+    def __init__(self, subject: Subject, size: int) -> None:
+        import transformers
+
+        is_decoder = subject.checkpoint.kind == "GPT-2"
+        kind = "AutoModelForCausalLM" if is_decoder else "AutoModelForSeq2SeqLM"
+        folder = subject.checkpoint.folder
+        self._subject, self._size = subject, size
+        self._continues = is_decoder
+        self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+        self._network: Any = getattr(transformers, kind).from_pretrained(folder).eval()
+
+    def loop(self) -> list[str]:
+        """All texts, batch after batch."""
+        answers = []
+        for batch in self._subject.batches(self._size):
+            inputs = self._tokenizer(
+                batch, padding=True, return_tensors="pt", return_token_type_ids=False
+            )
+            sequences = self._network.generate(**inputs, **self._subject.options)
+            start = inputs["input_ids"].shape[1] if self._continues else 0
+            answers += self._tokenizer.batch_decode(sequences[:, start:], skip_special_tokens=True)
+        return answers
