@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import termios
-from typing import Any
 
 import pytest
 
@@ -59,9 +58,7 @@ def test_the_end_of_the_bar() -> None:
 
 def test_the_summary_tells_where_the_time_went() -> None:
     """Two seats have twice the time."""
-    report = done(
-        StageTimes("read", 1, 0.4, 0.0, 7.6), StageTimes("detokenize", 2, 4.0, 12.0, 0.0)
-    )
+    report = done(StageTimes("read", 1, 0.4, 0.0, 7.6), StageTimes("detokenize", 2, 4.0, 12.0, 0.0))
     assert summary(report).splitlines() == [
         "lines: 12,000, rejected: 3, tokens: 100,000, seconds: 8.00, lines/s: 1,500.0, "
         "tokens/s: 12,500.0",
@@ -161,8 +158,7 @@ def test_an_empty_input_has_a_bar_too() -> None:
 def test_nothing_goes_to_stdout() -> None:
     program = (
         "import sys; sys.stderr.isatty = lambda: True\n"
-        "from tritonseq.stages.job import JobSummary, StageTimes
-from tritonseq.stages.progress import Progress\n"
+        "from tritonseq.stages.progress import Progress\n"
         "bar = Progress(3); bar.show(2, 2, 0); bar.note('hm'); bar.close()\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
