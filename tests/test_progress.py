@@ -80,7 +80,7 @@ def test_the_summary_of_nothing() -> None:
     assert summary(done(lines=0, seconds=0.0)).splitlines() == [
         "lines: 0, rejected: 3, tokens: 100,000, seconds: 0.00, lines/s: 0.0, tokens/s: 0.0"
     ]
-    assert "read       1    0%" in summary(done(stage("read", 1, 0.0, 0.0, 0.0), seconds=0.0))
+    assert "read       1    0%" in summary(done(StageTimes("read", 1, 0.0, 0.0, 0.0), seconds=0.0))
 
 
 def test_the_bar_shows_what_is_done_of_how_many() -> None:

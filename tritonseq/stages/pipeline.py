@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,7 @@ class Pipeline:
         self._window = window
         self._assembly: Assembly | None = None
         self._running: Generator[list[Result], None, None] | None = None
+        self._is_closed = False
 
     @property
     def times(self) -> list[StageTimes]:
@@ -166,24 +168,33 @@ class Pipeline:
     def __iter__(self) -> Iterator[Result]:
         if not hasattr(self._texts, "__iter__"):
             raise ValueError("these texts come asynchronously: iterate with async for")
-        self._running = self._results(self._texts)
-        for results in self._running:
+        for results in self._begin(self._texts):
             yield from results
 
     async def __aiter__(self) -> AsyncIterator[Result]:
-        feed: _Feed | None = None
-        texts = self._texts
-        if hasattr(texts, "__aiter__"):
-            texts = feed = _Feed(texts)
-        self._running = running = self._results(texts)
+        # One that asks for results, one that waits for room for texts. Those that the loop shares
+        # are few: many pipelines could have them all wait for results, and none bring texts.
+        with ThreadPoolExecutor(2, "tritonseq async") as threads:
+            texts = self._texts
+            feed = _Feed(texts, threads) if hasattr(texts, "__aiter__") else None
+            try:
+                running = self._begin(texts if feed is None else feed)
+                while (results := await self._next(running, threads)) is not None:
+                    for result in results:
+                        yield result
+            finally:
+                if feed is not None:
+                    feed.close()
+                self.close()
+
+    @contextlib.contextmanager
+    def _closed_quietly(self) -> Iterator[None]:
+        """Where `close` is called by another thread, the results end."""
         try:
-            while (results := await self._next(running)) is not None:
-                for result in results:
-                    yield result
-        finally:
-            if feed is not None:
-                feed.close()
-            self.close()
+            yield
+        except Aborted:
+            if not self._is_closed:
+                raise
 
     def __enter__(self) -> Pipeline:
         return self
@@ -193,36 +204,49 @@ class Pipeline:
 
     def close(self) -> None:
         """End it now; results that are on their way are dropped. Doing so again does nothing."""
-        if self._assembly is not None:
-            self._assembly.abort()
+        self._abort()
         self._workers.close()
         if self._running is not None:
             # If another thread is in it, it ends there.
-            with contextlib.suppress(ValueError, Aborted):
+            with contextlib.suppress(ValueError):
                 self._running.close()
 
-    async def _next(self, running: Iterator[list[Result]]) -> list[Result] | None:
+    def _abort(self) -> None:
+        self._is_closed = True
+        if self._assembly is not None:
+            self._assembly.abort()
+
+    async def _next(
+        self, running: Iterator[list[Result]], threads: ThreadPoolExecutor
+    ) -> list[Result] | None:
         """What is ready next; None at the end. Cancelling it ends the pipeline."""
-        waiting = asyncio.ensure_future(asyncio.to_thread(next, running, None))
+        loop = asyncio.get_running_loop()
+        waiting = loop.run_in_executor(threads, lambda: next(running, None))
         try:
             return await asyncio.shield(waiting)
         except asyncio.CancelledError:
-            if self._assembly is not None:
-                self._assembly.abort()
+            self._abort()
             with contextlib.suppress(Exception):
                 await waiting
             raise
 
+    def _begin(self, texts: Iterable[Text]) -> Iterator[list[Result]]:
+        if self._running is not None or self._is_closed:
+            how = "is iterated over once" if self._running is not None else "that is closed is over"
+            raise ValueError(f"a pipeline {how}: make another for more texts")
+        self._running = self._results(texts)
+        return self._running
+
     def _results(self, texts: Iterable[Text]) -> Generator[list[Result], None, None]:
-        if self._assembly is not None:
-            raise ValueError("a pipeline is iterated over once: make another for more texts")
         samples = _samples(texts, self._workers.facts.copies)
         self._assembly = assembly = Assembly(
             samples, self._workers, self.clock, window=self._window
         )
         order = InOrder()
         finished = assembly.run()
-        with contextlib.closing(finished):
+        with contextlib.closing(finished), self._closed_quietly():
+            if self._is_closed:  # while this was made, and there was nothing to abort
+                return
             for some in finished:
                 ready = order.add(some)
                 assembly.leave(len(ready))
@@ -254,7 +278,8 @@ def _result(sample: Sample) -> Result:
 class _Feed:
     """Texts that come asynchronously, for a thread that takes them one by one."""
 
-    def __init__(self, texts: AsyncIterable[Text]) -> None:
+    def __init__(self, texts: AsyncIterable[Text], threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
         self._queue: Channel[Text] = Channel(CHUNK)
         self._failure: BaseException | None = None
         self._task = asyncio.ensure_future(self._fill(texts))
@@ -272,11 +297,12 @@ class _Feed:
         self._queue.abort()
 
     async def _fill(self, texts: AsyncIterable[Text]) -> None:
+        loop = asyncio.get_running_loop()
         try:
             async for text in texts:
                 # Waits for room, which must not keep the loop from running.
-                await asyncio.to_thread(self._queue.put, text)
-        except Exception as error:
+                await loop.run_in_executor(self._threads, self._queue.put, text)
+        except BaseException as error:  # texts that are cancelled have not come to their end
             self._failure = error
         finally:
             self._queue.close()
