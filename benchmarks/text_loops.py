@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -66,9 +67,9 @@ class Subject:
 
     def ways(self, batch: int, *, theirs: bool = True) -> dict[str, Callable[[], list[str]]]:
         """What is compared, by name; `theirs`: transformers as well, if it is installed."""
-        ways = {PLAIN: lambda: plain_loop(self, batch)}
+        ways: dict[str, Callable[[], list[str]]] = {PLAIN: partial(plain_loop, self, batch)}
         for name, staff in stages(batch).items():
-            ways[name] = lambda staff=staff: [str(result) for result in piped(self, staff)]
+            ways[name] = partial(through_stages, self, staff)
         if theirs and self.checkpoint.kind != "UniLM" and find_spec("transformers"):
             ways[THEIRS] = Theirs(self, batch).loop
         return ways
@@ -77,6 +78,11 @@ class Subject:
         """The texts in their order."""
         for start in range(0, len(self.texts), size):
             yield self.texts[start : start + size]
+
+
+def through_stages(subject: Subject, staff: Staff) -> list[str]:
+    """All texts through the pipeline."""
+    return [result.text for result in piped(subject, staff)]
 
 
 def piped(subject: Subject, staff: Staff, *, traced: bool = False) -> Pipeline:

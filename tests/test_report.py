@@ -23,12 +23,12 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Any:
 def elsewhere(report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copies of what the report reads and writes."""
     results = tmp_path / "results"
-    results.mkdir()
-    shutil.copy(BENCHMARKS / "results" / "cpu.csv", results)
+    shutil.copytree(BENCHMARKS / "results", results, ignore=shutil.ignore_patterns("*.json"))
     for name in ("README", "CHART"):
         copy = tmp_path / getattr(report, name).name
         shutil.copy(getattr(report, name), copy)
         monkeypatch.setattr(report, name, copy)
+    monkeypatch.setattr(report, "STAGES", tmp_path / report.STAGES.name)
     for module in ("report", "report_chart"):
         monkeypatch.setattr(importlib.import_module(module), "RESULTS", results)
     return tmp_path
@@ -93,6 +93,43 @@ def test_a_run_on_a_gpu_takes_its_place(report: Any, elsewhere: Path) -> None:
     assert "**250** (a GPU, bfloat16, torch 2.11.0, 2030-02-01, abc, 75% of its floor)" in line
     assert "transformers: 30" in line
     assert report.section().count("not yet measured") == 4
+
+
+def test_rows_of_the_pipeline_become_its_table(report: Any, elsewhere: Path) -> None:
+    names = "machine,torch,transformers,checkpoint,title,batch,lines,way,samples/s,ratio"
+    rounds = "ratio low,ratio high,rounds,unsteady"
+    start = 'cpu,2.13.0,5.23.0,bart-numbers,"BART, 4 beams",16,2000'
+    rows = [
+        f"{start},plain loop,1160.4,1.0,1.0,1.0,5,0",
+        f"{start},+ overlap,99.0,9.0,9.0,9.0,5,0",
+        f"another {start},+ refill,99.0,9.0,9.0,9.0,5,0",
+        f"{start},+ overlap,1276.0,1.1,1.0,1.21,5,2",
+        f"{start},defaults,2000.0,1.724,1.7,1.75,5,0",
+    ]
+    table = elsewhere / "results" / "pipeline_cpu.csv"
+    table.write_text("\n".join([f"{names},{rounds}", *rows]))
+    assert report.main(["--check"]) == 1
+    assert report.section().splitlines()[-5:] == [
+        "| embedded checkpoint | batch | plain loop | + overlap | defaults |",
+        "|---|---|---|---|---|",
+        "| BART, 4 beams | 16 | 1,160 samples/s | 1.10 | 1.72 |",
+        "",
+        "Medians of 5 rounds over 2,000 lines; of one ratio, rounds differ by up to 19%. "
+        "In 2 of 15 measurements the machine was unsteady.",
+    ]
+
+
+def test_another_timeline_asks_for_another_picture(
+    report: Any, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = elsewhere / "results" / "traces" / "pipeline.json"
+    trace.parent.mkdir(exist_ok=True)
+    trace.write_text("{}")
+    report.STAGES.write_bytes(b"timeline 0123456789abcdef")
+    assert report.main(["--check"]) == 1
+    assert "pipeline.png is not what the results say" in capsys.readouterr().out
+    report.STAGES.write_bytes(report.trace_digest(trace).encode())
+    assert report.main(["--check"]) == 0
 
 
 def test_without_its_markers_it_stops(report: Any, elsewhere: Path) -> None:

@@ -16,7 +16,7 @@ import tritonseq
 from tritonseq.demo import EMBEDDED
 from tritonseq.plan import DoesNotFit
 from tritonseq.stages import sizing
-from tritonseq.stages.answers import Answer, Answers, Manner, Row, Ways, _alike
+from tritonseq.stages.answers import RETRIAL, Answer, Answers, Manner, Row, Ways, _alike
 from tritonseq.stages.channel import Aborted, Channel, Ended
 from tritonseq.stages.clock import Clock
 from tritonseq.stages.flow import Flow, Horizon
@@ -173,7 +173,7 @@ def test_the_horizon_holds_back_who_is_too_far_ahead() -> None:
     thread.join(0.1)
     assert thread.is_alive()
     horizon.advance(1)
-    assert outcome_of(thread, outcome) is None
+    assert outcome_of(thread, outcome) > 0
     thread, outcome = in_thread(lambda: horizon.wait_for(99))
     horizon.abort()
     assert isinstance(outcome_of(thread, outcome), Aborted)
@@ -360,33 +360,43 @@ class TestSizing:
         assert is_out_of_memory(caught.value)
 
 
+def rows_of(lengths: list[int]) -> list[Row]:
+    return [Row(number, [5] * length) for number, length in enumerate(lengths)]
+
+
 class TestWays:
-    def test_both_are_tried_and_the_faster_is_kept(self) -> None:
+    def test_both_are_tried_on_halves_and_the_faster_is_kept(self) -> None:
         ways = Ways(None)
+        rows = rows_of([9, 8, 7, 6, 5])
         costs = {False: 2.0, True: 1.0}
-        chosen = []
-        for _ in range(2 + 64):
-            way = ways.choose()
-            chosen.append(way)
-            ways.learn(way, costs[way])
-        assert chosen[:2] == [False, True]
-        assert chosen[2:].count(False) == 2, "the slower one is tried again now and then"
-        costs[True] = 9.0
-        for _ in range(8):
-            way = ways.choose()
-            ways.learn(way, costs[way])
-        assert ways.choose() is False
+        shared = []
+        for window in range(3 * RETRIAL):
+            if window == 2 * RETRIAL - 2:
+                costs = {False: 1.0, True: 9.0}
+            parts = ways.share_out(rows)
+            shared.append(parts)
+            for way, _ in parts:
+                ways.learn(way, costs[way])
+        halves = [(False, rows[::2]), (True, rows[1::2])]
+        assert [n for n, parts in enumerate(shared, 1) if parts == halves] == [1, 32, 64, 96]
+        assert shared[1] == shared[2 * RETRIAL - 2] == [(True, rows)]
+        assert shared[2 * RETRIAL] == [(False, rows)]
+
+    def test_windows_that_are_too_small_to_judge_by_are_halved_as_well(self) -> None:
+        ways = Ways(None)
+        for count in (0, 1, 2, 3):
+            rows = rows_of([4] * count)
+            assert [row for _, part in ways.share_out(rows) for row in part] == [
+                *rows[::2], *rows[1::2]
+            ]  # fmt: skip
 
     @pytest.mark.parametrize("refill", [True, False])
     def test_the_caller_decides(self, refill: bool) -> None:
         ways = Ways(refill)
-        assert ways.choose() is refill
+        rows = rows_of([3, 2, 1])
+        assert ways.share_out(rows) == [(refill, rows)]
         ways.learn(refill, 100.0)
-        assert ways.choose() is refill
-
-
-def rows_of(lengths: list[int]) -> list[Row]:
-    return [Row(number, [5] * length) for number, length in enumerate(lengths)]
+        assert ways.share_out(rows) == [(refill, rows)]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -36,7 +37,10 @@ FILLINGS = 8
 # The length of sources that the memory plan is told for, if there is room for it.
 USUAL_LENGTH = 1024
 
-# After so many windows the way that is slower is tried again.
+# The generators belong to the whole process: two pipelines in it take turns.
+_DRAWING = threading.Lock()
+
+# After so many windows both ways are tried again.
 RETRIAL = 32
 
 
@@ -118,7 +122,13 @@ class Answers:
         if self._manner.by_length:
             # The longest first: if something does not fit into memory, it is found out early.
             rows = sorted(rows, key=lambda row: -len(row.ids))
-        refills = self._ways.choose()
+        for refills, part in self._ways.share_out(rows):
+            yield from self._timed(refills, part, admits)
+
+    def _timed(
+        self, refills: bool, rows: Sequence[Row], admits: Callable[[], bool]
+    ) -> Iterator[list[Answer]]:
+        """All rows in one way, whose cost is noted if they are enough to judge by."""
         way = self._refilled if refills else self._batched
         seconds, work = 0.0, sum(len(row.ids) for row in rows)
         start = time.perf_counter()
@@ -127,7 +137,7 @@ class Answers:
             work += sum(answer.tokens for answer in answers)
             yield answers
             start = time.perf_counter()
-        if rows and len(rows) >= FILLINGS * self.sizing.count(len(rows[0].ids)):
+        if len(rows) >= FILLINGS * self.sizing.count(len(rows[0].ids)):
             self._ways.learn(refills, seconds / work)
 
     def _in_order(self, rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
@@ -189,7 +199,7 @@ class Ways:
 
     Refilling wastes no step on rows that have ended, but reads sources more often, a few at a
     time. What that costs depends on the machine, the model and how much lengths differ, so both
-    ways are tried, and the slower one again now and then.
+    ways are tried on halves of the first window, and again now and then.
     """
 
     def __init__(self, refill: bool | None) -> None:
@@ -197,16 +207,15 @@ class Ways:
         self._cost: dict[bool, float] = {}
         self._windows = 0
 
-    def choose(self) -> bool:
-        """Refill the slots of the next window?"""
+    def share_out(self, rows: Sequence[Row]) -> list[tuple[bool, Sequence[Row]]]:
+        """Which rows of a window are refilled, and which are not; all of them one way, or by
+        halves of the same lengths to compare the two."""
         if self._refill is not None:
-            return self._refill
-        untried = [way for way in (False, True) if way not in self._cost]
-        if untried:
-            return untried[0]
+            return [(self._refill, rows)]
         self._windows += 1
-        best = min(self._cost, key=self._cost.__getitem__)
-        return best if self._windows % RETRIAL else not best
+        if len(self._cost) < 2 or self._windows % RETRIAL == 0:
+            return [(False, rows[::2]), (True, rows[1::2])]
+        return [(self._cost[True] < self._cost[False], rows)]
 
     def learn(self, refilled: bool, cost: float) -> None:
         """So many seconds a token were taken."""
@@ -289,6 +298,6 @@ def _too_large(row: Row, error: Exception) -> str:
 def _seeded(seed: int, decoder: torch.nn.Module) -> Iterator[None]:
     """Draw from this seed meanwhile, and leave torch's generators as they were."""
     device = next(decoder.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with _DRAWING, torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed % 2**63)
         yield

@@ -12,9 +12,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from .channel import Ended
-from .flow import Flow, Horizon
+from .flow import Flow, Gate, Horizon
+from .openmp import let_go_of_threads
 from .windows import Windows
-from .works import CHUNK, detokenizing, generating, reading, tokenizing
+from .works import CHUNK, detokenizing, generating, tokenizing
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -59,7 +60,8 @@ class Assembly:
         gather = Windows(size, unit=unit, is_awaited=lambda: windows.is_awaited, first=first).gather
 
         flow.on_abort(self._horizon.abort)
-        flow.first_stage("read", reading(samples, self._horizon), self._read)
+        each = ([sample] for sample in samples)
+        flow.first_stage("read", each, Gate(self._horizon, self._read))
         encode = [tokenizing(encode, workers.look) for encode in workers.encodes]
         flow.stage("tokenize", encode, self._read, self._tokenized)
         flow.stage("window", [gather], self._tokenized, windows)
@@ -74,6 +76,8 @@ class Assembly:
         `[]` comes if there are none for `tick` seconds. Raises what a stage has failed with. When
         that happens, or the iterator is closed, all stages end.
         """
+        # Those of the thread that generates would be slowed down by those that this one has.
+        let_go_of_threads()
         self._flow.start()
         clock = self._flow.clock.seat("write")
         clock.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from .channel import Aborted, Channel, Ended
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from .clock import Clock, SeatClock
+    from .sample import Sample
 
     Work = Callable[["Inlet"], Iterable[list[Any]]]
     Queue = Channel[Any]
@@ -46,12 +48,14 @@ class Horizon:
         self._aborted = False
         self._changed = threading.Condition()
 
-    def wait_for(self, number: int) -> None:
-        """Until sample `number` may be read. Raises Aborted."""
+    def wait_for(self, number: int) -> float:
+        """Until sample `number` may be read; returns the seconds that took. Raises Aborted."""
+        start = time.perf_counter()
         with self._changed:
             self._changed.wait_for(lambda: self._aborted or number < self._done + self._distance)
             if self._aborted:
                 raise Aborted
+        return time.perf_counter() - start
 
     def advance(self, count: int) -> None:
         """So many more samples have left, in the order of the input."""
@@ -64,6 +68,24 @@ class Horizon:
         with self._changed:
             self._aborted = True
             self._changed.notify_all()
+
+
+class Gate:
+    """The way into the first queue, which ends at the horizon."""
+
+    def __init__(self, horizon: Horizon, queue: Queue) -> None:
+        self._horizon = horizon
+        self._queue = queue
+
+    def put_all(self, samples: Iterable[Sample]) -> float:
+        """As `Channel.put_all`, each when it may come."""
+        return sum(
+            self._horizon.wait_for(sample.number) + self._queue.put(sample) for sample in samples
+        )
+
+    def close(self) -> None:
+        """As `Channel.close`."""
+        self._queue.close()
 
 
 class Flow:
@@ -98,7 +120,7 @@ class Flow:
             outputs = work(Inlet(source, clock))
             self._thread(f"{name} {number}", outputs, clock, sink)
 
-    def first_stage(self, name: str, outputs: Iterable[list[Any]], sink: Queue) -> None:
+    def first_stage(self, name: str, outputs: Iterable[list[Any]], sink: Queue | Gate) -> None:
         """One seat that takes from no channel, and is not waited for: it may never wake up.
 
         If it fails, what came before goes on to the end; then `check` raises the error.
@@ -134,7 +156,7 @@ class Flow:
         name: str,
         outputs: Iterable[list[Any]],
         clock: SeatClock,
-        sink: Queue,
+        sink: Queue | Gate,
         *,
         is_first: bool = False,
     ) -> None:
@@ -147,7 +169,7 @@ class Flow:
         (self._first if is_first else self._threads).append(thread)
 
     def _run(
-        self, outputs: Iterable[list[Any]], clock: SeatClock, sink: Queue, is_first: bool
+        self, outputs: Iterable[list[Any]], clock: SeatClock, sink: Queue | Gate, is_first: bool
     ) -> None:
         clock.start()
         try:

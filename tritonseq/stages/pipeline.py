@@ -168,8 +168,11 @@ class Pipeline:
     def __iter__(self) -> Iterator[Result]:
         if not hasattr(self._texts, "__iter__"):
             raise ValueError("these texts come asynchronously: iterate with async for")
-        for results in self._begin(self._texts):
-            yield from results
+        try:
+            for results in self._begin(self._texts):
+                yield from results
+        finally:
+            self.close()
 
     async def __aiter__(self) -> AsyncIterator[Result]:
         # One that asks for results, one that waits for room for texts. Those that the loop shares

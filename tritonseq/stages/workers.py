@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -156,6 +157,7 @@ class Workers:
         # All load at once.
         for number, device in enumerate(staff.devices):
             setup = Setup(model.on(device), options, staff.manner, _threads(staff.devices))
+            _check_portable(setup)
             name = f"model worker {number} ({device})"
             remote = self._remote("tritonseq.stages.answers:serve", setup, name)
             self._models.append(remote)
@@ -185,6 +187,17 @@ class Workers:
         except BaseException:
             self.close()
             raise
+
+
+def _check_portable(setup: Setup) -> None:
+    """Raise ValueError for options that only this process can have, such as local functions."""
+    try:
+        pickle.dumps(setup)
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise ValueError(
+            f"{error}: other processes cannot be handed that. Define functions at the top of a "
+            "module, or leave out devices"
+        ) from None
 
 
 def _threads(devices: Sequence[str]) -> int | None:

@@ -8,12 +8,12 @@ from .answers import Row
 from .texts import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tritonseq.encoding import Text
 
     from .answers import Answer
-    from .flow import Horizon, Inlet, Work
+    from .flow import Inlet, Work
     from .sample import Sample
 
     Encode = Callable[[Sequence[Text]], "list[list[int] | Fault]"]
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 # Texts that are tokenized, and rows that are decoded, by one call: enough for a call to cost
 # little, few enough for the next stage to have them soon.
 CHUNK = 128
-
-
-def reading(samples: Iterable[Sample], horizon: Horizon) -> Iterator[list[Sample]]:
-    """Samples one by one, never further than the horizon."""
-    for sample in samples:
-        horizon.wait_for(sample.number)
-        yield [sample]
 
 
 def tokenizing(encode: Encode, look: Callable[[Sequence[Text]], None]) -> Work:

@@ -1,0 +1,127 @@
+"""What the README tells of the pipeline: a table of its causes, and a picture of its stages."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+Row = dict[str, str]
+
+PLAIN = "plain loop"
+
+# Seconds of the picture: enough for the stages to find their rhythm.
+SHOWN = 4.0
+# The share of its width that a piece of work takes at least, or else nobody would see it.
+VISIBLE = 0.002
+MODEL, TEXT = "#2a6f97", "#e07a1f"
+
+
+def read_pipeline(path: Path) -> list[Row]:
+    """The last row of every checkpoint, batch size and way on the machine of the last of all."""
+    if not path.exists():
+        return []
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    latest = {
+        (row["checkpoint"], row["batch"], row["way"]): row
+        for row in rows
+        if row["machine"] == rows[-1]["machine"]
+    }
+    return list(latest.values())
+
+
+def pipeline_table(rows: Sequence[Row]) -> Iterator[str]:
+    """The samples/s of the plain loop, and how many times as fast the others are."""
+    if not rows:
+        return
+    last = rows[-1]
+    others = [way for way in dict.fromkeys(row["way"] for row in rows) if way != PLAIN]
+    versions = f"torch {last['torch']}"
+    if last["transformers"]:
+        versions += f", transformers {last['transformers']}"
+    yield (
+        f"**Pipeline** ({last['machine']}; {versions}), from texts to texts, measured by `python "
+        "benchmarks/bench_pipeline.py`, all outputs equal; rows in "
+        "`benchmarks/results/pipeline_cpu.csv`. The plain loop tokenizes, generates and "
+        "detokenizes batch after batch. How many times as fast as that the pipeline is with one "
+        'idea more in each column, at the same batch size ("auto": refill where it pays), and last '
+        "as it comes, with a batch size of its own:"
+    )
+    yield ""
+    yield f"| embedded checkpoint | batch | {PLAIN} | {' | '.join(others)} |"
+    yield "|---|---|---|" + "---|" * len(others)
+    subjects: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        subjects.setdefault((row["checkpoint"], row["batch"]), {})[row["way"]] = row
+    for (_, batch), ways in subjects.items():
+        plain = ways[PLAIN]
+        cells = [f"{float(ways[way]['ratio']):.2f}" if way in ways else "" for way in others]
+        rate = f"{float(plain['samples/s']):,.0f} samples/s"
+        yield f"| {plain['title']} | {batch} | {rate} | {' | '.join(cells)} |"
+    yield ""
+    yield _reservations(rows)
+    yield ""
+
+
+def _reservations(rows: Sequence[Row]) -> str:
+    """How far the figures can be trusted."""
+    rounds, lines = min(int(row["rounds"]) for row in rows), int(rows[0]["lines"])
+    spread = max((float(r["ratio high"]) - float(r["ratio low"])) / float(r["ratio"]) for r in rows)
+    text = (
+        f"Medians of {rounds} rounds over {lines:,} lines; of one ratio, rounds differ by up to "
+        f"{spread:.0%}."
+    )
+    if unsteady := sum(int(row["unsteady"]) for row in rows):
+        measured = sum(int(row["rounds"]) for row in rows)
+        text += f" In {unsteady} of {measured} measurements the machine was unsteady."
+    return text
+
+
+def trace_digest(path: Path) -> str:
+    """Stands in the picture's file, and tells whether it is the picture of this timeline."""
+    return "timeline " + hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def draw_trace(source: Path, path: Path) -> None:
+    """A lane for every stage, with the share of the whole run that it was busy."""
+    from matplotlib.figure import Figure
+
+    trace = json.loads(source.read_text(encoding="utf-8"))
+    about: dict[str, Any] = trace["otherData"]
+    width = min(SHOWN, about["seconds"])
+    figure = Figure(figsize=(8, 2.7), layout="constrained")
+    axes = figure.subplots()
+    for lane, (stage, busy) in enumerate(about["stages"].items()):
+        color = MODEL if stage == "generate" else TEXT
+        axes.axhline(lane, color="#e6e6e6", linewidth=1, zorder=0)
+        axes.broken_barh(_bars(trace, stage, width), (lane - 0.32, 0.64), facecolors=color)
+        share = busy / about["seconds"]
+        words = f"{share:.1%}" if share >= 0.001 else "< 0.1%"
+        axes.text(1.01, lane, words, transform=axes.get_yaxis_transform(), va="center", size=9)
+    axes.text(1.01, -0.85, "busy", transform=axes.get_yaxis_transform(), va="center", size=8)
+    axes.set_xlim(0, width)
+    axes.set_ylim(len(about["stages"]) - 0.5, -0.6)
+    axes.set_yticks(range(len(about["stages"])), about["stages"], size=9)
+    axes.tick_params("y", length=0)
+    axes.tick_params("x", labelsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    rate = about["lines"] / about["seconds"]
+    axes.set_xlabel(
+        f"seconds, the first of {about['seconds']:.1f}: {about['lines']:,} texts, {rate:,.0f} a "
+        f"second\n{about['title']}, batch {about['batch']}; {about['machine']}",
+        size=8,
+    )
+    figure.savefig(path, dpi=100, metadata={"Description": trace_digest(source)})
+
+
+def _bars(trace: dict[str, Any], stage: str, width: float) -> list[tuple[float, float]]:
+    """Start and length of what a stage did, in seconds, none too short to be seen."""
+    events = [event for event in trace["traceEvents"] if event["name"] == stage]
+    bars = [(event["ts"] / 1e6, event["dur"] / 1e6) for event in events]
+    return [(start, max(length, VISIBLE * width)) for start, length in bars if start < width]
