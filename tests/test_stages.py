@@ -16,13 +16,14 @@ import tritonseq
 from tritonseq.demo import EMBEDDED
 from tritonseq.plan import DoesNotFit
 from tritonseq.stages import sizing
-from tritonseq.stages.answers import RETRIAL, Answer, Answers, Manner, Row, Ways, _alike
+from tritonseq.stages.answers import Answer, Answers, Manner, Row, _alike
 from tritonseq.stages.channel import Aborted, Channel, Ended
 from tritonseq.stages.clock import Clock
 from tritonseq.stages.flow import Flow, Horizon
 from tritonseq.stages.order import InOrder
 from tritonseq.stages.sample import Sample
 from tritonseq.stages.sizing import Limits, Sizing, is_out_of_memory
+from tritonseq.stages.ways import RETRIAL, Ways
 from tritonseq.stages.windows import Windows
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class Given:
 def windows_of(
     script: list[list[int] | None], size: int, *, unit: int = 1, awaited: bool = False
 ) -> list[list[int]]:
-    windows = Windows(size, unit=unit, is_awaited=lambda: awaited)
+    windows = Windows(size, unit, lambda: awaited)
     gathered: list[list[int]] = []
     with pytest.raises(Ended):
         for each in windows.gather(Given(script)):  # type: ignore[arg-type]
@@ -373,7 +374,7 @@ class TestWays:
         for window in range(3 * RETRIAL):
             if window == 2 * RETRIAL - 2:
                 costs = {False: 1.0, True: 9.0}
-            parts = ways.share_out(rows)
+            parts = ways.share_out(rows, 2)
             shared.append(parts)
             for way, _ in parts:
                 ways.learn(way, costs[way])
@@ -382,21 +383,20 @@ class TestWays:
         assert shared[1] == shared[2 * RETRIAL - 2] == [(True, rows)]
         assert shared[2 * RETRIAL] == [(False, rows)]
 
-    def test_windows_that_are_too_small_to_judge_by_are_halved_as_well(self) -> None:
+    def test_nothing_is_learnt_from_too_few(self) -> None:
         ways = Ways(None)
         for count in (0, 1, 2, 3):
             rows = rows_of([4] * count)
-            assert [row for _, part in ways.share_out(rows) for row in part] == [
-                *rows[::2], *rows[1::2]
-            ]  # fmt: skip
+            assert ways.share_out(rows, 2) == [(False, rows)]
+        assert len(ways.share_out(rows_of([4] * 4), 2)) == 2
 
     @pytest.mark.parametrize("refill", [True, False])
     def test_the_caller_decides(self, refill: bool) -> None:
         ways = Ways(refill)
         rows = rows_of([3, 2, 1])
-        assert ways.share_out(rows) == [(refill, rows)]
+        assert ways.share_out(rows, 2) == [(refill, rows)]
         ways.learn(refill, 100.0)
-        assert ways.share_out(rows) == [(refill, rows)]
+        assert ways.share_out(rows, 2) == [(refill, rows)]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ LINES: dict[str, tuple[Layout, Sample, str]] = {
     "scores": (
         Layout("lines", copies=2, with_scores=True),
         sample(texts=["a", "b"], scores=[-0.12345678, -1e-9]),
-        "-0.123457\ta\n0.0\tb\n",
+        "-0.1235\ta\n0.0\tb\n",
     ),
     "no scores": (Layout("lines", with_scores=True), sample(texts=[""]), "\n"),
     "whole": (Layout("lines", whole=True), sample(text="a\n b", texts=[" c"]), "a  b c\n"),

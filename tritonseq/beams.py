@@ -71,12 +71,14 @@ class BeamSearch:
         *,
         retires: bool,
         device: torch.device,
+        generator: torch.Generator | None = None,
     ) -> None:
         self.stopping = stopping
         self.retires = retires
         self._processors = processors
         self._recorder = recorder
         self._rules = rules
+        self._generator = generator
         # What can be said in its terms, one operation does: `beam_topk`.
         plain = rules.groups == 1 and not rules.sample and not recorder.is_on
         self._terms = combined(p.terms for p in processors) if plain and stopping.is_plain else None
@@ -176,7 +178,7 @@ class BeamSearch:
         if not self._rules.sample:
             best = totals.topk(count, dim=1)
             return best.values, best.indices
-        drawn = draw(totals.softmax(dim=-1), count)
+        drawn = draw(totals.softmax(dim=-1), count, self._generator)
         return totals.gather(1, drawn), drawn
 
     def _is_open(self, group: Group) -> Tensor:

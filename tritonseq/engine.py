@@ -95,7 +95,7 @@ class Engine:
 
         `read`: what the network reads; `prompt [B, P]`: what the targets of an encoder-decoder
         model start with. The hypotheses of these slots have been loaded. Slots that are no
-        neighbours take copies: their samples are read beside each other, at most `staged` of them.
+        neighbours take copies: their samples are read beside each other, as many as `staging` has.
         """
         first, count = slots[0], len(slots)
         self.search.stopping.look_at_the_clock()
@@ -124,7 +124,9 @@ class Engine:
     @cached_property
     def _stage(self) -> Any:
         """Caches for samples that are read for slots here and there."""
-        return self.decoder.new_cache(staging(self.sizes))
+        # They may serve a later call as well.
+        with torch.inference_mode(False):
+            return self.decoder.new_cache(staging(self.sizes))
 
     @torch.no_grad()
     def step(self) -> None:
@@ -156,6 +158,7 @@ class Engine:
         elif len(slots) == 1:
             state = of_samples(self.state, slots[0], 1)
         else:
+            self.hypotheses.forget_texts()
             state = gather(self.state, torch.tensor(slots, device=self._device))
         return self.search.output(state, prompt)
 

@@ -9,7 +9,7 @@ from .recipe import Recipe
 from .slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -48,10 +48,10 @@ class Generation:
         )
         self._output: GenerateOutput | None = None
 
-    def run(self) -> GenerateOutput:
-        """Generate to the end."""
+    def run(self, before_step: Callable[[], object]) -> GenerateOutput:
+        """Generate to the end; `before_step()` is called before every step."""
         for _ in self._steps(watched=False):
-            pass
+            before_step()
         return self.output()
 
     def __iter__(self) -> Iterator[Tensor]:

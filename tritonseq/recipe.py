@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Callables:
-    """Functions of the caller that take part in every step, on the host, and a trie."""
+    """What of the caller's takes part in every step: functions, on the host, and a trie."""
 
     logits_processor: Sequence[Callable[[Tensor, Tensor], Tensor]] = ()
     stopping_criteria: Sequence[Criterion] = ()
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | Trie | None = None
+    generator: torch.Generator | None = None
+    """What is drawn from, on the CPU; None is torch's global generator."""
 
     @property
     def trie(self) -> Trie | None:
@@ -132,11 +134,15 @@ class Recipe:
         how: dict[str, Any] = {"retires": retires, "device": device}
         if config.num_beams == 1:
             return Greedy(
-                *parts, sample=config.do_sample, pad_token_id=config.fill_token_id, retires=retires
+                *parts,
+                sample=config.do_sample,
+                pad_token_id=config.fill_token_id,
+                retires=retires,
+                generator=callables.generator,
             )
         if by_upstream:
             return UniLMBeamSearch(*parts, self._unilm_rules(), **how)
-        return BeamSearch(*parts, self._rules(), **how)
+        return BeamSearch(*parts, self._rules(), **how, generator=callables.generator)
 
     def _rules(self) -> Rules:
         config = self.config

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .engine import Engine
     from .engines import Engines
@@ -33,27 +33,46 @@ class _Occupant(NamedTuple):
 
 
 def refill(
-    slots: Slots, engines: Engines, batches: Iterable[Batch], count: int, *, together: bool = False
+    slots: Slots,
+    engines: Engines,
+    batches: Iterable[Batch],
+    count: int,
+    *,
+    before_step: Callable[[], object],
+    together: bool = False,
+    pads: bool = True,
 ) -> Iterator[tuple[list[int], GenerateOutput]]:
     """Take samples, one to a batch, through `count` slots; yield them as they are done.
 
     With each comes its number in the order of `batches`, which are asked for more whenever it
     pays to fill slots that are free. What a sample's search finds does not depend on who is beside
     it. With `together` those that have ended come as one output, before others take their places;
-    where there is no encoder, without their prompts, which may differ in length.
+    where there is no encoder, without their prompts, which may differ in length. Without `pads`
+    each comes alone all the same, for nothing tells the end of a row that is filled up.
+
+    `before_step()` is called before every step; what it raises ends the work.
     """
     with slots.lend(engines, watched=False) as engine:
-        yield from _Refill(slots, engine, batches, count, together)
+        yield from _Refill(slots, engine, batches, count, before_step, together, pads)
 
 
 class _Refill:
     """The slots of an engine, and who is in them."""
 
     def __init__(
-        self, slots: Slots, engine: Engine, batches: Iterable[Batch], count: int, together: bool
+        self,
+        slots: Slots,
+        engine: Engine,
+        batches: Iterable[Batch],
+        count: int,
+        before_step: Callable[[], object],
+        together: bool,
+        pads: bool,
     ) -> None:
         self._slots = slots
+        self._before_step = before_step
         self._together = together
+        self._pads = pads
         self._engine = engine
         self._waiting = enumerate(batches)
         self._count = count
@@ -75,10 +94,11 @@ class _Refill:
                 if not self._busy:
                     return
             engine.flags.send()
-            self._look()
+            self._release()
             if not self._together:
                 yield from self._outputs()
             if self._busy:
+                self._before_step()
                 engine.step()
 
     def _fill(self) -> None:
@@ -94,8 +114,8 @@ class _Refill:
             self._busy[slot] = _Occupant(number, batch, since)
         self._slots.admit_each(self._engine, {slot: self._busy[slot].batch for slot in taken})
 
-    def _look(self) -> None:
-        """Note whose search has ended, so far as the host has heard; their slots are free."""
+    def _release(self) -> None:
+        """Free the slots of those whose search has ended, so far as the host has heard."""
         number, ended = self._engine.flags.read()
         done = [
             slot
@@ -108,12 +128,10 @@ class _Refill:
     def _outputs(self) -> Iterator[tuple[list[int], GenerateOutput]]:
         """What those have found who have ended since the last time."""
         ended, self._ended = self._ended, {}
-        prompts = [occupant.batch.prompts.ids for occupant in ended.values()]
-        if not self._together:
-            for (slot, occupant), prompt in zip(ended.items(), prompts, strict=True):
-                yield [occupant.number], self._engine.output(prompt, [slot])
-        elif ended:
-            if not self._slots.has_encoder:
+        at_once = self._together and self._pads
+        for slots in [list(ended)] if ended and at_once else [[slot] for slot in ended]:
+            prompts = [ended[slot].batch.prompts.ids for slot in slots]
+            if self._together and not self._slots.has_encoder:
                 prompts = [prompt[:, :0] for prompt in prompts]
-            numbers = [occupant.number for occupant in ended.values()]
-            yield numbers, self._engine.output(torch.cat(prompts), list(ended))
+            numbers = [ended[slot].number for slot in slots]
+            yield numbers, self._engine.output(torch.cat(prompts), slots)

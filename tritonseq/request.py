@@ -41,6 +41,10 @@ Ids = Tensor | Sequence[Sequence[int]] | None
 AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
 
 
+def _nothing() -> None:
+    """What most requests do between steps."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is the same for all batches of a call; made by `of`."""
@@ -51,6 +55,8 @@ class Request:
     engines: Engines
     decoder_input_ids: Ids = None
     streamer: Streamer | None = None
+    before_step: Callable[[], object] = _nothing
+    """Called before every step but the first; what it raises ends the work."""
 
     @classmethod
     def of(
@@ -106,6 +112,27 @@ class Request:
         return cls(decoder, config, callables, engines, decoder_input_ids, streamer)
 
     @property
+    def speaks_of_places(self) -> tuple[str, ...]:
+        """The arguments that tell samples apart by their place in the batch."""
+        allowed = self.callables.prefix_allowed_tokens_fn
+        by_place = {
+            "decoder_input_ids": self.decoder_input_ids is not None,
+            "decoder_start_token_id": len(self.config.decoder_start_token_ids) > 1,
+            "prefix_allowed_tokens_fn": allowed is not None
+            and not (isinstance(allowed, Trie) and allowed.is_shared),
+        }
+        return tuple(name for name, given in by_place.items() if given)
+
+    @property
+    def counts_prompts(self) -> bool:
+        """Do lengths depend on the width of a batch's prompts, as transformers counts them?"""
+        config = self.config
+        if self.decoder.is_encoder_decoder:
+            return False
+        least = bool(config.min_length) and config.min_new_tokens is None
+        return config.max_new_tokens is None or least or config.hf_exact
+
+    @property
     def counts_rows(self) -> bool:
         """Would a caller's function or a seed notice the order of samples?"""
         watched = self.callables.logits_processor or self.callables.stopping_criteria
@@ -115,7 +142,7 @@ class Request:
         """Generate for one batch of prompts or sources."""
         generation, prompts = self._start(input_ids, attention_mask)
         if self.streamer is None:
-            return generation.run()
+            return generation.run(self.before_step)
         self.streamer.put(prompts.ids.cpu())
         for tokens in generation:
             self.streamer.put(tokens.flatten().cpu())
@@ -160,7 +187,15 @@ class Request:
     ) -> Iterator[tuple[list[int], GenerateOutput]]:
         count = min(slots, len(batches))
         prepared = self._slots(batches, count, refilled=count < len(batches))
-        return refill(prepared, self.engines, arrivals, count, together=together)
+        return refill(
+            prepared,
+            self.engines,
+            arrivals,
+            count,
+            before_step=self.before_step,
+            together=together,
+            pads=self.config.fill_token_id is not None,
+        )
 
     def plan(self, samples: int, source_length: int, *, refilled: bool) -> Plan:
         """The memory that `samples` slots take for inputs of up to `source_length` tokens.
@@ -207,6 +242,8 @@ class Request:
 
     def part(self, places: Sequence[int], samples: int) -> Request:
         """The request for those of its `samples` that stand at `places`, in this order."""
+        if not self.speaks_of_places:
+            return self
         config, begun = self.config, self.decoder_input_ids
         if len(config.decoder_start_token_ids) > 1:
             starts = _rows("decoder_start_token_id", config.decoder_start_token_ids, samples)

@@ -76,12 +76,14 @@ class Greedy:
         sample: bool,
         pad_token_id: int | None,
         retires: bool,
+        generator: torch.Generator | None = None,
     ) -> None:
         self.stopping = stopping
         self.retires = retires
         self._processors = processors
         self._recorder = recorder
         self._sample = sample
+        self._generator = generator
         self._pad_token_id = pad_token_id
 
     def begin(self, hypotheses: Hypotheses) -> Rows:
@@ -110,7 +112,11 @@ class Greedy:
                 retire=self.retires,
             )
             return
-        tokens = draw(scores.softmax(dim=-1), 1) if self._sample else scores.argmax(dim=-1)
+        tokens = (
+            draw(scores.softmax(dim=-1), 1, self._generator)
+            if self._sample
+            else scores.argmax(dim=-1)
+        )
         tokens = tokens.view(state.ended.shape)
         if self.stopping.has_eos:
             tokens = tokens.masked_fill(state.ended, pad)
@@ -127,14 +133,15 @@ class Greedy:
         return self._recorder.output(torch.cat((prompt, rows), dim=1))
 
 
-def draw(probabilities: Tensor, count: int) -> Tensor:
-    """`[R, count]` tokens of `probabilities [R, V]`, from torch's global generator, none twice.
+def draw(probabilities: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """`[R, count]` tokens of `probabilities [R, V]`, none twice; by torch's global generator,
+    unless there is another.
 
     On a GPU by the race of exponential clocks that `torch.multinomial` runs, with the same random
     numbers; that function checks what it is given, and would wait for the device.
     """
     if not is_gpu(probabilities.device):
-        return torch.multinomial(probabilities, num_samples=count)
-    clocks = torch.empty_like(probabilities).exponential_()
+        return torch.multinomial(probabilities, num_samples=count, generator=generator)
+    clocks = torch.empty_like(probabilities).exponential_(generator=generator)
     race = torch.div(probabilities, clocks, out=clocks)
     return race.argmax(dim=-1, keepdim=True) if count == 1 else race.topk(count, dim=-1).indices

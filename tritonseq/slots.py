@@ -129,7 +129,7 @@ class Slots:
             return Engine(self._decoder, search, self._sizes, hypotheses, cache, graphs=graphs)
 
         buffers = tuple(self._buffers.items())
-        key = (self._sizes, buffers, self._recipe.key if retires else None)
+        key = (self._sizes, self._refilled, buffers, self._recipe.key if retires else None)
         return engines.lend(key, plan, self._device, build, search)
 
     def plan(self) -> Plan:

@@ -77,9 +77,9 @@ class Trie:
         ends = [end_token_id] if isinstance(end_token_id, int) else list(end_token_id)
         tables = self._tables
         samples = len(self._roots)
-        if sample < 0 or (not self._is_shared and sample >= samples):
+        if sample < 0 or (not self.is_shared and sample >= samples):
             raise ValueError(f"sample={sample}, and the Trie has sequences for {samples}")
-        node = self._roots[0 if self._is_shared else sample]
+        node = self._roots[0 if self.is_shared else sample]
         for token in torch.as_tensor(generated, dtype=torch.int64).cpu():
             node = tables.advance(node, token)
         first, last = tables.first[node : node + 2].tolist()
@@ -139,7 +139,7 @@ class Trie:
         It shares the tables. Raises ValueError if there are sequences for another number.
         """
         self._check_samples(samples)
-        if self._is_shared:
+        if self.is_shared:
             return self
         part = copy.copy(self)
         part._roots = self._roots[list(places)]
@@ -177,12 +177,12 @@ class Trie:
         self._widths = [max(1, int(degree.max())) for degree in degrees]
 
     @property
-    def _is_shared(self) -> bool:
+    def is_shared(self) -> bool:
         """Do all samples have the same sequences, however many samples there are?"""
         return self._tables.roots == 1
 
     def _check_samples(self, samples: int) -> None:
-        if not self._is_shared and len(self._roots) != samples:
+        if not self.is_shared and len(self._roots) != samples:
             raise ValueError(
                 f"the Trie has sequences for {len(self._roots)} samples, and the batch has "
                 f"{samples}: Trie.per_sample takes one set of sequences per sample"

@@ -11,14 +11,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from .channel import Ended
+from .channel import Aborted, Ended
 from .flow import Flow, Gate, Horizon
 from .openmp import let_go_of_threads
 from .windows import Windows
 from .works import CHUNK, detokenizing, generating, tokenizing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from .clock import Clock
     from .sample import Sample
@@ -46,28 +46,35 @@ class Assembly:
         """`first`: the number of the first sample; the others follow without a gap."""
         self._workers = workers
         self._drains = threading.Event()
-        unit, seats = workers.facts.unit, len(workers.responds)
+        unit = workers.facts.unit
         size = _whole(window or BATCHES * workers.facts.batch, unit)
         # A window for every seat, one that waits, one that is gathered: then somebody always
         # works at the sample that the last stage waits for.
-        self._horizon = Horizon((seats + 2) * size + QUEUE, first)
-        self._flow = flow = Flow(clock)
+        self._horizon = Horizon((len(workers.responds) + 2) * size + QUEUE, first)
+        self._flow = Flow(clock)
+        self._flow.on_abort(self._horizon.abort)
+        self._connect(samples, lambda awaited: Windows(size, unit, awaited, first))
+
+    def _connect(
+        self, samples: Iterable[Sample], windows: Callable[[Callable[[], bool]], Windows]
+    ) -> None:
+        """All stages, and the queues between them."""
+        flow, workers = self._flow, self._workers
         self._read = flow.queue(QUEUE)
         self._tokenized = flow.queue(QUEUE, feeders=len(workers.encodes))
-        windows = flow.queue(1)
-        generated = flow.queue(QUEUE, feeders=seats)
+        gathered = flow.queue(1)
+        generated = flow.queue(QUEUE, feeders=len(workers.responds))
         self._finished = flow.queue(QUEUE, feeders=len(workers.decodes))
-        gather = Windows(size, unit=unit, is_awaited=lambda: windows.is_awaited, first=first).gather
 
-        flow.on_abort(self._horizon.abort)
         each = ([sample] for sample in samples)
-        flow.first_stage("read", each, Gate(self._horizon, self._read))
         encode = [tokenizing(encode, workers.look) for encode in workers.encodes]
-        flow.stage("tokenize", encode, self._read, self._tokenized)
-        flow.stage("window", [gather], self._tokenized, windows)
+        gather = [windows(lambda: gathered.is_awaited).gather]
         respond = [generating(respond, self._admits) for respond in workers.responds]
-        flow.stage("generate", respond, windows, generated)
         decode = [detokenizing(decode) for decode in workers.decodes]
+        flow.first_stage("read", each, Gate(self._horizon, self._read))
+        flow.stage("tokenize", encode, self._read, self._tokenized)
+        flow.stage("window", gather, self._tokenized, gathered)
+        flow.stage("generate", respond, gathered, generated)
         flow.stage("detokenize", decode, generated, self._finished)
 
     def run(self, tick: float | None = None) -> Generator[list[Sample], None, None]:
@@ -78,10 +85,10 @@ class Assembly:
         """
         # Those of the thread that generates would be slowed down by those that this one has.
         let_go_of_threads()
-        self._flow.start()
         clock = self._flow.clock.seat("write")
         clock.start()
         try:
+            self._flow.start()
             while True:
                 clock.stop()
                 try:
@@ -119,6 +126,9 @@ class Assembly:
         self._workers.drain()
 
     def _admits(self) -> bool:
+        """May something begin? Raises Aborted when nothing is to go on either."""
+        if self._flow.is_aborted:
+            raise Aborted
         return not self._drains.is_set()
 
 

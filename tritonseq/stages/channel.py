@@ -38,17 +38,21 @@ class Channel(Generic[T]):
 
     def put(self, item: T) -> float:
         """Add one, when there is room; returns the seconds that it waited. Raises Aborted."""
-        with self._changed:
-            waited = self._wait(self._has_room)
-            if self._is_cut:
-                raise Aborted
-            self._items.append(item)
-            self._changed.notify_all()
-        return waited
+        return self.put_all((item,))
 
     def put_all(self, items: Iterable[T]) -> float:
         """Add several, as room comes; returns the seconds that it waited. Raises Aborted."""
-        return sum(map(self.put, items))
+        rest = deque(items)
+        waited = 0.0
+        with self._changed:
+            while rest:
+                waited += self._wait(self._has_room)
+                if self._is_cut:
+                    raise Aborted
+                while rest and self._has_room():
+                    self._items.append(rest.popleft())
+                self._changed.notify_all()
+        return waited
 
     def take(self, limit: int, timeout: float | None = None) -> tuple[list[T], float]:
         """From 1 to `limit` of what is there, the oldest first, and the seconds that it waited.

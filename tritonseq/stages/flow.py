@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from .channel import Aborted, Channel, Ended
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
 
     Work = Callable[["Inlet"], Iterable[list[Any]]]
     Queue = Channel[Any]
-
-# Seconds that threads are given to end before it is said that one does not.
-PATIENCE = 30.0
 
 
 class Inlet:
@@ -93,6 +92,7 @@ class Flow:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.is_aborted = False
         self._first: list[threading.Thread] = []
         self._threads: list[threading.Thread] = []
         self._aborts: list[Callable[[], None]] = []
@@ -129,6 +129,7 @@ class Flow:
 
     def start(self) -> None:
         """Let all threads run."""
+        _RUNNING.add(self)
         for thread in (*self._threads, *self._first):
             thread.start()
 
@@ -137,6 +138,7 @@ class Flow:
         because of it."""
         with self._lock:
             self._is_aborted = True
+        self.is_aborted = True
         for act in self._aborts:
             act()
 
@@ -148,8 +150,8 @@ class Flow:
     def join(self) -> None:
         """Wait for the threads that have nothing more to do, or have been told to stop."""
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join(PATIENCE)
+            if thread.ident is not None:
+                thread.join()
 
     def _thread(
         self,
@@ -188,3 +190,14 @@ class Flow:
                 self.abort()
         finally:
             sink.close()
+
+
+# A thread that is cut off in the middle of torch, because the interpreter ends, ends it by a crash.
+_RUNNING: weakref.WeakSet[Flow] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    for flow in list(_RUNNING):
+        flow.abort()
+        flow.join()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .assembly import Assembly
@@ -105,7 +106,7 @@ def run_job(
         ValueError: for arguments that cannot be, before anything is written.
         JobFailed: if the job cannot go on; what is done is kept, and `target.resume` continues.
     """
-    staff = options.staff
+    staff = replace(options.staff, exact_scores=target.with_scores)
     if callable(generation_options):
         generation_options = generation_options(model.tokenizer())
     workers = Workers(model, {**text_options, **generation_options}, staff, report)
@@ -131,7 +132,8 @@ def _run(
     report: Callable[[str], None],
 ) -> JobSummary:
     state = writer.state
-    total = source.count_lines()
+    shows = not options.quiet and sys.stderr is not None and sys.stderr.isatty()
+    total = source.count_lines() if shows else None
     if state.lines:
         source.skip(state.lines, state.digest)
     samples = state.restore(source, source.name)

@@ -110,6 +110,9 @@ def _fault(error: BaseException) -> Fault:
     # So the libraries in Rust report their own bugs, and derive it from nothing narrower.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
+    # These are about the machine, and pass.
+    if isinstance(error, (MemoryError, OSError)):
+        raise error
     if isinstance(error, ValueError) and _OF_THE_TEXT.match(str(error)):
         return Fault(_OF_THE_TEXT.sub("the text", str(error), count=1))
     return Fault(f"the tokenizer fails at it: {type(error).__name__}: {error}")

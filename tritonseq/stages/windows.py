@@ -27,7 +27,7 @@ class Windows:
     """
 
     def __init__(
-        self, size: int, *, unit: int, is_awaited: Callable[[], bool], first: int = 0
+        self, size: int, unit: int, is_awaited: Callable[[], bool], first: int = 0
     ) -> None:
         """`is_awaited()`: does the next stage wait for a window? `first`: the first number."""
         self._size = size
@@ -53,6 +53,7 @@ class Windows:
             is_late = not came or time.monotonic() >= due
             while (count := self._complete(is_late=is_late)) > 0:
                 window, self._held = self._held[:count], self._held[count:]
+                due, is_late = 0.0, False
                 yield [window]
 
     def _complete(self, *, is_late: bool) -> int:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tritonseq.text_job import open_target
 
-from .answers import Answers, Manner, Row, Setup
+from .answers import Answers, Manner, Row
 from .faults import JobFailed
+from .model_service import Setup
 from .remote import Remote, WorkerDied
 from .sizing import Limits
 from .texts import Setup as TextSetup
@@ -78,6 +79,8 @@ class Staff:
     """Where a process of its own generates; with none, this process does."""
     seed: int = 0
     """Of what is drawn at random."""
+    exact_scores: bool = False
+    """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that cannot be."""
@@ -94,7 +97,11 @@ class Staff:
     @property
     def manner(self) -> Manner:
         return Manner(
-            Limits(self.batch_size, self.batch_tokens), self.refill, self.by_length, self.seed
+            Limits(self.batch_size, self.batch_tokens),
+            self.refill,
+            self.by_length,
+            self.seed,
+            self.exact_scores,
         )
 
 
@@ -111,6 +118,7 @@ class Workers:
         """`options`: arguments of `Model.text_job`. Raises ValueError as that and `load` do."""
         self._warn = warn
         self._looked = False
+        self._tokenizer: Tokenizer | None = None
         self._closing = contextlib.ExitStack()
         self._models: list[Remote] = []
         with self._closed_on_error():
@@ -119,12 +127,19 @@ class Workers:
             self.encodes: list[Encode] = self._text_seats("encode", staff.preprocess_workers)
             self.decodes: list[Decode] = self._text_seats("decode", staff.postprocess_workers)
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's, in this process; it may be used by several threads."""
+        if self._tokenizer is None:
+            self._tokenizer = self.facts.tokenizer()
+        return self._tokenizer
+
     def look(self, texts: Sequence[Text]) -> None:
         """Warn once if neither options nor texts say which of several languages to write."""
         if self._looked or not self.facts.asks_for_language:
             return
         self._looked = True
-        message = open_target(self.facts.tokenizer(), self.facts.encoding.prefix, texts)
+        message = open_target(self.tokenizer, self.facts.encoding.prefix, texts)
         if message is not None:
             self._warn(message)
 
@@ -148,6 +163,7 @@ class Workers:
             loaded = model.load() if isinstance(model, ModelSource) else model
             answers = Answers(loaded.text_job(**options), staff.manner, warn)
             self.responds.append(answers.run)
+            self._tokenizer = loaded.tokenizer
             return answers.facts(loaded)
         if not isinstance(model, ModelSource):
             raise ValueError(
@@ -159,7 +175,7 @@ class Workers:
             setup = Setup(model.on(device), options, staff.manner, _threads(staff.devices))
             _check_portable(setup)
             name = f"model worker {number} ({device})"
-            remote = self._remote("tritonseq.stages.answers:serve", setup, name)
+            remote = self._remote("tritonseq.stages.model_service:serve", setup, name)
             self._models.append(remote)
             self.responds.append(_responding(remote))
         facts: list[Facts] = [_call(remote, None) for remote in self._models]
@@ -169,7 +185,7 @@ class Workers:
         """Functions that "encode" or "decode", of `count` processes or else of this one."""
         facts = self.facts
         if not count:
-            return [getattr(Texts(facts.tokenizer(), facts.encoding), kind)]
+            return [getattr(Texts(self.tokenizer, facts.encoding), kind)]
         setup = TextSetup(facts.folder, facts.tokenizer_config, facts.encoding)
         names = [f"text worker {number} ({kind})" for number in range(count)]
         remotes = [self._remote("tritonseq.stages.texts:serve", setup, name) for name in names]

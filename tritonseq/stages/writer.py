@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from .sinks import Sink
 
 MEMBER_LINES = 1000
-"""Lines of the input whose outputs are compressed together, so that no bytes depend on chance."""
+"""Lines of the input whose outputs are compressed together, so that no bytes depend on chance; the
+next number of whole units, where samples are found together."""
 
 
 class Writer:
@@ -44,7 +44,8 @@ class Writer:
         self._sink = sink
         self._packed = packed
         self._unit = unit
-        self._lines_at_once = math.lcm(unit, MEMBER_LINES if packed else 1)
+        self._at_once = unit * -(-MEMBER_LINES // unit) if packed else unit
+        """Samples that are written together."""
         self._now = state
         self._order = InOrder(state.lines)
         self._next: list[Sample] = []
@@ -70,7 +71,7 @@ class Writer:
         self._changed |= bool(came)
         ready = self._order.add(came)
         self._next += ready
-        size = self._lines_at_once
+        size = self._at_once
         if not self._packed:
             size = max(size, len(self._next) - len(self._next) % size)
         while len(self._next) >= size:
@@ -108,9 +109,9 @@ class Writer:
         return b"".join(map(self._layout.output, samples))
 
     def _packed_members(self, samples: list[Sample]) -> bytes:
-        """Compressed by `MEMBER_LINES` samples; no sample at all makes one member, too."""
-        starts = range(0, max(1, len(samples)), MEMBER_LINES)
-        parts = (self._bytes(samples[start : start + MEMBER_LINES]) for start in starts)
+        """Compressed, a member of the file at a time; no sample at all makes one member, too."""
+        starts = range(0, max(1, len(samples)), self._at_once)
+        parts = (self._bytes(samples[start : start + self._at_once]) for start in starts)
         return b"".join(gzip.compress(part, 6, mtime=0) for part in parts)
 
     def _write(self, samples: list[Sample]) -> None:
