@@ -201,3 +201,19 @@ def test_no_more_slots_than_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model.decoder, "new_cache", noted)
     list(model.generate_each([[5], [6, 7]], slots=64, **GREEDY))
     assert set(sizes) == {2}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bart"])
+def test_a_stream_outlives_the_mode_that_it_began_in(kind: str) -> None:
+    """Slots here and there are filled by way of buffers that are made when first needed."""
+    model = model_of(kind)
+    inputs = inputs_of(model, 12, seed=8)
+    options = {**ends_of(model), **GREEDY}
+    found: dict[int, torch.Tensor] = {}
+    stream = model.generate_each(inputs, slots=3, **options)
+    for turn in range(len(inputs)):
+        with torch.inference_mode(turn % 2 == 0):
+            place, ids = next(stream)
+        found[place] = ids
+    for place, ids in enumerate(inputs):
+        assert torch.equal(found[place], model.generate([ids], **options))

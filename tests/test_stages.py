@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -509,6 +511,70 @@ class TestAnswers:
         assert drawn(1, rows[4:], rows[:4]) == whole
         assert drawn(2, rows) != whole
 
+    def test_who_draws_meanwhile_disturbs_nothing(self, model: tritonseq.Model) -> None:
+        job = model.text_job(do_sample=True, temperature=3.0, top_k=0)
+        prefill = model.decoder.prefill
+
+        def drawn(disturb: bool) -> list[Any]:
+            def prefilled(*args: Any, **options: Any) -> torch.Tensor:
+                torch.rand(7 * disturb)
+                return prefill(*args, **options)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(model.decoder, "prefill", prefilled)
+                answers = Answers(job, Manner(Limits(2), seed=4))
+                parts = answers.run(rows_of([3, 9, 4, 5]), lambda: True)
+                return [a.sequences for part in parts for a in part]
+
+        assert drawn(disturb=True) == drawn(disturb=False)
+
+    def test_who_gives_up_is_heard_between_two_steps(
+        self, model: tritonseq.Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps = []
+        step = model.decoder.step
+
+        def counted(*args: Any) -> torch.Tensor:
+            steps.append(1)
+            return step(*args)
+
+        def admits() -> bool:
+            if len(steps) == 2:
+                raise Aborted
+            return True
+
+        monkeypatch.setattr(model.decoder, "step", counted)
+        for refill in (True, False):
+            steps.clear()
+            with pytest.raises(Aborted):
+                list(Answers(model.text_job(), Manner(refill=refill)).run(rows_of([9, 9]), admits))
+            assert len(steps) == 2
+
+    def test_scores_that_must_be_exact_come_from_the_same_batches(
+        self, model: tritonseq.Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However much of the input is there: batches hold the same samples."""
+        batches: list[list[int]] = []
+        prefill = model.decoder.prefill
+
+        def noted(tokens: torch.Tensor, lengths: torch.Tensor, *args: Any, **rest: Any) -> Any:
+            batches.append(sorted(lengths.tolist()))
+            return prefill(tokens, lengths, *args, **rest)
+
+        monkeypatch.setattr(model.decoder, "prefill", noted)
+        rows = rows_of([3, 9, 4, 5, 6, 3, 8, 7, 5, 5, 4, 6, 9, 9, 3, 4, 8])
+        job = model.text_job(num_beams=2)
+        seen = []
+        for windows in ([rows], [rows[:8], rows[8:]], [rows[:16], rows[16:]]):
+            batches.clear()
+            answers = Answers(job, Manner(Limits(2), exact_scores=True))
+            assert answers.unit == 8
+            for window in windows:
+                assert list(answers.run(window, lambda: True))
+            seen.append(list(batches))
+        assert seen[0] == seen[1] == seen[2]
+        assert seen[0][0] == [8, 9], "like lengths together, within a unit"
+
     @pytest.mark.parametrize(
         ("options", "name"),
         [
@@ -523,3 +589,47 @@ class TestAnswers:
     ) -> None:
         with pytest.raises(ValueError, match=f"{name} speaks of samples by their place"):
             Answers(model.text_job(**options), Manner())
+
+
+class TestPrompts:
+    """Models without an encoder count their prompts, as transformers does: each its own."""
+
+    @pytest.mark.parametrize("refill", [True, False])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"max_length": 14, "max_new_tokens": None},
+            {"min_length": 12, "max_new_tokens": 16},
+            {"max_length": 16, "max_new_tokens": None, "num_beams": 2},
+            {"max_length": 14, "max_new_tokens": None, "eos_token_id": None, "pad_token_id": None},
+        ],
+    )
+    def test_a_neighbour_changes_no_length(self, options: dict[str, Any], refill: bool) -> None:
+        model = tritonseq.load(EMBEDDED / "gpt2-words", device="cpu")
+        job = model.text_job(**options)
+        rows = rows_of([3, 11, 4, 9, 3])
+        answers = Answers(job, Manner(Limits(3), refill=refill))
+        found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
+        counts = set()
+        for row in rows:
+            (alone,) = job.found([row.ids])
+            assert found[row.number].sequences == alone.sequences
+            assert found[row.number].tokens == sum(alone.tokens)
+            counts.add(found[row.number].tokens)
+        assert len(counts) > 1
+
+
+AT_THE_END = """
+import tritonseq
+from tritonseq.demo import EMBEDDED
+model = tritonseq.load(EMBEDDED / "bart-numbers", device="cpu")
+running = iter(tritonseq.pipeline(model, ["40 miles"] * 5000, num_beams=4))
+print(next(running))
+"""
+
+
+def test_the_interpreter_may_end_while_a_pipeline_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END], capture_output=True, text=True, timeout=LONG
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "forty miles\n", "")
