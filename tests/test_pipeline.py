@@ -344,7 +344,10 @@ class TestRefused:
             ({"streamer": None.__class__}, "streamer"),
             ({"decoder_input_ids": [[0]]}, "decoder_input_ids"),
             ({"prefix_allowed_tokens_fn": lambda sample, ids: [1]}, "prefix_allowed_tokens_fn"),
-            ({"prefix_allowed_tokens_fn": tritonseq.Trie.per_sample([[[4]], [[5]]])}, "one Trie for"),
+            (
+                {"prefix_allowed_tokens_fn": tritonseq.Trie.per_sample([[[4]], [[5]]])},
+                "one Trie for",
+            ),
             ({"num_beams": 0}, "num_beams"),
             ({"num_beam": 2}, "num_beams"),
             ({"batch_size": 0}, "batch_size is 0: it must be an integer >= 1"),

@@ -52,7 +52,7 @@ LINES: dict[str, tuple[Layout, Sample, str]] = {
         sample(texts=["a", "b"], scores=[-0.12345678, -1e-9]),
         "-0.1235\ta\n0.0\tb\n",
     ),
-    "no scores": (Layout("lines", with_scores=True), sample(texts=[""]), "\n"),
+    "no scores": (Layout("lines", with_scores=True), sample(texts=[""]), "\t\n"),
     "whole": (Layout("lines", whole=True), sample(text="a\n b", texts=[" c"]), "a  b c\n"),
     "whole tokens": (Layout("lines", whole=True), sample(text=["a", "b"], texts=["!"]), "a b!\n"),
     "whole, blank": (Layout("lines", whole=True), sample(text=" ", texts=[""]), " \n"),

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import os
+import signal
 import sys
 import warnings
 from importlib.metadata import version
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 _BARE = "--early-stopping"
 _BARE_VALUES = ("true", "false", "never")
 
+# UniLM's names of these flags.
+_UNILM = {"max_new_tokens": "max_tgt_length", "min_new_tokens": "min_len"}
+
+_INTERRUPTED = 130
+
 _PIPE_CLOSED = 141
 """What a shell reports for a program that SIGPIPE ended."""
 
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _Once().show
             code: int = parsed.command(parsed)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -47,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JobFailed as error:
         return _say(error, 1)
     except KeyboardInterrupt:
-        return 130
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        # Who goes on pressing Ctrl-C wants it to end, and not to be told where it was.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 
 
@@ -56,9 +65,17 @@ def _say(error: Exception, code: int) -> int:
     return code
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Without the file and line that Python adds, which say nothing to a user."""
-    note(f"tritonseq: warning: {message}")
+class _Once:
+    """Shows a warning the first time that it comes, however many batches it is about."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def show(self, message: Warning | str, *_: object, **__: object) -> None:
+        """Without the file and line that Python adds, which say nothing to a user."""
+        if str(message) not in self._shown:
+            self._shown.add(str(message))
+            note(f"tritonseq: warning: {message}")
 
 
 def _silence_stdout() -> None:
@@ -146,6 +163,10 @@ def build_parser() -> argparse.ArgumentParser:
 def _generate(parsed: argparse.Namespace) -> int:
     check_flags(parsed)
     options = generation_options(parsed)
+    for flag, other in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+        # What is said on the command line goes before what the checkpoint says of the same.
+        if flag in options and other not in options and getattr(parsed, _UNILM[other]) is None:
+            options[other] = None
     if parsed.input is not None:
         from . import cli_files
 

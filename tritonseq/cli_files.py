@@ -49,8 +49,14 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     copies = options.get("num_return_sequences") or 1
     target = _target(parsed, copies)
     source = _source(parsed, target, copies)
-    target.check(source)
+    _check_others(parsed, target)
+    is_done = parsed.resume and target.is_complete and not parsed.overwrite
+    if not is_done:
+        target.check(source)
     reference = _reference(parsed, source, target)
+    if is_done:
+        _say(f"{target.name} is complete: there is nothing to go on with")
+        return _judge(parsed, target, reference, has_rejected=target.has_rejected)
     checkpoint = _checkpoint(parsed)
 
     # These import torch.
@@ -59,15 +65,19 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
 
     facts = look(checkpoint)
     _check_kind(parsed, has_encoder=facts.has_encoder)
-    done = run_job(
-        source,
-        replace(target, whole=not facts.has_encoder and parsed.full_text is not False),
-        ModelSource(checkpoint.pop("name_or_path"), checkpoint),
-        _text(parsed, facts),
-        generation,
-        JobOptions(**_given(parsed, _OF_JOB)),
-        report=_say,
-    )
+    try:
+        done = run_job(
+            source,
+            replace(target, whole=not facts.has_encoder and parsed.full_text is not False),
+            ModelSource(checkpoint.pop("name_or_path"), checkpoint),
+            _text(parsed, facts),
+            generation,
+            JobOptions(**_given(parsed, _OF_JOB)),
+            report=_say,
+        )
+    except KeyboardInterrupt:
+        _say(f"interrupted{_goes_on(target)}")
+        return _INTERRUPTED
     return _end(parsed, done, target, reference)
 
 
@@ -104,10 +114,6 @@ def _source(parsed: argparse.Namespace, target: Target, copies: int) -> Source:
 
 def _reference(parsed: argparse.Namespace, source: Source, target: Target) -> Reference | None:
     """What outputs are compared with; ValueError if that will not be possible."""
-    for name in ("score_path", "trace"):
-        path = getattr(parsed, name)
-        if path is not None and not path.parent.is_dir():
-            raise ValueError(f"{path} is in a folder that is not there: mkdir -p {path.parent}")
     if parsed.reference is None:
         for name in ("metric", "score_path"):
             if getattr(parsed, name) is not None:
@@ -118,6 +124,22 @@ def _reference(parsed: argparse.Namespace, source: Source, target: Target) -> Re
     reference = Reference(Path(parsed.reference), cli_fastseq.metric(parsed), parsed.limit)
     reference.check(source.count_lines())
     return reference
+
+
+def _check_others(parsed: argparse.Namespace, target: Target) -> None:
+    """Raise ValueError if one of the smaller outputs would replace a file, or cannot be."""
+    taken = [parsed.input, parsed.reference, *target.paths]
+    for name in ("score_path", "trace"):
+        path: Path | None = getattr(parsed, name)
+        if path is None:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if not path.parent.is_dir():
+            raise ValueError(f"{path} is in a folder that is not there: mkdir -p {path.parent}")
+        if any(other and os.path.realpath(path) == os.path.realpath(other) for other in taken):
+            raise ValueError(f"{flag} {path} is a file of the job itself: name another")
+        if path.exists() and path.is_file() and not (parsed.overwrite or parsed.resume):
+            raise ValueError(f"{flag}: {path} exists: name another, or pass --overwrite")
 
 
 def _checkpoint(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -159,9 +181,23 @@ def _end(
         for line in summary(done).splitlines():
             _say(line)
     if done.interrupted:
-        goes_on = "" if target.path == "-" else ": the same command with --resume goes on"
-        _say(f"interrupted after {done.lines:,} lines{goes_on}")
+        _say(f"interrupted after {done.lines:,} lines{_goes_on(target)}")
         return _INTERRUPTED
+    return _judge(parsed, target, reference, has_rejected=done.rejected > 0)
+
+
+def _goes_on(target: Target) -> str:
+    return "" if target.path == "-" else ": the same command with --resume goes on"
+
+
+def _judge(
+    parsed: argparse.Namespace,
+    target: Target,
+    reference: Reference | None,
+    *,
+    has_rejected: bool,
+) -> int:
+    """Compare the whole output with the reference, if there is one; the exit code."""
     if reference is not None:
         layout = target.layout
         outputs = best_outputs(
@@ -174,7 +210,7 @@ def _end(
         print(figures)
         if parsed.score_path is not None:
             parsed.score_path.write_text(figures + "\n", encoding="utf-8")
-    return _REJECTED if done.rejected else 0
+    return _REJECTED if has_rejected else 0
 
 
 def _given(parsed: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:

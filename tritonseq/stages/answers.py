@@ -15,7 +15,7 @@ import torch
 from tritonseq.found import found
 from tritonseq.model import BATCH_SIZE
 
-from .facts import Facts, settings_of
+from .facts import Facts, checksum, settings_of
 from .sizing import Limits, Sizing, is_out_of_memory
 from .ways import Ways
 
@@ -112,7 +112,12 @@ class Answers:
             has_scores=config.num_beams > 1,
             unit=self.unit,
             batch=self.sizing.count(1),
-            settings=settings_of(config, dtype=str(model.dtype), device=model.device.type),
+            settings=settings_of(
+                config,
+                dtype=str(model.dtype),
+                device=model.device.type,
+                model_and_tokenizer=checksum(model.decoder, folder),
+            ),
             plan=self._plan(),
             asks_for_language=job.asks_for_language,
         )

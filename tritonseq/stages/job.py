@@ -114,7 +114,7 @@ def run_job(
         _check(workers.facts, source, target)
         if options.verbose:
             report(workers.facts.plan)
-        fingerprint = _fingerprint(source, target, model, text_options, workers.facts, staff)
+        fingerprint = _fingerprint(source, target, text_options, workers.facts, staff)
         writer = target.open(fingerprint, unit=workers.facts.unit, warn=report)
         try:
             return _run(source, writer, workers, options, report)
@@ -202,26 +202,19 @@ def _check(facts: Facts, source: Source, target: Target) -> None:
 def _fingerprint(
     source: Source,
     target: Target,
-    model: ModelSource,
     text_options: Mapping[str, Any],
     facts: Facts,
     staff: Staff,
 ) -> dict[str, Any]:
     """Everything that decides what the output holds, by the names of flags where there are any."""
     drawn = {"seed": staff.seed, "batch_size": staff.batch_size} if facts.unit > 1 else {}
-    named = {name: value for name, value in model.arguments.items() if name in _OF_THE_MODEL}
     return {
-        "model": model.name_or_path,
-        **named,
         **text_options,
         **facts.settings,
         **drawn,
         **source.settings,
         **target.settings,
     }
-
-
-_OF_THE_MODEL = ("model_type", "config", "tokenizer", "revision")
 
 
 @contextlib.contextmanager

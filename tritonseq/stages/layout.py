@@ -42,11 +42,11 @@ class Layout:
             return encode_object(self._object(sample, texts))
         prompt = shown(sample) if self.whole and sample.fault is None else ""
         lines = [_line(prompt + text) for text in texts]
-        if self.with_scores and sample.scores is not None:
-            lines = [
-                f"{_rounded(score)}\t{line}"
-                for score, line in zip(sample.scores, lines, strict=True)
-            ]
+        if self.with_scores:
+            scores = [""] * len(lines)
+            if sample.scores is not None:
+                scores = [str(_rounded(score)) for score in sample.scores]
+            lines = [f"{score}\t{line}" for score, line in zip(scores, lines, strict=True)]
         # Half a surrogate pair is no text that UTF-8 could hold.
         return "".join(f"{line}\n" for line in lines).encode(errors="replace")
 

@@ -74,9 +74,12 @@ class Parser:
             raise ValueError(f"there is no field {self.id_field!r} (id), {_named(value)}")
         for name in self.taken:
             if name in value and (name != self.source_field or self.keep_source):
+                scores = name in ("score", "scores")
+                other = (
+                    "" if scores else "choose another name for the output's (--output-field), or "
+                )
                 raise ValueError(
-                    f"there is a field {name!r} already: choose another name for the output's "
-                    "(--output-field), or for this one"
+                    f"there is a field {name!r} already: {other}rename it in the input"
                 )
 
     def _carried(self, value: dict[str, Any]) -> dict[str, Any]:

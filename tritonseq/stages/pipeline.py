@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +70,7 @@ def pipeline(
     refill: bool | None = None,
     preprocess_workers: int = 0,
     postprocess_workers: int = 0,
-    devices: Sequence[str] = (),
+    devices: str | Sequence[str] = (),
     seed: int = 0,
     traced: bool = False,
     **options: Any,
@@ -99,7 +101,8 @@ def pipeline(
         devices: such as ("cuda:0", "cuda:1") or ("cpu", "cpu"): a process for each, all of which
             load the model, which must be a name then.
         seed: of what is drawn at random. Then, and with functions of yours, batches are of
-            `batch_size` (default: 16) consecutive texts, and results depend on that number.
+            `batch_size` (default: 16) consecutive texts, and results depend on that number. On a
+            GPU nothing else may draw from torch's generator meanwhile.
         traced: keep what each stage did when, for `Pipeline.clock`.
         options: those of `Model.generate`. Those that speak of samples by their place are refused.
 
@@ -111,6 +114,12 @@ def pipeline(
         ValueError: for what `load` or `generate` refuses. While iterating: whatever `texts` raises,
             once all results before it are out, and JobFailed if worker processes keep dying.
     """
+    for device in [devices] if isinstance(devices, str) else devices:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ValueError(
+                f'devices has {device!r}: pass names such as ("cuda:0", "cuda:1"), or '
+                '("cpu", "cpu") for two processes on the CPU'
+            )
     staff = Staff(
         batch_size=batch_size,
         batch_tokens=batch_tokens,
@@ -118,10 +127,12 @@ def pipeline(
         refill=refill,
         preprocess_workers=preprocess_workers,
         postprocess_workers=postprocess_workers,
-        devices=tuple(devices),
+        devices=(devices,) if isinstance(devices, str) else tuple(devices),
         seed=seed,
     )
-    if isinstance(texts, str) or not (hasattr(texts, "__iter__") or hasattr(texts, "__aiter__")):
+    if isinstance(texts, (str, bytes, Mapping)) or not (
+        hasattr(texts, "__iter__") or hasattr(texts, "__aiter__")
+    ):
         raise ValueError(f"texts must be a list or another iterable of texts, not {texts!r}")
     of_texts = {
         "src_lang": src_lang,

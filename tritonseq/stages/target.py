@@ -72,6 +72,28 @@ class Target:
     def name(self) -> str:
         return "stdout" if self.path == "-" else self.path
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that a job has; none for a pipe."""
+        if self._is_pipe:
+            return ()
+        places = self._places
+        return (places.output, places.partial, places.journal, places.rejected)
+
+    @property
+    def is_complete(self) -> bool:
+        """Is the output there, and no job that would go on with it?"""
+        if self._is_pipe:
+            return False
+        places = self._places
+        others = (places.journal, places.partial)
+        return places.output.is_file() and not any(path.exists() for path in others)
+
+    @property
+    def has_rejected(self) -> bool:
+        """Is there a file of rejected lines?"""
+        return not self._is_pipe and self._places.rejected.exists()
+
     def check(self, source: Source | None = None) -> None:
         """Raise ValueError, with a remedy, if the output cannot be written or must not be.
 
