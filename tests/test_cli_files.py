@@ -216,7 +216,8 @@ def test_all_names_of_fastseq(jobs: Jobs, sources: str) -> None:
     assert job.text["max_source_length"] == 30
     assert job.text["truncation"] is False
     wanted = {"max_length": 20, "min_length": 2, "decoder_start_token_id": 0}
-    assert job.generation == wanted
+    # They go before what the checkpoint says of new tokens.
+    assert job.generation == {**wanted, "max_new_tokens": None, "min_new_tokens": None}
     assert (job.options.preprocess_workers, job.options.postprocess_workers) == (2, 3)
     assert len(list(job.source)) == 3
 
@@ -416,3 +417,42 @@ def test_how_a_job_ends_is_the_exit_code(
 def test_quiet_has_no_summary(jobs: Jobs, sources: str, capsys: Captured) -> None:
     assert main(["generate", DATES, sources, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("flag", ["--trace", "--score-path"])
+@pytest.mark.parametrize("name", ["in.txt", "ref.txt", "out.txt", "out.txt.journal", "mine.json"])
+def test_no_flag_replaces_a_file(
+    flag: str, name: str, tmp_path: Path, jobs: Jobs, sources: str, capsys: Captured
+) -> None:
+    (tmp_path / "ref.txt").write_text("a\n" * len(SOURCES))
+    (tmp_path / "mine.json").write_text("{}")
+    command = ["generate", DATES, sources, str(tmp_path / "out.txt"), flag, str(tmp_path / name)]
+    assert main([*command, "--reference", str(tmp_path / "ref.txt")]) == 2
+    error = capsys.readouterr().err
+    assert flag in error and ("of the job itself" in error) != (name == "mine.json")
+    assert not jobs
+
+
+def test_a_job_that_is_complete_is_compared_all_the_same(
+    tmp_path: Path, jobs: Jobs, sources: str, capsys: Captured
+) -> None:
+    output, reference = tmp_path / "out.txt", tmp_path / "ref.txt"
+    for path in (output, reference):
+        path.write_text("one two\n" * len(SOURCES))
+    command = ["generate", DATES, sources, str(output), "--resume", "--reference", str(reference)]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rouge1"] == 1.0
+    assert "complete" in captured.err and not jobs
+    (tmp_path / "out.txt.rejected.jsonl").write_text("{}\n")
+    assert main(command) == 3
+
+
+def test_the_command_line_goes_before_the_checkpoint(tmp_path: Path, sources: str) -> None:
+    """Its own max_new_tokens is larger."""
+    output = tmp_path / "out.txt"
+    command = ["generate", DATES, sources, str(output), "--device", "cpu", "--max-gen-length", "4"]
+    assert main([*command, "--quiet"]) == 0
+    model = tritonseq.load(DATES, device="cpu")
+    wanted = model.generate_text(SOURCES[:1], max_length=4, max_new_tokens=None)
+    assert output.read_text().splitlines()[0] == wanted[0] != model.generate_text(SOURCES[:1])[0]
