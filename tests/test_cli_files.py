@@ -451,7 +451,7 @@ def test_a_job_that_is_complete_is_compared_all_the_same(
 def test_the_command_line_goes_before_the_checkpoint(tmp_path: Path, sources: str) -> None:
     """Its own max_new_tokens is larger."""
     output = tmp_path / "out.txt"
-    command = ["generate", DATES, sources, str(output), "--device", "cpu", "--max-gen-length", "4"]
+    command = ["generate", DATES, sources, str(output), "--device", "cpu", "--max-length", "4"]
     assert main([*command, "--quiet"]) == 0
     model = tritonseq.load(DATES, device="cpu")
     wanted = model.generate_text(SOURCES[:1], max_length=4, max_new_tokens=None)
