@@ -106,7 +106,8 @@ def start(arguments: Sequence[str], *, fault: str | None = None, **options: Any)
     """The command in a process group of its own; `fault` is for `faulty`, as "what:of"."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if fault is not None:
-        environment["PYTHONPATH"] = str(FAULTY)
+        path = (str(FAULTY), environment.get("PYTHONPATH", ""))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         environment["FAULT"], environment["FAULT_OF"] = fault.split(":")
     usual = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return Process(
