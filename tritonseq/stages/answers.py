@@ -138,9 +138,9 @@ class Answers:
                 yield from self._one_unit(number, list(unit))
             return
         rows = self._in_order(rows)
-        longest = max((len(row.ids) for row in rows), default=1)
-        for refills, part in self._ways.share_out(rows, TRIAL * self.sizing.count(longest)):
-            yield from self._one_way(refills, part)
+        enough = TRIAL * self.sizing.count(max((len(row.ids) for row in rows), default=1))
+        for refills, part in self._ways.share_out(rows, enough):
+            yield from self._one_way(refills, part, enough)
 
     def _one_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
         """Batches that are the same whatever else there is; what is drawn has a seed per unit."""
@@ -174,8 +174,8 @@ class Answers:
         """The longest first: if something does not fit into memory, it is found out early."""
         return sorted(rows, key=lambda row: -len(row.ids)) if self._manner.by_length else rows
 
-    def _one_way(self, refills: bool, rows: Sequence[Row]) -> Iterator[list[Answer]]:
-        """All rows in one way, whose cost is noted."""
+    def _one_way(self, refills: bool, rows: Sequence[Row], enough: int) -> Iterator[list[Answer]]:
+        """All rows in one way, whose cost is noted if they are `enough` to judge by."""
         seconds, work = 0.0, sum(len(row.ids) for row in rows)
         start = time.perf_counter()
         for answers in self._all(rows, self._refilled if refills else self._batched):
@@ -183,7 +183,7 @@ class Answers:
             work += sum(answer.tokens for answer in answers)
             yield answers
             start = time.perf_counter()
-        if rows:
+        if len(rows) >= enough:
             self._ways.learn(refills, seconds / work)
 
     def _all(self, rows: Sequence[Row], way: Way) -> Iterator[list[Answer]]:
