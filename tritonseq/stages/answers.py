@@ -47,6 +47,10 @@ TRIAL = 2
 SCORED = 4
 
 
+# Units that a seed has numbers of its own for.
+SEEDS = 2**32
+
+
 class Row(NamedTuple):
     """A source on its way into the model."""
 
@@ -148,7 +152,7 @@ class Answers:
             rows = self._in_order(rows)
             yield from self._all(rows, self._batched)
             return
-        with self._seeded(self._manner.seed + number):
+        with self._seeded(self._manner.seed * SEEDS + number):
             answers = list(self._all(rows, self._batched))
         yield from answers
 

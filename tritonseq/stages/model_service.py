@@ -32,7 +32,8 @@ class Setup(NamedTuple):
 def serve(setup: Setup) -> Handler:
     """For `Remote`: requests are lists of rows, replies lists of answers; None asks for facts."""
     if setup.threads is not None:
-        torch.set_num_threads(setup.threads)
+        # Fewer if the user says so, by OMP_NUM_THREADS.
+        torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
     model = load(**setup.load)
     answers = Answers(model.text_job(**setup.options), setup.manner)
 
