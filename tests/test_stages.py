@@ -368,37 +368,43 @@ def rows_of(lengths: list[int]) -> list[Row]:
 
 
 class TestWays:
-    def test_both_are_tried_on_halves_and_the_faster_is_kept(self) -> None:
+    def test_both_are_tried_on_like_rows_and_the_faster_gets_the_rest(self) -> None:
         ways = Ways(None)
-        rows = rows_of([9, 8, 7, 6, 5])
+        rows = rows_of([9, 8, 7, 6, 5, 4, 3, 2])
         costs = {False: 2.0, True: 1.0}
         shared = []
         for window in range(3 * RETRIAL):
-            if window == 2 * RETRIAL - 2:
+            if window == 2 * RETRIAL - 1:
                 costs = {False: 1.0, True: 9.0}
-            parts = ways.share_out(rows, 2)
-            shared.append(parts)
-            for way, _ in parts:
+            parts = []
+            for way, part in ways.share_out(rows, 2):
+                parts.append((way, part))
                 ways.learn(way, costs[way])
-        halves = [(False, rows[::2]), (True, rows[1::2])]
-        assert [n for n, parts in enumerate(shared, 1) if parts == halves] == [1, 32, 64, 96]
+            shared.append(parts)
+            assert sorted(row.number for _, part in parts for row in part) == list(range(8))
+        trial = [(False, rows[::4]), (True, rows[1::4])]
+        rest = [rows[2], rows[3], rows[6], rows[7]]
+        assert shared[0] == [*trial, (True, rest)]
+        assert [n for n, parts in enumerate(shared, 1) if len(parts) > 1] == [1, 32, 64, 96]
         assert shared[1] == shared[2 * RETRIAL - 2] == [(True, rows)]
+        assert shared[2 * RETRIAL - 1] == [*trial, (False, rest)]
         assert shared[2 * RETRIAL] == [(False, rows)]
 
     def test_nothing_is_learnt_from_too_few(self) -> None:
         ways = Ways(None)
-        for count in (0, 1, 2, 3):
+        for count in (1, 2, 3):
             rows = rows_of([4] * count)
-            assert ways.share_out(rows, 2) == [(False, rows)]
-        assert len(ways.share_out(rows_of([4] * 4), 2)) == 2
+            assert list(ways.share_out(rows, 2)) == [(False, rows)]
+        assert list(ways.share_out([], 2)) == []
+        assert len(list(ways.share_out(rows_of([4] * 4), 2))) == 2
 
     @pytest.mark.parametrize("refill", [True, False])
     def test_the_caller_decides(self, refill: bool) -> None:
         ways = Ways(refill)
         rows = rows_of([3, 2, 1])
-        assert ways.share_out(rows, 2) == [(refill, rows)]
+        assert list(ways.share_out(rows, 1)) == [(refill, rows)]
         ways.learn(refill, 100.0)
-        assert ways.share_out(rows, 2) == [(refill, rows)]
+        assert list(ways.share_out(rows, 1)) == [(refill, rows)]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ class Ways:
 
     Refilling wastes no step on rows that have ended, but reads sources more often, a few at a
     time. What that costs depends on the machine, the model and how much lengths differ, so both
-    ways are tried on halves of the first window, and again now and then.
+    ways are tried on parts of the first window, and again now and then.
     """
 
     def __init__(self, refill: bool | None) -> None:
@@ -27,19 +27,23 @@ class Ways:
         self._cost: dict[bool, float] = {}
         self._windows = 0
 
-    def share_out(self, rows: Sequence[T], enough: int) -> list[tuple[bool, Sequence[T]]]:
+    def share_out(self, rows: Sequence[T], enough: int) -> Iterator[tuple[bool, Sequence[T]]]:
         """Which rows of a window are refilled, and which are not.
 
-        All of them one way; or, if each gets `enough` rows to judge by, halves of the same lengths
-        to compare the two.
+        Where it is time to compare, each way first gets `enough` rows of all lengths to judge by,
+        and the faster one the rest: `learn` is to be called before the next part is asked for.
         """
         if self._refill is not None:
-            return [(self._refill, rows)]
+            yield self._refill, rows
+            return
         self._windows += 1
-        is_due = len(self._cost) < 2 or self._windows % RETRIAL == 0
-        if is_due and len(rows) >= 2 * enough:
-            return [(False, rows[::2]), (True, rows[1::2])]
-        return [(len(self._cost) == 2 and self._cost[True] < self._cost[False], rows)]
+        if len(rows) >= 2 * enough and (len(self._cost) < 2 or self._windows % RETRIAL == 0):
+            step = len(rows) // enough
+            yield False, rows[::step]
+            yield True, rows[1::step]
+            rows = [row for place, row in enumerate(rows) if place % step > 1]
+        if rows:
+            yield len(self._cost) == 2 and self._cost[True] < self._cost[False], rows
 
     def learn(self, refilled: bool, cost: float) -> None:
         """So many seconds a token were taken."""
