@@ -12,6 +12,8 @@ import tritonseq
 from tritonseq.cli import main
 from tritonseq.demo import EMBEDDED
 from tritonseq.stages.faults import JobFailed
+from tritonseq.stages.job import JobOptions
+from tritonseq.stages.workers import Staff
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,11 +127,11 @@ def test_every_flag_goes_where_it_belongs(jobs: Jobs, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert main(command) == 0
     (job,) = jobs
-    assert vars(job.options) == {
-        "batch_size": 5, "batch_tokens": 600, "window": 70, "refill": False,
-        "preprocess_workers": 0, "postprocess_workers": 2, "devices": ("cpu", "cpu"), "seed": 8,
-        "verbose": True, "quiet": True, "trace": tmp_path / "trace",
-    }  # fmt: skip
+    staff = Staff(
+        batch_size=5, batch_tokens=600, window=70, refill=False, preprocess_workers=0,
+        postprocess_workers=2, devices=("cpu", "cpu"), seed=8,
+    )  # fmt: skip
+    assert job.options == JobOptions(staff, verbose=True, quiet=True, trace=tmp_path / "trace")
     assert job.generation == {"num_beams": 4, "num_return_sequences": 2}
     assert job.text == {
         "src_lang": None, "tgt_lang": None, "prefix": "p", "truncation": True,
@@ -197,7 +199,7 @@ def test_a_published_command_line_of_fastseq(jobs: Jobs, tmp_path: Path) -> None
     ]  # fmt: skip
     assert main(command) == 0
     (job,) = jobs
-    assert job.options.batch_size == 128
+    assert job.options.staff.batch_size == 128
     assert job.generation == {"no_repeat_ngram_size": 3}
     assert job.text["truncation"] is True
     assert job.text["task"] is None
@@ -218,7 +220,7 @@ def test_all_names_of_fastseq(jobs: Jobs, sources: str) -> None:
     wanted = {"max_length": 20, "min_length": 2, "decoder_start_token_id": 0}
     # They go before what the checkpoint says of new tokens.
     assert job.generation == {**wanted, "max_new_tokens": None, "min_new_tokens": None}
-    assert (job.options.preprocess_workers, job.options.postprocess_workers) == (2, 3)
+    assert (job.options.staff.preprocess_workers, job.options.staff.postprocess_workers) == (2, 3)
     assert len(list(job.source)) == 3
 
 

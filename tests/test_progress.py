@@ -14,7 +14,8 @@ import termios
 
 import pytest
 
-from tritonseq.stages.job import JobSummary, StageTimes
+from tritonseq.stages.clock import StageTimes
+from tritonseq.stages.job import JobSummary
 from tritonseq.stages.progress import Progress, note, postfix, summary
 
 

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 _REJECTED = 3
 _INTERRUPTED = 130
 
-# Arguments of Source, Target and JobOptions that are flags by the same name.
+# Arguments of Source, Target, Staff and JobOptions that are flags by the same name.
 _OF_SOURCE = ("source_field", "id_field", "keep_source", "limit")
 _OF_TARGET = ("output_field", "id_field", "resume", "overwrite")
-_OF_JOB = (
+_OF_STAFF = (
     "batch_size", "batch_tokens", "window", "refill", "preprocess_workers", "postprocess_workers",
-    "devices", "seed", "verbose", "quiet", "trace",
+    "devices", "seed",
 )  # fmt: skip
+_OF_JOB = ("verbose", "quiet", "trace")
 
 
 def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
@@ -61,7 +62,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
 
     # These import torch.
     from .cli_checkpoint import look
-    from .stages.job import JobOptions, ModelSource, run_job
+    from .stages.job import JobOptions, run_job
+    from .stages.workers import ModelSource, Staff
 
     facts = look(checkpoint)
     _check_kind(parsed, has_encoder=facts.has_encoder)
@@ -72,7 +74,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
             ModelSource(checkpoint.pop("name_or_path"), checkpoint),
             _text(parsed, facts),
             generation,
-            JobOptions(**_given(parsed, _OF_JOB)),
+            JobOptions(Staff(**_given(parsed, _OF_STAFF)), **_given(parsed, _OF_JOB)),
             report=_say,
         )
     except KeyboardInterrupt:

@@ -96,7 +96,10 @@ class Answers:
         self._manner = manner
         self.unit = _unit(request, manner)
         """So many consecutive samples are answered together in any case."""
-        limits = manner.limits if self.unit == 1 else Limits(manner.limits.samples or BATCH_SIZE)
+        limits = manner.limits
+        if self.unit > 1 and limits.samples is None:
+            # What memory there is must not decide about a batch.
+            limits = replace(limits, samples=BATCH_SIZE)
         self.sizing = Sizing(request, limits, warn)
         self._ways = Ways(manner.refill if request.fits_slots else False)
 

@@ -7,14 +7,14 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .assembly import Assembly
-from .clock import Clock, StageTimes
+from .clock import Clock
 from .faults import JobFailed
 from .progress import Progress
-from .workers import ModelSource, Staff, Workers
+from .workers import Staff, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from tritonseq.text import Tokenizer
 
+    from .clock import StageTimes
     from .facts import Facts
     from .reader import Source
     from .target import Target
+    from .workers import ModelSource
     from .writer import Writer
-
-__all__ = ["JobOptions", "JobSummary", "ModelSource", "StageTimes", "run_job"]
 
 # Seconds between two records of what is durable, and between two looks at whether one is due.
 RECORD = 1.0
@@ -36,36 +36,16 @@ TICK = 0.25
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How a job runs. But for `seed`, none of it changes an output, as `Staff` says."""
+    """How a job runs, and what its user is shown of it."""
 
-    batch_size: int | None = None
-    batch_tokens: int | None = None
-    window: int | None = None
-    refill: bool | None = None
-    preprocess_workers: int = 0
-    postprocess_workers: int = 0
-    devices: tuple[str, ...] = ()
-    seed: int = 0
+    staff: Staff = field(default_factory=Staff)
+    """Who does the work; `exact_scores` is seen to by the job."""
     verbose: bool = False
     """Report the memory plan."""
     quiet: bool = False
     """Show no bar."""
     trace: Path | None = None
     """Where to write what each stage did when, as chrome://tracing reads it."""
-
-    @property
-    def staff(self) -> Staff:
-        """Who does the work. Raises ValueError for numbers that cannot be."""
-        return Staff(
-            batch_size=self.batch_size,
-            batch_tokens=self.batch_tokens,
-            window=self.window,
-            refill=self.refill,
-            preprocess_workers=self.preprocess_workers,
-            postprocess_workers=self.postprocess_workers,
-            devices=self.devices,
-            seed=self.seed,
-        )
 
 
 class JobSummary(NamedTuple):
@@ -138,7 +118,7 @@ def _run(
         source.skip(state.lines, state.digest)
     samples = state.restore(source, source.name)
     clock = Clock(traced=options.trace is not None)
-    assembly = Assembly(samples, workers, clock, window=options.window, first=state.lines)
+    assembly = Assembly(samples, workers, clock, window=options.staff.window, first=state.lines)
     earlier = (writer.lines, writer.tokens)
     progress = Progress(total, lines=writer.lines, tokens=writer.tokens, quiet=options.quiet)
     try:
@@ -207,7 +187,8 @@ def _fingerprint(
     staff: Staff,
 ) -> dict[str, Any]:
     """Everything that decides what the output holds, by the names of flags where there are any."""
-    drawn = {"seed": staff.seed, "batch_size": staff.batch_size} if facts.unit > 1 else {}
+    names = ("seed", "batch_size", "batch_tokens") if facts.unit > 1 else ()
+    drawn = {name: getattr(staff, name) for name in names}
     return {
         **text_options,
         **facts.settings,

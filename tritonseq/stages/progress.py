@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .job import JobSummary, StageTimes
+    from .clock import StageTimes
+    from .job import JobSummary
 
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _COUNT = "{n_fmt} samples [{elapsed}{postfix}]"  # where nobody knows how many there will be
