@@ -1,4 +1,4 @@
-"""`Model.generate` of the T5 and BART families against transformers 5.23, option by option."""
+"""`Model.generate` of the T5 and BART families against transformers 5.24, option by option."""
 
 from __future__ import annotations
 

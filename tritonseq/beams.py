@@ -179,7 +179,9 @@ class BeamSearch:
             best = totals.topk(count, dim=1)
             return best.values, best.indices
         drawn = draw(totals.softmax(dim=-1), count, self._generator)
-        return totals.gather(1, drawn), drawn
+        # Best first, as the rules of beam search want their candidates (transformers since 5.24).
+        found, order = totals.gather(1, drawn).sort(dim=1, descending=True)
+        return found, drawn.gather(1, order)
 
     def _is_open(self, group: Group) -> Tensor:
         """`[B, k]` bool: in which samples can something still enter the pool?"""

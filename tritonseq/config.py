@@ -16,7 +16,7 @@ TokenIds = int | Sequence[int] | None
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class GenerationConfig:
-    """Options of `generate`. Names, meanings and defaults are transformers' (5.23.0).
+    """Options of `generate`. Names, meanings and defaults are transformers' (5.24.0).
 
     An option that is None counts as not given: it takes the model's default where there is one.
     Lists become tuples, so that a config is hashable. A value that cannot mean anything is a

@@ -56,6 +56,8 @@ REFUSED = {
     "dola_layers": "contrasting layers (DoLa) needs the hidden states of every layer",
 }
 
+_CACHES = "a request makes its own caches: pass the whole prompt as input_ids"
+
 REFUSED_ARGUMENTS = {
     "assistant_model": _ASSISTANT,
     "custom_generate": "no code is fetched or run from elsewhere",
@@ -63,7 +65,8 @@ REFUSED_ARGUMENTS = {
     "negative_prompt_attention_mask": REFUSED["guidance_scale"],
     "synced_gpus": "a model runs on one device",
     "inputs_embeds": "prompts are token ids: pass input_ids",
-    "past_key_values": "a request makes its own caches: pass the whole prompt as input_ids",
+    "cache": _CACHES,
+    "past_key_values": _CACHES,
     "tokenizer": "ids come in and go out; generate_text uses the checkpoint's own tokenizer",
     "use_model_defaults": "what generation_config leaves open always takes the model's default",
     "trust_remote_code": "no code is fetched or run from elsewhere",

@@ -50,8 +50,10 @@ class GenerateOutput:
     """Never kept; here for code that was written for transformers."""
     hidden_states: None = None
     """Never kept."""
-    past_key_values: None = None
+    cache: None = None
     """Never returned: the caches end with the request."""
+    past_key_values: None = None
+    """Its name before transformers 5.24."""
 
     def keys(self) -> tuple[str, ...]:
         """Names of the fields that hold something."""

@@ -41,7 +41,7 @@ def build_processors(
     softly: float | None = None,
     device: torch.device,
 ) -> list[Processor]:
-    """The processors that `config` asks for, in the order of transformers 5.23.0.
+    """The processors that `config` asks for, in the order of transformers 5.24.0.
 
     They read from the hypotheses how far a sample is, how far it may go, and its source; so they
     serve any batch. `user` callables take `(ids [R, L], scores [R, V])`; they come after the
