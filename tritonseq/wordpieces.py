@@ -42,7 +42,8 @@ class Pieces(NamedTuple):
 class WordPieces:
     """The vocabulary of a UniLM; made by `s2s_pieces` or `unilm_pieces`.
 
-    A text is decoded up to its first [SEP] or [PAD]. All tokens before it are written as they are,
+    A text is decoded up to its first [SEP] or [PAD], or to its end if special tokens are not
+    skipped. All tokens before it are written as they are,
     with spaces between them; only "##ing" loses its marks and joins the word before it.
     """
 
@@ -84,8 +85,11 @@ class WordPieces:
         encodings = iter(self.backend.encode_batch(plain, add_special_tokens=False))
         return [[token for part in parts for token in self._part(part, encodings)] for parts in cut]
 
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        return [self._text(row) for row in rows]
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        ends = ("[SEP]", "[PAD]") if skip_special_tokens else ()
+        return [self._text(row, ends) for row in rows]
 
     def frame(self) -> tuple[list[int], list[int]]:
         return self._frame
@@ -100,11 +104,11 @@ class WordPieces:
         ids: list[int] = next(encodings).ids
         return ids
 
-    def _text(self, row: Sequence[int]) -> str:
+    def _text(self, row: Sequence[int], ends: Sequence[str]) -> str:
         words: list[str] = []
         for token in row:
             name = self._names.get(token, "")
-            if name in ("[SEP]", "[PAD]"):
+            if name in ends:
                 break
             if name.startswith("##") and words:
                 words[-1] += name[2:]
@@ -134,7 +138,7 @@ def unilm_pieces(pieces: Pieces, *, s2s_special_token: bool = False) -> WordPiec
     frame: Frame = (("[CLS]",), ("[SEP]",))
     if s2s_special_token:
         frame = (("[S2S_CLS]",), ("[S2S_SEP]",))
-    split = splitter((), alone=special)
+    split = splitter(special, alone=special)
     # Chinese characters and every kind of white space stand apart before tokens are looked for.
     clean = _normalizer(lowercase=False, strip_accents=False).normalize_str
     return WordPieces(
