@@ -1,4 +1,4 @@
-"""How the sources of a job become ids: what is put before them, where they are cut, what fits."""
+"""How texts become ids: what is put before them, where they are cut, what fits; and ids texts."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ class Encoding:
     prefix: str = ""
     max_length: int | None = None
     """Longer sources are cut to so many ids; None cuts nothing."""
+    truncation_side: str = "right"
+    """Where, unless the checkpoint says it."""
+    add_special_tokens: bool = True
+    """Do those of the checkpoint stand around sources?"""
+    skip_special_tokens: bool = True
+    """Are they left out of texts that were generated?"""
+    clean_up_tokenization_spaces: bool | None = None
+    """Are spaces before punctuation? None is what the checkpoint says."""
     room: int | None = None
     """The most ids that the model takes; None for any number."""
     remedy: str = ""
@@ -45,6 +53,14 @@ class Encoding:
                 rows |= zip(places, _at_places(read, tokenizer, texts, places), strict=True)
         return [rows[place] for place in range(len(texts))]
 
+    def texts(self, tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of ids."""
+        return tokenizer.decode(
+            rows,
+            skip_special_tokens=self.skip_special_tokens,
+            clean_up_tokenization_spaces=self.clean_up_tokenization_spaces,
+        )
+
     def excess(self, ids: Sequence[int]) -> str | None:
         """What to say of a text that has more ids than there is room for; None of others."""
         if self.room is None or len(ids) <= self.room:
@@ -57,13 +73,21 @@ class Encoding:
             src_lang=self.src_lang,
             tgt_lang=self.tgt_lang,
             prefix=self.prefix,
-            max_length=self.max_length,
+            **self._cut,
         )
 
     def _token_rows(self, tokenizer: Tokenizer, texts: Any) -> list[list[int]]:
-        if self.prefix or self.src_lang or self.tgt_lang:
+        if self.prefix or self.src_lang is not None or self.tgt_lang is not None:
             raise ValueError("text 0 is a list of tokens, which takes no prefix and no languages")
-        return tokenizer.token_rows(texts, max_length=self.max_length)
+        return tokenizer.token_rows(texts, **self._cut)
+
+    @property
+    def _cut(self) -> dict[str, Any]:
+        return {
+            "max_length": self.max_length,
+            "truncation_side": self.truncation_side,
+            "add_special_tokens": self.add_special_tokens,
+        }
 
 
 def _at_places(
