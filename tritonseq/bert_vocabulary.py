@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .fast_vocabulary import FastVocabulary, add_tokens, library_errors, tokenizers_library
+from .fast_vocabulary import (
+    FastVocabulary,
+    add_tokens,
+    check_ids,
+    library_errors,
+    tokenizers_library,
+)
 from .json_files import refuse_pointer
 
 if TYPE_CHECKING:
@@ -52,6 +58,7 @@ def bert_vocabulary(path: Path, config: Mapping[str, Any], stated: Stated) -> Fa
     backend.decoder = library.decoders.WordPiece(prefix="##")
     add_tokens(backend, stated)
     backend.add_special_tokens(list(dict.fromkeys(roles[role] for role in _USUAL)))
+    check_ids(path, backend)
     ends = [backend.token_to_id(roles[role]) for role in ("cls_token", "sep_token")]
     return FastVocabulary(backend, (ends[:1], ends[1:]))
 

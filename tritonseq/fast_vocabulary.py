@@ -103,7 +103,7 @@ def saved_vocabulary(path: Path, stated: Stated) -> FastVocabulary:
     with library_errors(path):
         backend = library.Tokenizer.from_file(str(path))
     add_tokens(backend, stated)
-    _check_ids(path, backend)
+    check_ids(path, backend)
     return FastVocabulary(backend)
 
 
@@ -128,7 +128,7 @@ def byte_level(
         backend.add_special_tokens(["<|endoftext|>"])
     add_tokens(backend, stated)
     frame = _frame_of_bart(library, backend, folder, stated) if framed else ([], [])
-    _check_ids(vocab, backend)
+    check_ids(vocab, backend)
     return FastVocabulary(backend, frame)
 
 
@@ -200,7 +200,7 @@ def _frame_of_bart(library: Any, backend: Any, folder: Path, stated: Stated) -> 
     return [backend.token_to_id("<s>")], [backend.token_to_id("</s>")]
 
 
-def _check_ids(path: Path, backend: Any) -> None:
+def check_ids(path: Path, backend: Any) -> None:
     """Raise ValueError if an added token got the id of another one: where ids have holes."""
     ids = backend.get_vocab().values()
     if len(set(ids)) < len(ids):
