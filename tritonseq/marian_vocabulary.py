@@ -31,8 +31,10 @@ class MarianPieces:
         """
         stated.expect("MarianTokenizer", eos_token="</s>", unk_token="<unk>")
         self._source = load_model(folder / "source.spm")
-        self._target = load_model(folder / "target.spm")
+        target_model = load_model(folder / "target.spm")
         self._ids = _read_vocabulary(folder / "vocab.json")
+        # As in transformers 5; pieces that are not in the model keep their marks of spaces.
+        self._decoder = target_model if separate else self._source
         target = _read_vocabulary(folder / "target_vocab.json") if separate else self._ids
         added = number(stated, self._ids.get, len(self._ids))
         self._own = {name: self._ids[name] for name in _SPECIAL if name in self._ids}
@@ -52,7 +54,6 @@ class MarianPieces:
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
     ) -> list[str]:
         texts = [self._text(row, {} if skip_special_tokens else self._special) for row in rows]
-        # Pieces that only the source's model knows keep their marks of spaces.
         return [text.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").strip() for text in texts]
 
     def frame(self) -> tuple[list[int], list[int]]:
@@ -67,13 +68,14 @@ class MarianPieces:
 
     def _text(self, row: Sequence[int], shown: Mapping[int | None, str]) -> str:
         """Runs of pieces, each followed by the special token that ended it and a space."""
-        text, run = "", list[str]()
+        parts, run = list[str](), list[str]()
         for token in row:
             if token in shown:
-                text, run = f"{text}{self._target.decode(run)}{shown[token]} ", []
+                parts.append(f"{self._decoder.decode(run)}{shown[token]} ")
+                run = []
             elif token in self._pieces:
                 run.append(self._pieces[token])
-        return f"{text}{self._target.decode(run)}"
+        return "".join((*parts, self._decoder.decode(run)))
 
     def _split(self, text: str) -> list[str]:
         pieces: list[str] = []

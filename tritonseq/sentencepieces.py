@@ -113,13 +113,14 @@ class SentencePieces:
 
     def _with_special(self, row: Sequence[int]) -> str:
         """Runs of pieces, and special tokens between them as they are."""
-        text, run = "", list[str]()
+        parts, run = list[str](), list[str]()
         for token in row:
             if token in self._shown:
-                text, run = f"{text}{self._run(run, is_first=not text)}{self._shown[token]}", []
+                parts += [self._run(run, is_first=not parts), self._shown[token]]
+                run = []
             elif piece := self._piece(token):
                 run.append(piece)
-        return text + self._run(run, is_first=not text)
+        return "".join((*parts, self._run(run, is_first=not parts)))
 
     def _run(self, pieces: list[str], *, is_first: bool) -> str:
         """The text of pieces; a space at its start is left out at the start of the whole only."""
