@@ -150,7 +150,17 @@ def test_an_mbart_with_the_tokenizer_of_albert_is_asked_by_tokens(tmp_path: Path
 
 # By vocab.txt, for models that are not BERT.
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789"]
-PIECES += [*".,;:!?'-#[]()$_<>", *"éüß日本語яи", "the", "fox", "##ing", "##s", "##able", "dog", "##t"]
+PIECES += [
+    *".,;:!?'-#[]()$_<>",
+    *"éüß日本語яи",
+    "the",
+    "fox",
+    "##ing",
+    "##s",
+    "##able",
+    "dog",
+    "##t",
+]
 PIECES += [*"ABCDE", "The", "É"]
 
 
@@ -163,7 +173,10 @@ PIECES += [*"ABCDE", "The", "É"]
         {"strip_accents": False},
         {"do_lower_case": False, "strip_accents": True},
         {"tokenize_chinese_chars": False},
-        {"cls_token": "[MASK]", "sep_token": {"__type": "AddedToken", "content": "[SEP]", "lstrip": True}},
+        {
+            "cls_token": "[MASK]",
+            "sep_token": {"__type": "AddedToken", "content": "[SEP]", "lstrip": True},
+        },
         {"clean_up_tokenization_spaces": True},
         {"additional_special_tokens": ["<new>", "dog"]},
     ],
@@ -178,7 +191,12 @@ def test_berts_pieces_are_read_for_other_models(
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     ours = Tokenizer.from_folder(tmp_path)
     reference = transformers.BertTokenizer.from_pretrained(tmp_path)
-    texts = [*TEXTS, "the foxing , dogs . don't !", "日本語the語 <new>x", "a" * 100 + " " + "a" * 101]
+    texts = [
+        *TEXTS,
+        "the foxing , dogs . don't !",
+        "日本語the語 <new>x",
+        "a" * 100 + " " + "a" * 101,
+    ]
     for text in texts:
         (ids,) = ours.rows([text])
         assert ids == reference(text)["input_ids"], repr(text)

@@ -68,10 +68,14 @@ ALLOWED: dict[str, set[str]] = {
     "marian_vocabulary": {"sentencepieces", "special_tokens", "vocabularies"},
     "languages": {"vocabularies"},
     "wordpieces": {"fast_vocabulary", "unilm_tokens", "vocabularies"},
+    "tokenizer_families": {
+        "bert_vocabulary", "fast_vocabulary", "languages", "marian_vocabulary", "roberta_pieces",
+        "sentencepieces", "special_tokens", "tokenizer_classes", "tokenizer_keys", "vocabularies",
+    },
     "tokenizer_files": {
-        "bert_vocabulary", "config_files", "fast_vocabulary", "json_files", "languages",
-        "marian_vocabulary", "roberta_pieces", "sentencepieces", "special_tokens",
-        "tokenizer_classes", "tokenizer_keys", "unilm_families", "vocabularies", "wordpieces",
+        "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",
+        "special_tokens", "tokenizer_classes", "tokenizer_families", "tokenizer_keys",
+        "unilm_families", "vocabularies", "wordpieces",
     },
     "text": {"languages", "tokenizer_files", "vocabularies"},
     "devices": {"models"},

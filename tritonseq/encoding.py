@@ -35,6 +35,8 @@ class Encoding:
     """Are spaces before punctuation? None is what the checkpoint says."""
     room: int | None = None
     """The most ids that the model takes; None for any number."""
+    tokens: int | None = None
+    """The size of the vocabulary that the network reads; None for any."""
     remedy: str = ""
     """What ends the sentence "the text has N tokens, ..." where there is no room for them."""
 
@@ -62,7 +64,16 @@ class Encoding:
         )
 
     def excess(self, ids: Sequence[int]) -> str | None:
-        """What to say of a text that has more ids than there is room for; None of others."""
+        """What to say of a text whose ids the network cannot read; None of others.
+
+        These are more than there is room for, or not all of its vocabulary.
+        """
+        highest = max(ids, default=0)
+        if self.tokens is not None and highest >= self.tokens:
+            return (
+                f"has the token id {highest}, and the vocabulary of the network has {self.tokens} "
+                "tokens: is the tokenizer that of another model?"
+            )
         if self.room is None or len(ids) <= self.room:
             return None
         return f"has {len(ids)} tokens, {self.remedy}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,9 @@ class FastVocabulary:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         try:
             encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        except Exception as error:
+        except BaseException as error:
+            if not _is_of_library(error):
+                raise
             for index, text in enumerate(texts if len(texts) > 1 else ()):
                 try:
                     self.encode([text])
@@ -100,6 +103,7 @@ def saved_vocabulary(path: Path, stated: Stated) -> FastVocabulary:
     """
     library = tokenizers_library()
     refuse_pointer(path)
+    _check_table(path)
     with library_errors(path):
         backend = library.Tokenizer.from_file(str(path))
     add_tokens(backend, stated)
@@ -164,13 +168,29 @@ def library_errors(path: Path) -> Iterator[None]:
     """What the library raises while it reads a file, as ValueErrors that name the file."""
     try:
         yield
-    except MemoryError:
-        raise
     except BaseException as error:
-        # It raises bare Exceptions, and its panics derive from nothing narrower than this.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not _is_of_library(error):
             raise
         raise ValueError(f"the tokenizer in {path} cannot be read: {error}") from error
+
+
+def _is_of_library(error: BaseException) -> bool:
+    """It raises bare Exceptions; its panics derive from nothing narrower than BaseException."""
+    if isinstance(error, MemoryError):
+        return False
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _check_table(path: Path) -> None:
+    """Raise ValueError for a table of equal characters that the library would panic at."""
+    content = path.read_bytes()
+    tables = re.findall(rb'"precompiled_charsmap"\s*:\s*"([A-Za-z0-9+/]*={0,2})"', content)
+    if len(tables) < len(re.findall(rb'"type"\s*:\s*"Precompiled"', content)) or any(
+        len(table) % 4 for table in tables
+    ):
+        raise ValueError(
+            f"the tokenizer in {path} cannot be read: precompiled_charsmap is no base64"
+        )
 
 
 def _found_frame(backend: Any) -> Frame:

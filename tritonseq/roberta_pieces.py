@@ -93,7 +93,9 @@ class BartphoPieces:
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
     ) -> list[str]:
         skipped = self._skipped if skip_special_tokens else frozenset()
-        names = [[self._names.get(token, "") for token in row if token not in skipped] for row in rows]
+        names = [
+            [self._names.get(token, "") for token in row if token not in skipped] for row in rows
+        ]
         return ["".join(row).replace("\N{LOWER ONE EIGHTH BLOCK}", " ").strip() for row in names]
 
     def frame(self) -> tuple[list[int], list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .json_files import read_json
-from .tokenizer_keys import LISTS, ROLES, check_keys, is_token_key
+from .tokenizer_keys import LISTS, ROLES, check_keys, is_token_key, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,8 +46,8 @@ class Stated(NamedTuple):
         for role, content in usual.items():
             if self.roles.get(role, content) != content:
                 raise ValueError(
-                    f"{self.path} says {role} is {self.roles[role]!r}, and that of {kind} is "
-                    f"{content!r}: with another one, save tokenizer.json with transformers "
+                    f"{self.path} says {role} is {shown(self.roles[role])}, and that of {kind} is "
+                    f"{shown(content)}: with another one, save tokenizer.json with transformers "
                     "(AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))"
                 )
 
@@ -76,7 +76,9 @@ def read_stated(folder: Path, config: Mapping[str, Any]) -> Stated:
         old = read_json(beside) if beside.is_file() else {}
         check_keys(beside, old)
         named = {**named, **_of(beside, old)}
-        with_ids = _in_file(folder / "added_tokens.json", {token.content for token in named.values()})
+        with_ids = _in_file(
+            folder / "added_tokens.json", {token.content for token in named.values()}
+        )
     special = {token.content for token in named.values()}
     tokens: dict[str, Token] = {}
     for token in (*with_ids, *named.values()):
@@ -110,8 +112,8 @@ def number(stated: Stated, known: Callable[[str], int | None], size: int) -> Num
 def differing(stated: Stated, token: Token, found: int | None) -> ValueError:
     """What to raise if a vocabulary has a token at another place than is stated."""
     return ValueError(
-        f"the files in {stated.path.parent} say that {token.content!r} has the id {token.id}, and "
-        f"in the vocabulary it has {found}: are they those of another checkpoint? Save them again "
+        f"the files in {stated.path.parent} say that {shown(token.content)} has the id {token.id}, "
+        f"and in the vocabulary it has {found}: are they those of another checkpoint? Save them again "
         "with transformers' save_pretrained"
     )
 
@@ -121,7 +123,7 @@ def read_numbered(path: Path) -> dict[str, int]:
     content = read_json(path)
     for name, token in content.items():
         if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < _MOST:
-            raise ValueError(f"{path} must map tokens to ids, and {name!r} has {token!r}")
+            raise ValueError(f"{path} must map tokens to ids, and {shown(name)} has {shown(token)}")
     if len(set(content.values())) < len(content):
         raise ValueError(f"{path} has several tokens of the same id: fetch it again")
     try:
@@ -153,7 +155,7 @@ def _several(key: str, value: Any) -> dict[str, Token]:
     if isinstance(value, dict) and key != "additional_special_tokens":
         return {name: _token(token) for name, token in value.items()}
     if not isinstance(value, list):
-        raise _Malformed(f"it is {value!r}, not a list")
+        raise _Malformed(f"it is {shown(value)}, not a list")
     return {f"{key}[{place}]": _token(token) for place, token in enumerate(value)}
 
 
@@ -162,13 +164,13 @@ def _by_id(path: Path, config: Mapping[str, Any]) -> list[Token]:
     found: dict[int, Token] = {}
     try:
         if not isinstance(by_id, dict | None):
-            raise _Malformed(f"it is {by_id!r}, not an object from ids to tokens")
+            raise _Malformed(f"it is {shown(by_id)}, not an object from ids to tokens")
         for name, value in (by_id or {}).items():
             token = _id(name)
             if token in found:
                 raise _Malformed(f"it has the id {token} twice")
             if not isinstance(value, dict):
-                raise _Malformed(f"{value!r} is no object with 'content'")
+                raise _Malformed(f"{shown(value)} is no object with 'content'")
             found[token] = _token(value)._replace(id=token, special=bool(value.get("special")))
     except _Malformed as error:
         raise _unreadable(path, key, error) from None
@@ -177,7 +179,7 @@ def _by_id(path: Path, config: Mapping[str, Any]) -> list[Token]:
 
 def _id(name: str) -> int:
     if not (name.isascii() and name.isdecimal() and len(name) < 12 and int(name) < _MOST):
-        raise _Malformed(f"it has the key {name!r}, not a token id")
+        raise _Malformed(f"it has the key {shown(name)}, not a token id")
     return int(name)
 
 
@@ -186,7 +188,9 @@ def _in_file(path: Path, special: set[str]) -> list[Token]:
     content = read_json(path) if path.is_file() else {}
     for name, token in content.items():
         if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < _MOST:
-            raise _unreadable(path, name, _Malformed(f"it maps to {token!r}, not to a token id"))
+            raise _unreadable(
+                path, name, _Malformed(f"it maps to {shown(token)}, not to a token id")
+            )
     if len(set(content.values())) < len(content):
         raise _unreadable(path, "", _Malformed("two tokens have the same id"))
     return [
@@ -200,12 +204,14 @@ def _token(value: Any) -> Token:
     if isinstance(value, str):
         return Token(value, None, True, {"normalized": False})
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
-        raise _Malformed(f"{value!r} is neither a string nor an object with 'content'")
+        raise _Malformed(f"{shown(value)} is neither a string nor an object with 'content'")
     for flag, said in value.items():
         if flag not in ("content", "id", "__type", "special", *FLAGS):
-            raise _Malformed(f"{value!r} has the unknown key {flag!r}")
+            raise _Malformed(f"{shown(value)} has the unknown key {shown(flag)}")
         if flag in ("special", *FLAGS) and not (isinstance(said, int) and said in (0, 1)):
-            raise _Malformed(f"{flag} of {value['content']!r} is {said!r}, not true or false")
+            raise _Malformed(
+                f"{flag} of {shown(value['content'])} is {shown(said)}, not true or false"
+            )
     flags = {flag: bool(value[flag]) for flag in FLAGS if flag in value}
     return Token(value["content"], None, bool(value.get("special", False)), flags)
 
@@ -219,7 +225,7 @@ def _encodable(path: Path, content: str) -> None:
 
 def _unreadable(path: Path, key: str, error: _Malformed) -> ValueError:
     return ValueError(
-        f"{path} names special tokens in a form that cannot be read: {key}: {error} (each must be "
-        "a string or an object with 'content', added_tokens_decoder maps ids to such objects, "
+        f"{path} names special tokens in a form that cannot be read: {key[:60]}: {error} "
+        "(each must be a string or an object with 'content', added_tokens_decoder maps ids to such objects, "
         "added_tokens.json tokens to ids)"
     )

@@ -53,18 +53,20 @@ class TextJob:
     @property
     def encoding(self) -> Encoding:
         """How texts become ids, apart from the tokenizer and the network."""
-        room = longest_text(self.request.decoder, self.request.config)
+        decoder = self.request.decoder
+        room = longest_text(decoder, self.request.config)
         return Encoding(
             src_lang=self.src_lang,
             tgt_lang=self.tgt_lang,
             prefix=self.prefix,
             max_length=self.max_length,
             # What is continued is continued from its end.
-            truncation_side="right" if self.request.decoder.is_encoder_decoder else "left",
+            truncation_side="right" if decoder.is_encoder_decoder else "left",
             add_special_tokens=self.add_special_tokens,
             skip_special_tokens=self.skip_special_tokens,
             clean_up_tokenization_spaces=self.clean_up_tokenization_spaces,
             room=room,
+            tokens=getattr(decoder, "source_vocab_size", decoder.vocab_size),
             remedy="" if room is None else self._remedy(room),
         )
 

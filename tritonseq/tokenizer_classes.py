@@ -12,6 +12,9 @@ REMEDY = (
     "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or call generate with token ids"
 )
 
+_SHOWN = 60
+"""Characters of a name that a message shows."""
+
 WHOLE = "whole"
 """The family of those that tokenizer.json describes to the end."""
 
@@ -101,30 +104,27 @@ def family_of(
         return WHOLE, str(kind)
     if family is None:
         raise ValueError(
-            f"model_type {kind!r} names no tokenizer that is known here, and there is neither "
-            f"tokenizer_class nor tokenizer.json: {REMEDY}"
+            f"model_type {str(kind)[:_SHOWN]!r} names no tokenizer that is known here, and there "
+            f"is neither tokenizer_class nor tokenizer.json: {REMEDY}"
         )
     return family, str(kind)
 
 
 def _named(name: Any, where: str, has: Collection[str]) -> str:
+    said = f"{where} says tokenizer_class {str(name)[:_SHOWN]!r}"
     if not isinstance(name, str):
-        raise ValueError(f"{where} says tokenizer_class {name!r}: it must be the name of a class")
+        raise ValueError(f"{said}: it must be the name of a class")
     base = name.removesuffix("Fast").removesuffix("Tokenizer")
     is_class = name.removesuffix("Fast").endswith("Tokenizer")
     if is_class and base in _FAMILIES:
         return _FAMILIES[base]
+    is_saved = "tokenizer.json" in has
     if name not in _BACKENDS and not (is_class and base in _SAVED):
-        raise ValueError(
-            f"{where} says tokenizer_class {name!r}, which is not known here: if tokenizer.json "
-            "describes this tokenizer to the end, say 'TokenizersBackend' there; else call "
-            "generate with token ids"
-            if "tokenizer.json" in has
-            else f"{where} says tokenizer_class {name!r}, which is not known here: {REMEDY}"
+        remedy = (
+            "if tokenizer.json describes this tokenizer to the end, say 'TokenizersBackend' there; "
+            "else call generate with token ids"
         )
-    if "tokenizer.json" not in has:
-        raise ValueError(
-            f"{where} says tokenizer_class {name!r}, which is read as tokenizer.json, and there is "
-            f"none: {REMEDY}"
-        )
+        raise ValueError(f"{said}, which is not known here: {remedy if is_saved else REMEDY}")
+    if not is_saved:
+        raise ValueError(f"{said}, which is read as tokenizer.json, and there is none: {REMEDY}")
     return WHOLE

@@ -47,29 +47,41 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 }
 
 # They say where files were, how a class was called, or what this kind of model has no use for.
-_HARMLESS = frozenset(
-    """
-    _commit_hash _from_auto _name_or_path adapter_kwargs backend bos_token_id cache_dir
-    chat_control_tokens chat_template cls_token_box cls_token_id code_revision config_class
-    default_to_square device device_map do_sample dtype eos_token_id errors extra_ids_count
-    feature_extractor_type files_loaded force_download from_flax from_slow from_tf
-    full_tokenizer_file gguf_file image_processor_type init_inputs init_kwargs is_fast is_local
-    language languages local_files_only low_cpu_mem_usage mask_token_id max_length max_seq_length
-    max_source_length max_target_length merges merges_file mirror model_id model_input_names
-    model_name model_type monolingual_vocab_file name name_or_path only_label_first_subword
-    pad_even pad_to_max_length pad_to_multiple_of pad_token_box pad_token_id pad_token_label
-    pad_token_type_id padding processor_class proxies resume_download response_schema
-    response_template return_attention_mask return_special_tokens_mask return_tensors
-    return_token_type_ids revision sep_token_box sep_token_id source_lang source_spm
-    special_tokens_map_file stride subfolder target_lang target_spm target_vocab_file task token
-    tokenizer_file tokenizer_type tokenizer_version torch_dtype transformers_version
-    trust_remote_code truncation truncation_strategy unk_token_id use_auth_token
-    use_default_system_prompt use_fast use_safetensors verbose version vocab vocab_file vocab_size
-    """.split()
-)
+_NAMED = """
+_auto_class _commit_hash _from_auto _name_or_path adapter_kwargs backend bos_token_id cache_dir
+chat_control_tokens chat_template cls_token_box cls_token_id code_revision default_to_square
+device device_map dtype eos_token_id errors feature_extractor_type files_loaded force_download
+from_flax from_slow from_tf full_tokenizer_file gguf_file image_processor_type init_inputs
+init_kwargs is_fast is_local is_split_into_words language language_codes languages
+local_files_only low_cpu_mem_usage mask_token_id max_length max_seq_length max_source_length
+max_target_length merges merges_file mirror model_id model_input_names model_name model_type
+monolingual_vocab_file name name_or_path only_label_first_subword pad_to_max_length
+pad_to_multiple_of pad_token_box pad_token_id pad_token_label pad_token_type_id padding
+processor_class proxies response_schema response_template resume_download return_attention_mask
+return_length return_offsets_mapping return_overflowing_tokens return_special_tokens_mask
+return_tensors return_token_type_ids revision sep_token_box sep_token_id source_lang source_spm
+special_tokens_map_file stride subfolder target_lang target_spm target_vocab_file task token
+tokenizer_file tokenizer_type tokenizer_version tokenizers_version torch_dtype
+transformers_version truncation truncation_strategy trust_remote_code unk_token_id use_auth_token
+use_default_system_prompt use_fast use_safetensors verbose version vocab vocab_file vocab_size
+"""
+_HARMLESS = frozenset(_NAMED.split())
 
 # Read elsewhere: as tokens, and by the families that have them.
 _ELSEWHERE = frozenset((*ROLES, *LISTS, "added_tokens_decoder", "auto_map", "mask_token_sent"))
+
+
+_SHOWN = 60
+"""Characters of a key or value that a message shows."""
+
+
+def shown(value: Any) -> str:
+    """What a message says of a key or a value, which may be of any size."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a huge number"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def check_keys(path: Path, content: Mapping[str, Any]) -> None:
@@ -82,18 +94,18 @@ def check_keys(path: Path, content: Mapping[str, Any]) -> None:
             continue
         if key in _ONLY and value not in _ONLY[key]:
             raise ValueError(
-                f"{path} says {key} is {value!r}, which is not supported: if the checkpoint does "
-                f"without it, put {_ONLY[key][0]!r} there; else call generate with token ids"
+                f"{path} says {key} is {shown(value)}, which is not supported: if the checkpoint "
+                f"does without it, put {_ONLY[key][0]!r} there; else call generate with token ids"
             )
         check = _check_of(key)
         if check is None:
             raise ValueError(
-                f"{path} has the key {key!r}, which is not known here and could change ids or "
+                f"{path} has the key {shown(key)}, which is not known here and could change ids or "
                 "texts: remove it if it does neither, else call generate with token ids"
             )
         what = check(value)
         if what is not None:
-            raise ValueError(f"{path} says {key} is {value!r}: it must be {what}")
+            raise ValueError(f"{path} says {key} is {shown(value)}: it must be {what}")
     _refuse_code(path, content.get("auto_map"))
 
 
@@ -150,7 +162,7 @@ def _refuse_code(path: Path, auto_map: Any) -> None:
         auto_map = auto_map.get("AutoTokenizer")
     if auto_map is not None:
         raise ValueError(
-            f"{path} says auto_map: the tokenizer is {auto_map!r}, code of the checkpoint, which is "
-            "never run here: tokenize with it yourself and call generate with token ids, or remove "
-            "auto_map if tokenizer.json does the same"
+            f"{path} says auto_map: the tokenizer is {shown(auto_map)}, code of the checkpoint, "
+            "which is never run here: tokenize with it yourself and call generate with token ids, "
+            "or remove auto_map if tokenizer.json does the same"
         )

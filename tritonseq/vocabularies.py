@@ -129,7 +129,8 @@ def framed(
 ) -> list[list[int]]:
     """Each body within its frame, cut so that both together have at most `max_length` ids.
 
-    What is cut off is the end, or with `keeps_end` the beginning. Raises ValueError for an empty body, and a limit that leaves no room for any.
+    What is cut off is the end, or with `keeps_end` the beginning. Raises ValueError for an empty
+    body, and a limit that leaves no room for any.
     """
     before, behind = frame
     for index, body in enumerate(bodies):
