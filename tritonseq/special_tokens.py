@@ -112,9 +112,9 @@ def number(stated: Stated, known: Callable[[str], int | None], size: int) -> Num
 def differing(stated: Stated, token: Token, found: int | None) -> ValueError:
     """What to raise if a vocabulary has a token at another place than is stated."""
     return ValueError(
-        f"the files in {stated.path.parent} say that {shown(token.content)} has the id {token.id}, "
-        f"and in the vocabulary it has {found}: are they those of another checkpoint? Save them again "
-        "with transformers' save_pretrained"
+        f"the files in {stated.path.parent} say that {shown(token.content)} has the id "
+        f"{token.id}, and in the vocabulary it has {found}: are they those of another checkpoint? "
+        "Save them again with transformers' save_pretrained"
     )
 
 
@@ -225,7 +225,7 @@ def _encodable(path: Path, content: str) -> None:
 
 def _unreadable(path: Path, key: str, error: _Malformed) -> ValueError:
     return ValueError(
-        f"{path} names special tokens in a form that cannot be read: {key[:60]}: {error} "
-        "(each must be a string or an object with 'content', added_tokens_decoder maps ids to such objects, "
-        "added_tokens.json tokens to ids)"
+        f"{path} names special tokens in a form that cannot be read: {key[:60]}: {error} (each "
+        "must be a string or an object with 'content', added_tokens_decoder maps ids to such "
+        "objects, added_tokens.json tokens to ids)"
     )
