@@ -144,6 +144,15 @@ def test_incomplete_bytes_are_left_out(folders: dict[str, Path]) -> None:
     assert ours.decode([ids[:4], [*ids, 259, 383]]) == ["a", "a🙂b"]
 
 
+def test_bytes_that_end_are_not_ended_again(folders: dict[str, Path]) -> None:
+    ours, reference = Tokenizer.from_folder(folders["byt5"]), theirs(folders["byt5"], "byt5")
+    for text in ("fox</s>", "</s>", "fox </s> ", "fox</s></s>", "</s>fox"):
+        assert ours.rows([text]) == [reference(text)["input_ids"]], text
+        for length in (3, 4):
+            cut = reference(text, truncation=True, max_length=length)["input_ids"]
+            assert ours.rows([text], max_length=length) == [cut], text
+
+
 @pytest.mark.parametrize("form", ["decoder", "file"])
 def test_added_tokens_stay_whole(folders: dict[str, Path], tmp_path: Path, form: str) -> None:
     write_checkpoint(tmp_path, "t5")

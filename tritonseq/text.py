@@ -209,7 +209,8 @@ class Tokenizer:
     ) -> list[list[int]]:
         side = self.truncation_side or truncation_side
         frame = frame if add_special_tokens else ([], [])
-        return framed(bodies, frame, max_length, keeps_end=side == "left")
+        once = getattr(self._vocabulary, "ends_once", False)
+        return framed(bodies, frame, max_length, keeps_end=side == "left", ends_once=once)
 
     def _token(self, token: str, unknown: int | None = None) -> int:
         if not isinstance(token, str):

@@ -10,11 +10,11 @@ from .json_files import read_json
 from .languages import MBART, MBART50, Languages
 from .marian_vocabulary import MarianPieces
 from .special_tokens import read_stated
-from .tokenizer_classes import REMEDY, family_of
+from .tokenizer_classes import REMEDY, WHOLE, family_of
 from .tokenizer_families import Source, saved_or_byte_level, vocabulary_of
 from .tokenizer_keys import check_keys, shown
 from .unilm_families import variant_of
-from .wordpieces import read_pieces, s2s_pieces, saved_pieces, unilm_pieces
+from .wordpieces import SPECIAL, read_pieces, s2s_pieces, saved_pieces, unilm_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,8 +58,7 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
     limit = int(longest) if longest is not None and 0 < longest < NO_LIMIT else None
     side = config.get("truncation_side")
     if _is_unilm(model, has):
-        if config.get("tokenizer_class") is not None:
-            family_of(config, {}, has)
+        _check_unilm(source)
         _refuse_splitting(source)
         return Files(_unilm(source), Languages(), False, False, limit, side)
     family, name = family_of(config, model, has)
@@ -94,6 +93,27 @@ def _is_unilm(model: dict[str, Any], has: set[str]) -> bool:
     """All models of BERT's kind are read as UniLM; the first ones do not name their type."""
     kind = model.get("model_type")
     return (isinstance(kind, str) and kind in _BERT) or (kind is None and "vocab.txt" in has)
+
+
+def _check_unilm(source: Source) -> None:
+    """Raise ValueError for a class and for tokens that UniLM's own code does not have."""
+    named = {"tokenizer_class": source.model.get("tokenizer_class")}
+    if any(where.get("tokenizer_class") is not None for where in (source.config, named)):
+        family, name = family_of(source.config, named, source.has)
+        if family not in ("bert", "bart", WHOLE):
+            raise ValueError(
+                f"{name} is no tokenizer of a UniLM, whose texts are read by BERT's or RoBERTa's: "
+                "name the folder of its own by tokenizer= (--tokenizer-name), or call generate "
+                "with token ids"
+            )
+    if "vocab.txt" in source.has:
+        for token in source.stated.tokens:
+            if token.content not in SPECIAL:
+                raise ValueError(
+                    f"{source.stated.path} or a file beside it adds the token "
+                    f"{shown(token.content)}, which is not supported for UniLM's vocab.txt: call "
+                    "generate with token ids"
+                )
 
 
 def _unilm(source: Source) -> Vocabulary:

@@ -38,6 +38,9 @@ class Vocabulary(Protocol):
 class Bytes:
     """ByT5: every byte of UTF-8 is a token. Xue et al., "ByT5", 2022."""
 
+    ends_once = True
+    """A text that says </s> at its end is given no second one."""
+
     def __init__(self, sentinels: Iterable[str], special: Mapping[str, int] | None = None) -> None:
         """`sentinels` stand behind the bytes, in order; other tokens of `special` have ids."""
         frame = ("<pad>", "</s>", "<unk>")
@@ -126,11 +129,13 @@ def framed(
     max_length: int | None,
     *,
     keeps_end: bool = False,
+    ends_once: bool = False,
 ) -> list[list[int]]:
     """Each body within its frame, cut so that both together have at most `max_length` ids.
 
-    What is cut off is the end, or with `keeps_end` the beginning. Raises ValueError for an empty
-    body, and a limit that leaves no room for any.
+    What is cut off is the end, or with `keeps_end` the beginning. With `ends_once`, what stands
+    behind a body is left out if the body ends so itself. Raises ValueError for an empty body, and
+    a limit that leaves no room for any.
     """
     before, behind = frame
     for index, body in enumerate(bodies):
@@ -140,4 +145,7 @@ def framed(
     if room is not None and room < 1:
         raise ValueError(f"a limit of {max_length} tokens leaves no room for a token of text")
     kept = slice(None, room) if room is None or not keeps_end else slice(-room, None)
-    return [[*before, *body[kept], *behind] for body in bodies]
+    return [
+        [*before, *body, *(() if ends_once and body[-1:] == behind else behind)]
+        for body in (body[kept] for body in bodies)
+    ]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     Frame = tuple[tuple[str, ...], tuple[str, ...]]
 
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""The tokens of BERT that are no pieces of text."""
 
 # UniLM v1 has names of its own for tokens that BERT left unused, from [unused1] on.
 _NAMES = ("[X_SEP]", *(f"[SEP_{n}]" for n in range(10)), "[S2S_SEP]", "[S2S_CLS]", "[L2R_SEP]")
@@ -66,7 +67,7 @@ class WordPieces:
         # Of two lines with the same token, the later one is meant by it.
         self._ids = {name: token for token, name in pieces.names.items()}
         before, behind = frame
-        for name in (*_SPECIAL, *before, *behind):
+        for name in (*SPECIAL, *before, *behind):
             if name not in self._ids:
                 raise ValueError(
                     f"{pieces.path} has no {name}, which the vocabulary of this model needs: "
@@ -123,7 +124,7 @@ def s2s_pieces(pieces: Pieces, *, pos_shift: bool = False) -> WordPieces:
     Unknown tokens of sources that are cut already are [UNK].
     """
     frame: Frame = (("[CLS]",), () if pos_shift else ("[SEP]",))
-    return WordPieces(pieces, frame, _SPECIAL, splitter(_SPECIAL), refuses_unknown=False)
+    return WordPieces(pieces, frame, SPECIAL, splitter(SPECIAL), refuses_unknown=False)
 
 
 def unilm_pieces(pieces: Pieces, *, s2s_special_token: bool = False) -> WordPieces:
@@ -133,7 +134,7 @@ def unilm_pieces(pieces: Pieces, *, s2s_special_token: bool = False) -> WordPiec
     white space stands around them, as in "of it . [X_SEP] the". With `s2s_special_token`, sources
     stand between [S2S_CLS] and [S2S_SEP]. Sources that are cut already must hold known tokens.
     """
-    special = (*_SPECIAL, "[X_SEP]")
+    special = (*SPECIAL, "[X_SEP]")
     names = {token: _RENAMED.get(name, name) for token, name in pieces.names.items()}
     frame: Frame = (("[CLS]",), ("[SEP]",))
     if s2s_special_token:
