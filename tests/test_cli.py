@@ -173,7 +173,6 @@ def test_annotations_say_how_a_value_is_read(annotation: str, text: str, value: 
         (["--prompt", PROMPT, "--max-new-tokens", "1000"], "max_new_tokens"),
         (["--prompt", PROMPT, "--stream", "--json"], "--stream prints the text of one prompt"),
         (["--prompt", PROMPT, "--stream", "--num-beams", "2"], "pass --num-beams 1"),
-        (["--prompt", PROMPT, "--truncation"], "shorten prompts"),
         (["--prompt", PROMPT, "--batch-size", "0"], "--batch-size is 0"),
         (["--prompt", PROMPT, "--dtype", "float13"], "float13"),
         (["--prompt-file", "/no/such/file"], "--prompt-file cannot be read"),

@@ -329,8 +329,6 @@ def test_outputs_of_every_form_are_compared(
         (["--score-path", "s"], "--score-path goes with --reference"),
         (["--metric", "bleu"], "--metric goes with --reference"),
         (["--trace", "/no/such/folder/t"], "mkdir -p /no/such/folder"),
-        (["--include-special-tokens"], "--include-special-tokens is not supported"),
-        (["--clean-up-tokenization-spaces"], "tokenizer_config.json"),
     ],
 )
 def test_faults_are_told_before_the_model_is_looked_for(

@@ -16,7 +16,7 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs", "prompts")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("vocabularies",)
+LEAVES += ("tokenizer_classes", "tokenizer_keys", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -58,14 +58,24 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"json_files"},
     "config_files": {"json_files"},
     "hub": {"config_files", "weights"},
-    "fast_vocabulary": {"json_files"},
-    "sentencepieces": {"json_files", "vocabularies"},
-    "marian_vocabulary": {"json_files", "sentencepieces", "vocabularies"},
+    "special_tokens": {"json_files", "tokenizer_keys"},
+    "fast_vocabulary": {"json_files", "special_tokens"},
+    "bert_vocabulary": {"fast_vocabulary", "json_files", "special_tokens"},
+    "sentencepieces": {"json_files", "special_tokens", "vocabularies"},
+    "roberta_pieces": {
+        "fast_vocabulary", "json_files", "sentencepieces", "special_tokens", "vocabularies",
+    },
+    "marian_vocabulary": {"sentencepieces", "special_tokens", "vocabularies"},
     "languages": {"vocabularies"},
     "wordpieces": {"fast_vocabulary", "unilm_tokens", "vocabularies"},
+    "tokenizer_families": {
+        "bert_vocabulary", "fast_vocabulary", "languages", "marian_vocabulary", "roberta_pieces",
+        "sentencepieces", "special_tokens", "tokenizer_classes", "tokenizer_keys", "vocabularies",
+    },
     "tokenizer_files": {
         "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",
-        "sentencepieces", "unilm_families", "vocabularies", "wordpieces",
+        "special_tokens", "tokenizer_classes", "tokenizer_families", "tokenizer_keys",
+        "unilm_families", "vocabularies", "wordpieces",
     },
     "text": {"languages", "tokenizer_files", "vocabularies"},
     "devices": {"models"},
@@ -94,7 +104,7 @@ ALLOWED: dict[str, set[str]] = {
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
     "cli_unilm": {"config", "devices", "json_files", "outputs", "text"},
-    "cli_generate": {"cli_unilm", "model", "text_job"},
+    "cli_generate": {"cli_unilm", "cli_values", "model", "text_job"},
     "bench": {"bench", "devices", "kernels"},
     "stages": {
         "stages", "config", "encoding", "found", "model", "plan", "request", "text", "text_job",
@@ -102,9 +112,11 @@ ALLOWED: dict[str, set[str]] = {
     "cli_values": set(),
     "cli_fastseq": set(),
     "cli_flags": {"cli_fastseq", "cli_unilm", "cli_values", "config"},
-    "cli_rules": {"cli_fastseq"},
+    "cli_rules": set(),
     "cli_checkpoint": {"config_files", "hub", "json_files", "models"},
-    "cli_files": {"checks", "cli_checkpoint", "cli_fastseq", "cli_unilm", "stages", "text"},
+    "cli_files": {
+        "checks", "cli_checkpoint", "cli_fastseq", "cli_unilm", "cli_values", "stages", "text",
+    },
     "cli": {
         "bench", "cli_files", "cli_flags", "cli_generate", "cli_rules", "demo", "env", "stages",
     },

@@ -24,7 +24,7 @@ class _Renamed(argparse.Action):
         self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None
     ) -> None:
         namespace.fastseq = True
-        setattr(namespace, self.dest, values)
+        setattr(namespace, self.dest, values if self.const is None else self.const)
 
 
 class _Ignored(argparse.Action):
@@ -60,27 +60,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--causal-lm", action="store_true", help="the model is one without an encoder"
     )
-    for name in _UNSUPPORTED:
-        flag = f"--{name.replace('_', '-')}"
-        group.add_argument(flag, action="store_true", help="not supported")
+    group.add_argument(
+        "--include-special-tokens", dest="skip_special_tokens", const=False, nargs=0,
+        default=argparse.SUPPRESS, help="as --no-skip-special-tokens", action=_Renamed,
+    )  # fmt: skip
     for flag in ("--padding", "--return-tensors"):
         group.add_argument(flag, action=_Ignored, metavar="X", help="no effect")
     group.add_argument("--without-fastseq-opt", action=_Ignored, nargs=0, help="no effect")
-
-
-_UNSUPPORTED = {
-    "include_special_tokens": "special tokens are never written",
-    "clean_up_tokenization_spaces": (
-        "spaces before punctuation go if tokenizer_config.json says clean_up_tokenization_spaces"
-    ),
-}
-
-
-def check(parsed: argparse.Namespace) -> None:
-    """Raise ValueError for what FastSeq can do and we cannot."""
-    for name, reason in _UNSUPPORTED.items():
-        if getattr(parsed, name):
-            raise ValueError(f"--{name.replace('_', '-')} is not supported: {reason}")
 
 
 def truncation(parsed: argparse.Namespace, *, has_encoder: bool) -> bool:

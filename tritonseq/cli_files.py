@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import cli_fastseq
 from .checks import CHECKS
 from .cli_unilm import generation_options, load_options, names_tokens, source_length
+from .cli_values import special_tokens
 from .stages.progress import note, summary
 from .stages.quality import Reference, best_outputs
 from .stages.reader import Source
@@ -171,6 +172,7 @@ def _text(parsed: argparse.Namespace, facts: Facts) -> dict[str, Any]:
         "prefix": parsed.prefix,
         "truncation": cli_fastseq.truncation(parsed, has_encoder=facts.has_encoder),
         "max_source_length": parsed.max_source_length or source_length(parsed),
+        **special_tokens(parsed),
         "task": cli_fastseq.task(parsed, facts.tasks),
     }
 

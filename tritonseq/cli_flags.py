@@ -115,6 +115,11 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-source-length", type=int, metavar="N", help="cut texts to so many tokens"
     )
+    group.add_argument(
+        "--add-special-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="around texts, those of the checkpoint; default: yes",
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +136,16 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--full-text",
         action=argparse.BooleanOptionalAction,
         help="the text and how it goes on, in lines of models without an encoder; default: yes",
+    )
+    group.add_argument(
+        "--skip-special-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="leave them out of texts; default: yes",
+    )
+    group.add_argument(
+        "--clean-up-tokenization-spaces",
+        action=argparse.BooleanOptionalAction,
+        help="none before punctuation; default: as tokenizer_config.json says",
     )
     group.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     group.add_argument("--resume", action="store_true", help="go on with an interrupted job")

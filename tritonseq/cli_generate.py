@@ -21,6 +21,7 @@ from .cli_unilm import (
     source_length,
     write_traces,
 )
+from .cli_values import special_tokens
 from .model import BATCH_SIZE, load
 from .text_job import Answer
 
@@ -92,6 +93,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         prefix=parsed.prefix,
         truncation=bool(parsed.truncation),
         max_source_length=parsed.max_source_length or source_length(parsed),
+        **special_tokens(parsed),
         task=parsed.task,
         **generation_options(parsed, options, model.tokenizer),
     )
@@ -227,9 +229,9 @@ def _stream(job: TextJob, rows: list[list[int]], prompt: str, tally: Tally) -> I
     shown = ""
     for chosen in stream:
         tokens.append(int(chosen))
-        text = job.tokenizer.decode([tokens])[0]
+        text = job.texts([tokens])[0]
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(shown) :]
             shown = text
     tally.tokens, tally.seconds = len(tokens), time.perf_counter() - start
-    yield job.tokenizer.decode([tokens])[0][len(shown) :]
+    yield job.texts([tokens])[0][len(shown) :]

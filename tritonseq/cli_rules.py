@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import cli_fastseq
-
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
@@ -47,7 +45,6 @@ def check_flags(parsed: argparse.Namespace) -> None:
         raise ValueError(
             f"{strangers} does not go with INPUT ({parsed.input}): drop the one or the other"
         )
-    cli_fastseq.check(parsed)
 
 
 def _given(parsed: argparse.Namespace, names: Iterable[str]) -> str:

@@ -84,3 +84,10 @@ def devices(text: str) -> tuple[str, ...]:
             "kind of device"
         )
     return tuple(names)
+
+
+def special_tokens(parsed: argparse.Namespace) -> dict[str, bool]:
+    """What is said about special tokens and spaces, as `Model.text_job` takes it."""
+    names = ("add_special_tokens", "skip_special_tokens", "clean_up_tokenization_spaces")
+    given = {name: getattr(parsed, name) for name in names}
+    return {name: flag for name, flag in given.items() if flag is not None}

@@ -357,6 +357,9 @@ class Model:
         prefix: str | None = None,
         truncation: bool = False,
         max_source_length: int | None = None,
+        add_special_tokens: bool = True,
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
         batch_size: int = BATCH_SIZE,
         task: str | None = None,
         **options: Any,
@@ -374,9 +377,15 @@ class Model:
                 "en_XX" for mBART, "fra" for a Marian model with several targets.
             prefix: put before every text; by default that of the task, if there is one.
             truncation: shorten texts to the positions of the encoder, or to what the checkpoint's
-                tokenizer recommends if that is less; T5 has this limit only.
-            max_source_length: shorten texts to so many tokens, or to the positions of the encoder
+                tokenizer recommends if that is less; T5 has this limit only. Of prompts to
+                continue, the end is kept, with room for what is generated. Where
+                tokenizer_config.json says truncation_side, that is where texts are cut.
+            max_source_length: shorten texts to so many tokens, or to the positions of the model
                 if they are fewer, whatever the tokenizer recommends.
+            add_special_tokens: put the special tokens of the checkpoint around texts.
+            skip_special_tokens: leave special tokens out of what is returned.
+            clean_up_tokenization_spaces: remove spaces before punctuation; by default what the
+                checkpoint says. Byte-level BPE has none that would have to go.
             batch_size: texts that are generated together.
             task: one of `tasks`, such as "summarization".
             options: those of `generate`.
@@ -396,6 +405,9 @@ class Model:
             prefix=prefix,
             truncation=truncation,
             max_source_length=max_source_length,
+            add_special_tokens=add_special_tokens,
+            skip_special_tokens=skip_special_tokens,
+            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
             task=task,
             **options,
         )
@@ -409,6 +421,9 @@ class Model:
         prefix: str | None = None,
         truncation: bool = False,
         max_source_length: int | None = None,
+        add_special_tokens: bool = True,
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
         task: str | None = None,
         **options: Any,
     ) -> TextJob:
@@ -419,6 +434,17 @@ class Model:
                 raise ValueError(
                     f"generate_text takes texts and returns texts: {name} is for generate"
                 )
+        for name, flag, kinds in (
+            ("truncation", truncation, (bool,)),
+            ("add_special_tokens", add_special_tokens, (bool,)),
+            ("skip_special_tokens", skip_special_tokens, (bool,)),
+            ("clean_up_tokenization_spaces", clean_up_tokenization_spaces, (bool, type(None))),
+        ):
+            if not isinstance(flag, kinds):
+                raise ValueError(f"{name} is {flag!r}: it must be True or False")
+        for name, text in (("prefix", prefix), ("src_lang", src_lang), ("tgt_lang", tgt_lang)):
+            if not isinstance(text, str | None):
+                raise ValueError(f"{name} is {text!r}: it must be a string")
         if tgt_lang is not None:
             options = {**self.tokenizer.target_options(tgt_lang), **options}
         if prefix is None:
@@ -431,6 +457,9 @@ class Model:
             tgt_lang,
             prefix or "",
             self._source_limit(truncation, max_source_length, request.config),
+            add_special_tokens,
+            skip_special_tokens,
+            clean_up_tokenization_spaces,
         )
 
     def tokenize(self, texts: Iterable[str], **how: Any) -> tuple[Tensor, Tensor]:
@@ -443,7 +472,7 @@ class Model:
 
     def task_options(self, task: str) -> dict[str, Any]:
         """What the checkpoint recommends for a task; ValueError if it knows no such task."""
-        if task not in self.tasks:
+        if not isinstance(task, str) or task not in self.tasks:
             known = f"it has {', '.join(sorted(self.tasks))}" if self.tasks else "it has none"
             raise ValueError(f"task {task!r} is not among those of the checkpoint: {known}")
         return dict(self.tasks[task])
@@ -469,12 +498,9 @@ class Model:
         """To how many ids sources are cut; None if they are not."""
         if not truncation and max_source_length is None:
             return None
-        if not self.is_encoder_decoder:
-            name = "truncation" if max_source_length is None else "max_source_length"
-            raise ValueError(f"{name} shortens sources; shorten prompts to continue yourself")
         if max_source_length is None:
             recommended = self.tokenizer.max_length
-        elif isinstance(max_source_length, int) and max_source_length > 0:
+        elif type(max_source_length) is int and max_source_length > 0:
             recommended = max_source_length
         else:
             raise ValueError(
@@ -483,8 +509,9 @@ class Model:
         room = longest_text(self.decoder, config)
         if room is not None and room < 1:
             raise ValueError(
-                f"no room is left for a source: the model has {self.decoder.max_positions} "
-                "positions for source and target; pass a smaller max_new_tokens"
+                f"no room is left for a text: the model has {self.decoder.max_positions} "
+                "positions for it and what is generated; pass a smaller max_new_tokens, and no "
+                "smaller max_length"
             )
         limits = [limit for limit in (room, recommended) if limit is not None]
         if not limits:

@@ -104,6 +104,9 @@ TEXT_ARGUMENTS = (
     "prefix",
     "truncation",
     "max_source_length",
+    "add_special_tokens",
+    "skip_special_tokens",
+    "clean_up_tokenization_spaces",
     "batch_size",
 )
 """What only `Model.generate_text` takes, which has texts to tokenize."""

@@ -43,17 +43,30 @@ class TextJob:
     prefix: str = ""
     max_length: int | None = None
     """Longer sources are cut to so many ids; None cuts nothing."""
+    add_special_tokens: bool = True
+    """Do those of the checkpoint stand around texts?"""
+    skip_special_tokens: bool = True
+    """Are they left out of answers?"""
+    clean_up_tokenization_spaces: bool | None = None
+    """Are spaces before punctuation? None is what the checkpoint says."""
 
     @property
     def encoding(self) -> Encoding:
         """How texts become ids, apart from the tokenizer and the network."""
-        room = longest_text(self.request.decoder, self.request.config)
+        decoder = self.request.decoder
+        room = longest_text(decoder, self.request.config)
         return Encoding(
             src_lang=self.src_lang,
             tgt_lang=self.tgt_lang,
             prefix=self.prefix,
             max_length=self.max_length,
+            # What is continued is continued from its end.
+            truncation_side="right" if decoder.is_encoder_decoder else "left",
+            add_special_tokens=self.add_special_tokens,
+            skip_special_tokens=self.skip_special_tokens,
+            clean_up_tokenization_spaces=self.clean_up_tokenization_spaces,
             room=room,
+            tokens=getattr(decoder, "source_vocab_size", decoder.vocab_size),
             remedy="" if room is None else self._remedy(room),
         )
 
@@ -76,6 +89,10 @@ class TextJob:
             if (excess := encoding.excess(row)) is not None:
                 raise ValueError(f"text {index} {excess}")
         return rows
+
+    def texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of ids."""
+        return self.encoding.texts(self.tokenizer, rows)
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Ids `[B, S]` and mask `[B, S]`, padded on the side that the model wants."""
@@ -113,7 +130,7 @@ class TextJob:
         """The answers to each of the rows at `places`."""
         request = self.request.part(places, len(rows))
         samples = self.found([rows[place] for place in places], request)
-        texts = iter(self.tokenizer.decode([row for each in samples for row in each.sequences]))
+        texts = iter(self.texts([row for each in samples for row in each.sequences]))
         for each in samples:
             yield [Answer(next(texts), tokens, each.trace) for tokens in each.tokens]
 
@@ -142,8 +159,9 @@ class TextJob:
         if self.request.decoder.is_encoder_decoder:
             return f"and the encoder has {room} positions: {cut}"
         return (
-            f"and beside what is generated there is room for {max(room, 0)}: shorten it, or pass "
-            "another max_new_tokens (--max-new-tokens)"
+            f"and beside what is generated there is room for {max(room, 0)}: shorten it, have its "
+            "end kept by truncation=True (--truncation), or pass another max_new_tokens "
+            "(--max-new-tokens)"
         )
 
     def warn_of_open_target(self, texts: Iterable[Text]) -> None:
