@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(slots=True)
@@ -16,8 +19,8 @@ class Sample:
     """CRC-32 of the input up to the end of its line."""
     text: str | list[str] | None
     """The source, or its tokens if it is tokenized already; None if it cannot be read."""
-    fields: dict[str, Any] = field(default_factory=dict)
-    """What a JSON line carries through to the output."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """What a JSON line carries through to the output; `Members` are written as they were."""
     fault: str | None = None
     """Why there will be no output."""
     ids: list[int] | None = None
