@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,8 @@ def test_flags_may_stand_between_the_places(
     assert job.generation == {"num_beams": 2}
 
 
-def test_minus_is_stdin_and_stdout(jobs: Jobs) -> None:
+def test_minus_is_stdin_and_stdout(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("3 May 2012\n"))
     assert main(["generate", DATES, "-", "--quiet", "-"]) == 0
     assert (jobs[0].source.path, jobs[0].target.path) == ("-", "-")
 

@@ -34,6 +34,7 @@ def run(folder: Path, *arguments: str) -> list[str]:
     source = folder.parent / "sources.txt"
     if not source.exists():
         source.write_text("\n".join(TEXTS) + "\n")
+    output.unlink(missing_ok=True)
     own = ["--input_file", str(source)] if "--input_file" not in arguments else []
     assert main(["generate", *arguments, *own, "--output_file", str(output)]) == 0
     return output.read_text().splitlines()
@@ -224,16 +225,25 @@ def test_faults(
 
 
 @pytest.mark.parametrize(
-    "line", ["{", '{"text": "a"}', '{"src": 3}', '{"src": ["a", 3]}', "plain text"]
+    ("line", "reason"),
+    [
+        ("{", "invalid JSON: "),
+        ('{"text": "a"}', "there is no field 'src', only 'text'"),
+        ('{"src": 3}', "the field 'src' holds a number"),
+        ('{"src": ["a", 3]}', "the field 'src' holds a list with a number"),
+        ("plain text", "invalid JSON: "),
+    ],
 )
-def test_lines_that_are_no_sources(
-    folder: Path, tmp_path: Path, capsys: Captured, line: str
+def test_a_line_that_is_no_source_is_rejected_alone(
+    folder: Path, tmp_path: Path, line: str, reason: str
 ) -> None:
-    (tmp_path / "in.json").write_text(f'{{"src": "a b"}}\n{line}\n')
-    assert main(["generate", str(folder), "--input-file", str(tmp_path / "in.json")]) == 2
-    error = capsys.readouterr().err
-    assert "line 2 of --input-file" in error
-    assert '"src"' in error
+    (tmp_path / "in.json").write_text(f'{{"src": "a b"}}\n{line}\n{{"src": "a b"}}\n')
+    flags = ["--input-file", str(tmp_path / "in.json"), "--output-file", str(tmp_path / "out")]
+    assert main(["generate", str(folder), *flags]) == 3
+    first, rejected, last = (tmp_path / "out").read_text().split("\n")[:-1]
+    assert first == last != rejected == ""
+    (told,) = map(json.loads, (tmp_path / "out.rejected.jsonl").read_text().splitlines())
+    assert told["line"] == 2 and told["reason"].startswith(reason)
 
 
 def test_no_checkpoint_at_all(capsys: Captured) -> None:

@@ -18,10 +18,13 @@ _PANDAS = (
     '"in.jsonl", orient="records", lines=True)\''
 )
 _UNPACK = "hand on what is in it: {how} {quoted} | tritonseq generate MODEL - OUTPUT"
+_ICONV = "convert it with `iconv -f {how} -t UTF-8` first"
 _TEXT = "name a file of UTF-8 text or JSON lines"
 
 
 _BZIP2 = tuple(b"BZh%d1AY&SY" % level for level in range(1, 10))
+
+_PICKLES = tuple(b"\x80%c" % version for version in range(2, 6))
 
 
 class Kind(NamedTuple):
@@ -53,11 +56,13 @@ _KINDS = (
     ),
     Kind("Parquet", (".parquet",), (b"PAR1\x15",), _PANDAS.replace("{how}", "parquet")),
     Kind(
-        "Arrow", (".arrow", ".feather"), (b"ARROW1\0\0", b"FEA1\0"), _PANDAS.replace("{how}", "feather")
+        "Arrow", (".arrow", ".feather"), (b"ARROW1\0\0", b"FEA1\0"),
+        _PANDAS.replace("{how}", "feather"),
     ),
-    Kind("an Excel sheet", (".xlsx", ".xls"), (b"\xd0\xcf\x11\xe0",), _PANDAS.replace(
-        "{how}", "excel"
-    )),
+    Kind(
+        "an Excel sheet", (".xlsx", ".xls"), (b"\xd0\xcf\x11\xe0",),
+        _PANDAS.replace("{how}", "excel"),
+    ),
     Kind("zip", (".zip",), (b"PK\x03\x04", b"PK\x05\x06"), _UNPACK.replace("{how}", "unzip -p")),
     Kind("bzip2", (".bz2",), _BZIP2, _UNPACK.replace("{how}", "bzip2 -dc")),
     Kind("xz", (".xz", ".lzma"), (b"\xfd7zXZ\0", b"]\0\0"), _UNPACK.replace("{how}", "xz -dc")),
@@ -65,15 +70,14 @@ _KINDS = (
     Kind("LZ4", (".lz4",), (b"\x04\x22\x4d\x18",), _UNPACK.replace("{how}", "lz4 -dc")),
     Kind("7-Zip", (".7z",), (b"7z\xbc\xaf\x27\x1c",), _UNPACK.replace("{how}", "7z x -so")),
     Kind("tar", (".tar", ".tgz"), (b"./PaxHeaders",), _UNPACK.replace("{how}", "tar -xOf")),
-    Kind("UTF-32", (), (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "convert it with `iconv -f UTF-32 -t "
-         "UTF-8` first"),
-    Kind("UTF-16", (), (b"\xff\xfe", b"\xfe\xff"), "convert it with `iconv -f UTF-16 -t UTF-8` "
-         "first"),
+    Kind("UTF-32", (), (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), _ICONV.replace("{how}", "UTF-32")),
+    Kind("UTF-16", (), (b"\xff\xfe", b"\xfe\xff"), _ICONV.replace("{how}", "UTF-16")),
     Kind("PDF", (".pdf",), (b"%PDF-",), "extract its text: pdftotext {quoted} in.txt"),
     Kind("NumPy", (".npy", ".npz"), (b"\x93NUMPY",), _TEXT),
-    Kind("pickle", (".pkl", ".pickle"), (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), _TEXT),
+    Kind("pickle", (".pkl", ".pickle"), _PICKLES, _TEXT),
     Kind("SQLite", (".sqlite", ".db"), (b"SQLite format 3\0",), _TEXT),
-    Kind("an image", (".png", ".jpg", ".jpeg", ".gif"), (b"\x89PNG", b"\xff\xd8\xff", b"GIF87a", b"GIF89a"), _TEXT),
+    Kind("an image", (".png", ".jpg", ".jpeg"), (b"\x89PNG", b"\xff\xd8\xff"), _TEXT),
+    Kind("an image", (".gif",), (b"GIF87a", b"GIF89a"), _TEXT),
     Kind("a program", (), (b"\x7fELF",), _TEXT),
 )  # fmt: skip
 
@@ -113,7 +117,6 @@ def refuse_binary(begin: bytes, name: str) -> None:
     if max(even, odd) > 4 * min(even, odd):
         order = "LE" if odd > even else "BE"
         raise ValueError(
-            f"{name} looks like UTF-16 without a mark: convert it with `iconv -f UTF-16{order} -t "
-            "UTF-8` first"
+            f"{name} looks like UTF-16 without a mark: {_ICONV.replace('{how}', 'UTF-16' + order)}"
         )
     raise ValueError(f"{name} is a binary file, not text: {_TEXT}")

@@ -26,6 +26,7 @@ class Layout:
     output_field: str = "output"
     id_field: str | None = None
     whole: bool = False
+    pair_field: str | None = None
 
     @property
     def score_field(self) -> str:
@@ -34,13 +35,16 @@ class Layout:
     @property
     def taken(self) -> tuple[str, ...]:
         """The fields that an object of the input must not have."""
-        if self.format == "lines":
+        if self.format == "lines" or self.pair_field is not None:
             return ()
         return (self.output_field, self.score_field) if self.with_scores else (self.output_field,)
 
     def output(self, sample: Sample) -> bytes:
         """One object, or a line of text for each output; empty ones for a rejected sample."""
         texts = sample.texts if sample.texts is not None else [""] * self.copies
+        if self.pair_field is not None:
+            source = {self.pair_field: shown(sample)}
+            return b"".join(encode_object(source, {self.output_field: text}) for text in texts)
         if self.format == "json":
             return encode_object(sample.fields, self._added(sample, texts))
         prompt = shown(sample) if self.whole and sample.fault is None else ""

@@ -109,7 +109,7 @@ class Source:
         Waits for the first bytes of a pipe, but not for what somebody types. Raises ValueError
         for files of another kind or format, with the way to convert them.
         """
-        if self._stream is None and self.path == "-" and os.isatty(0):
+        if self.path == "-" and self._standard().isatty():
             return
         begin = self._opened().peek()
         refuse_kind(begin, self.name)
@@ -118,7 +118,8 @@ class Source:
             # Only texts can be tokens with spaces between them there.
             self.format = "json"
             self._parser = replace(self._parser, format="json", tokenized=False)
-        refuse_shape(begin, self.name, self.format, is_said=self._is_said)
+        field = self._parser.id_field or self._parser.source_field
+        refuse_shape(begin, self.name, self.format, field, is_said=self._is_said)
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples not read yet. Raises JobFailed if the file is cut short, damaged or lost."""
@@ -199,13 +200,17 @@ class Source:
         try:
             yield
         except OSError as error:
-            raise ValueError(f"{self.name} cannot be read: {error.strerror}") from None
+            raise ValueError(f"{self.name} cannot be read: {error.strerror or error}") from None
 
     def _standard(self) -> BinaryIO:
         if self._stream is not None:
             return self._stream
         if sys.stdin is None:
             raise ValueError("stdin is closed: name a file instead of -")
+        if not hasattr(sys.stdin, "buffer"):
+            # Somebody has put a text in its place.
+            self._stream = io.BytesIO(sys.stdin.read().encode())
+            return self._stream
         return sys.stdin.buffer
 
 

@@ -29,6 +29,8 @@ class Sample:
     """The ids that were generated, the best sequence first."""
     scores: list[float] | None = None
     """Of each sequence, where beams gave them."""
+    trace: bytes | None = None
+    """The search that found them, as `traces.record` packs it, where it is kept."""
     tokens: int = 0
     """How many were generated for it: the end token counts, padding does not."""
     texts: list[str] | None = None
@@ -42,5 +44,5 @@ class Sample:
     def reject(self, reason: str) -> None:
         """Give it up, for a reason that its user can do something about."""
         self.fault = reason
-        self.ids = self.sequences = self.scores = self.texts = None
+        self.ids = self.sequences = self.scores = self.texts = self.trace = None
         self.tokens = 0

@@ -28,18 +28,21 @@ _SPLIT = (
 )
 
 
-def refuse_shape(begin: bytes, name: str, format: Format, *, is_said: bool) -> None:
+def refuse_shape(begin: bytes, name: str, format: Format, field: str, *, is_said: bool) -> None:
     """Raise ValueError, with the remedy, if the first lines are plainly of another format.
 
-    Single lines that are faulty are no reason: they are rejected. `is_said`: the user has named
-    the format, so that texts may look as they like.
+    Single lines that are faulty are no reason: they are rejected. `field`: what objects must
+    have. `is_said`: the user has named the format, so that texts may look as they like.
     """
     text = begin.decode("utf-8-sig", errors="replace")
     *whole, rest = text.split("\n")
     lines = [line for line in whole if line.strip()][:_LINES] or [rest]
     if not lines[0].strip() or (format == "lines" and is_said):
         return
-    (_refuse_objects if format == "lines" else _refuse_others)(text, lines, name)
+    if format == "lines":
+        _refuse_objects(text, lines, name)
+    else:
+        _refuse_others(text, lines, name, field)
 
 
 def begins_with_object(begin: bytes) -> bool:
@@ -62,7 +65,7 @@ def _refuse_objects(text: str, lines: Sequence[str], name: str) -> None:
         )
 
 
-def _refuse_others(text: str, lines: Sequence[str], name: str) -> None:
+def _refuse_others(text: str, lines: Sequence[str], name: str, field: str) -> None:
     """In the place of JSON objects."""
     first = lines[0].lstrip()
     begun = any(line.lstrip().startswith("{") for line in lines)
@@ -70,8 +73,9 @@ def _refuse_others(text: str, lines: Sequence[str], name: str) -> None:
         raise ValueError(f"{name} holds a JSON array, not an object a line: {_array(name)}")
     if not begun:
         raise ValueError(
-            f"{name} is taken for JSON lines and holds none, but {first[:_SHOWN].strip()!r}: name "
-            "JSON lines, or pass --input-format lines (and no flags about fields) if it is text"
+            f"{name} is taken for JSON lines, and begins {first[:_SHOWN].strip()!r}; lines of text "
+            f"have no field {field!r}: name JSON lines, or pass --input-format lines and no flags "
+            "about fields"
         )
     open_brace = first.startswith("{") and not _is_object(first)
     if open_brace and (first.strip() == "{" or _OBJECT.match(text)) and _goes_on(lines):
