@@ -49,6 +49,9 @@ _OURS = {
 }
 """The flags that mean the same here, by name."""
 
+_OF_FAIRSEQ = {"beam"}
+"""What fairseq has as well, which cuts nothing unless it is told to."""
+
 FAIRSEQ = {
     "--lenpen": "--length-penalty",
     "--nbest": "--n-best",
@@ -101,7 +104,8 @@ def translate(parsed: argparse.Namespace) -> None:
 
     Raises ValueError if both say something, and not the same.
     """
-    parsed.fastseq = any(hasattr(parsed, name) for name in (*_OURS, *_NO_EFFECT, *_ALONE))
+    names = {*_OURS, *_NO_EFFECT, *_ALONE} - _OF_FAIRSEQ
+    parsed.fastseq = any(hasattr(parsed, name) for name in names)
     for name, ours in _OURS.items():
         if not hasattr(parsed, name):
             continue

@@ -16,6 +16,7 @@ from .cli_unilm import (
     generation_options,
     load_options,
     names_tokens,
+    network_flag,
     source_length,
     trace_path,
 )
@@ -74,7 +75,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     from .stages.workers import ModelSource, Staff
 
     facts = look(checkpoint)
-    check_kind(parsed, has_encoder=facts.has_encoder)
+    check_kind(parsed, facts)
     try:
         done = run_job(
             source,
@@ -188,12 +189,19 @@ def checkpoint_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("say where it runs by --devices alone: drop --device and --no-cuda")
         parsed.device = parsed.devices[0]
     at_hub = {name: getattr(parsed, name) for name in ("revision", "cache_dir", "local_files_only")}
-    return {**load_options(parsed), **at_hub}
+    options = load_options(parsed)
+    if parsed.revision is not None and os.path.exists(options["name_or_path"]):
+        raise ValueError(
+            f"--revision is for the Hub, and {options['name_or_path']} is a folder: drop it"
+        )
+    return {**options, **at_hub}
 
 
-def check_kind(parsed: argparse.Namespace, *, has_encoder: bool) -> None:
-    """Raise ValueError for flags that are for the other kind of model."""
-    if has_encoder:
+def check_kind(parsed: argparse.Namespace, facts: Facts) -> None:
+    """Raise ValueError for flags that are for another kind of model."""
+    if not facts.is_unilm and (flag := network_flag(parsed)):
+        raise ValueError(f"{flag} is for UniLM models: drop it")
+    if facts.has_encoder:
         for name in ("causal_lm", "full_text"):
             if getattr(parsed, name):
                 flag = f"--{name.replace('_', '-')}"

@@ -63,7 +63,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     if parsed.stream and (parsed.json or len(prompts) > 1):
         raise ValueError("--stream prints the text of one prompt: drop --json and further prompts")
     facts = look(checkpoint)
-    check_kind(parsed, has_encoder=facts.has_encoder)
+    check_kind(parsed, facts)
     model = load(**checkpoint)
     if parsed.seed is not None:
         torch.manual_seed(parsed.seed)

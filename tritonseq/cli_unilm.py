@@ -116,6 +116,12 @@ def load_options(parsed: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def network_flag(parsed: argparse.Namespace) -> str | None:
+    """A flag that was given and says what only networks of UniLM can be told."""
+    names = (name for name in _SWITCHES if getattr(parsed, name))
+    return next((f"--{name.replace('_', '-')}" for name in names), None)
+
+
 def checkpoint(parsed: argparse.Namespace) -> str:
     """MODEL, by whichever flag; a pattern must fit one file or folder."""
     given = [path for path in (parsed.model, parsed.model_path, parsed.model_recover_path) if path]

@@ -131,6 +131,9 @@ def _run(
     total = source.count_lines() if shows else None
     if state.lines:
         source.skip(state.lines, state.digest)
+    if writer.traces is not None:
+        # The searches of what was finished ahead are not kept: it is done again.
+        state = replace(state, ahead=())
     samples = state.restore(source, source.name)
     clock = Clock(traced=options.trace is not None)
     assembly = Assembly(samples, workers, clock, window=options.staff.window, first=state.lines)

@@ -39,6 +39,7 @@ class RawLines:
         self._stream = unpacked(stream)
         self._name = name
         self._most = longest + len(b"\r\n")
+        self._fault: Exception | None = None
         self.count = 0
         """The lines that were read."""
         self.digest = 0
@@ -53,8 +54,10 @@ class RawLines:
         """What comes next, as far as it is there; nothing where it cannot be read."""
         try:
             return self._stream.peek(BEGIN)
-        except (EOFError, OSError, zlib.error):
-            return b""  # Whoever reads on is told.
+        except (EOFError, OSError, zlib.error) as error:
+            # It would not come again: whoever reads on shall be told, and not of an early end.
+            self._fault = error
+            return b""
 
     def skip(self, lines: int, digest: int) -> None:
         """Read past the first lines; ValueError if there are fewer, or others than `digest` says.
@@ -77,6 +80,8 @@ class RawLines:
 
     def _piece(self, limit: int) -> bytes:
         try:
+            if self._fault is not None:
+                raise self._fault
             piece = self._stream.readline(limit)
         except (EOFError, OSError, zlib.error) as error:
             raise JobFailed(

@@ -111,7 +111,7 @@ class Source:
         """
         if self.path == "-" and self._standard().isatty():
             return
-        begin = self._opened().peek()
+        begin = self._begin()
         refuse_kind(begin, self.name)
         refuse_binary(begin, self.name)
         if self._goes_by_line and begins_with_object(begin):
@@ -178,6 +178,13 @@ class Source:
                 f"{self.name} is no gzip file: drop the .gz from its name if it is text"
             )
         refuse_kind(begin, self.name)
+
+    def _begin(self) -> bytes:
+        """Its first bytes, unpacked. Of a pipe they stay where they are read from."""
+        if self.path == "-" or not os.path.isfile(self.path):
+            return self._opened().peek()
+        with self._readable(), open(self.path, "rb") as file:
+            return RawLines(file, self.name, self._parser.longest).peek()
 
     def _opened(self) -> RawLines:
         if self._lines is None:

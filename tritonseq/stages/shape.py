@@ -56,9 +56,9 @@ def _refuse_objects(text: str, lines: Sequence[str], name: str) -> None:
         raise ValueError(f"{name} holds a JSON array: {_array(name)}")
     if lines[0].strip() == "{" and _OBJECT.match(text):
         raise ValueError(f"{name} holds a JSON object over several lines: {_several(name)}")
-    cut = len(lines) == 1 and _OBJECT.match(lines[0])
+    is_cut = "\n" not in text and _OBJECT.match(text)
     objects = [_is_object(line) for line in lines]
-    if cut or (objects[0] and 2 * sum(objects) > len(objects)):
+    if is_cut or (objects[0] and 2 * sum(objects) > len(objects)):
         raise ValueError(
             f"{name} is taken for lines of text and holds JSON objects: pass --input-format json "
             "(and --source-field NAME), or --input-format lines if these are the texts"

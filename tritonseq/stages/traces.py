@@ -43,13 +43,15 @@ class Traces:
         self._path = path
         self._partial = path.with_name(f"{path.name}.partial")
         self._count = done
-        found = [_FRAME.size + len(data) for data in itertools.islice(self._records(), done)]
-        if len(found) < done:
+        size = found = 0
+        for data in itertools.islice(self._records(), done):
+            size, found = size + _FRAME.size + len(data), found + 1
+        if found < done:
             raise ValueError(
-                f"{self._partial} holds {len(found)} searches, fewer than the {done} that the "
-                f"journal knows: {_AFRESH}"
+                f"{self._partial} holds {found} searches, fewer than the {done} that the journal "
+                f"knows: {_AFRESH}"
             )
-        self._file = Appender(self._partial, sum(found))
+        self._file = Appender(self._partial, size)
 
     def add(self, samples: Iterable[Sample]) -> None:
         """Take the next samples, in order."""
