@@ -39,8 +39,9 @@ def look(checkpoint: Mapping[str, Any]) -> Facts:
     config = {**(read_json(found) if found else {}), **(checkpoint["config"] or {})}
     model_type = checkpoint["model_type"] or config.get("model_type")
     # Other types are what a UniLM was made from; what is none, `load` refuses.
-    is_ours = isinstance(model_type, str) and model_type in MODELS
-    has_encoder = model_class(model_type).is_encoder_decoder if is_ours else True
+    is_ours, has_encoder = False, True
+    if isinstance(model_type, str) and model_type in MODELS:
+        is_ours, has_encoder = True, model_class(model_type).is_encoder_decoder
     tasks = config.get("task_specific_params")
     is_unilm = not is_ours or model_type == "unilm"
     return Facts(has_encoder, tasks if isinstance(tasks, dict) else {}, is_unilm)

@@ -96,6 +96,9 @@ class Answers:
         _refuse_places(job.request)
         # Whoever gives up is heard between two steps.
         request = replace(job.request, before_step=lambda: self._admits())
+        if manner.traced:
+            # The search is part of a result, and then goes on after its hypotheses have ended.
+            request = replace(request, config=request.config.merged(return_dict_in_generate=True))
         self._admits: Callable[[], bool] = _always
         self._job = replace(job, request=request)
         self._manner = manner
