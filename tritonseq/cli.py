@@ -13,8 +13,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from .bench.options import add_bench
+from .cli_fastseq import FAIRSEQ
 from .cli_flags import add_generate, add_placement, generation_options
 from .cli_rules import check_flags
+from .cli_unilm import name_places
 from .stages.faults import JobFailed
 from .stages.progress import note
 
@@ -126,6 +128,8 @@ def _complaint(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
     known = [flag for action in parser._actions for flag in action.option_strings]
     for argument in unknown:
         flag = argument.partition("=")[0]
+        if flag in FAIRSEQ:
+            return f"{flag} is a flag of fairseq's: here say {FAIRSEQ[flag]}"
         if flag.startswith("--"):
             nearest = difflib.get_close_matches(flag, known, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else "--help lists what there is"
@@ -167,6 +171,8 @@ def _generate(parsed: argparse.Namespace) -> int:
         # What is said on the command line goes before what the checkpoint says of the same.
         if flag in options and other not in options and getattr(parsed, _UNILM[other]) is None:
             options[other] = None
+    if not parsed.stream:
+        name_places(parsed)
     if parsed.input is not None:
         from . import cli_files
 

@@ -159,12 +159,22 @@ class Recipe:
             fill_token_id=_fill_token_id(config),
         )
 
+    def _is_traced(self) -> bool:
+        """Is the search itself what is asked for, in a result without the scores of sequences?
+
+        That is what traces are made of; other results end where all their hypotheses have.
+        """
+        config = self.config
+        is_result = config.return_dict_in_generate and not config.output_scores
+        return config.early_stopping == "never" and is_result
+
     def _unilm_rules(self) -> UniLMRules:
         config = self.config
         return UniLMRules(
             beams=config.num_beams,
             length_penalty=config.length_penalty,
             stops_early=config.early_stopping != "never",
+            runs_out=self._is_traced(),
             has_strangers=bool(self.callables.logits_processor),
             most_new_tokens=self.most_new_tokens,
             num_return_sequences=config.num_return_sequences,

@@ -18,6 +18,7 @@ from tritonseq.model import BATCH_SIZE
 
 from .facts import Facts, checksum, settings_of
 from .sizing import Limits, Sizing, is_out_of_memory
+from .traces import record
 from .ways import Ways
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Answer(NamedTuple):
     scores: list[float] | None
     tokens: int
     fault: str | None = None
+    trace: bytes | None = None
+    """The search, as `traces.record` packs it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class Manner:
     """Of what is drawn at random."""
     exact_scores: bool = False
     """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
+    traced: bool = False
+    """Keep the whole search of each row."""
 
 
 class Answers:
@@ -91,6 +96,9 @@ class Answers:
         _refuse_places(job.request)
         # Whoever gives up is heard between two steps.
         request = replace(job.request, before_step=lambda: self._admits())
+        if manner.traced:
+            # The search is part of a result, and then goes on after its hypotheses have ended.
+            request = replace(request, config=request.config.merged(return_dict_in_generate=True))
         self._admits: Callable[[], bool] = _always
         self._job = replace(job, request=request)
         self._manner = manner
@@ -114,6 +122,7 @@ class Answers:
             has_encoder=model.is_encoder_decoder,
             copies=config.num_return_sequences,
             has_scores=config.num_beams > 1,
+            has_traces=config.num_beams > 1 and config.searches_as_unilm,
             unit=self.unit,
             batch=self.sizing.count(1),
             settings=settings_of(
@@ -225,7 +234,7 @@ class Answers:
             yield from self._through_slots(batch, count)
             return
         found = self._job.found([row.ids for row in batch])
-        yield [_answer(row, each) for row, each in zip(batch, found, strict=True)]
+        yield [self._answer(row, each) for row, each in zip(batch, found, strict=True)]
 
     def _refilled(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
         """The first of the rows, through slots: who has ended makes room for the next."""
@@ -236,7 +245,11 @@ class Answers:
         together = request.together([row.ids for row in rows], count, self._admits)
         for places, output in together:
             each = found(output, request.config, samples=len(places), start=0, given=given)
-            yield [_answer(rows[at], one) for at, one in zip(places, each, strict=True)]
+            yield [self._answer(rows[at], one) for at, one in zip(places, each, strict=True)]
+
+    def _answer(self, row: Row, found: Found) -> Answer:
+        trace = record(found.trace) if self._manner.traced else None
+        return Answer(row.number, found.sequences, found.scores, sum(found.tokens), trace=trace)
 
 
 def _unit(request: Request, manner: Manner) -> int:
@@ -276,10 +289,6 @@ def _alike(rows: Sequence[Row], least: int) -> int:
     while count < len(rows) and len(rows[count].ids) >= bound:
         count += 1
     return count if len(rows) - count >= least else len(rows)
-
-
-def _answer(row: Row, found: Found) -> Answer:
-    return Answer(row.number, found.sequences, found.scores, sum(found.tokens))
 
 
 def _too_large(row: Row, error: Exception) -> str:

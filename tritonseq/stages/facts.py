@@ -41,6 +41,8 @@ class Facts(NamedTuple):
     """The outputs of every sample."""
     has_scores: bool
     """Do outputs have scores?"""
+    has_traces: bool
+    """Is there a whole search to keep of each sample, that of UniLM?"""
     unit: int
     """So many consecutive samples are answered together in any case."""
     batch: int

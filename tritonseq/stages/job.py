@@ -14,6 +14,7 @@ from .assembly import Assembly
 from .clock import Clock
 from .faults import JobFailed
 from .progress import Progress
+from .traces import Traces
 from .workers import Staff, Workers
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 RECORD = 1.0
 TICK = 0.25
 
+_NO_TRACES = (
+    "--need-score-traces needs --beam-size above 1, and writes one search for each text, that of "
+    "UniLM: drop --num-return-sequences and --search"
+)
+
 
 @dataclass(frozen=True)
 class JobOptions:
@@ -46,6 +52,8 @@ class JobOptions:
     """Show no bar."""
     trace: Path | None = None
     """Where to write what each stage did when, as chrome://tracing reads it."""
+    traces: Path | None = None
+    """Where to write the whole search of each line, as UniLM's tools read it."""
 
 
 class JobSummary(NamedTuple):
@@ -86,17 +94,24 @@ def run_job(
         ValueError: for arguments that cannot be, before anything is written.
         JobFailed: if the job cannot go on; what is done is kept, and `target.resume` continues.
     """
-    staff = replace(options.staff, exact_scores=target.with_scores)
+    # A search shows the last digits of its scores, and how long its batch took.
+    is_traced = options.traces is not None
+    exact = target.with_scores or is_traced
+    staff = replace(options.staff, exact_scores=exact, traced=is_traced)
     if callable(generation_options):
         generation_options = generation_options(model.tokenizer())
     workers = Workers(model, {**text_options, **generation_options}, staff, report)
     try:
         _check(workers.facts, source, target)
+        if is_traced and not (workers.facts.has_traces and workers.facts.copies == 1):
+            raise ValueError(_NO_TRACES)
         if options.verbose:
             report(workers.facts.plan)
         fingerprint = _fingerprint(source, target, text_options, workers.facts, staff)
         writer = target.open(fingerprint, unit=workers.facts.unit, warn=report)
         try:
+            if options.traces is not None:
+                writer.traces = Traces(options.traces, writer.state.lines)
             return _run(source, writer, workers, options, report)
         finally:
             writer.close()
@@ -116,6 +131,9 @@ def _run(
     total = source.count_lines() if shows else None
     if state.lines:
         source.skip(state.lines, state.digest)
+    if writer.traces is not None:
+        # The searches of what was finished ahead are not kept: it is done again.
+        state = replace(state, ahead=())
     samples = state.restore(source, source.name)
     clock = Clock(traced=options.trace is not None)
     assembly = Assembly(samples, workers, clock, window=options.staff.window, first=state.lines)
@@ -193,6 +211,7 @@ def _fingerprint(
         **text_options,
         **facts.settings,
         **drawn,
+        "need_score_traces": staff.traced,
         **source.settings,
         **target.settings,
     }

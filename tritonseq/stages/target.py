@@ -47,6 +47,8 @@ class Target:
     """The field that names a line of the input among the rejected ones."""
     whole: bool = False
     """Lines of text hold the source and how it goes on."""
+    pair_field: str | None = None
+    """JSON lines hold each output alone, with its source under this name."""
     resume: bool = False
     """Go on with an interrupted job, if there is one; else begin."""
     overwrite: bool = False
@@ -59,8 +61,9 @@ class Target:
         """How samples are written. Raises ValueError for an unknown format."""
         format = format_of(self.path, self.format)
         return Layout(
-            format, self.copies, self.with_scores, self.output_field, self.id_field, self.whole
-        )
+            format, self.copies, self.with_scores, self.output_field, self.id_field, self.whole,
+            self.pair_field,
+        )  # fmt: skip
 
     @property
     def settings(self) -> dict[str, Any]:

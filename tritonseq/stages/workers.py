@@ -81,6 +81,8 @@ class Staff:
     """Of what is drawn at random."""
     exact_scores: bool = False
     """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
+    traced: bool = False
+    """Keep the whole search of each sample."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that cannot be."""
@@ -102,6 +104,7 @@ class Staff:
             self.by_length,
             self.seed,
             self.exact_scores,
+            self.traced,
         )
 
 

@@ -86,7 +86,7 @@ def _with_answer(sample: Sample, answer: Answer) -> Sample:
     else:
         sample.ids = None
         sample.sequences, sample.scores = answer.sequences, answer.scores
-        sample.tokens = answer.tokens
+        sample.tokens, sample.trace = answer.tokens, answer.trace
     return sample
 
 

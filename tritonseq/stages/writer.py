@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .layout import Layout
     from .sample import Sample
     from .sinks import Sink
+    from .traces import Traces
 
 MEMBER_LINES = 1000
 """Lines of the input whose outputs are compressed together, so that no bytes depend on chance; the
@@ -51,6 +52,8 @@ class Writer:
         self._next: list[Sample] = []
         self._ahead = {done.number: done for done in state.ahead}
         self._changed = False
+        self.traces: Traces | None = None
+        """Where the searches of samples go, if they are kept."""
 
     def add(self, samples: Iterable[Sample]) -> int:
         """Take finished samples, and write those whose turn it is; returns how many that were.
@@ -82,6 +85,8 @@ class Writer:
     def checkpoint(self) -> None:
         """Make durable what has come, if anything has since the last time."""
         if self._changed:
+            if self.traces is not None:
+                self.traces.sync()
             self._sink.record(replace(self._now, ahead=tuple(self._finished_ahead())))
             self._changed = False
 
@@ -99,11 +104,17 @@ class Writer:
         if self._next or (self._packed and self._now.lines == 0 and not self.state.is_complete):
             self._write(self._next)
             self._next = []
+        if self.traces is not None:
+            self.traces.finish()
         self._sink.finish(self._now)
+        if self.traces is not None:
+            self.traces.clean()
 
     def close(self) -> None:
         """Let go of the files, wherever the job stands: the last checkpoint stays."""
         self._sink.close()
+        if self.traces is not None:
+            self.traces.close()
 
     def _bytes(self, samples: list[Sample]) -> bytes:
         return b"".join(map(self._layout.output, samples))
@@ -116,6 +127,8 @@ class Writer:
 
     def _write(self, samples: list[Sample]) -> None:
         self._sink.write(self._packed_members(samples) if self._packed else self._bytes(samples))
+        if self.traces is not None:
+            self.traces.add(samples)
         rejected = [sample for sample in samples if sample.fault is not None]
         for sample in rejected:
             self._sink.reject(sample)
