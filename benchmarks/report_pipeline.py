@@ -50,7 +50,8 @@ def pipeline_table(rows: Sequence[Row]) -> Iterator[str]:
         "benchmarks/bench_pipeline.py`, all outputs equal; rows in "
         "`benchmarks/results/pipeline_cpu.csv`. The plain loop tokenizes, generates and "
         "detokenizes batch after batch. BART-base and opus-mt have real widths, vocabularies and "
-        "depths, and random weights; the others are the embedded checkpoints. How many times as fast as that the pipeline is with one "
+        "depths, and random weights; the others are the embedded checkpoints. How many times as "
+        "fast as that the pipeline is with one "
         'idea more in each column, at the same batch size ("auto": refill where it pays), and last '
         "as it comes, with a batch size of its own:"
     )
