@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs", "prompts")
+LEAVES = ("checks", "combinations", "env", "options", "outputs", "prompts")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
 LEAVES += ("vocabularies",)
 ALLOWED: dict[str, set[str]] = {
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"checks", "combinations", "options"},
     "stopping": {"hypotheses"},
     "flags": {"kernels"},
+    "graphs": {"kernels"},
     "hypotheses": {"kernels"},
     "constraints": {"kernels", "hypotheses"},
     "fused": {"kernels", "constraints", "hypotheses"},
@@ -76,6 +77,8 @@ ALLOWED: dict[str, set[str]] = {
     "unilm_checkpoint": {
         "unilm_families", "unilm_names", "unilm_tensors", "unilm_tokens", "weights",
     },
+    "fingerprints": {"hub"},
+    "origin": {"checkpoint", "fingerprints", "models", "placement"},
     "checkpoint": {
         "config_files", "devices", "json_files", "models", "placement", "unilm_checkpoint",
         "weights",
@@ -88,8 +91,8 @@ ALLOWED: dict[str, set[str]] = {
     "found": {"config", "outputs"},
     "text_job": {"config", "encoding", "found", "lengths", "outputs", "request", "text"},
     "model": {
-        "checkpoint", "config", "engines", "generate", "hub", "lengths", "outputs", "request",
-        "stopping", "text", "text_job", "trie",
+        "checkpoint", "config", "engines", "generate", "hub", "lengths", "origin", "outputs",
+        "request", "stopping", "text", "text_job", "trie",
     },
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
@@ -97,7 +100,8 @@ ALLOWED: dict[str, set[str]] = {
     "cli_generate": {"cli_unilm", "model", "text_job"},
     "bench": {"bench", "devices", "kernels"},
     "stages": {
-        "stages", "config", "encoding", "found", "model", "plan", "request", "text", "text_job",
+        "stages", "config", "encoding", "fingerprints", "found", "model", "models", "plan",
+        "request", "text", "text_job",
     },
     "cli_values": set(),
     "cli_fastseq": set(),
