@@ -45,7 +45,7 @@ def flash_attention(
     """On the CPU, `[B, H, Q, D]` and the log-sum-exp `[B, H, Q]` in float32, from `[B, H, S, D]`.
 
     `attn_mask` is added to the scores. A row that sees nothing gets zeros, and 0 for its
-    log-sum-exp. The result lies in memory as `[B, Q, H, D]`.
+    log-sum-exp.
     """
     if _FLASH is not None:
         output, lse = _FLASH(query, key, value, attn_mask=attn_mask, scale=scale)
@@ -57,7 +57,7 @@ def flash_attention(
     blind = lse == -math.inf
     chances = scores.sub_(lse.masked_fill(blind, 0.0)[..., None]).exp_()
     output = torch.matmul(chances, value.float()).to(query.dtype)
-    return output.transpose(1, 2).contiguous().transpose(1, 2), lse.masked_fill_(blind, 0.0)
+    return output, lse.masked_fill_(blind, 0.0)
 
 
 def has_product_with_activation() -> bool:

@@ -9,6 +9,7 @@ beside `Packed`, with the same methods.
 from __future__ import annotations
 
 import hashlib
+import io
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,7 +67,7 @@ class Packed(nn.Parameter):
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
-        return _laid_out, (self.dense().contiguous(), self.is_transposed)
+        return _laid_out, (to_bytes(self.dense().contiguous()), self.is_transposed)
 
 
 def laid_out(weight: Tensor, *, is_transposed: bool) -> nn.Parameter:
@@ -76,9 +77,24 @@ def laid_out(weight: Tensor, *, is_transposed: bool) -> nn.Parameter:
     return nn.Parameter(weight.detach(), requires_grad=False)
 
 
-def _laid_out(weight: Tensor, is_transposed: bool) -> nn.Parameter:
-    """For pickles, which pass arguments by their places."""
-    return laid_out(weight, is_transposed=is_transposed)
+def _laid_out(weight: bytes, is_transposed: bool) -> nn.Parameter:
+    return laid_out(from_bytes(weight), is_transposed=is_transposed)
+
+
+def to_bytes(values: Any) -> bytes:
+    """Tensors as bytes for a pickle.
+
+    Where torch hands tensors themselves to another process, they have to outlive the pickling,
+    which those that are only made for it do not.
+    """
+    file = io.BytesIO()
+    torch.save(values, file)
+    return file.getvalue()
+
+
+def from_bytes(values: bytes) -> Any:
+    """What `to_bytes` was given, where it was."""
+    return torch.load(io.BytesIO(values), weights_only=True)
 
 
 def pays_to_pack(weight: Tensor) -> bool:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from .layers import input_dim
-from .layout import address, dense, fingerprint, nbytes
+from .layout import address, dense, fingerprint, from_bytes, nbytes, to_bytes
 from .weights import lay_out, place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import torch
 
@@ -74,11 +74,15 @@ class Network(nn.Module):
 
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
         """By the dense values, in memory that holds nothing else."""
-        groups = [(names, _alone(parameter)) for names, parameter in self._groups()]
-        return _made, (type(self), self.config, groups)
+        groups = [(list(names), _alone(parameter)) for names, parameter in self._groups()]
+        return _unpickled, (type(self), self.config, to_bytes(groups))
 
 
-def _made(cls: type[Network], config: Any, groups: Iterator[Group]) -> Network:
+def _unpickled(cls: type[Network], config: Any, groups: bytes) -> Network:
+    return _made(cls, config, from_bytes(groups))
+
+
+def _made(cls: type[Network], config: Any, groups: Iterable[Group]) -> Network:
     """A network with copies of these values, laid out as it suits this machine."""
     network = cls(config)
     for names, parameter in groups:

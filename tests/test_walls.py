@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -214,6 +215,33 @@ def test_texts_do_without_torch() -> None:
     lines = run_fresh(TEXT_ALONE).splitlines()
     assert len(lines) == 4
     assert all(line.endswith(" False") for line in lines)
+
+
+def private_names(path: Path) -> set[str]:
+    """What a file asks torch for that torch calls private, such as `torch._C.f` or `ops.m._f`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{name.name}" for name in node.names]
+        elif isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+        for name in names:
+            parts = name.split(".") if re.fullmatch(r"[\w.]+", name) else [""]
+            hidden = (part for part in parts if part.startswith("_") and part[:2] != "__")
+            if parts[0] == "torch" and any(hidden):
+                found.add(name)
+    return found
+
+
+def test_private_operators_of_torch_are_asked_for_in_one_file() -> None:
+    """And there by name, so that one that is gone is noticed."""
+    everywhere = [*files(), *sorted((ROOT / "benchmarks").rglob("*.py"))]
+    assert {
+        path.relative_to(ROOT): names for path in everywhere if (names := private_names(path))
+    } == {}
+    mentions = re.compile(r"\"_[a-zA-Z_.]+\"")
+    assert mentions.search((ROOT / "kernels" / "private_torch.py").read_text())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["env", "--help"]])
