@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .private_torch import flash_attention
 
 if TYPE_CHECKING:
     from ._checks import Attention
-
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
 # Up to this many beams it is faster to multiply every beam with every slot and to mask what is
 # not its own; beyond it, to gather each beam's own keys and values first.
@@ -71,7 +70,7 @@ def _attend(call: Attention, steps: list[int], idle: list[int]) -> Tensor:
         output, lse = _attend_parts(call, flat, steps)
     else:
         key, value, mask = joined
-        output, lse = _flash(flat, key, value, attn_mask=mask, scale=call.scale)
+        output, lse = flash_attention(flat, key, value, attn_mask=mask, scale=call.scale)
     if call.new_rows == 2:
         _add_own_row(call, output, lse)
     for sample in idle:
@@ -216,7 +215,7 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     if _pays_to_split(call, lengths):
         # Nothing is masked: every sample reads as far as it goes.
         own = [
-            _flash(rows, k[:, :, :length], v[:, :, :length], scale=call.scale)
+            flash_attention(rows, k[:, :, :length], v[:, :, :length], scale=call.scale)
             if length > 0
             else _nothing(rows)
             for rows, k, v, length in zip(
@@ -225,7 +224,7 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
         ]
         return torch.cat([output for output, _ in own]), torch.cat([lse for _, lse in own])
     mask = _by_row(call, _source_mask(call, steps, longest))
-    output, lse = _flash(
+    output, lse = flash_attention(
         flat, key[:, :, :longest], value[:, :, :longest], attn_mask=mask, scale=call.scale
     )
     if min(lengths) == 0:
@@ -290,7 +289,9 @@ def _attend_target(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     if call.query.shape[1] > MASKED_BEAMS:
         return _attend_gathered(call, key, value, slots, steps)
     mask = _by_row(call, _slot_mask(call, slots, steps))
-    return _flash(flat, key.flatten(2, 3), value.flatten(2, 3), attn_mask=mask, scale=call.scale)
+    return flash_attention(
+        flat, key.flatten(2, 3), value.flatten(2, 3), attn_mask=mask, scale=call.scale
+    )
 
 
 def _slots(lineage: Tensor | None, steps: list[int], end: int, beams: int) -> Tensor:
@@ -343,7 +344,7 @@ def _attend_gathered(
     if mask is not None:
         mask = mask.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)
     query = call.query.flatten(0, 1).transpose(1, 2)
-    output, lse = _flash(query, *own, attn_mask=mask, scale=call.scale)
+    output, lse = flash_attention(query, *own, attn_mask=mask, scale=call.scale)
     # [B * K, H, Q, ...] to [B, H, K * Q, ...]
     output, lse = (part.unflatten(0, (samples, beams)).transpose(1, 2) for part in (output, lse))
     return output.flatten(2, 3), lse.flatten(2, 3)

@@ -20,6 +20,7 @@ from .activations import activation
 from .attention import attend_and_append
 from .checks import check_name, check_number, check_sizes
 from .layers import LayerNorm, Linear, empty_parameter
+from .network import Network
 from .packing import split_prompts
 from .products import KINDS
 from .stream import ResidualStream
@@ -197,7 +198,7 @@ class Block(nn.Module):
         self.mlp(stream, self.ln_2)
 
 
-class GPT2(nn.Module):
+class GPT2(Network):
     """The network: tokens and caches in, logits out. It knows nothing of search."""
 
     Config = GPT2Config
@@ -226,8 +227,8 @@ class GPT2(nn.Module):
             layers=self.config.n_layer,
             heads=self.config.n_head,
             head_dim=self.config.head_dim,
-            device=self.wpe.device if device is None else device,
-            dtype=self.wpe.dtype,
+            device=self.device if device is None else device,
+            dtype=self.dtype,
         )
 
     @torch.no_grad()

@@ -20,7 +20,8 @@ from tritonseq.kernels import decode_attention, embed
 from .activations import activation
 from .attention import attend_and_append, attend_within, store
 from .feed_forward import FeedForward
-from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter, input_dim
+from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter
+from .network import Network
 from .packing import split_prompts
 from .relative import RelativeBias
 from .unilm_config import UniLMConfig
@@ -135,7 +136,7 @@ class Block(nn.Module):
         return self.feed_forward_norm(self.feed_forward(x), x)
 
 
-class UniLM(nn.Module):
+class UniLM(Network):
     """The network: tokens and caches in, logits out. It knows nothing of search."""
 
     Config = UniLMConfig
@@ -183,8 +184,8 @@ class UniLM(nn.Module):
             layers=self.config.num_hidden_layers,
             heads=self.config.num_attention_heads,
             head_dim=self.config.head_dim,
-            device=self.head_bias.device if device is None else device,
-            dtype=self.head_bias.dtype,
+            device=self.device if device is None else device,
+            dtype=self.dtype,
             bias=None if self.relative is None else self.relative.behind(),
         )
 
@@ -264,10 +265,6 @@ class UniLM(nn.Module):
     def _logits(self, x: Tensor) -> Tensor:
         x = self.transform.activated(x, self.config.hidden_act, self.act)
         return self.head(self.transform_norm(x), self.head_bias)
-
-    def input_dim(self, name: str) -> int | None:
-        """Which dimension of the parameter `name` is the input side of a matrix product."""
-        return input_dim(self, name)
 
     @classmethod
     def sources(cls, names: Collection[str], config: UniLMConfig) -> dict[str, Source]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
-from tritonseq.memory import zeros
+from .layout import empty_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+
+    import torch
 
 
 _SHOWN = 8
@@ -24,25 +25,6 @@ class Source(NamedTuple):
     """More than one are joined along the last dimension, after any transposition."""
     transpose: bool = False
     """Does the checkpoint store `[out, in]` what the parameter holds as `[in, out]`?"""
-
-
-def empty_weight(
-    shape: Sequence[int], input_dim: int | None, *, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """A weight of `shape`, to be filled, in the memory layout that streams fastest.
-
-    `input_dim` says which dimension is the input side of a matrix product; None for vectors and
-    lookup tables. A decode step reads every weight once for a handful of rows, so the layout is
-    chosen for that case: float32 on the CPU wants the outputs adjacent (its matrix-vector
-    product runs a third faster so), half precision and GPUs want the inputs adjacent.
-    """
-    if input_dim is None or len(shape) != 2:
-        return zeros(shape, device=device, dtype=dtype)
-    outputs_adjacent = device.type == "cpu" and dtype == torch.float32
-    last = 1 - input_dim if outputs_adjacent else input_dim
-    if last == 1:
-        return zeros(shape, device=device, dtype=dtype)
-    return zeros((shape[1], shape[0]), device=device, dtype=dtype).t()
 
 
 @runtime_checkable
@@ -67,6 +49,31 @@ def place_parameter(model: nn.Module, name: str, value: Tensor, *, pack: bool = 
         module.pack()
     parameter: Tensor = getattr(module, leaf)
     return parameter
+
+
+def lay_out(
+    model: Any,
+    names: Sequence[str],
+    shape: Sequence[int],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """A weight to be filled for the parameters of these names, which share it.
+
+    An embedding that is also the head is laid out for the product.
+    """
+    dims = (model.input_dim(name) for name in names)
+    dim = next((dim for dim in dims if dim is not None), None)
+    return empty_weight(shape, dim, device=device, dtype=dtype)
+
+
+def place(model: nn.Module, names: Sequence[str], value: Tensor) -> None:
+    """Put `value` in the place of these parameters; one that is alone may be packed."""
+    first, *others = names
+    parameter = place_parameter(model, first, value, pack=not others)
+    for name in others:
+        place_parameter(model, name, parameter, pack=False)
 
 
 def match(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from tritonseq.checkpoint import from_transformers_model, load_checkpoint, read_generation
 from tritonseq.devices import resolve_device, resolve_dtype
-from tritonseq.models.weights import empty_weight
+from tritonseq.models.layout import empty_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

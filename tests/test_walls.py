@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs", "prompts")
+LEAVES = ("checks", "combinations", "env", "options", "outputs", "prompts")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
 LEAVES += ("tokenizer_classes", "tokenizer_keys", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
@@ -26,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"checks", "combinations", "options"},
     "stopping": {"hypotheses"},
     "flags": {"kernels"},
+    "graphs": {"kernels"},
     "hypotheses": {"kernels"},
     "constraints": {"kernels", "hypotheses"},
     "fused": {"kernels", "constraints", "hypotheses"},
@@ -86,6 +88,8 @@ ALLOWED: dict[str, set[str]] = {
     "unilm_checkpoint": {
         "unilm_families", "unilm_names", "unilm_tensors", "unilm_tokens", "weights",
     },
+    "fingerprints": {"hub"},
+    "origin": {"checkpoint", "fingerprints", "models", "placement"},
     "checkpoint": {
         "config_files", "devices", "json_files", "models", "placement", "unilm_checkpoint",
         "weights",
@@ -98,8 +102,8 @@ ALLOWED: dict[str, set[str]] = {
     "found": {"config", "outputs"},
     "text_job": {"config", "encoding", "found", "lengths", "outputs", "request", "text"},
     "model": {
-        "checkpoint", "config", "engines", "generate", "hub", "lengths", "outputs", "request",
-        "stopping", "text", "text_job", "trie",
+        "checkpoint", "config", "engines", "generate", "hub", "lengths", "origin", "outputs",
+        "request", "stopping", "text", "text_job", "trie",
     },
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
@@ -109,8 +113,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bench": {"bench", "devices", "kernels"},
     "stages": {
-        "stages", "config", "encoding", "found", "model", "outputs", "plan", "request", "text",
-        "text_job",
+        "stages", "config", "encoding", "fingerprints", "found", "model", "models", "outputs",
+        "plan", "request", "text", "text_job",
     },
     "cli_values": set(),
     "cli_fastseq": set(),
@@ -226,6 +230,33 @@ def test_texts_do_without_torch() -> None:
     lines = run_fresh(TEXT_ALONE).splitlines()
     assert len(lines) == 4
     assert all(line.endswith(" False") for line in lines)
+
+
+def private_names(path: Path) -> set[str]:
+    """What a file asks torch for that torch calls private, such as `torch._C.f` or `ops.m._f`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{name.name}" for name in node.names]
+        elif isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+        for name in names:
+            parts = name.split(".") if re.fullmatch(r"[\w.]+", name) else [""]
+            hidden = (part for part in parts if part.startswith("_") and part[:2] != "__")
+            if parts[0] == "torch" and any(hidden):
+                found.add(name)
+    return found
+
+
+def test_private_operators_of_torch_are_asked_for_in_one_file() -> None:
+    """And there by name, so that one that is gone is noticed."""
+    everywhere = [*files(), *sorted((ROOT / "benchmarks").rglob("*.py"))]
+    assert {
+        path.relative_to(ROOT): names for path in everywhere if (names := private_names(path))
+    } == {}
+    mentions = re.compile(r"\"_[a-zA-Z_.]+\"")
+    assert mentions.search((ROOT / "kernels" / "private_torch.py").read_text())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["env", "--help"]])

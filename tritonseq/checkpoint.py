@@ -17,7 +17,7 @@ from .unilm_checkpoint import generation_defaults, recognises, refuse_bert, tran
 from .weights import open_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -51,6 +51,7 @@ def load_checkpoint(
     model_type: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     tokenizer: Path | None = None,
+    fill: Callable[..., None] = fill,
 ) -> Checkpoint:
     """Build the network that a folder in Hugging Face format describes, or a file with weights.
 
@@ -63,6 +64,7 @@ def load_checkpoint(
     overrides: keys that count instead of those of config.json.
     tokenizer: the folder of the tokenizer, which tells a UniLM its special tokens, and which may
         hold the configuration as well if there is none beside the weights.
+    fill: what gives the network its weights.
 
     Raises ValueError that names the file, key or tensor at fault.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -10,6 +11,7 @@ from .config import GenerationConfig, as_generation_config
 from .engines import Engines
 from .hub import snapshot, tokenizer_folder
 from .lengths import longest_text
+from .origin import Identity, Origin, origin_of
 from .request import Request
 from .text import Tokenizer
 from .text_job import TextJob
@@ -77,8 +79,9 @@ def load(
     checkpoint = load_checkpoint(
         path, device=device, dtype=dtype, model_type=model_type, overrides=config, tokenizer=folder
     )
-    beside = path.parent if path.is_file() else path
-    return _model(checkpoint, beside if folder is None else folder)
+    network: Any = checkpoint.decoder
+    origin = origin_of(path, folder, network.device, network.dtype, model_type, config)
+    return _model(checkpoint, origin)
 
 
 def _found(
@@ -119,13 +122,32 @@ def from_transformers(model: Any) -> Model:
     return _model(from_transformers_model(model), None)
 
 
-def _model(checkpoint: Checkpoint, folder: Path | None) -> Model:
+def _model(checkpoint: Checkpoint, origin: Origin | None) -> Model:
     generation_config = GenerationConfig.from_dict(checkpoint.generation, strict=False)
-    return Model(checkpoint.decoder, generation_config, folder, checkpoint.tasks, checkpoint.config)
+    folder = None if origin is None else origin.folder
+    return Model(
+        checkpoint.decoder,
+        generation_config,
+        folder,
+        checkpoint.tasks,
+        checkpoint.config,
+        origin=origin,
+    )
+
+
+def _reloaded(origin: Origin, identity: Identity) -> Model:
+    """A model that was pickled by its folder."""
+    return _model(origin.load(identity), origin)
 
 
 class Model:
-    """A loaded network with its generation defaults and, where there is one, its tokenizer."""
+    """A loaded network with its generation defaults and, where there is one, its tokenizer.
+
+    It can be pickled, and so sent to other processes. One that was loaded goes by its folder,
+    which must then be there and hold the same weights and files, else there is a ValueError; one
+    whose weights are not in a folder, or not any more, goes with its weights. `copy.copy` shares
+    the network, `copy.deepcopy` has weights of its own.
+    """
 
     def __init__(
         self,
@@ -134,6 +156,8 @@ class Model:
         folder: Path | None,
         tasks: Mapping[str, Mapping[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
+        *,
+        origin: Origin | None = None,
     ) -> None:
         self.decoder = decoder
         """The network: an `nn.Module` with `prefill` and `step`."""
@@ -145,6 +169,44 @@ class Model:
         """What steps run on: on a GPU, captured graphs with their buffers, which are kept."""
         self._folder = folder
         self._config = config
+        self._origin = origin
+
+    def __copy__(self) -> Model:
+        twin = Model.__new__(Model)
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        for name in _OWN:
+            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: getattr(self, name) for name in _OWN if name != "decoder"}
+        identity = self._identity()
+        if identity is not None:
+            return _reloaded, (self._origin, identity), state
+        return (
+            Model,
+            (self.decoder, self.generation_config, self._folder, None, self._config),
+            state,
+        )
+
+    def _identity(self) -> Identity | None:
+        """That of the folder, if it still holds what this model consists of."""
+        origin, network = self._origin, self.decoder
+        if origin is None or (origin.device, origin.dtype) != (
+            str(network.device),
+            str(network.dtype).removeprefix("torch."),
+        ):
+            return None
+        try:
+            identity = origin.identity()
+        except (OSError, ValueError):
+            return None  # it is gone, or no checkpoint any more
+        return identity if identity.weights == network.checksum() else None
 
     def __repr__(self) -> str:
         return f"Model({type(self.decoder).__name__}, {self.dtype}, {self.device})"
@@ -152,14 +214,14 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        weight: Tensor = next(self.decoder.parameters())
-        return weight.device
+        device: torch.device = self.decoder.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
-        weight: Tensor = next(self.decoder.parameters())
-        return weight.dtype
+        dtype: torch.dtype = self.decoder.dtype
+        return dtype
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -522,6 +584,9 @@ class Model:
             )
         return min(limits)
 
+
+_OWN = ("decoder", "generation_config", "tasks", "engines")
+"""What a copy of a model has of its own, and a user may have changed."""
 
 _FOR_REQUEST = (
     "decoder_input_ids",

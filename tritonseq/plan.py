@@ -50,9 +50,8 @@ class Plan(NamedTuple):
         """
         device = torch.device("meta")
         state = search.begin(Hypotheses.allocate(**{**hypotheses, "step": None, "device": device}))
-        weight = next(decoder.parameters())
         # In the network's dtype, in float32, and what a softmax makes of it.
-        item = weight.element_size() + 2 * torch.float32.itemsize
+        item = decoder.dtype.itemsize + 2 * torch.float32.itemsize
         logits = sizes.samples * sizes.beams * decoder.vocab_size * item
         cache = decoder.new_cache(sizes, device)
         source, target = cache.source_nbytes, cache.nbytes - cache.source_nbytes

@@ -281,7 +281,7 @@ class Request:
     def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
         """Sources, if the model answers such, and what is continued."""
         decoder, config = self.decoder, self.config
-        device: torch.device = next(decoder.parameters()).device
+        device: torch.device = decoder.device
         if not decoder.is_encoder_decoder:
             return None, read_prompts(
                 input_ids,

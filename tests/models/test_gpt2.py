@@ -12,8 +12,8 @@ from walk import begin, feed
 from tritonseq.models import model_class
 from tritonseq.models.activations import ACTIVATIONS, activation
 from tritonseq.models.gpt2 import GPT2, GPT2Config
+from tritonseq.models.layout import empty_weight
 from tritonseq.models.packing import split_prompts
-from tritonseq.models.weights import empty_weight
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -170,7 +170,7 @@ class Answers:
     def _seeded(self, seed: int) -> Iterator[None]:
         """Draw from this seed meanwhile, and disturb no other who draws."""
         job = self._job
-        device = next(job.request.decoder.parameters()).device
+        device = job.request.decoder.device
         if device.type == "cuda":
             # A graph draws from the generator that the device has.
             with _DRAWING, torch.random.fork_rng([device]):
