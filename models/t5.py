@@ -207,7 +207,6 @@ class T5(EncoderDecoder):
     Config = T5Config
     TRAINED_IN_BFLOAT16 = True
     GENERATION: ClassVar = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    TIED: ClassVar = (("shared.weight", "target.weight", "lm_head.weight"),)
 
     shares_vocabulary = True
     max_positions = None
@@ -250,6 +249,11 @@ class T5(EncoderDecoder):
         return self.lm_head(
             x * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else x
         )
+
+    @classmethod
+    def tied(cls, config: T5Config) -> tuple[tuple[str, ...], ...]:
+        """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
+        return (("shared.weight", "target.weight", "lm_head.weight"),)
 
     @classmethod
     def sources(cls, names: Collection[str], config: T5Config) -> dict[str, Source]:

@@ -84,7 +84,7 @@ def expected(model: nn.Module) -> State:
     state = {name: parameter.detach() for name, parameter in body.named_parameters()}
     state["wte"], state["wpe"] = state.pop("wte.weight"), state.pop("wpe.weight")
     if hasattr(model, "lm_head") and not model.config.tie_word_embeddings:
-        state["lm_head.weight"] = model.lm_head.weight.detach().t()
+        state["lm_head"] = model.lm_head.weight.detach()
     return state
 
 
