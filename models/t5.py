@@ -87,7 +87,7 @@ class T5Config:
         named = {general.get(key, key): value for key, value in config.items()}
         if named.get("num_decoder_layers") is None:
             named["num_decoder_layers"] = named.get("num_layers", variant["num_layers"])
-        if "scale_decoder_outputs" not in named and config.get("model_type") == "t5":
+        if "scale_decoder_outputs" not in named and config.get("model_type") != "mt5":
             # T5 v1.0 ties the head to the embedding and scales; v1.1 does neither.
             named["scale_decoder_outputs"] = config.get("tie_word_embeddings") is not False
         known = {field.name for field in fields(cls)}
@@ -116,7 +116,6 @@ _MULTILINGUAL: dict[str, Any] = {
 _VARIANTS: dict[str, dict[str, Any]] = {
     "t5": {"num_layers": 6},
     "mt5": {**_MULTILINGUAL, "scale_decoder_outputs": False},
-    # transformers scales the outputs of UMT5 whatever its configuration says of the head.
     "umt5": {**_MULTILINGUAL, "bias_per_layer": True},
 }
 

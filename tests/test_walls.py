@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
         "config", "engine", "engines", "outputs", "protocol", "recipe", "slots",
     },
     "weights": {"json_files"},
-    "adapters": {"json_files"},
+    "adapters": {"config_files", "json_files"},
     "live": {"adapters", "weights"},
     "tying": {"models", "weights"},
     "wrapped": {"models", "weights"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from .config_files import find_config
 from .json_files import read_json
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ADAPTER_CONFIG = "adapter_config.json"
-MERGE = "merge_and_unload() in peft, then save_pretrained"
+MERGE = "merge_and_unload() of peft, then save_pretrained"
 # Adapters of peft that are no change of weights, but tokens or states put before the input.
 PROMPTS = ("PROMPT", "PREFIX", "P_TUNING", "CARTRIDGE")
 
@@ -39,16 +40,19 @@ def refuse_adapter(folder: Path) -> None:
     stated = _read(path)
     kind, base = stated.get("peft_type"), stated.get("base_model_name_or_path")
     of = f" for {base}" if isinstance(base, str) and base else ""
-    what = f"{folder} holds an adapter{f' ({kind})' if kind else ''}{of}"
+    what = f"{folder} holds an adapter ({kind or 'LoRA'}){of}"
     if isinstance(kind, str) and any(word in kind for word in PROMPTS):
         raise ValueError(
-            f"{what}: it stands before the input instead of changing weights, cannot be merged, "
-            f"and is not supported; without {ADAPTER_CONFIG} a whole model beside it is taken "
-            "as it is"
+            f"{what}, which stands before the input instead of changing weights: that cannot be "
+            f"merged and is not supported; a whole model beside it is taken without "
+            f"{ADAPTER_CONFIG}"
         )
+    remedy = f"merge the adapter into its base model first ({MERGE}), and pass what is saved"
+    if find_config(folder) is None:
+        raise ValueError(f"{what} and no whole checkpoint: {remedy}")
     raise ValueError(
-        f"{what}: merge it into its base model first ({MERGE}), and pass the folder of that; "
-        f"if whole weights beside it are merged already, remove {ADAPTER_CONFIG}"
+        f"{what} beside a whole model, and nothing says whether that has it already: {remedy}; "
+        f"if it is merged, remove {ADAPTER_CONFIG}"
     )
 
 
