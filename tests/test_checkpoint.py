@@ -182,9 +182,7 @@ def test_weights_lie_as_the_model_wants_them(tmp_path: Path, wanted: torch.dtype
     for name, tensor in weights(model).items():
         # One tensor is the embedding and the head, and is laid out for that.
         dim = model.input_dim("lm_head" if name == "wte" else name)
-        empty = empty_weight(
-            tensor.shape, dim, device=torch.device("cpu"), dtype=wanted
-        )
+        empty = empty_weight(tensor.shape, dim, device=torch.device("cpu"), dtype=wanted)
         assert tensor.stride() == empty.stride(), name
 
 

@@ -64,7 +64,9 @@ def plain_state(model: Any) -> WeightReader:
     _check_scales(model)
     for name, value in state.items():
         if not hasattr(value, "shape"):
-            raise ValueError(f"{name} is a {type(value).__name__}: only plain weights are supported")
+            raise ValueError(
+                f"{name} is a {type(value).__name__}: only plain weights are supported"
+            )
         if name.endswith("lm_head.bias"):
             raise ValueError(
                 f"{name}: {model_type} has no bias in its head here; set it to None"

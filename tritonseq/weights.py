@@ -109,7 +109,7 @@ class PickleFile:
             self._tensors, self._read_bytes = self._load(), 0
         # Popped, so that what was read from an unmapped file is freed as soon as it is copied.
         tensor = self._tensors.pop(name)
-        self._read_bytes += tensor.nbytes
+        self._read_bytes += tensor.numel() * tensor.itemsize
         return tensor
 
     def pieces(self, name: str) -> Iterator[Tensor]:
