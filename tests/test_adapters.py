@@ -51,7 +51,7 @@ def test_an_adapter_beside_whole_weights(
     said = capsys.readouterr().err
     assert "merge_and_unload" in said and said.count("\n") == 1
     (folder / "adapter_config.json").write_text("{")
-    with pytest.raises(ValueError, match="remove adapter_config.json"):
+    with pytest.raises(ValueError, match=r"remove adapter_config\.json"):
         tritonseq.load(folder)
 
 

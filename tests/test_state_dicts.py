@@ -1,4 +1,4 @@
-"""Weights load however they were saved: as parameters, under a wrapper's names, with other heads."""
+"""Weights load however they were saved: as parameters, under wrappers, with other heads."""
 
 from __future__ import annotations
 

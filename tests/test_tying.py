@@ -1,4 +1,4 @@
-"""Tables that a configuration ties are what the weights have: one tensor, or several that differ."""
+"""Tables that a configuration ties are what the weights have: one tensor, or several."""
 
 from __future__ import annotations
 

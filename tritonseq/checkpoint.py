@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from tritonseq.models import model_class
 
 from .adapters import refuse_adapter, refuse_parts
@@ -23,6 +21,7 @@ from .wrapped import unwrapped
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import nn
 
     from tritonseq.models.weights import Source
