@@ -80,6 +80,20 @@ class Parallel(nn.Module):
         self.module = module
 
 
+class ValueHead(nn.Module):
+    """As trl wraps a model to be trained by rewards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.pretrained_model = model
+        self.v_head = nn.Linear(32, 1)
+
+
+class Pipeline:
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+
 def compiled_inside(model: Any) -> Any:
     model.transformer.h[0] = torch.compile(model.transformer.h[0])
     return model
@@ -114,6 +128,8 @@ def renamed_class(model: Any) -> Any:
         torch.compile,
         nn.DataParallel,
         lambda m: torch.compile(nn.DataParallel(m)),
+        lambda m: nn.DataParallel(torch.compile(m)),
+        ValueHead,
         compiled_inside,
         compiled_forward,
         watched,
@@ -191,6 +207,7 @@ def deeper_head(model: Any) -> Any:
         (biased_head, r"lm_head\.bias: gpt2 has no bias in its head here; set it to None"),
         (deeper_head, r"left over: lm_head\.0\.bias"),
         (Parallel, r"a Parallel is not a transformers model: pass .* its \.module"),
+        (Pipeline, r"a Pipeline is not a transformers model: pass .* its \.model"),
     ],
 )
 def test_what_counts_beside_the_weights_is_refused(change: Change, message: str) -> None:

@@ -124,6 +124,18 @@ def test_forms_of_a_state(tmp_path: Path, family: str, form: str) -> None:
     assert_loads_alike(tmp_path, model, FORMS[form](model))
 
 
+@pytest.mark.parametrize(("family", "body"), [("gpt2", "transformer"), ("bart", "model")])
+def test_the_name_of_a_body_is_no_wrapper(tmp_path: Path, family: str, body: str) -> None:
+    """What is missing bears its name in the file, and a bare body under a wrapper loads."""
+    model = model_of(family)
+    state = {n: t for n, t in model.state_dict().items() if n.startswith(f"{body}.")}
+    del state[next(name for name in state if name.endswith("fc1.bias") or "c_fc.b" in name)]
+    with pytest.raises(ValueError, match=rf"missing: {body}\.\S*bias$"):
+        tritonseq.load(write(tmp_path / "less", model, state))
+    whole = {f"module.{n}": t for n, t in model.state_dict().items() if n.startswith(f"{body}.")}
+    assert dense(write(tmp_path / "body", model, whole))
+
+
 @pytest.mark.parametrize("family", WIDE)
 def test_parameters_of_real_width(tmp_path: Path, family: str) -> None:
     model = model_of(family, **WIDE[family])

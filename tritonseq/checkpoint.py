@@ -145,7 +145,7 @@ def _describe(
     """The configuration and the tensors as the network reads them, whatever the family."""
     config = {**stated, **changes} | ({} if model_type is None else {"model_type": model_type})
     refuse_parts(config, reader.shapes)
-    reader = unwrapped(reader)
+    reader = unwrapped(reader, config.get("model_type"))
     if config.get("model_type") == "unilm" or recognises(config, reader.shapes):
         return translate(stated, changes, reader, tokenizer=tokenizer)
     return config, reader

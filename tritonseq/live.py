@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 COMPILED = "_orig_mod"
 """What torch.compile calls the module that it wraps."""
+VALUED = "pretrained_model"
+"""What trl calls the model that it puts a value head beside."""
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 # Whose forward functions compute what a configuration says.
 MAKERS = ("transformers.", "torch.nn.modules.")
@@ -37,6 +39,8 @@ def unwrapped_model(model: Any) -> Any:
             model = getattr(model, COMPILED)
         elif isinstance(model, PARALLEL):
             model = model.module
+        elif VALUED in getattr(model, "_modules", {}):
+            model = getattr(model, VALUED)
         else:
             break
     kind = type(model).__name__
@@ -46,22 +50,23 @@ def unwrapped_model(model: Any) -> Any:
             "merge_and_unload() returns"
         )
     if not isinstance(model, nn.Module) or not hasattr(getattr(model, "config", None), "to_dict"):
-        inner = getattr(model, "module", None)
-        hint = ": pass the model that it wraps, its .module" if inner is not None else ""
-        raise ValueError(f"a {kind} is not a transformers model{hint}")
+        inner = (name for name in ("module", "model") if hasattr(model, name))
+        hints = (f": pass the model that it holds, its .{name}" for name in inner)
+        raise ValueError(f"a {kind} is not a transformers model{next(hints, '')}")
     return model
 
 
 def plain_state(model: Any) -> WeightReader:
     """The weights of a model in memory; ValueError for what counts beside them, by its name."""
-    state = model.state_dict()
-    refuse_parts({}, state)
+    refuse_parts({}, [name for name, _ in model.named_parameters()])
     model_type = getattr(model.config, "model_type", None)
     for name, module in model.named_modules():
         _refuse_hooks(name, module)
         if model_type in _OURS and type(module).__name__ != "OptimizedModule":
             _refuse_strange(name, module)
     _check_scales(model)
+    # Of models in parts on several devices only now, since those are refused.
+    state = model.state_dict()
     for name, value in state.items():
         if not hasattr(value, "shape"):
             raise ValueError(

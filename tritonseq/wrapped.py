@@ -16,15 +16,20 @@ if TYPE_CHECKING:
 # DistributedDataParallel, torch.compile, Lightning, value heads of reinforcement learning, and
 # what transformers calls the body of a classifier that is made of a T5.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "pretrained_model.", "transformer.")
+# What models call their own body.
+BODIES = {"gpt2": "transformer."} | dict.fromkeys(("bart", "marian", "mbart", "pegasus"), "model.")
 
 
-def unwrapped(reader: WeightReader) -> WeightReader:
-    """`reader` with names that begin with no wrapper.
+def unwrapped(reader: WeightReader, model_type: object) -> WeightReader:
+    """`reader` with names that begin with no wrapper of a model of this type.
 
     A prefix goes if every tensor has it; heads of other tasks, which stand outside, do not count.
     """
     names = {name: name for name in reader.shapes}
+    body = BODIES.get(model_type, "") if isinstance(model_type, str) else ""
     while prefix := _common(names):
+        if prefix == body and not any(name.startswith(body * 2) for name in names):
+            break
         names = {name.removeprefix(prefix): old for name, old in names.items()}
     return reader if all(new == old for new, old in names.items()) else _Renamed(reader, names)
 
