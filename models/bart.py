@@ -223,7 +223,6 @@ class Bart(EncoderDecoder):
         "eos_token_id": 2,
         "decoder_start_token_id": 2,
     }
-    TIED: ClassVar = (("source.tokens.weight", "target.tokens.weight", "lm_head.weight"),)
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
@@ -263,13 +262,18 @@ class Bart(EncoderDecoder):
         return sinusoids(self.config.max_position_embeddings, self.config.d_model)
 
     @classmethod
+    def tied(cls, config: BartConfig) -> tuple[tuple[str, ...], ...]:
+        """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
+        group = ("source.tokens.weight", "target.tokens.weight", "lm_head.weight")
+        return (group if config.share_encoder_decoder_embeddings else group[1:],)
+
+    @classmethod
     def sources(cls, names: Collection[str], config: BartConfig) -> dict[str, Source]:
         """Match every parameter to the tensors of the checkpoint.
 
         Checkpoints name their tensors with or without a leading `model.`, and the embedding by
-        one or more of four names. `final_logits_bias` and tables of sines may be left out; a
-        classifier's head, which generation does not use, may be there. Raises ValueError that
-        names what is missing or left over.
+        one or more of four names. `final_logits_bias` and tables of sines may be left out. Raises
+        ValueError that names what is missing or left over.
         """
         prefix = "model." if any(name.startswith("model.") for name in names) else ""
         wanted = {name: _source(name, prefix) for name, _ in cls(config).named_parameters()}
@@ -331,8 +335,7 @@ def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict
 def _ignorable(name: str, config: BartConfig, prefix: str) -> bool:
     if name == f"{prefix}shared.weight":
         return True
-    stray = ("classification_head.", "qa_outputs.", f"{prefix}encoder.version")
-    return name.startswith((*stray, f"{prefix}decoder.version"))
+    return name in (f"{prefix}encoder.version", f"{prefix}decoder.version")
 
 
 def _source(parameter: str, prefix: str) -> Source:

@@ -1,7 +1,8 @@
 """GPT-2 and its family: distilgpt2, DialoGPT and everything else with `model_type` "gpt2".
 
 Radford et al., "Language Models are Unsupervised Multitask Learners", 2019. Pre-norm blocks,
-learned absolute positions, the head tied to the embedding unless the configuration says otherwise.
+learned absolute positions, the head tied to the embedding unless the configuration or the weights
+say otherwise.
 """
 
 from __future__ import annotations
@@ -214,11 +215,7 @@ class GPT2(Network):
         self.wpe = empty_parameter(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
-        self.lm_head = (
-            None
-            if config.tie_word_embeddings
-            else Linear(config.n_embd, config.vocab_size, bias=False)
-        )
+        self.lm_head = empty_parameter(config.vocab_size, config.n_embd)
 
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> KVCache:
         """Caches for prompts of up to `sizes.source_length` tokens and what continues them."""
@@ -275,41 +272,43 @@ class GPT2(Network):
         return ResidualStream(x)
 
     def _logits(self, stream: ResidualStream) -> Tensor:
-        return stream.logits(
-            self.ln_f, self.wte.t() if self.lm_head is None else self.lm_head.weight
-        )
+        return stream.logits(self.ln_f, self.lm_head.t())
 
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""
-        if name == "wte":
-            # The tied head multiplies by its transpose; looking rows up is cheap in any layout.
-            return 1 if self.lm_head is None else None
-        return 0 if name.startswith(("h.", "lm_head")) else None
+        # The head multiplies by its transpose; looking rows up is cheap in any layout.
+        return 1 if name == "lm_head" else 0 if name.startswith("h.") else None
+
+    @classmethod
+    def tied(cls, config: GPT2Config) -> tuple[tuple[str, ...], ...]:
+        """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
+        return (("wte", "lm_head"),)
 
     @classmethod
     def sources(cls, names: Collection[str], config: GPT2Config) -> dict[str, Source]:
         """Match every parameter to a tensor of the checkpoint.
 
         Checkpoints name their tensors with or without a leading `transformer.`, carry causal
-        masks as `attn.bias` and `attn.masked_bias`, and may or may not repeat a tied head.
+        masks as `attn.bias` and `attn.masked_bias`, and have a head of its own or none.
         Raises ValueError that names what is missing or left over.
         """
         prefix = "transformer." if any(n.startswith("transformer.") for n in names) else ""
         wanted = {name: _source(name, prefix) for name, _ in cls(config).named_parameters()}
-        if config.tie_word_embeddings and wanted["wte"].names[0] not in names:
-            # Of two names for one tensor, some writers kept the head's.
-            wanted["wte"] = Source(("lm_head.weight",))
-        return match(wanted, names, ignorable=lambda name: _ignorable(name, config))
+        if config.tie_word_embeddings:
+            # Of two names for one tensor, writers keep either.
+            for one, other in (("wte", "lm_head"), ("lm_head", "wte")):
+                if wanted[one].names[0] not in names and wanted[other].names[0] in names:
+                    wanted[one] = wanted[other]
+        return match(wanted, names, ignorable=_ignorable)
 
 
 def _source(parameter: str, prefix: str) -> Source:
-    if parameter == "lm_head.weight":
-        return Source((parameter,), transpose=True)
+    if parameter == "lm_head":
+        return Source(("lm_head.weight",))
     if parameter in ("wte", "wpe"):
         return Source((f"{prefix}{parameter}.weight",))
     return Source((prefix + parameter,))
 
 
-def _ignorable(name: str, config: GPT2Config) -> bool:
-    mask = name.endswith((".attn.bias", ".attn.masked_bias"))
-    return mask or (name == "lm_head.weight" and config.tie_word_embeddings)
+def _ignorable(name: str) -> bool:
+    return name.endswith((".attn.bias", ".attn.masked_bias"))

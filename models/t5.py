@@ -87,7 +87,7 @@ class T5Config:
         named = {general.get(key, key): value for key, value in config.items()}
         if named.get("num_decoder_layers") is None:
             named["num_decoder_layers"] = named.get("num_layers", variant["num_layers"])
-        if "scale_decoder_outputs" not in named and config.get("model_type") == "t5":
+        if "scale_decoder_outputs" not in named and config.get("model_type") != "mt5":
             # T5 v1.0 ties the head to the embedding and scales; v1.1 does neither.
             named["scale_decoder_outputs"] = config.get("tie_word_embeddings") is not False
         known = {field.name for field in fields(cls)}
@@ -116,7 +116,6 @@ _MULTILINGUAL: dict[str, Any] = {
 _VARIANTS: dict[str, dict[str, Any]] = {
     "t5": {"num_layers": 6},
     "mt5": {**_MULTILINGUAL, "scale_decoder_outputs": False},
-    # transformers scales the outputs of UMT5 whatever its configuration says of the head.
     "umt5": {**_MULTILINGUAL, "bias_per_layer": True},
 }
 
@@ -207,7 +206,6 @@ class T5(EncoderDecoder):
     Config = T5Config
     TRAINED_IN_BFLOAT16 = True
     GENERATION: ClassVar = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    TIED: ClassVar = (("shared.weight", "target.weight", "lm_head.weight"),)
 
     shares_vocabulary = True
     max_positions = None
@@ -250,6 +248,11 @@ class T5(EncoderDecoder):
         return self.lm_head(
             x * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else x
         )
+
+    @classmethod
+    def tied(cls, config: T5Config) -> tuple[tuple[str, ...], ...]:
+        """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
+        return (("shared.weight", "target.weight", "lm_head.weight"),)
 
     @classmethod
     def sources(cls, names: Collection[str], config: T5Config) -> dict[str, Source]:

@@ -267,17 +267,25 @@ class UniLM(Network):
         return self.head(self.transform_norm(x), self.head_bias)
 
     @classmethod
+    def tied(cls, config: UniLMConfig) -> tuple[tuple[str, ...], ...]:
+        """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
+        return (("words.weight", "head.weight"),)
+
+    @classmethod
     def sources(cls, names: Collection[str], config: UniLMConfig) -> dict[str, Source]:
         """Match every parameter to the tensors of a checkpoint that has BERT's names.
 
         Raises ValueError that names what is missing or left over.
         """
         wanted = {name: _source(name) for name, _ in cls(config).named_parameters()}
+        if _OWN_HEAD in names:
+            wanted["head.weight"] = Source((_OWN_HEAD,))
         return match(wanted, names, ignorable=lambda _: False)
 
 
 _EMBEDDINGS = "bert.embeddings"
 _HEAD = "cls.predictions"
+_OWN_HEAD = f"{_HEAD}.decoder.weight"
 _ABOVE = {
     "words.weight": f"{_EMBEDDINGS}.word_embeddings.weight",
     "positions.weight": f"{_EMBEDDINGS}.position_embeddings.weight",
@@ -286,7 +294,7 @@ _ABOVE = {
     "relative.weight": "bert.rel_pos_bias.weight",
     "transform": f"{_HEAD}.transform.dense",
     "transform_norm": f"{_HEAD}.transform.LayerNorm",
-    # The head is the table of words.
+    # The head is the table of words, unless it has one of its own.
     "head.weight": f"{_EMBEDDINGS}.word_embeddings.weight",
     "head_bias": f"{_HEAD}.bias",
 }

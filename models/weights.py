@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -9,13 +10,24 @@ from torch import Tensor, nn
 from .layout import empty_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     import torch
 
 
 _SHOWN = 8
 """Names of tensors that a message lists."""
+
+OTHER_HEADS = (
+    "classification_head.",
+    "classifier.",
+    "multiple_choice_head.",
+    "qa_outputs.",
+    "score.",
+    "v_head.",
+)
+"""How the names begin of what fine-tuning for other tasks puts beside a network that generates:
+the heads of transformers' classes for them, and the value head of reinforcement learning."""
 
 
 class Source(NamedTuple):
@@ -84,12 +96,14 @@ def match(
 ) -> dict[str, Source]:
     """`wanted` itself, if a checkpoint with these `names` has all of it and nothing else.
 
+    What is `ignorable` may be there; so may the heads of other tasks, and a warning names them.
     Raises ValueError that names what is missing or left over, or the half of a network that is
-    not there at all; what is `ignorable` may be there.
+    not there at all.
     """
     used = {name for source in wanted.values() for name in source.names}
     missing = sorted(used.difference(names))
-    left = sorted(name for name in names if name not in used and not ignorable(name))
+    unused = sorted(name for name in names if name not in used and not ignorable(name))
+    left = [name for name in unused if not name.startswith(OTHER_HEADS)]
     for half in ("encoder", "decoder"):
         if _has(used, half) and not _has(names, half):
             raise ValueError(
@@ -102,7 +116,18 @@ def match(
             + (f"; missing: {_listed(missing)}" if missing else "")
             + (f"; left over: {_listed(left)}" if left else "")
         )
+    warn_of_unused(name for name in unused if name.startswith(OTHER_HEADS))
     return wanted
+
+
+def warn_of_unused(names: Iterable[str]) -> None:
+    """Say once which weights of a checkpoint are left alone, if any are."""
+    unused = sorted(names)
+    if unused:
+        warnings.warn(
+            f"generation does not use these weights of the checkpoint: {_listed(unused)}",
+            stacklevel=2,
+        )
 
 
 def _has(names: Collection[str], part: str) -> bool:

@@ -58,8 +58,12 @@ ALLOWED: dict[str, set[str]] = {
         "config", "engine", "engines", "outputs", "protocol", "recipe", "slots",
     },
     "weights": {"json_files"},
+    "adapters": {"config_files", "json_files"},
+    "live": {"adapters", "weights"},
+    "tying": {"models", "weights"},
+    "wrapped": {"models", "weights"},
     "config_files": {"json_files"},
-    "hub": {"config_files", "weights"},
+    "hub": {"adapters", "config_files", "weights"},
     "special_tokens": {"json_files", "tokenizer_keys"},
     "fast_vocabulary": {"json_files", "special_tokens"},
     "bert_vocabulary": {"fast_vocabulary", "json_files", "special_tokens"},
@@ -82,7 +86,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": {"languages", "tokenizer_files", "vocabularies"},
     "devices": {"models"},
     "placement": {"models", "weights"},
-    "unilm_tensors": {"unilm_names", "weights"},
+    "unilm_tensors": {"models", "unilm_names", "weights"},
     "unilm_families": {"unilm_names"},
     "unilm_tokens": {"json_files"},
     "unilm_checkpoint": {
@@ -91,8 +95,8 @@ ALLOWED: dict[str, set[str]] = {
     "fingerprints": {"hub"},
     "origin": {"checkpoint", "fingerprints", "models", "placement"},
     "checkpoint": {
-        "config_files", "devices", "json_files", "models", "placement", "unilm_checkpoint",
-        "weights",
+        "adapters", "config_files", "devices", "json_files", "live", "models", "placement",
+        "tying", "unilm_checkpoint", "weights", "wrapped",
     },
     "request": {
         "config", "engines", "generate", "lengths", "outputs", "plan", "prompts", "recipe",

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from tritonseq.models import model_class
 
+from .adapters import refuse_adapter, refuse_parts
 from .config_files import find_config, read_config
 from .devices import DTYPES, resolve_device, resolve_dtype
 from .json_files import read_json
+from .live import plain_state, unwrapped_model
 from .placement import fill
+from .tying import tied
 from .unilm_checkpoint import generation_defaults, recognises, refuse_bert, translate
 from .weights import open_weights
+from .wrapped import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    from torch import Tensor, nn
+    import torch
+    from torch import nn
 
     from tritonseq.models.weights import Source
 
@@ -70,13 +73,14 @@ def load_checkpoint(
     """
     if not isinstance(overrides, Mapping | None):
         raise ValueError(f"config is {overrides!r}: pass a mapping from keys of config.json")
+    folder = path.parent if path.is_file() else path
+    refuse_adapter(folder)
     changes = dict(overrides or {})
     model_type = changes.pop("model_type", None) if model_type is None else model_type
     if path.is_file() and find_config(path) is None and "num_hidden_layers" in changes:
         stated: dict[str, Any] = {}  # the caller says it all
     else:
         stated = read_config(path, tokenizer)
-    folder = path.parent if path.is_file() else path
     config, reader = _describe(
         stated, changes, model_type, open_weights(path), tokenizer=tokenizer or folder
     )
@@ -99,16 +103,12 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     imported: all that is used is `config.to_dict()`, `generation_config.to_dict()` and
     `state_dict()`.
 
-    Raises ValueError for anything else than such a model, for an unsupported `model_type`, and
-    for weights that are quantised or not in memory.
+    Raises ValueError for anything else than such a model, for an unsupported `model_type`, for
+    weights that are quantised or not in memory, and for what was put into the model and counts
+    beside its weights: adapters, hooks, modules of other makers.
     """
-    if not hasattr(getattr(hf_model, "config", None), "to_dict") or not hasattr(
-        hf_model, "state_dict"
-    ):
-        raise ValueError(f"a {type(hf_model).__name__} is not a transformers model")
-    # torch.compile wraps the model that it compiles.
-    hf_model = getattr(hf_model, "_orig_mod", hf_model)
-    config, reader = _describe(hf_model.config.to_dict(), {}, None, _Live(hf_model.state_dict()))
+    hf_model = unwrapped_model(hf_model)
+    config, reader = _describe(hf_model.config.to_dict(), {}, None, plain_state(hf_model))
     model, sources = _plan(config, reader)
     first = reader.read(next(iter(sources.values())).names[0])
     if first.dtype not in DTYPES.values():
@@ -137,20 +137,6 @@ def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     return _stated({**defaults, **config})
 
 
-class _Live:
-    """The state of a model in memory, read like a file."""
-
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self._state = state
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-    def read(self, name: str) -> Tensor:
-        tensor = self._state[name].detach()
-        if tensor.is_meta:
-            raise ValueError(f"{name} is not in memory: load the model without offloading")
-        return tensor
-
-
 def _describe(
     stated: Mapping[str, Any],
     changes: Mapping[str, Any],
@@ -161,8 +147,8 @@ def _describe(
 ) -> tuple[dict[str, Any], WeightReader]:
     """The configuration and the tensors as the network reads them, whatever the family."""
     config = {**stated, **changes} | ({} if model_type is None else {"model_type": model_type})
-    if config.get("quantization_config"):
-        raise ValueError("quantised checkpoints are not supported: use one with plain weights")
+    refuse_parts(config, reader.shapes)
+    reader = unwrapped(reader, config.get("model_type"))
     if config.get("model_type") == "unilm" or recognises(config, reader.shapes):
         return translate(stated, changes, reader, tokenizer=tokenizer)
     return config, reader
@@ -177,7 +163,7 @@ def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, d
     for name, parameter in model.named_parameters():
         if name in sources:
             _check_shape(sources[name], tuple(parameter.shape), reader)
-    return model, _tied(sources, getattr(cls, "TIED", ()), reader)
+    return model, tied(sources, cls.tied(own), reader, config)
 
 
 def _model_type(config: Mapping[str, Any]) -> str:
@@ -198,31 +184,6 @@ def _check_shape(source: Source, wanted: tuple[int, ...], reader: WeightReader) 
                 f"{name} has shape {list(reader.shapes[name])}, "
                 f"but config.json asks for {list(each)}"
             )
-
-
-def _tied(
-    sources: dict[str, Source], groups: Sequence[Sequence[str]], reader: WeightReader
-) -> dict[str, Source]:
-    """Point parameters that are copies of each other to the same tensor.
-
-    Checkpoints may repeat a shared embedding under every name it has. As in transformers, a copy
-    that differs is a weight of its own, whatever config.json says.
-    """
-    tied = dict(sources)
-    for group in groups:
-        first, *others = (name for name in group if name in sources)
-        for other in others:
-            a, b = tied[first], tied[other]
-            if a != b and a.transpose == b.transpose and _same(a, b, reader):
-                tied[other] = a
-    return tied
-
-
-def _same(a: Source, b: Source, reader: WeightReader) -> bool:
-    (one,), (other,) = a.names, b.names
-    return reader.shapes[one] == reader.shapes[other] and torch.equal(
-        reader.read(one), reader.read(other)
-    )
 
 
 def _tasks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -74,11 +74,18 @@ def _join(parts: Sequence[Tensor], weight: Tensor) -> None:
 
 
 def _read(reader: WeightReader, name: str, *, transpose: bool) -> Tensor:
-    """A tensor of the checkpoint, turned its way; ValueError unless it is plain numbers."""
+    """A tensor of the checkpoint, turned its way; ValueError unless it is plain numbers.
+
+    No gradient leads back to it, though a file may hold the parameters of a model in training.
+    """
     tensor = reader.read(name)
     # Subclasses, integers and one-byte floats keep a part of their values elsewhere: the scales.
     plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.is_floating_point()
     if not plain or tensor.itemsize < 2:
         kind = f"{type(tensor).__name__} of {tensor.dtype}"
         raise ValueError(f"{name} is a {kind}: only plain float weights are supported")
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        kind = "a tensor without values" if tensor.is_meta else f"a {tensor.layout} tensor"
+        raise ValueError(f"{name} is {kind}: only plain float weights are supported")
+    tensor = tensor.detach()
     return tensor.t() if transpose else tensor

@@ -35,11 +35,13 @@ FLAGS = (
     "pos_shift",
     "do_lower_case",
 )
+# Whether a head of its own is to be expected; without one, the table of words is the head.
+TIE = "tie_word_embeddings"
 # Flags that only the tokenizer reads.
 OF_TEXT = ("s2s_special_token", "do_lower_case")
 KEYS = (
     *REQUIRED, *SIZES, *TYPE_IDS, *TOKENS, *FLAGS, "hidden_act", "layer_norm_eps", "rel_pos_bins",
-    "max_rel_pos", "max_seq_length", "variant",
+    "max_rel_pos", "max_seq_length", "variant", TIE,
 )  # fmt: skip
 # What version 1 has in its code and in no published model.
 STRANGE_PARTS = ("num_qkv", "seg_emb", "ffn_type")
@@ -103,7 +105,7 @@ def translate(
         "vocab_size": vocab_size,
         **_type_ids(merged, overrides, sizes["type_vocab_size"]),
         **tokens,
-        **{key: merged[key] for key in OF_TEXT if merged.get(key) is not None},
+        **{key: merged[key] for key in (*OF_TEXT, TIE) if merged.get(key) is not None},
     }
     return network, tensors
 

@@ -6,6 +6,7 @@ goes. So a mapping here lives for one tensor, or a few megabytes of them.
 
 from __future__ import annotations
 
+import math
 import re
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from .json_files import read_json, refuse_pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 MAPPED_BYTES = 16 * 2**20
 
 
+# Bytes that are looked at through one mapping when tensors are compared.
+PIECE_BYTES = 16 * 2**20
+
+
 class WeightReader(Protocol):
     """Named tensors in one file or several."""
 
@@ -35,6 +40,25 @@ class WeightReader(Protocol):
 
     def read(self, name: str) -> Tensor:
         """The tensor as stored; drop it before the next call, or its mapping stays."""
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Its rows, some at a time, to be looked at; drop each before the next."""
+
+
+def row_ranges(shape: Sequence[int]) -> list[slice]:
+    """Where to cut a float32 tensor of `shape` into rows of at most `PIECE_BYTES`.
+
+    Tensors of one shape are cut alike, whatever their dtypes.
+    """
+    rows = shape[0] if shape else 1
+    step = max(1, PIECE_BYTES // (4 * max(1, math.prod(shape[1:]))))
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def rows_of(tensor: Tensor) -> Iterator[Tensor]:
+    """The pieces of a tensor that is in memory."""
+    table = tensor.detach() if tensor.dim() else tensor.detach()[None]
+    return (table[rows] for rows in row_ranges(table.shape))
 
 
 class SafetensorsFile:
@@ -51,6 +75,14 @@ class SafetensorsFile:
         with self._open() as file:
             tensor: Tensor = file.get_tensor(name)
         return tensor
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        if not self.shapes[name]:
+            yield self.read(name)
+            return
+        for rows in row_ranges(self.shapes[name]):
+            with self._open() as file:
+                yield file.get_slice(name)[rows]
 
     def _open(self) -> Any:
         try:
@@ -77,8 +109,18 @@ class PickleFile:
             self._tensors, self._read_bytes = self._load(), 0
         # Popped, so that what was read from an unmapped file is freed as soon as it is copied.
         tensor = self._tensors.pop(name)
-        self._read_bytes += tensor.nbytes
+        self._read_bytes += tensor.numel() * tensor.itemsize
         return tensor
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        if not self._mapped:
+            # In memory all the same, and not popped: it is still to be read.
+            if name not in self._tensors:
+                self._tensors = self._load()
+            yield from rows_of(self._tensors[name])
+            return
+        for rows in row_ranges(self.shapes[name] or (1,)):
+            yield self._load()[name].detach()[rows if self.shapes[name] else None]
 
     def _load(self) -> dict[str, Tensor]:
         try:
@@ -92,7 +134,10 @@ class PickleFile:
         for name, value in table.items():
             if not isinstance(value, torch.Tensor):
                 kind = type(value).__name__
-                raise ValueError(f"{self.path}: {name!r} is a {kind}, not a tensor")
+                raise ValueError(
+                    f"{self.path}: {name!r} is a {kind}, not a tensor: save the table of tensors "
+                    "alone, which is what a model's state_dict() returns"
+                )
         return dict(table)
 
 
@@ -112,6 +157,9 @@ class ShardedFiles:
 
     def read(self, name: str) -> Tensor:
         return self._files[name].read(name)
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        return self._files[name].pieces(name)
 
 
 FORMATS: dict[str, Callable[[Path], WeightReader]] = {
