@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -116,7 +117,7 @@ def _run(
     total = source.count_lines() if shows else None
     if state.lines:
         source.skip(state.lines, state.digest)
-    samples = state.restore(source, source.name)
+    samples = state.restore(source, source.name, together=workers.facts.unit > 1)
     clock = Clock(traced=options.trace is not None)
     assembly = Assembly(samples, workers, clock, window=options.staff.window, first=state.lines)
     earlier = (writer.lines, writer.tokens)
@@ -143,7 +144,9 @@ def _write_all(
 
     Once it is interrupted, what is begun is finished, and that is all.
     """
-    recorded, drains = time.monotonic(), False
+    # What is finished first is durable at once: a job may be stopped again and again, every few
+    # seconds, and shall come to its end.
+    recorded, drains = -math.inf, False
     finished = assembly.run(TICK)
     with contextlib.closing(finished):
         while True:
@@ -161,8 +164,7 @@ def _write_all(
                 progress.note("tritonseq: finishing what is begun; once more ends at once")
             assembly.leave(writer.add(samples))
             progress.show(writer.lines, writer.tokens, writer.rejected)
-            if time.monotonic() - recorded >= RECORD:
-                writer.checkpoint()
+            if time.monotonic() - recorded >= RECORD and writer.checkpoint():
                 recorded = time.monotonic()
     writer.checkpoint()
 

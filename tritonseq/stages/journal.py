@@ -65,9 +65,12 @@ class State:
     ahead: tuple[Done, ...] = ()
     """Samples that are finished before their turn."""
 
-    def restore(self, samples: Iterable[Sample], name: str) -> Iterator[Sample]:
+    def restore(
+        self, samples: Iterable[Sample], name: str, *, together: bool = False
+    ) -> Iterator[Sample]:
         """Samples of the input `name`, those `ahead` finished.
 
+        `together`: others may have to be answered beside them, in the batches that they were in.
         Raises ValueError if the input has other lines than the job began with.
         """
         ahead = {done.number: done for done in self.ahead}
@@ -78,6 +81,7 @@ class State:
                     raise ValueError(
                         changed_input(name, f"line {sample.number + 1}, or one before, is another")
                     )
+                sample.is_company = together and not sample.is_done
                 done.give(sample)
             yield sample
         if ahead:

@@ -32,8 +32,8 @@ class Writer:
     def __init__(
         self, layout: Layout, sink: Sink, state: State, *, packed: bool, unit: int = 1
     ) -> None:
-        """`packed`: compress the output. `unit`: so many consecutive samples are found together,
-        and a job that goes on must find all of them again, or none."""
+        """`packed`: compress the output. `unit`: so many consecutive samples are found together:
+        a job that goes on must see all of them again, or none."""
         self.state = state
         """What the job goes on from: the lines that are done, and samples that are finished."""
         self.lines = state.lines
@@ -43,7 +43,6 @@ class Writer:
         self._layout = layout
         self._sink = sink
         self._packed = packed
-        self._unit = unit
         self._at_once = unit * -(-MEMBER_LINES // unit) if packed else unit
         """Samples that are written together."""
         self._now = state
@@ -79,16 +78,16 @@ class Writer:
             del self._next[:size]
         return len(ready)
 
-    def checkpoint(self) -> None:
-        """Make durable what has come, if anything has since the last time."""
-        if self._changed:
-            self._sink.record(replace(self._now, ahead=tuple(self._finished_ahead())))
-            self._changed = False
+    def checkpoint(self) -> bool:
+        """Make durable what has come since the last time; False if that is nothing."""
+        if not self._changed:
+            return False
+        self._sink.record(replace(self._now, ahead=tuple(self._finished_ahead())))
+        self._changed = False
+        return True
 
     def _finished_ahead(self) -> list[Done]:
         """Samples that are finished and not in the output yet."""
-        if self._unit > 1:
-            return []
         waiting = map(Done.of, [*self._next, *self._order.held])
         # Those of an earlier run may still be on their way here.
         return sorted([*waiting, *self._ahead.values()], key=lambda done: done.number)
