@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .disk import Places, lock, refuse_locked
+from .disk import lock, lock_afresh, refuse_locked
 from .formats import format_of, is_gzip
 from .journal import State, load, store
 from .layout import Layout
+from .places import Places, refuse_foreign, refuse_guarded, refuse_mounted
 from .sinks import Files, Pipe, is_named
 from .writer import Writer
 
@@ -113,6 +114,7 @@ class Target:
         places = self._places
         self._check_folder(places.output)
         self._check_source(source, places)
+        self._check_kinds(places)
         refuse_locked(places.partial, self.path)
         self._interrupted(places)
 
@@ -144,6 +146,8 @@ class Target:
                 state = State(fingerprint)
                 store(places.journal, state)
             state.compare(fingerprint, places.journal)
+            if state.output_bytes == 0:
+                locked = lock_afresh(places.partial, self.path, locked)
             sink = Files(places, self.layout, state, locked, may_replace=self.overwrite)
         except BaseException:
             os.close(locked)
@@ -190,6 +194,14 @@ class Target:
             raise ValueError(f"{folder} cannot be written to: name an OUTPUT in another folder")
         if len(os.fsencode(output.name)) + _ENDINGS > os.pathconf(folder, "PC_NAME_MAX"):
             raise ValueError(f"the name of {self.path} is too long: leave {_ENDINGS} bytes of it")
+
+    def _check_kinds(self, places: Places) -> None:
+        if places.output.is_symlink():
+            raise ValueError(f"{self.path} is a link that leads to itself: name another OUTPUT")
+        refuse_mounted((places.output, *places.own))
+        refuse_guarded(places.output)
+        for path in places.own:
+            refuse_foreign(path)
 
     def _check_source(self, source: Source | None, places: Places) -> None:
         known = source.stat() if source is not None else None
