@@ -22,6 +22,7 @@ from .cli_unilm import (
     write_traces,
 )
 from .model import BATCH_SIZE, load
+from .standard_streams import refuse_closed
 from .text_job import Answer
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     else:
         answers = _answers(job, prompts, rows, parsed.batch_size or BATCH_SIZE, tally)
         _print(model, answers, parsed)
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     print(f"tritonseq: {tally.line(len(rows))}", file=sys.stderr)
     return 0
 
@@ -188,6 +190,7 @@ def _lines(flag: str, name: str) -> list[str]:
     """The lines of a file, or of stdin for "-"."""
     try:
         if name == "-":
+            refuse_closed(0, name)
             lines = [line.rstrip("\r\n") for line in sys.stdin]
         else:
             with open(name, encoding="utf-8") as file:

@@ -13,6 +13,8 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .worker import DECIDED_BY_PARENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -55,8 +57,8 @@ class Child:
             descriptor=descriptor,
         )
         isolated = ["-I"] if sys.flags.isolated else []
-        # Until the child ignores Ctrl-C, which goes to it as well, it does not get it.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        # Until the child ignores Ctrl-C and the like, which go to it as well, it does not get them.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, DECIDED_BY_PARENT)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, *isolated, "-c", code],

@@ -76,7 +76,8 @@ def run_job(
 ) -> JobSummary:
     """Answer every line of `source` into `target`.
 
-    Ctrl-C, or SIGTERM, lets what is begun be finished and recorded; a second one ends it at once.
+    Ctrl-C, SIGTERM or SIGHUP lets what is begun be finished and recorded; a second one ends it at
+    once.
 
     Args:
         text_options: arguments of `Model.text_job` about texts.
@@ -130,11 +131,19 @@ def _run(
     finally:
         progress.close()
         if options.trace is not None:
-            clock.write_trace(options.trace)
+            _write_trace(clock, options.trace, report)
     return JobSummary(
         writer.lines, writer.rejected, writer.tokens, *earlier, clock.seconds, clock.times(),
         interrupted=interrupted.is_set(),
     )  # fmt: skip
+
+
+def _write_trace(clock: Clock, path: Path, report: Callable[[str], None]) -> None:
+    """What a job has done is no worse if nobody can see how."""
+    try:
+        clock.write_trace(path)
+    except OSError as error:
+        report(f"warning: the trace {path} cannot be written ({error.strerror})")
 
 
 def _write_all(
@@ -202,8 +211,9 @@ def _fingerprint(
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Is set by the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt.
+    """Is set by the first Ctrl-C, SIGTERM or SIGHUP; the second raises KeyboardInterrupt.
 
+    Those that whoever started this process has had ignored, as nohup does, stay ignored.
     Only the main thread can: in others nothing changes. Nothing else is done at once, as whoever
     is interrupted may hold any lock.
     """
@@ -211,7 +221,11 @@ def _interrupts() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
 
     def handle(number: int, frame: Any) -> None:
         for each in numbers:

@@ -93,6 +93,16 @@ def refuse_mounted(paths: Iterable[Path]) -> None:
         )
 
 
+def is_same(path: str | Path, other: str | Path) -> bool:
+    """Are they one file, through links or by two names of it?"""
+    if os.path.realpath(path) == os.path.realpath(other):
+        return True
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
 def refuse_guarded(path: Path) -> None:
     """Raise ValueError if the file is of another user, and its folder lets only that one replace
     it, as /tmp does."""

@@ -16,6 +16,7 @@ from .formats import format_of, is_gzip
 from .journal import State, load, store
 from .layout import Layout
 from .places import Places, refuse_foreign, refuse_guarded, refuse_mounted
+from .progress import note
 from .sinks import Files, Pipe, is_named
 from .writer import Writer
 
@@ -29,7 +30,7 @@ _ENDINGS = 30
 
 
 def _warn(message: str) -> None:
-    print(f"tritonseq: warning: {message}", file=sys.stderr)
+    note(f"tritonseq: warning: {message}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Target:
         if self._is_pipe:
             return ()
         places = self._places
-        return (places.output, places.partial, places.journal, places.rejected)
+        return (places.output, *places.own)
 
     @property
     def is_complete(self) -> bool:
@@ -110,6 +111,7 @@ class Target:
                 raise ValueError(
                     f"{self.name} is no file that could be gone on with: drop --resume"
                 )
+            self._refuse_closed()
             return
         places = self._places
         self._check_folder(places.output)
@@ -177,10 +179,13 @@ class Target:
             except OSError as error:
                 raise ValueError(f"{self.path} cannot be written: {error.strerror}") from None
         if self.stream is None:
-            if sys.stdout is None:
-                raise ValueError("stdout is closed: name a file instead of -")
+            self._refuse_closed()
             sys.stdout.flush()
         return Pipe(self.stream or sys.stdout.buffer, self.name, warn, is_ours=False)
+
+    def _refuse_closed(self) -> None:
+        if self.path == "-" and self.stream is None and sys.stdout is None:
+            raise ValueError("stdout is closed: name a file instead of -")
 
     def _check_folder(self, output: Path) -> None:
         folder = output.parent
@@ -207,7 +212,7 @@ class Target:
         known = source.stat() if source is not None else None
         if known is None:
             return
-        for path in (places.output, places.partial, places.journal, places.rejected):
+        for path in (places.output, *places.own):
             if path.exists() and os.path.samestat(path.stat(), known):
                 raise ValueError(f"{path} is the input, and would be lost: name another OUTPUT")
 
