@@ -126,6 +126,7 @@ class Answers:
             ),
             plan=self._plan(),
             asks_for_language=job.asks_for_language,
+            is_drawn=_is_drawn(job.request),
         )
 
     def _plan(self) -> str:

@@ -97,7 +97,8 @@ def run_job(
         if options.verbose:
             report(workers.facts.plan)
         fingerprint = _fingerprint(source, target, text_options, workers.facts, staff)
-        writer = target.open(fingerprint, unit=workers.facts.unit, warn=report)
+        unit, is_drawn = workers.facts.unit, workers.facts.is_drawn
+        writer = target.open(fingerprint, unit=unit, whole_units=is_drawn, warn=report)
         try:
             return _run(source, writer, workers, options, report)
         finally:

@@ -125,13 +125,15 @@ class Target:
         fingerprint: Mapping[str, Any],
         *,
         unit: int = 1,
+        whole_units: bool = False,
         warn: Callable[[str], None] = _warn,
     ) -> Writer:
         """Begin, or go on with what `Writer.state` says.
 
         `fingerprint` holds JSON values for everything that the output depends on: a job that goes
-        on must have the same. It goes on behind a multiple of `unit` lines. `warn` is
-        told of rejected lines where no file for them can be. Raises ValueError as `check` does, for
+        on must have the same. It goes on behind a multiple of `unit` lines; `whole_units` says
+        that a part of so many is not worth keeping. `warn` is told of rejected lines where no file
+        for them can be. Raises ValueError as `check` does, for
         another fingerprint and for a damaged journal; JobFailed if the disk is full or fails.
         """
         self.check()
@@ -154,7 +156,14 @@ class Target:
         except BaseException:
             os.close(locked)
             raise
-        return Writer(self.layout, sink, state, packed=is_gzip(self.path), unit=unit)
+        return Writer(
+            self.layout,
+            sink,
+            state,
+            packed=is_gzip(self.path),
+            unit=unit,
+            whole_units=whole_units,
+        )
 
     @property
     def _is_pipe(self) -> bool:
