@@ -48,7 +48,10 @@ def make(kind: str, folder: Path, count: int) -> Job:
     texts[5::17] = ["" for _ in texts[5::17]]
     texts[7::19] = ["three " * 200 for _ in texts[7::19]]
     source = folder / f"in.{ending.removesuffix('.gz')}"
+    # Of these nothing can be made.
     lines = [json.dumps({"source": text}) if "json" in ending else text for text in texts]
+    if "json" in ending:
+        lines[7::19] = ["{" for _ in lines[7::19]]
     source.write_text("".join(f"{line}\n" for line in lines))
     return Job(EMBEDDED / name, source, folder / f"out.{ending}", ("--batch-size", "4", *flags))
 
