@@ -3,13 +3,17 @@ another."""
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import random
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tritonseq.stages import disk
 from tritonseq.stages.faults import JobFailed
 from tritonseq.stages.reader import Source
 from tritonseq.stages.target import Target
@@ -176,3 +180,36 @@ def test_a_journal_of_before_is_refused_in_words(tmp_path: Path) -> None:
     journal.write_bytes(b'{"version": 1, "lines": 0, "ahead": []}\n')
     with pytest.raises(ValueError, match=r"its version is 1, and not 2; start afresh"):
         run(tmp_path, "out.txt", resume=True)
+
+
+@pytest.mark.parametrize("call", ["fsync", "write", "replace", "open"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EDQUOT, errno.EROFS, errno.ESTALE])
+def test_a_disk_that_fails_is_told_and_what_is_durable_stays(
+    number: int, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.txt").write_text("".join(f"line {number}\n" for number in range(LINES)))
+    run(tmp_path, "calm.txt")
+    run(tmp_path, "out.txt", stop=25)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        # Of the module alone: the others go on reading.
+        patch.setattr(disk, "os", SimpleNamespace(**{**vars(os), call: fail}))
+        with pytest.raises(JobFailed, match=rf"out.txt.*{os.strerror(number)}.*--resume"):
+            run(tmp_path, "out.txt", resume=True)
+    run(tmp_path, "out.txt", resume=True)
+    assert results(tmp_path, "out.txt") == results(tmp_path, "calm.txt")
+
+
+def test_a_file_system_that_locks_nothing_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    (tmp_path / "in.txt").write_text("a\n")
+    monkeypatch.setattr(disk.fcntl, "flock", fail)
+    run(tmp_path, "out.txt")
+    assert (tmp_path / "out.txt").exists()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from .bench.options import add_bench
 from .cli_flags import add_generate, add_placement, generation_options
 from .cli_rules import check_flags
+from .stages.descriptors import take_descriptors
 from .stages.faults import JobFailed
 from .stages.progress import note
 from .standard_streams import (
@@ -21,7 +22,6 @@ from .standard_streams import (
     forgiving_stderr,
     refuse_closed,
     silence_stdout,
-    take_descriptors,
 )
 
 if TYPE_CHECKING:

@@ -15,21 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def take_descriptors() -> None:
-    """Open those of the first three that are closed, on nothing.
-
-    Else the next file that is opened becomes one of them, and what libraries and child processes
-    tell their user is written into it.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            # The lowest that is free is this one.
-            os.open(os.devnull, os.O_RDWR)
-            os.set_inheritable(descriptor, True)
-
-
 def refuse_closed(descriptor: int, path: str) -> None:
     """Raise ValueError if the path means a standard stream that is closed."""
     name = ("stdin", "stdout", "stderr")[descriptor]

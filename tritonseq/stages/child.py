@@ -13,6 +13,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .descriptors import take_descriptors
 from .worker import DECIDED_BY_PARENT
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Child:
         self.is_ready = False
         """Has its service been made?"""
         self._sending = threading.Lock()
+        # The child inherits them, and its connection must be none of them.
+        take_descriptors()
         # Never closed but with the last reference: a number that is free again, and belongs to
         # another file, could still be in use by another thread.
         self._connection, theirs = Pipe()
