@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from dataclasses import replace
 from functools import partial
@@ -22,10 +23,12 @@ from .cli_unilm import (
 )
 from .cli_values import special_tokens
 from .stages.formats import format_of
+from .stages.places import is_same
 from .stages.progress import note, summary
 from .stages.quality import Reference, best_outputs
 from .stages.reader import Source
 from .stages.target import Target
+from .standard_streams import refuse_closed
 
 if TYPE_CHECKING:
     import argparse
@@ -56,6 +59,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     Returns the exit code. What can be found wrong before the model is loaded is found then.
     """
     generation, traces = _generation(parsed, options), trace_path(parsed)
+    refuse_closed(0, parsed.input)
+    refuse_closed(1, parsed.output or "-")
     copies = options.get("num_return_sequences") or 1
     target = _target(parsed, copies)
     source = _source(parsed, target, copies)
@@ -166,6 +171,11 @@ def _reference(parsed: argparse.Namespace, source: Source, target: Target) -> Re
 
 def _check_others(parsed: argparse.Namespace, target: Target, traces: Path | None) -> None:
     """Raise ValueError if one of the smaller outputs would replace a file, or cannot be."""
+    if parsed.reference is not None and any(is_same(parsed.reference, p) for p in target.paths):
+        raise ValueError(
+            f"--reference {parsed.reference} is a file of the job itself, and would be lost: name "
+            "another OUTPUT"
+        )
     taken = [parsed.input, parsed.reference, *target.paths]
     others = (
         ("--score-path", parsed.score_path),
@@ -177,8 +187,13 @@ def _check_others(parsed: argparse.Namespace, target: Target, traces: Path | Non
             continue
         if not path.parent.is_dir():
             raise ValueError(f"{path} is in a folder that is not there: mkdir -p {path.parent}")
-        if any(other and os.path.realpath(path) == os.path.realpath(other) for other in taken):
+        if any(other and is_same(path, other) for other in taken):
             raise ValueError(f"{flag} {path} is a file of the job itself: name another")
+        if path.is_dir():
+            raise ValueError(f"{flag} {path} is a folder: name a file in it")
+        if flag == "--trace" and os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise ValueError(f"{flag} {path} is a link, a pipe or a device: name a file")
+        taken.append(path)
         if path.is_file() and not (parsed.overwrite or parsed.resume):
             raise ValueError(f"{flag}: {path} exists: name another, or pass --overwrite")
 

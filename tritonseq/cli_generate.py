@@ -17,6 +17,7 @@ from .cli_unilm import generation_options
 from .model import BATCH_SIZE, load
 from .stages.layout import shown
 from .stages.reader import Source
+from .standard_streams import refuse_closed
 
 if TYPE_CHECKING:
     import argparse
@@ -80,7 +81,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     else:
         for prompt, answer in _answers(job, prompts, rows, parsed.batch_size or BATCH_SIZE, tally):
             print(_line(model, prompt, answer.text, as_json=parsed.json))
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     print(f"tritonseq: {tally.line(len(rows))}", file=sys.stderr)
     return 0
 
@@ -130,6 +132,7 @@ def _prompts(parsed: argparse.Namespace) -> list[Prompt]:
 
 def _in_file(name: str, *, by_line: bool) -> Iterator[Prompt]:
     """The first texts, one more than can be streamed."""
+    refuse_closed(0, name)
     source = Source(
         name,
         format="any" if by_line else None,

@@ -55,6 +55,8 @@ class Row(NamedTuple):
     number: int
     """Of its sample."""
     ids: list[int]
+    is_answered: bool = False
+    """Its answer is known, and not asked for: it is here for the others of its batch."""
 
 
 class Answer(NamedTuple):
@@ -133,6 +135,7 @@ class Answers:
             ),
             plan=self._plan(),
             asks_for_language=job.asks_for_language,
+            is_drawn=_is_drawn(job.request),
         )
 
     def _plan(self) -> str:
@@ -141,19 +144,26 @@ class Answers:
         return self.sizing.describe(min(room or USUAL_LENGTH, USUAL_LENGTH))
 
     def run(self, rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
-        """Answer the rows; those that have not begun when `admits()` says no are left out.
+        """Answer the rows that have no answer yet; those that have not begun when `admits()` says
+        no are left out.
 
         It is asked before every step as well: what it raises ends the work at once.
         """
         self._admits = admits
         if self.unit > 1:
             for number, unit in itertools.groupby(rows, lambda row: row.number // self.unit):
-                yield from self._one_unit(number, list(unit))
+                yield from self._rest_of_unit(number, list(unit))
             return
-        rows = self._in_order(rows)
+        rows = self._in_order([row for row in rows if not row.is_answered])
         enough = TRIAL * self.sizing.count(max((len(row.ids) for row in rows), default=1))
         for refills, part in self._ways.share_out(rows, enough):
             yield from self._one_way(refills, part, enough)
+
+    def _rest_of_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+        """What is new among the answers of a unit."""
+        new = {row.number for row in rows if not row.is_answered}
+        for answers in self._one_unit(number, rows) if new else ():
+            yield [answer for answer in answers if answer.number in new]
 
     def _one_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
         """Batches that are the same whatever else there is; what is drawn has a seed per unit."""
@@ -229,6 +239,10 @@ class Answers:
     def _batched(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
         """The first of the rows, in one batch until its last one has ended."""
         batch = rows[:count]
+        # What is drawn depends on what was drawn before it, too.
+        if all(row.is_answered for row in batch) and not _is_drawn(self._job.request):
+            yield [Answer(row.number, [], None, 0) for row in batch]
+            return
         if self._job.request.counts_prompts and self._job.request.fits_slots:
             # In slots each has the lengths that it has alone.
             yield from self._through_slots(batch, count)

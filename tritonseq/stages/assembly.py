@@ -53,7 +53,9 @@ class Assembly:
         self._horizon = Horizon((len(workers.responds) + 2) * size + QUEUE, first)
         self._flow = Flow(clock)
         self._flow.on_abort(self._horizon.abort)
-        self._connect(samples, lambda awaited: Windows(size, unit, awaited, first))
+        self._connect(
+            samples, lambda awaited: Windows(size, unit, awaited, first, self._has_failed)
+        )
 
     def _connect(
         self, samples: Iterable[Sample], windows: Callable[[Callable[[], bool]], Windows]
@@ -124,6 +126,9 @@ class Assembly:
         self._tokenized.cut()
         self._horizon.abort()
         self._workers.drain()
+
+    def _has_failed(self) -> bool:
+        return self._flow.has_failed
 
     def _admits(self) -> bool:
         """May something begin? Raises Aborted when nothing is to go on either."""

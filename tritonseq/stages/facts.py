@@ -43,6 +43,8 @@ class Facts(NamedTuple):
     """The memory that it takes, in words."""
     asks_for_language: bool
     """Is it for the texts to say which of several languages to write?"""
+    is_drawn: bool = False
+    """Is a unit answered as a whole or not at all, as what is drawn at random is?"""
 
     def tokenizer(self) -> Tokenizer:
         """The model's."""

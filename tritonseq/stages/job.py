@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -83,7 +84,8 @@ def run_job(
 ) -> JobSummary:
     """Answer every line of `source` into `target`.
 
-    Ctrl-C, or SIGTERM, lets what is begun be finished and recorded; a second one ends it at once.
+    Ctrl-C, SIGTERM or SIGHUP lets what is begun be finished and recorded; a second one ends it at
+    once.
 
     Args:
         text_options: arguments of `Model.text_job` about texts.
@@ -108,7 +110,8 @@ def run_job(
         if options.verbose:
             report(workers.facts.plan)
         fingerprint = _fingerprint(source, target, text_options, workers.facts, staff)
-        writer = target.open(fingerprint, unit=workers.facts.unit, warn=report)
+        unit, is_drawn = workers.facts.unit, workers.facts.is_drawn
+        writer = target.open(fingerprint, unit=unit, whole_units=is_drawn, warn=report)
         try:
             if options.traces is not None:
                 writer.traces = Traces(options.traces, writer.state.lines)
@@ -134,7 +137,7 @@ def _run(
     if writer.traces is not None:
         # The searches of what was finished ahead are not kept: it is done again.
         state = replace(state, ahead=())
-    samples = state.restore(source, source.name)
+    samples = state.restore(source, source.name, together=workers.facts.unit > 1)
     clock = Clock(traced=options.trace is not None)
     assembly = Assembly(samples, workers, clock, window=options.staff.window, first=state.lines)
     earlier = (writer.lines, writer.tokens)
@@ -147,11 +150,19 @@ def _run(
     finally:
         progress.close()
         if options.trace is not None:
-            clock.write_trace(options.trace)
+            _write_trace(clock, options.trace, report)
     return JobSummary(
         writer.lines, writer.rejected, writer.tokens, *earlier, clock.seconds, clock.times(),
         interrupted=interrupted.is_set(),
     )  # fmt: skip
+
+
+def _write_trace(clock: Clock, path: Path, report: Callable[[str], None]) -> None:
+    """What a job has done is no worse if nobody can see how."""
+    try:
+        clock.write_trace(path)
+    except OSError as error:
+        report(f"warning: the trace {path} cannot be written ({error.strerror})")
 
 
 def _write_all(
@@ -161,7 +172,9 @@ def _write_all(
 
     Once it is interrupted, what is begun is finished, and that is all.
     """
-    recorded, drains = time.monotonic(), False
+    # What is finished first is durable at once: a job may be stopped again and again, every few
+    # seconds, and shall come to its end.
+    recorded, drains = -math.inf, False
     finished = assembly.run(TICK)
     with contextlib.closing(finished):
         while True:
@@ -179,8 +192,7 @@ def _write_all(
                 progress.note("tritonseq: finishing what is begun; once more ends at once")
             assembly.leave(writer.add(samples))
             progress.show(writer.lines, writer.tokens, writer.rejected)
-            if time.monotonic() - recorded >= RECORD:
-                writer.checkpoint()
+            if time.monotonic() - recorded >= RECORD and writer.checkpoint():
                 recorded = time.monotonic()
     writer.checkpoint()
 
@@ -219,8 +231,9 @@ def _fingerprint(
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Is set by the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt.
+    """Is set by the first Ctrl-C, SIGTERM or SIGHUP; the second raises KeyboardInterrupt.
 
+    Those that whoever started this process has had ignored, as nohup does, stay ignored.
     Only the main thread can: in others nothing changes. Nothing else is done at once, as whoever
     is interrupted may hold any lock.
     """
@@ -228,7 +241,11 @@ def _interrupts() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
 
     def handle(number: int, frame: Any) -> None:
         for each in numbers:

@@ -35,6 +35,8 @@ class Sample:
     """How many were generated for it: the end token counts, padding does not."""
     texts: list[str] | None = None
     """The outputs, one for each sequence."""
+    is_company: bool = False
+    """It was done by an earlier run, and its ids still decide about others of its batch."""
 
     @property
     def is_done(self) -> bool:

@@ -13,7 +13,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
-from .disk import Appender, remove, sync_folder, writing
+from .disk import Appender, open_own, remove, sync_folder, writing
+from .places import new, open_to_read, refuse_foreign, refuse_mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,29 +36,41 @@ def record(trace: BeamTrace | None) -> bytes:
     return pickle.dumps(dict(zip(("scores", "wids", "ptrs"), frames, strict=True)))
 
 
+def _framed(data: bytes) -> bytes:
+    """A record as it stands in the file that grows."""
+    return _FRAME.pack(len(data), zlib.crc32(data)) + data
+
+
 class Traces:
     """Made when it is known which samples are done; `path` is there when the job is complete."""
 
     def __init__(self, path: Path, done: int) -> None:
-        """Go on behind the first `done` samples. Raises ValueError if there are fewer."""
+        """Go on behind the first `done` samples.
+
+        Raises ValueError if there are fewer, or if its files cannot lie where they shall.
+        """
         self._path = path
         self._partial = path.with_name(f"{path.name}.partial")
         self._count = done
-        size = found = 0
+        refuse_mounted([path])
+        for own in (self._partial, new(path)):
+            refuse_foreign(own)
+        size = digest = found = 0
         for data in itertools.islice(self._records(), done):
-            size, found = size + _FRAME.size + len(data), found + 1
+            framed = _framed(data)
+            size, digest, found = size + len(framed), zlib.crc32(framed, digest), found + 1
         if found < done:
             raise ValueError(
                 f"{self._partial} holds {found} searches, fewer than the {done} that the journal "
                 f"knows: {_AFRESH}"
             )
-        self._file = Appender(self._partial, size)
+        self._file = Appender(self._partial, size, digest)
 
     def add(self, samples: Iterable[Sample]) -> None:
         """Take the next samples, in order."""
         for sample in samples:
             data = sample.trace or _NONE
-            self._file.append(_FRAME.pack(len(data), zlib.crc32(data)) + data)
+            self._file.append(_framed(data))
             self._count += 1
 
     def sync(self) -> None:
@@ -67,10 +80,10 @@ class Traces:
     def finish(self) -> None:
         """Make the file itself; what it is made of stays until `clean`."""
         self.sync()
-        fresh = self._path.with_name(f"{self._path.name}.new")
+        fresh = new(self._path)
         with writing(self._path):
             remove(fresh)
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            with open(open_own(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
                 pickle.dump({"version": 0.0, "num_samples": self._count}, file)
                 for data in itertools.islice(self._records(), self._count):
                     file.write(data)
@@ -90,7 +103,7 @@ class Traces:
     def _records(self) -> Iterator[bytes]:
         """Those in the file that grows. Raises ValueError if it was changed."""
         try:
-            with self._partial.open("rb") as file:
+            with open(open_to_read(self._partial), "rb") as file:
                 while frame := file.read(_FRAME.size):
                     yield self._checked(file, frame)
         except FileNotFoundError:

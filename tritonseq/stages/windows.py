@@ -27,12 +27,23 @@ class Windows:
     """
 
     def __init__(
-        self, size: int, unit: int, is_awaited: Callable[[], bool], first: int = 0
+        self,
+        size: int,
+        unit: int,
+        is_awaited: Callable[[], bool],
+        first: int = 0,
+        is_cut_short: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`is_awaited()`: does the next stage wait for a window? `first`: the first number."""
+        """
+        Args:
+            is_awaited: does the next stage wait for a window?
+            first: the first number.
+            is_cut_short: has the input failed, so that it does not end where no more comes?
+        """
         self._size = size
         self._unit = unit
         self._is_awaited = is_awaited
+        self._is_cut_short = is_cut_short
         self._order = InOrder(first) if unit > 1 else None
         self._held: list[Sample] = []
 
@@ -45,8 +56,8 @@ class Windows:
             try:
                 came = inlet.take(self._size, LINGER if self._held else None)
             except Ended:
-                if self._held:
-                    yield [self._held]
+                if rest := self._held[: self._count_rest()]:
+                    yield [rest]
                 raise
             self._held += came if self._order is None else self._order.add(came)
             due = due or time.monotonic() + LINGER
@@ -55,6 +66,14 @@ class Windows:
                 window, self._held = self._held[:count], self._held[count:]
                 due, is_late = 0.0, False
                 yield [window]
+
+    def _count_rest(self) -> int:
+        """How many of the last samples may be answered: a unit that lacks some would be another."""
+        if self._unit == 1 or not self._is_cut_short():
+            return len(self._held)
+        return max(
+            (n for n, sample in enumerate(self._held, 1) if self._ends_unit(sample)), default=0
+        )
 
     def _complete(self, *, is_late: bool) -> int:
         """How many samples make a window now; 0 if it is to be waited for more."""
