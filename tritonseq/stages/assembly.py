@@ -8,12 +8,13 @@ first and the last is bounded as well, so that memory does not grow with the inp
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
 from .channel import Aborted, Ended
 from .flow import Flow, Gate, Horizon
-from .openmp import let_go_of_threads
+from tritonseq.openmp import let_go_of_threads
 from .windows import Windows
 from .works import CHUNK, detokenizing, generating, tokenizing
 
@@ -45,6 +46,7 @@ class Assembly:
     ) -> None:
         """`first`: the number of the first sample; the others follow without a gap."""
         self._workers = workers
+        self._process = os.getpid()
         self._drains = threading.Event()
         unit = workers.facts.unit
         size = _whole(window or BATCHES * workers.facts.batch, unit)
@@ -91,6 +93,7 @@ class Assembly:
             self._flow.start()
             while True:
                 clock.stop()
+                self._check_process()
                 try:
                     samples, waited = self._finished.take(CHUNK, tick)
                     clock.waited_for_input += waited
@@ -105,13 +108,19 @@ class Assembly:
             self._flow.check()
             raise
         finally:
-            self.abort()
-            self._workers.close()
-            self._flow.join()
+            # Threads and children are those of the process that began.
+            if os.getpid() == self._process:
+                self.abort()
+                self._workers.close()
+                self._flow.join()
 
     def abort(self) -> None:
-        """Give up, from any thread: `run` ends, whatever is on its way."""
-        self._flow.abort()
+        """Give up, from any thread: `run` ends, whatever is on its way.
+
+        In a child of the process that began there is nothing to end.
+        """
+        if os.getpid() == self._process:
+            self._flow.abort()
 
     def leave(self, count: int) -> None:
         """So many more samples have left, in the order of the input: as many more may come."""
@@ -124,6 +133,13 @@ class Assembly:
         self._tokenized.cut()
         self._horizon.abort()
         self._workers.drain()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this pipeline began before the process was forked, and its threads are not here: "
+                "make another in this process"
+            )
 
     def _admits(self) -> bool:
         """May something begin? Raises Aborted when nothing is to go on either."""
