@@ -14,15 +14,17 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs", "prompts")
+LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("vocabularies",)
+LEAVES += ("containers", "openmp", "progress", "surroundings", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
     "cache": {"buffers", "memory"},
     "protocol": {"cache"},
     **{leaf: set() for leaf in LEAVES},
+    "id_rows": {"containers"},
+    "prompts": {"id_rows"},
     "config": {"checks", "combinations", "options"},
     "stopping": {"hypotheses"},
     "flags": {"kernels"},
@@ -46,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
         "buffers", "cache", "flags", "graphs", "hypotheses", "outputs", "prompts", "protocol",
         "search",
     },
-    "engines": {"kernels", "engine", "plan", "search"},
+    "engines": {"kernels", "engine", "openmp", "plan", "search", "surroundings"},
     "slots": {
         "buffers", "cache", "config", "engine", "engines", "hypotheses", "lengths", "plan",
         "prompts", "protocol", "recipe", "search", "trie",
@@ -86,10 +88,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     "encoding": {"text"},
     "found": {"config", "outputs"},
-    "text_job": {"config", "encoding", "found", "lengths", "outputs", "request", "text"},
+    "text_job": {
+        "config", "containers", "encoding", "found", "lengths", "outputs", "request", "text",
+    },
     "model": {
-        "checkpoint", "config", "engines", "generate", "hub", "lengths", "outputs", "request",
-        "stopping", "text", "text_job", "trie",
+        "checkpoint", "config", "engines", "generate", "hub", "lengths", "outputs", "progress",
+        "request", "stopping", "surroundings", "text", "text_job", "trie",
     },
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
@@ -97,7 +101,8 @@ ALLOWED: dict[str, set[str]] = {
     "cli_generate": {"cli_unilm", "model", "text_job"},
     "bench": {"bench", "devices", "kernels"},
     "stages": {
-        "stages", "config", "encoding", "found", "model", "plan", "request", "text", "text_job",
+        "stages", "config", "containers", "encoding", "found", "model", "openmp", "plan",
+        "progress", "request", "text", "text_job",
     },
     "cli_values": set(),
     "cli_fastseq": set(),

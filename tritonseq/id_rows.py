@@ -93,9 +93,9 @@ def _items(values: Any, name: str) -> list[Any]:
 
 def _ids(items: list[Any], where: str) -> list[int]:
     """The items as ints; most are such already, and looked at together."""
-    if all(type(item) is int for item in items):
-        if not items or (min(items) in _INT64 and max(items) in _INT64):
-            return items
+    are_ints = all(type(item) is int for item in items)
+    if are_ints and (not items or (min(items) in _INT64 and max(items) in _INT64)):
+        return items
     return [_id(item, f"{where}[{at}]") for at, item in enumerate(items)]
 
 

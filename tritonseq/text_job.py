@@ -12,7 +12,7 @@ from .found import found
 from .lengths import longest_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -91,15 +91,22 @@ class TextJob:
         return self.tokenizer.pad(rows, pad_id=self.request.config.fill_token_id or 0, side=side)
 
     def answers(
-        self, rows: Sequence[Sequence[int]], batch_size: int, *, window: int | None = None
+        self,
+        rows: Sequence[Sequence[int]],
+        batch_size: int,
+        *,
+        window: int | None = None,
+        after_batch: Callable[[int, int], object] = lambda rows, tokens: None,
     ) -> Iterator[Answer]:
         """Answers in the order of `rows`, num_return_sequences for each; blank ones to blank ones.
 
         Batches are formed by length within each `window` of rows (None: within all), and answers
-        come when a window is done. Rows keep their order where it could be noticed: when
+        come when a window is done; `after_batch` is told of every batch how many rows and tokens
+        are done so far. Rows keep their order where it could be noticed: when
         sampling, and with functions of the caller's that are handed whole batches.
         """
         span = window or max(len(rows), 1)
+        done = tokens = 0
         for first in range(0, len(rows), span):
             places = range(first, min(first + span, len(rows)))
             # The longest first: if a batch does not fit into memory, it is the first one.
@@ -110,7 +117,11 @@ class TextJob:
             answered = {place: blank for place in places if not rows[place]}
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
-                answered |= zip(batch, self._batch(rows, batch), strict=True)
+                found = list(self._batch(rows, batch))
+                answered |= zip(batch, found, strict=True)
+                done += len(batch)
+                tokens += sum(answer.tokens for each in found for answer in each)
+                after_batch(done, tokens)
             for place in places:
                 yield from answered[place]
 

@@ -12,9 +12,10 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from tritonseq.openmp import let_go_of_threads
+
 from .channel import Aborted, Ended
 from .flow import Flow, Gate, Horizon
-from tritonseq.openmp import let_go_of_threads
 from .windows import Windows
 from .works import CHUNK, detokenizing, generating, tokenizing
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 # Batches whose samples are put in order of length together.
 BATCHES = 16
+
+# The first window is this part of a batch, so that there is something to see soon; windows double
+# from then on. Fewer samples at once cost more each, and three windows are less than a batch.
+PARTS = 8
 
 # Samples that wait between two stages, at most.
 QUEUE = 4 * CHUNK
@@ -55,7 +60,8 @@ class Assembly:
         self._horizon = Horizon((len(workers.responds) + 2) * size + QUEUE, first)
         self._flow = Flow(clock)
         self._flow.on_abort(self._horizon.abort)
-        self._connect(samples, lambda awaited: Windows(size, unit, awaited, first))
+        smallest = None if window else -(-workers.facts.batch // PARTS)
+        self._connect(samples, lambda awaited: Windows(size, unit, awaited, first, smallest))
 
     def _connect(
         self, samples: Iterable[Sample], windows: Callable[[Callable[[], bool]], Windows]

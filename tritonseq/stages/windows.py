@@ -27,10 +27,20 @@ class Windows:
     """
 
     def __init__(
-        self, size: int, unit: int, is_awaited: Callable[[], bool], first: int = 0
+        self,
+        size: int,
+        unit: int,
+        is_awaited: Callable[[], bool],
+        first: int = 0,
+        smallest: int | None = None,
     ) -> None:
-        """`is_awaited()`: does the next stage wait for a window? `first`: the first number."""
-        self._size = size
+        """`is_awaited()`: does the next stage wait for a window? `first`: the first number.
+
+        With `smallest`, the first window has so many, and each of the next ones twice as many as
+        the one before, up to `size`: the first results do not wait for a whole window.
+        """
+        self._largest = size
+        self._size = min(size, smallest or size)
         self._unit = unit
         self._is_awaited = is_awaited
         self._order = InOrder(first) if unit > 1 else None
@@ -54,6 +64,7 @@ class Windows:
             while (count := self._complete(is_late=is_late)) > 0:
                 window, self._held = self._held[:count], self._held[count:]
                 due, is_late = 0.0, False
+                self._size = min(self._largest, 2 * self._size)
                 yield [window]
 
     def _complete(self, *, is_late: bool) -> int:
