@@ -83,8 +83,8 @@ ALLOWED: dict[str, set[str]] = {
         "weights",
     },
     "request": {
-        "config", "engines", "generate", "lengths", "outputs", "plan", "prompts", "recipe",
-        "refill", "slots", "trie",
+        "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs", "plan",
+        "prompts", "recipe", "refill", "slots", "trie",
     },
     "encoding": {"text"},
     "found": {"config", "outputs"},

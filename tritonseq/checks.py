@@ -115,7 +115,7 @@ def _integer(value: Any) -> int | None:
         return None
     try:
         return operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError):  # a tensor on the meta device has no value
         return None
 
 

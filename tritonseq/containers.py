@@ -115,10 +115,10 @@ def _check_array(name: str, array: Any) -> None:
             f"{name} is a {_type(array)} of {array.ndim} dimensions: pass {name}.ravel().tolist(), "
             "or one column of it"
         )
-    kind = getattr(array.dtype, "kind", None)
-    if kind in (None, "S") and "bytes" in str(array.dtype):
+    kind = getattr(array.dtype, "kind", "")
+    if kind == "S":
         raise ValueError(f"{name} is an array of bytes: pass {name}.astype(str)")
-    if kind in ("i", "u", "f", "c", "b", "M", "m") or str(array.dtype).startswith("torch."):
+    if kind in tuple("iufcbMm") or str(array.dtype).startswith("torch."):
         raise ValueError(
             f"{name} is a {_type(array)} of {array.dtype}, not of texts; ids are for generate"
         )

@@ -114,7 +114,7 @@ def _integer(item: Any) -> int | None:
         return None
     try:
         return operator.index(item)
-    except (TypeError, RuntimeError):
+    except (TypeError, RuntimeError):  # a tensor on the meta device has no value
         return None
 
 

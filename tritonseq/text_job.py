@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .containers import check_texts
+from .containers import check_first, check_texts
 from .encoding import Encoding, at_places, is_blank
 from .found import found
 from .lengths import longest_text
@@ -72,6 +72,8 @@ class TextJob:
         if not hasattr(texts, "__iter__"):
             raise ValueError("these texts come asynchronously: pass them to tritonseq.pipeline")
         texts = list(texts)
+        if texts:
+            check_first("texts", texts[0])
         places = [place for place, text in enumerate(texts) if not is_blank(text)]
         if not places:
             return [[] for _ in texts]
