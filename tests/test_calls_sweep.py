@@ -122,7 +122,7 @@ WORDS = {
     "devices": ("model",),
     "model": ("",),
     "max_new_tokens": ("positions",),
-    "generation_config": ("search", "num_beams"),
+    "generation_config": ("search", "num_beams", "unknown option"),
     "num_beams": ("streamer", "beams"),
 }
 

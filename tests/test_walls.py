@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "constraints": {"kernels", "hypotheses"},
     "fused": {"kernels", "constraints", "hypotheses"},
     "warpers": {"kernels", "hypotheses", "constraints"},
-    "trie": {"trie_tables"},
+    "trie": {"id_rows", "trie_tables"},
     "prefixes": {"kernels", "hypotheses", "constraints", "trie"},
     "processors": {"hypotheses", "config", "constraints", "fused", "prefixes", "trie", "warpers"},
     "search": {"kernels", "hypotheses", "outputs", "processors", "stopping"},

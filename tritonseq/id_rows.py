@@ -12,8 +12,11 @@ from torch import Tensor
 from .containers import check_container
 
 _MASKS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_MASKS += (torch.uint16, torch.uint32, torch.uint64)
-_MASKS += (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WIDER_MASKS = (
+    torch.uint16, torch.uint32, torch.uint64, torch.float16, torch.bfloat16, torch.float32,
+    torch.float64,
+)  # fmt: skip
+"""Dtypes that have 0 and 1, but lack some operators, or have values beside them."""
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -62,10 +65,11 @@ def read_mask(values: Any, name: str) -> Tensor:
             mask = torch.as_tensor(values, device="cpu")
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise ValueError(f"{name} must be integers of shape [B, P]: {error}") from None
-    if mask.dtype not in _MASKS:
-        raise ValueError(f"{name} must be integers of shape [B, P], not {mask.dtype}")
-    # In others not every operator is there.
-    return mask if mask.dtype in _MASKS[:6] else _whole(mask, name)
+    if mask.dtype in _MASKS:
+        return mask
+    if mask.dtype in _WIDER_MASKS:
+        return _whole(mask, name)
+    raise ValueError(f"{name} must be integers of shape [B, P], not {mask.dtype}")
 
 
 def _whole(mask: Tensor, name: str) -> Tensor:

@@ -53,4 +53,4 @@ def precision() -> Hashable:
     of_products = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
     if of_products is None:
         return torch.get_float32_matmul_precision()
-    return of_products, torch.backends.fp32_precision
+    return of_products, getattr(torch.backends, "fp32_precision", None)
