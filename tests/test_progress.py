@@ -112,7 +112,7 @@ def test_a_resumed_bar_goes_on_from_where_it_was(monkeypatch: pytest.MonkeyPatch
         speeds.append((lines, tokens))
         return ""
 
-    monkeypatch.setattr("tritonseq.stages.progress.postfix", watch)
+    monkeypatch.setattr("tritonseq.progress.postfix", watch)
     terminal = Terminal()
     progress = Progress(400, lines=300, tokens=900, stream=terminal)
     progress.show(304, 925, 0)

@@ -51,7 +51,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "one-dimension": ({"input_ids": torch.tensor([3, 4])}, r"ids\[None\]"),
     "flat-list": ({"input_ids": [3, 4]}, r"wrap a single prompt as \[prompt\]"),
     "float": ({"input_ids": torch.tensor([[3.0, 4.0]])}, "must be integers, not torch.float32"),
-    "float-list": ({"input_ids": [[3.5, 4.0]]}, "must be integers, not torch.float32"),
+    "float-list": ({"input_ids": [[3.5, 4.0]]}, r"input_ids\[0\]\[0\] is 3.5: .* integers"),
     "bool": ({"input_ids": torch.tensor([[True]])}, "must be integers, not torch.bool"),
     "text": ({"input_ids": ["hello"]}, "not text: pass text to generate_text"),
     "bare-text": ({"input_ids": "hello"}, "not str: pass text to generate_text"),
@@ -199,7 +199,7 @@ SOURCE_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "begun-float": (
         {"input_ids": SOURCES, "decoder_input_ids": [[2.0], [3.0]]},
-        "decoder_input_ids must be integers, not torch.float32",
+        r"decoder_input_ids\[0\]\[0\] is 2.0: token ids must be integers",
     ),
     "begun-text": (
         {"input_ids": SOURCES, "decoder_input_ids": ["en", "de"]},

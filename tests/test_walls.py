@@ -15,15 +15,18 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("checks", "combinations", "env", "options", "outputs", "prompts")
+LEAVES = ("checks", "combinations", "env", "options", "outputs")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("tokenizer_classes", "tokenizer_keys", "vocabularies")
+LEAVES += ("containers", "openmp", "progress", "surroundings", "tokenizer_classes")
+LEAVES += ("tokenizer_keys", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
     "cache": {"buffers", "memory"},
     "protocol": {"cache"},
     **{leaf: set() for leaf in LEAVES},
+    "id_rows": {"containers"},
+    "prompts": {"id_rows"},
     "config": {"checks", "combinations", "options"},
     "stopping": {"hypotheses"},
     "flags": {"kernels"},
@@ -32,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "constraints": {"kernels", "hypotheses"},
     "fused": {"kernels", "constraints", "hypotheses"},
     "warpers": {"kernels", "hypotheses", "constraints"},
-    "trie": {"trie_tables"},
+    "trie": {"id_rows", "trie_tables"},
     "prefixes": {"kernels", "hypotheses", "constraints", "trie"},
     "processors": {"hypotheses", "config", "constraints", "fused", "prefixes", "trie", "warpers"},
     "search": {"kernels", "hypotheses", "outputs", "processors", "stopping"},
@@ -48,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "buffers", "cache", "flags", "graphs", "hypotheses", "outputs", "prompts", "protocol",
         "search",
     },
-    "engines": {"kernels", "engine", "plan", "search"},
+    "engines": {"kernels", "engine", "openmp", "plan", "search", "surroundings"},
     "slots": {
         "buffers", "cache", "config", "engine", "engines", "hypotheses", "lengths", "plan",
         "prompts", "protocol", "recipe", "search", "trie",
@@ -99,15 +102,17 @@ ALLOWED: dict[str, set[str]] = {
         "tying", "unilm_checkpoint", "weights", "wrapped",
     },
     "request": {
-        "config", "engines", "generate", "lengths", "outputs", "plan", "prompts", "recipe",
-        "refill", "slots", "trie",
+        "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs", "plan",
+        "prompts", "recipe", "refill", "slots", "trie",
     },
     "encoding": {"text"},
     "found": {"config", "outputs"},
-    "text_job": {"config", "encoding", "found", "lengths", "outputs", "request", "text"},
+    "text_job": {
+        "config", "containers", "encoding", "found", "lengths", "outputs", "request", "text",
+    },
     "model": {
         "checkpoint", "config", "engines", "generate", "hub", "lengths", "origin", "outputs",
-        "request", "stopping", "text", "text_job", "trie",
+        "progress", "request", "stopping", "surroundings", "text", "text_job", "trie",
     },
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
@@ -118,8 +123,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bench": {"bench", "devices", "kernels"},
     "stages": {
-        "stages", "config", "encoding", "fingerprints", "found", "model", "models", "outputs",
-        "plan", "request", "text", "text_job",
+        "stages", "config", "containers", "encoding", "fingerprints", "found", "model", "models",
+        "openmp", "outputs", "plan", "progress", "request", "text", "text_job",
     },
     "standard_streams": {"stages"},
     "cli_values": set(),

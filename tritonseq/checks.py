@@ -51,14 +51,14 @@ def flag(name: str, value: Any) -> bool:
 
 def early_stopping(name: str, value: Any) -> bool | str:
     """True, False or "never"."""
-    if not isinstance(value, bool) and value != "never":
+    if not isinstance(value, bool) and not (isinstance(value, str) and value == "never"):
         raise ValueError(f"{name} must be True, False or 'never', not {value!r}")
     return value
 
 
 def search(name: str, value: Any) -> str:
     """The rules of a search, by the name of the project that they come from."""
-    if value not in ("transformers", "unilm"):
+    if not isinstance(value, str) or value not in ("transformers", "unilm"):
         raise ValueError(f"{name} must be 'transformers' or 'unilm', not {value!r}")
     settled: str = value
     return settled
@@ -115,7 +115,7 @@ def _integer(value: Any) -> int | None:
         return None
     try:
         return operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError):  # a tensor on the meta device has no value
         return None
 
 

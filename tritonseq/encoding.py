@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Encoding:
         rows: dict[int, list[int]] = {}
         for places, read in ((whole, self._rows), (tokenized, self._token_rows)):
             if places:
-                rows |= zip(places, _at_places(read, tokenizer, texts, places), strict=True)
+                found = at_places(partial(read, tokenizer), texts, places)
+                rows |= zip(places, found, strict=True)
         return [rows[place] for place in range(len(texts))]
 
     def texts(self, tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
@@ -101,15 +103,19 @@ class Encoding:
         }
 
 
-def _at_places(
-    read: Callable[[Tokenizer, list[Text]], list[list[int]]],
-    tokenizer: Tokenizer,
-    texts: list[Text],
-    places: list[int],
+def is_blank(text: object) -> bool:
+    """Is it a text, or a list of tokens, of white space only? The answer to it is blank as well."""
+    if isinstance(text, (list, tuple)) and all(isinstance(token, str) for token in text):
+        text = "".join(text)
+    return isinstance(text, str) and not text.strip()
+
+
+def at_places(
+    read: Callable[[list[Text]], list[list[int]]], texts: Sequence[Text], places: Sequence[int]
 ) -> list[list[int]]:
     """The ids of the texts at `places`; an error tells the place that a text has among all."""
     try:
-        return read(tokenizer, [texts[place] for place in places])
+        return read([texts[place] for place in places])
     except ValueError as error:
         message = re.sub(r"^text (\d+)", lambda at: f"text {places[int(at[1])]}", str(error))
         raise ValueError(message) from None

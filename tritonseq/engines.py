@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from tritonseq.kernels import is_gpu
 
+from .openmp import let_go_of_threads
 from .plan import free_memory
+from .surroundings import precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -46,6 +50,7 @@ class Engines:
         self._lock = threading.Lock()
         self._idle: list[_Idle] = []
         self._refused: set[Hashable] = set()
+        _ALL.add(self)
 
     @property
     def graphs(self) -> bool:
@@ -71,7 +76,7 @@ class Engines:
         `search` is that of the request. Raises DoesNotFit if there is no memory for another.
         """
         # What products round to is part of a graph.
-        key = (key, torch.get_float32_matmul_precision())
+        key = (key, precision())
         # Buffers that serve other calls must not be inference tensors.
         with torch.inference_mode(False):
             engine = self._take(key) or self._make(key, plan, device, build)
@@ -92,6 +97,10 @@ class Engines:
         """Let go of everything that nobody uses."""
         with self._lock:
             self._idle.clear()
+
+    def unlock(self) -> None:
+        """Forget who was at it: in a child, after a fork, the other threads are no more."""
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """How many engines are kept and idle."""
@@ -152,3 +161,16 @@ def bucket(length: int, device: torch.device) -> int:
     width of its buffers.
     """
     return -(-length // 64) * 64 if is_gpu(device) else length
+
+
+_ALL: weakref.WeakSet[Engines] = weakref.WeakSet()
+
+
+def _unlock_all() -> None:
+    for engines in list(_ALL):
+        engines.unlock()
+
+
+# A fork copies one thread. Its OpenMP would wait for ever for the others of its team in the child;
+# without a team there is none to wait for, and parent and child each make a new one.
+os.register_at_fork(before=let_go_of_threads, after_in_child=_unlock_all)

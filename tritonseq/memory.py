@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -67,6 +68,10 @@ class _Kept:
         self._lock = threading.RLock()
         self._pages: list[mmap.mmap] = []
 
+    def unlock(self) -> None:
+        """Forget who was at it."""
+        self._lock = threading.RLock()
+
     def take(self, size: int) -> mmap.mmap | None:
         """The smallest pages of at least `size` bytes, and not of more than twice that."""
         with self._lock:
@@ -86,3 +91,6 @@ class _Kept:
 
 
 _KEPT = _Kept()
+
+# In a child, after a fork, who held the lock is no more.
+os.register_at_fork(after_in_child=_KEPT.unlock)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
+
+import torch
 
 from .checkpoint import from_transformers_model, load_checkpoint
 from .config import GenerationConfig, as_generation_config
@@ -12,7 +15,9 @@ from .engines import Engines
 from .hub import snapshot, tokenizer_folder
 from .lengths import longest_text
 from .origin import Identity, Origin, origin_of
+from .progress import Progress
 from .request import Request
+from .surroundings import each_on_its_own, own
 from .text import Tokenizer
 from .text_job import TextJob
 
@@ -20,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import torch
     from torch import Tensor
 
     from .checkpoint import Checkpoint
@@ -278,6 +282,9 @@ class Model:
     ) -> Tensor | GenerateOutput:
         """Answer sources, or continue prompts: by greedy search, sampling or beam search.
 
+        It computes on the device and in the dtype of the weights, whatever torch's default device
+        and autocast are. After a fork a child may go on with the model, unless it is on a GPU.
+
         Args:
             input_ids: integers, or lists of ids of any lengths. With an encoder: sources
                 `[B, S]`, padded on either side. Without: prompts `[B, P]` to continue, padded on
@@ -315,21 +322,22 @@ class Model:
         """
         if return_dict_in_generate is not None:
             options["return_dict_in_generate"] = return_dict_in_generate
-        request = self._request(
-            generation_config=generation_config,
-            task=task,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-            streamer=streamer,
-            **options,
-        )
-        input_ids = _either(input_ids, inputs)
-        output = request.run(input_ids, attention_mask)
-        home = getattr(input_ids, "device", None)
-        output.sequences = output.sequences.to(home or self.device)
+        with own(self.device):
+            request = self._request(
+                generation_config=generation_config,
+                task=task,
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+                streamer=streamer,
+                **options,
+            )
+            input_ids = _either(input_ids, inputs)
+            output = request.run(input_ids, attention_mask)
+        home = input_ids.device if isinstance(input_ids, torch.Tensor) else self.device
+        output.sequences = output.sequences.to(home)
         if not request.config.return_dict_in_generate:
             return output.sequences
         if not request.config.output_scores:
@@ -356,18 +364,19 @@ class Model:
         Greedy search or sampling; arguments and options are those of `generate`. Faults in them
         are raised at the call, not at the first token.
         """
-        request = self._request(
-            generation_config=generation_config,
-            task=task,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-            **options,
-        )
-        generation = request.stream(_either(input_ids, inputs), attention_mask)
-        return (int(tokens) for tokens in generation)
+        with own(self.device):
+            request = self._request(
+                generation_config=generation_config,
+                task=task,
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+                **options,
+            )
+            generation = request.stream(_either(input_ids, inputs), attention_mask)
+        return each_on_its_own((int(tokens) for tokens in generation), self.device)
 
     def generate_each(
         self,
@@ -400,15 +409,17 @@ class Model:
         Raises:
             ValueError: as `generate` does, for any of the inputs, before anything runs.
         """
-        request = self._request(
-            generation_config=generation_config,
-            task=task,
-            decoder_input_ids=decoder_input_ids,
-            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-            **options,
-        )
-        found = request.each(inputs, slots)
-        return ((place, output.sequences) for place, output in found)
+        with own(self.device):
+            request = self._request(
+                generation_config=generation_config,
+                task=task,
+                decoder_input_ids=decoder_input_ids,
+                prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+                **options,
+            )
+            found = request.each(inputs, slots)
+        sequences = ((place, output.sequences) for place, output in found)
+        return each_on_its_own(sequences, self.device)
 
     def generate_text(
         self,
@@ -423,16 +434,18 @@ class Model:
         skip_special_tokens: bool = True,
         clean_up_tokenization_spaces: bool | None = None,
         batch_size: int = BATCH_SIZE,
+        progress: bool = False,
         task: str | None = None,
         **options: Any,
     ) -> list[str]:
         """Answer or continue texts: tokenize, generate in batches, and decode what was generated.
 
-        All texts are read before anything is generated. Batches are of texts of about equal
-        lengths, and results stand in the order of `texts`. Greedy and beam search find the same
-        text in any batch, unless max_length counts a prompt with its padding: with models that
-        have no encoder prefer max_new_tokens. When sampling, with a streamer, and with logits
-        processors and stopping criteria, texts are not reordered; max_time is that of a batch.
+        A text of white space only has blank outputs, and no texts have none. All texts are read
+        before anything is generated. Batches are of texts of about equal lengths, and results
+        stand in the order of `texts`. Greedy and beam search find the same text in any batch,
+        unless max_length counts a prompt with its padding: with models that have no encoder prefer
+        max_new_tokens. When sampling, with a streamer, and with logits processors and stopping
+        criteria, texts are not reordered; max_time is that of a batch.
 
         Args:
             src_lang, tgt_lang: languages of source and target, in the codes of the checkpoint:
@@ -449,6 +462,7 @@ class Model:
             clean_up_tokenization_spaces: remove spaces before punctuation; by default what the
                 checkpoint says. Byte-level BPE has none that would have to go.
             batch_size: texts that are generated together.
+            progress: show a bar on stderr meanwhile, also in a notebook.
             task: one of `tasks`, such as "summarization".
             options: those of `generate`.
 
@@ -456,11 +470,14 @@ class Model:
             `len(texts) * num_return_sequences` strings, without the prompts that they continue.
 
         Raises:
-            ValueError: for what `generate` refuses, and for texts that cannot be tokenized. Needs
+            ValueError: for what `generate` refuses, for tables, dictionaries and other containers
+                that are no list of texts, and for texts that cannot be tokenized. Needs
                 the `text` extra and a checkpoint with a tokenizer.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}: it must be an integer >= 1")
+        if not isinstance(progress, bool):
+            raise ValueError(f"progress is {progress!r}: it must be True or False")
         job = self.text_job(
             src_lang=src_lang,
             tgt_lang=tgt_lang,
@@ -473,7 +490,16 @@ class Model:
             task=task,
             **options,
         )
-        return [answer.text for answer in job.answers(job.read(texts), batch_size)]
+        with own(self.device):
+            rows = job.read(texts)
+            count = sum(map(bool, rows))  # blank ones are done already
+            bar = Progress(len(rows), lines=len(rows) - count, quiet=not progress, asked=True)
+
+            def show(done: int, tokens: int) -> None:
+                bar.show(len(rows) - count + done, tokens, 0)
+
+            with contextlib.closing(bar):
+                return [answer.text for answer in job.answers(rows, batch_size, after_batch=show)]
 
     def text_job(
         self,
@@ -530,7 +556,8 @@ class Model:
         Arguments are those of `generate_text`; texts may have any number of tokens.
         """
         job = self.text_job(**how)
-        return job.pad(job.ids(texts))
+        with own(self.device):
+            return job.pad(job.ids(texts))
 
     def task_options(self, task: str) -> dict[str, Any]:
         """What the checkpoint recommends for a task; ValueError if it knows no such task."""

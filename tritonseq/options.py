@@ -70,7 +70,8 @@ REFUSED_ARGUMENTS = {
     "tokenizer": "ids come in and go out; generate_text uses the checkpoint's own tokenizer",
     "use_model_defaults": "what generation_config leaves open always takes the model's default",
     "trust_remote_code": "no code is fetched or run from elsewhere",
-    "token_type_ids": "no supported model tells segments apart: leave it out",
+    "token_type_ids": "GPT-2 would add the embedding of each as that of another token, UniLM "
+    "numbers its segments itself, and the others have none: leave it out",
     "encoder_outputs": "a request runs its own encoder: pass the sources as input_ids",
     "decoder_inputs_embeds": "targets start with token ids: pass decoder_input_ids",
     "labels": "they are for a loss, and nothing is trained here; targets start with "
@@ -86,6 +87,7 @@ ARGUMENTS = (
     "input_ids",
     "attention_mask",
     "inputs",
+    "slots",
     "decoder_input_ids",
     "decoder_attention_mask",
     "generation_config",

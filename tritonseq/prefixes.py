@@ -135,7 +135,8 @@ def _token_columns(answer: Any, vocab_size: int) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(no_list) from None
     kind = columns.dtype
-    if columns.dim() != 1 or kind.is_floating_point or kind.is_complex or kind == torch.bool:
+    is_index = not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
+    if columns.dim() != 1 or not is_index or columns.is_meta or columns.layout != torch.strided:
         raise ValueError(no_list)
     low, high = (int(end) for end in columns.aminmax())
     if low < 0 or high >= vocab_size:

@@ -246,6 +246,15 @@ def _adapted(callable_: Any) -> Processor:
         if not isinstance(changed, Tensor) or changed.shape != shape:
             got = list(changed.shape) if isinstance(changed, Tensor) else changed
             raise ValueError(f"logits_processor {name} must return scores {list(shape)}, not {got}")
-        return changed
+        if changed.layout != scores.layout or changed.device != scores.device:
+            got = f"{changed.layout} ones on {changed.device}"
+            raise ValueError(
+                f"logits_processor {name} must return scores as it was given them, not {got}"
+            )
+        if not changed.is_floating_point():
+            raise ValueError(
+                f"logits_processor {name} must return scores of {scores.dtype}, not {changed.dtype}"
+            )
+        return changed.to(scores.dtype)
 
     return Processor(name, apply)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .id_rows import plain, read_mask, read_rows
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.int64)
+_INTEGERS = (
+    torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64,
+    torch.int64,
+)  # fmt: skip
 
 
 class Prompts(NamedTuple):
@@ -170,7 +174,7 @@ def empty_prompts(samples: int, device: torch.device) -> Prompts:
 
 def check_decoder_mask(mask: Any) -> None:
     """Raise ValueError unless a decoder_attention_mask is None or has ones only."""
-    if mask is not None and not bool((_integers(mask, "decoder_attention_mask") == 1).all()):
+    if mask is not None and not bool((read_mask(mask, "decoder_attention_mask") == 1).all()):
         raise ValueError(
             "decoder_attention_mask must be all ones: what targets start with has one length, and "
             "no padding goes there"
@@ -189,8 +193,8 @@ def _as_tensors(
 ) -> tuple[Tensor, Tensor | None]:
     """Checked int64 ids on `device`, and the mask, if one was given or lists were padded."""
     if isinstance(input_ids, Tensor):
-        ids = input_ids
-        mask = None if attention_mask is None else _integers(attention_mask, "attention_mask")
+        ids = plain(input_ids, name)
+        mask = None if attention_mask is None else read_mask(attention_mask, "attention_mask")
     else:
         ids, mask = _from_lists(input_ids, attention_mask, pad_token_id, side, name)
     _check_ids(ids, vocab_size, name)
@@ -210,17 +214,7 @@ def _from_lists(
     side: str,
     name: str,
 ) -> tuple[Tensor, Tensor | None]:
-    if isinstance(input_ids, (str, Mapping)) or not hasattr(input_ids, "__iter__"):
-        kind = type(input_ids).__name__
-        raise ValueError(
-            f"{name} must be a tensor or lists of token ids, not {kind}: "
-            "pass text to generate_text, and the output of a tokenizer as generate(**encoding)"
-        )
-    if any(isinstance(row, str) for row in input_ids):
-        raise ValueError(f"{name} must be token ids, not text: pass text to generate_text")
-    if any(not hasattr(row, "__iter__") for row in input_ids):
-        raise ValueError(f"{name} must be a batch: wrap a single prompt as [prompt]")
-    rows = [list(row) for row in input_ids]
+    rows = read_rows(input_ids, name)
     if not rows:
         raise ValueError(f"{name} is empty: pass at least one prompt")
     width = max(len(row) for row in rows)
@@ -236,22 +230,16 @@ def _from_lists(
             "leave attention_mask out"
         )
     if attention_mask is not None or all(len(row) == width for row in rows):
-        mask = None if attention_mask is None else _integers(attention_mask, "attention_mask")
-        return _integers(rows, name), mask
+        mask = None if attention_mask is None else read_mask(attention_mask, "attention_mask")
+        return torch.tensor(rows, dtype=torch.int64, device="cpu"), mask
     pad = 0 if pad_token_id is None else pad_token_id
     padded, marks = [], []
     for row in rows:
         fill, ones, zeros = [pad] * (width - len(row)), [1] * len(row), [0] * (width - len(row))
         padded.append(fill + row if side == "left" else row + fill)
         marks.append(zeros + ones if side == "left" else ones + zeros)
-    return _integers(padded, name), torch.tensor(marks)
-
-
-def _integers(values: Any, name: str) -> Tensor:
-    try:
-        return torch.as_tensor(values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} must be integers of shape [B, P]: {error}") from None
+    ids = torch.tensor(padded, dtype=torch.int64, device="cpu")
+    return ids, torch.tensor(marks, device="cpu")
 
 
 def _check_ids(ids: Tensor, vocab_size: int, name: str) -> None:
@@ -265,6 +253,8 @@ def _check_ids(ids: Tensor, vocab_size: int, name: str) -> None:
     if ids.dtype not in _INTEGERS:
         raise ValueError(f"{name} must be integers, not {ids.dtype}: pass token ids")
     low, high = (int(bound) for bound in ids.long().aminmax())
+    if low < 0 and ids.dtype == torch.uint64:
+        low, high = 0, low + 2**64  # it was too large for int64
     if low < 0 or high >= vocab_size:
         bad = low if low < 0 else high
         if bad == -100:

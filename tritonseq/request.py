@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from .containers import check_container
 from .generate import Generation, slots_for
+from .id_rows import plain
 from .lengths import Lengths, default_new_tokens
 from .prompts import (
     check_decoder_mask,
@@ -26,8 +30,6 @@ from .trie import Trie
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    import torch
 
     from .config import GenerationConfig
     from .engines import Engines
@@ -81,10 +83,10 @@ class Request:
             _listed("stopping_criteria", stopping_criteria),
             allowed,
         )
-        if streamer is not None and config.num_beams > 1:
-            raise ValueError("streamer works with num_beams=1 only: beams rewrite their past")
-        if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
-            raise ValueError(f"streamer must have put and end, which {type(streamer)} has not")
+        if allowed is not None and not isinstance(allowed, Trie):
+            _check_callable("prefix_allowed_tokens_fn", allowed)
+        if streamer is not None:
+            _check_streamer(streamer, config)
         begun = {
             "decoder_input_ids": decoder_input_ids,
             "decoder_attention_mask": decoder_attention_mask,
@@ -152,7 +154,8 @@ class Request:
     def stream(self, input_ids: Ids, attention_mask: Any) -> Generation:
         """One prompt, whose tokens the result yields; faults are raised here."""
         # The caller may change a tensor between two tokens.
-        input_ids = input_ids.clone() if isinstance(input_ids, Tensor) else input_ids
+        if isinstance(input_ids, Tensor):
+            input_ids = plain(input_ids, "input_ids").clone()
         generation, prompts = self._start(input_ids, attention_mask)
         config = self.config
         if config.num_beams > 1 or config.num_return_sequences > 1 or prompts.ids.shape[0] > 1:
@@ -228,12 +231,19 @@ class Request:
                 "generate_each moves samples on that are not equally far: functions of yours, "
                 "streamers, output_scores and output_logits work with generate only"
             )
-        if not hasattr(inputs, "__len__"):
-            raise ValueError(f"inputs must be a list of lists of ids, not {inputs!r}")
-        batches = [self.part([place], len(inputs))._batch(ids) for place, ids in enumerate(inputs)]
+        rows = _separate(inputs)
+        batches = [self._batch_at(place, ids, len(rows)) for place, ids in enumerate(rows)]
         if batches:
             _check_alike(batches, self.config, has_trie=self.callables.trie is not None)
         return batches
+
+    def _batch_at(self, place: int, ids: Any, samples: int) -> Batch:
+        part = self.part([place], samples)
+        try:
+            return part._batch(ids)
+        except ValueError as error:
+            message = str(error).replace("input_ids[0]", "its ids").replace("input_ids", "its ids")
+            raise ValueError(f"inputs[{place}]: {message}") from None
 
     def _batch(self, ids: Any) -> Batch:
         sources, prompts = self._read(_as_row(ids), None)
@@ -313,9 +323,26 @@ class Request:
         )
 
 
+def _separate(inputs: Any) -> list[Any]:
+    """The inputs of `generate_each`, one by one."""
+    if isinstance(inputs, Tensor):
+        inputs = plain(inputs, "inputs")
+    check_container("inputs", inputs)
+    is_listed = hasattr(inputs, "__len__") and hasattr(inputs, "__iter__")
+    if isinstance(inputs, (str, type)) or not is_listed or getattr(inputs, "ndim", 1) == 0:
+        raise ValueError(f"inputs must be a list of lists of ids, not {_shown(inputs)}")
+    return list(inputs)
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _as_row(ids: Any) -> Any:
     """A batch of the one input `ids [L]`, which the caller may change meanwhile."""
     if isinstance(ids, Tensor):
+        ids = plain(ids, "input_ids")
         return ids.clone()[None] if ids.dim() == 1 else ids.clone()
     return [ids]
 
@@ -363,10 +390,43 @@ def _listed(name: str, callables: Any) -> list[Any]:
     for item in listed:
         if not callable(item):
             raise ValueError(f"{name} must hold callables, not {item!r}")
+        _check_callable(name, item)
     return listed
 
 
+def _check_callable(name: str, function: Any) -> None:
+    """Raise ValueError for a function that cannot be called with two arguments, as all are here."""
+    if isinstance(function, type):
+        raise ValueError(
+            f"{name} is the class {function.__name__}, not an object of it: pass "
+            f"{function.__name__}(...)"
+        )
+    try:
+        # A module hands on to `forward` whatever it is called with.
+        called = function.forward if isinstance(function, torch.nn.Module) else function
+        inspect.signature(called).bind(None, None)
+    except TypeError as error:
+        what = "(sample, ids)" if name == "prefix_allowed_tokens_fn" else "(ids, scores)"
+        raise ValueError(f"{name} {function!r} cannot be called with {what}: {error}") from None
+    except ValueError:
+        return  # one written in C, which does not say what it takes
+
+
+def _check_streamer(streamer: Any, config: GenerationConfig) -> None:
+    if config.num_beams > 1:
+        raise ValueError("streamer works with num_beams=1 only: beams rewrite their past")
+    if isinstance(streamer, type):
+        raise ValueError(
+            f"streamer is the class {streamer.__name__}, not an object of it: pass "
+            f"{streamer.__name__}(...)"
+        )
+    if not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
+        raise ValueError(f"streamer must have put and end, which {type(streamer)} has not")
+
+
 def _rows(name: str, values: Any, samples: int) -> Any:
+    if isinstance(values, Tensor) and plain(values, name).dim() == 0:
+        raise ValueError(f"{name} must have shape [B, P], not []")
     if len(values) != samples:
         raise ValueError(f"{name} has {len(values)} rows for {samples} texts: pass one each")
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ class Stopping:
 def _verdict(criterion: Criterion, ids: Tensor, recorded: tuple[Tensor, ...] | None) -> Tensor:
     """`[B * C]` bool: what a criterion of the caller's says of `ids [B * C, L]`."""
     answer = criterion(ids, recorded)
-    verdict = torch.as_tensor(answer, device=ids.device) if answer is not None else None
+    verdict = _as_verdict(answer, ids.device)
     fits = verdict is not None and verdict.dtype == torch.bool and verdict.dim() <= 1
     if verdict is None or not fits or verdict.numel() not in (1, ids.shape[0]):
         name = getattr(criterion, "__name__", type(criterion).__name__)
@@ -100,6 +100,14 @@ def _verdict(criterion: Criterion, ids: Tensor, recorded: tuple[Tensor, ...] | N
             f"or a bool tensor of shape [{ids.shape[0]}]"
         )
     return verdict.expand(ids.shape[0])
+
+
+def _as_verdict(answer: Any, device: torch.device) -> Tensor | None:
+    """What a criterion returned, as a tensor; None where it cannot be one."""
+    try:
+        return None if answer is None else torch.as_tensor(answer, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def _extended(tokens: Tensor, parents: Tensor | None, hypotheses: Hypotheses) -> Tensor:

@@ -6,12 +6,13 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .encoding import Encoding
+from .containers import check_first, check_texts
+from .encoding import Encoding, at_places, is_blank
 from .found import found
 from .lengths import longest_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -75,19 +76,28 @@ class TextJob:
         return self.encoding.ids(self.tokenizer, texts)
 
     def read(self, texts: Iterable[Text]) -> list[list[int]]:
-        """The ids of each text, if the model can answer it.
+        """The ids of each text, if the model can answer it; [] of one that is blank.
 
         Raises ValueError, which starts with "text" and its index, for the first text that has no
         tokens or more than there is room for. Warns if it is left open which language to write.
         """
-        if not isinstance(texts, str) and hasattr(texts, "__iter__"):
-            texts = list(texts)  # an iterator can be read once only
+        check_texts("texts", texts)
+        if not hasattr(texts, "__iter__"):
+            raise ValueError("these texts come asynchronously: pass them to tritonseq.pipeline")
+        texts = list(texts)
+        if texts:
+            check_first("texts", texts[0])
+        places = [place for place, text in enumerate(texts) if not is_blank(text)]
+        if not places:
+            return [[] for _ in texts]
         encoding = self.encoding
-        rows = encoding.ids(self.tokenizer, texts)
-        self.warn_of_open_target(texts)
-        for index, row in enumerate(rows):
+        told = at_places(lambda some: encoding.ids(self.tokenizer, some), texts, places)
+        self.warn_of_open_target([texts[place] for place in places])
+        rows: list[list[int]] = [[] for _ in texts]
+        for place, row in zip(places, told, strict=True):
             if (excess := encoding.excess(row)) is not None:
-                raise ValueError(f"text {index} {excess}")
+                raise ValueError(f"text {place} {excess}")
+            rows[place] = row
         return rows
 
     def texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
@@ -100,27 +110,37 @@ class TextJob:
         return self.tokenizer.pad(rows, pad_id=self.request.config.fill_token_id or 0, side=side)
 
     def answers(
-        self, rows: Sequence[Sequence[int]], batch_size: int, *, window: int | None = None
+        self,
+        rows: Sequence[Sequence[int]],
+        batch_size: int,
+        *,
+        window: int | None = None,
+        after_batch: Callable[[int, int], object] = lambda rows, tokens: None,
     ) -> Iterator[Answer]:
-        """Answers in the order of `rows`, num_return_sequences for each.
+        """Answers in the order of `rows`, num_return_sequences for each; blank ones to blank ones.
 
         Batches are formed by length within each `window` of rows (None: within all), and answers
-        come when a window is done. Rows keep their order where it could be noticed: when
+        come when a window is done; `after_batch` is told of every batch how many rows and tokens
+        are done so far. Rows keep their order where it could be noticed: when
         sampling, and with functions of the caller's that are handed whole batches.
         """
-        span = window or len(rows)
+        span = window or max(len(rows), 1)
+        done = tokens = 0
         for first in range(0, len(rows), span):
             places = range(first, min(first + span, len(rows)))
             # The longest first: if a batch does not fit into memory, it is the first one.
-            order = (
-                list(places)
-                if self.request.counts_rows
-                else sorted(places, key=lambda place: -len(rows[place]))
-            )
-            answered: dict[int, list[Answer]] = {}
+            order = [place for place in places if rows[place]]
+            if not self.request.counts_rows:
+                order.sort(key=lambda place: -len(rows[place]))
+            blank = [Answer("", 0)] * self.request.config.num_return_sequences
+            answered = {place: blank for place in places if not rows[place]}
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
-                answered |= zip(batch, self._batch(rows, batch), strict=True)
+                found = list(self._batch(rows, batch))
+                answered |= zip(batch, found, strict=True)
+                done += len(batch)
+                tokens += sum(answer.tokens for each in found for answer in each)
+                after_batch(done, tokens)
             for place in places:
                 yield from answered[place]
 

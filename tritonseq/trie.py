@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import reprlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from .id_rows import plain
 from .trie_tables import Tables, grow
 
 if TYPE_CHECKING:
@@ -220,8 +221,8 @@ def _read(candidates: Iterable[Sequences]) -> tuple[Tensor, Tensor, Tensor]:
         for number, sequence in enumerate(_iterable(sequences)):
             before = len(tokens)
             try:
-                tokens.extend(sequence.tolist() if hasattr(sequence, "tolist") else sequence)
-            except (TypeError, OverflowError) as error:
+                tokens.extend(sequence if type(sequence) is list else _row(sequence))
+            except (TypeError, ValueError, OverflowError) as error:
                 shown = reprlib.repr(sequence)
                 raise ValueError(
                     f"sequence {number} of a Trie must be a list of token ids, not {shown}"
@@ -241,7 +242,21 @@ def _read(candidates: Iterable[Sequences]) -> tuple[Tensor, Tensor, Tensor]:
     return flat, sizes, starts
 
 
+def _row(sequence: Any) -> Iterable[int]:
+    """A sequence of ids that is no list; ValueError for what has no order, or no values."""
+    if isinstance(sequence, Tensor):
+        sequence = plain(sequence, "sequence")
+    if isinstance(sequence, (str, bytes, bytearray, Mapping, Set)):
+        raise TypeError("no list of ids")
+    ids: Iterable[int] = sequence.tolist() if hasattr(sequence, "tolist") else sequence
+    return ids
+
+
 def _iterable(items: Any) -> Iterable[Any]:
-    if not isinstance(items, Iterable) or isinstance(items, str | bytes):
+    if isinstance(items, Tensor):
+        items = plain(items, "sequences")
+    is_listed = isinstance(items, Iterable) and getattr(items, "ndim", 1) > 0
+    if not is_listed or isinstance(items, str | bytes | Mapping):
         raise ValueError(f"a Trie is made of lists of token ids, not of {reprlib.repr(items)}")
-    return items
+    listed: Iterable[Any] = items
+    return listed

@@ -8,12 +8,14 @@ first and the last is bounded as well, so that memory does not grow with the inp
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
+from tritonseq.openmp import let_go_of_threads
+
 from .channel import Aborted, Ended
 from .flow import Flow, Gate, Horizon
-from .openmp import let_go_of_threads
 from .windows import Windows
 from .works import CHUNK, detokenizing, generating, tokenizing
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 # Batches whose samples are put in order of length together.
 BATCHES = 16
+
+# The first window is this part of a batch, so that there is something to see soon; windows double
+# from then on. Fewer samples at once cost more each, and three windows are less than a batch.
+PARTS = 8
 
 # Samples that wait between two stages, at most.
 QUEUE = 4 * CHUNK
@@ -45,6 +51,7 @@ class Assembly:
     ) -> None:
         """`first`: the number of the first sample; the others follow without a gap."""
         self._workers = workers
+        self._process = os.getpid()
         self._drains = threading.Event()
         unit = workers.facts.unit
         size = _whole(window or BATCHES * workers.facts.batch, unit)
@@ -53,8 +60,12 @@ class Assembly:
         self._horizon = Horizon((len(workers.responds) + 2) * size + QUEUE, first)
         self._flow = Flow(clock)
         self._flow.on_abort(self._horizon.abort)
+        smallest = None if window else -(-workers.facts.batch // PARTS)
         self._connect(
-            samples, lambda awaited: Windows(size, unit, awaited, first, self._has_failed)
+            samples,
+            lambda awaited: Windows(
+                size, unit, awaited, first, smallest, is_cut_short=self._has_failed
+            ),
         )
 
     def _connect(
@@ -93,6 +104,7 @@ class Assembly:
             self._flow.start()
             while True:
                 clock.stop()
+                self._check_process()
                 try:
                     samples, waited = self._finished.take(CHUNK, tick)
                     clock.waited_for_input += waited
@@ -107,13 +119,19 @@ class Assembly:
             self._flow.check()
             raise
         finally:
-            self.abort()
-            self._workers.close()
-            self._flow.join()
+            # Threads and children are those of the process that began.
+            if os.getpid() == self._process:
+                self.abort()
+                self._workers.close()
+                self._flow.join()
 
     def abort(self) -> None:
-        """Give up, from any thread: `run` ends, whatever is on its way."""
-        self._flow.abort()
+        """Give up, from any thread: `run` ends, whatever is on its way.
+
+        In a child of the process that began there is nothing to end.
+        """
+        if os.getpid() == self._process:
+            self._flow.abort()
 
     def leave(self, count: int) -> None:
         """So many more samples have left, in the order of the input: as many more may come."""
@@ -129,6 +147,13 @@ class Assembly:
 
     def _has_failed(self) -> bool:
         return self._flow.has_failed
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this pipeline began before the process was forked, and its threads are not here: "
+                "make another in this process"
+            )
 
     def _admits(self) -> bool:
         """May something begin? Raises Aborted when nothing is to go on either."""

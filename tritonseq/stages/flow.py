@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 import weakref
@@ -199,6 +200,10 @@ class Flow:
 
 # A thread that is cut off in the middle of torch, because the interpreter ends, ends it by a crash.
 _RUNNING: weakref.WeakSet[Flow] = weakref.WeakSet()
+
+
+# In a child, after a fork, their threads are no more, and their locks may be held for ever.
+os.register_at_fork(after_in_child=_RUNNING.clear)
 
 
 @atexit.register

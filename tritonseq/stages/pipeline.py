@@ -1,15 +1,18 @@
-"""`tritonseq.pipeline`: texts in, results out in the same order, as soon as they are ready."""
+"""`tritonseq.pipeline`: texts in, results out, in the same order or as soon as they are ready."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import re
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tritonseq.containers import check_first, check_texts
+from tritonseq.encoding import is_blank
+from tritonseq.progress import Progress
 
 from .assembly import Assembly
 from .channel import Aborted, Channel, Ended
@@ -49,6 +52,8 @@ class Result:
     """How many were generated, ends included."""
     fault: str | None
     """Why the text was rejected: too long, say; None for all others."""
+    index: int
+    """The place of the text among all, from 0."""
 
     def __str__(self) -> str:
         return self.text
@@ -75,6 +80,8 @@ def pipeline(
     postprocess_workers: int = 0,
     devices: str | Sequence[str] = (),
     seed: int = 0,
+    ordered: bool = True,
+    progress: bool = False,
     traced: bool = False,
     **options: Any,
 ) -> Pipeline:
@@ -96,7 +103,8 @@ def pipeline(
         batch_size: the most samples at once; by default as many as pay and fit into memory. If
             memory fails all the same, half as many go on, and a warning says so.
         batch_tokens: the most tokens of sources at once, each counted as long as the longest.
-        window: texts that are put in order of length together; by default 16 batches.
+        window: texts that are put in order of length together; by default 16 batches, and fewer at
+            first, so that the first results come soon.
         refill: fill the slots of samples that have ended; by default where it is found to be
             faster.
         preprocess_workers, postprocess_workers: processes that tokenize and detokenize; 0 leaves
@@ -106,6 +114,9 @@ def pipeline(
         seed: of what is drawn at random. Then, and with functions of yours, batches are of
             `batch_size` (default: 16) consecutive texts, and results depend on that number. On a
             GPU nothing else may draw from torch's generator meanwhile.
+        ordered: give results in the order of `texts`. With False each comes as soon as it is done,
+            and `Result.index` tells which it is; the results are the same.
+        progress: show a bar on stderr while results are taken, also in a notebook.
         traced: keep what each stage did when, for `Pipeline.clock`.
         options: those of `Model.generate`. Those that speak of samples by their place are refused.
 
@@ -114,15 +125,17 @@ def pipeline(
         answered gives one with a `fault`, and ends nothing.
 
     Raises:
-        ValueError: for what `load` or `generate` refuses. While iterating: whatever `texts` raises,
+        ValueError: for what `load` or `generate` refuses, and for tables, dictionaries and other
+            containers that are no list of texts. While iterating: whatever `texts` raises,
             once all results before it are out, and JobFailed if worker processes keep dying.
     """
-    for device in [devices] if isinstance(devices, str) else devices:
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-            raise ValueError(
-                f'devices has {device!r}: pass names such as ("cuda:0", "cuda:1"), or '
-                '("cpu", "cpu") for two processes on the CPU'
-            )
+    check_texts("texts", texts)
+    flags = {"ordered": ordered, "progress": progress, "traced": traced}
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} is {flag!r}: it must be True or False")
+    if not isinstance(model, (str, Path)) and not hasattr(model, "text_job"):
+        raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
     staff = Staff(
         batch_size=batch_size,
         batch_tokens=batch_tokens,
@@ -130,13 +143,9 @@ def pipeline(
         refill=refill,
         preprocess_workers=preprocess_workers,
         postprocess_workers=postprocess_workers,
-        devices=(devices,) if isinstance(devices, str) else tuple(devices),
+        devices=_named(devices),
         seed=seed,
     )
-    if isinstance(texts, (str, bytes, Mapping)) or not (
-        hasattr(texts, "__iter__") or hasattr(texts, "__aiter__")
-    ):
-        raise ValueError(f"texts must be a list or another iterable of texts, not {texts!r}")
     of_texts = {
         "src_lang": src_lang,
         "tgt_lang": tgt_lang,
@@ -150,11 +159,25 @@ def pipeline(
     }
     loadable = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
     workers = Workers(loadable, {**of_texts, **options}, staff)
-    return Pipeline(texts, workers, window=window, traced=traced)
+    return Pipeline(texts, workers, window=window, **flags)
+
+
+def _named(devices: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of devices, each of which gets a process; ValueError for what is none."""
+    names = (devices,) if isinstance(devices, str) else devices
+    if not isinstance(names, (list, tuple)):
+        raise ValueError(f"devices is {devices!r}: {_DEVICES}")
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise ValueError(f"devices has {name!r}: {_DEVICES}")
+    return tuple(names)
+
+
+_DEVICES = 'pass names such as ("cuda:0", "cuda:1"), or ("cpu", "cpu") for two processes on the CPU'
 
 
 class Pipeline:
-    """Results in the order of their texts; made by `pipeline`, iterated over once.
+    """Results of texts; made by `pipeline`, iterated over once.
 
     Whoever stops early should call `close`, or leave a `with` block, so that threads and
     processes end at once and not with this object.
@@ -166,6 +189,8 @@ class Pipeline:
         workers: Workers,
         *,
         window: int | None,
+        ordered: bool,
+        progress: bool,
         traced: bool,
     ) -> None:
         self.clock = Clock(traced=traced)
@@ -173,6 +198,8 @@ class Pipeline:
         self._texts: Any = texts
         self._workers = workers
         self._window = window
+        self._ordered = ordered
+        self._has_bar = progress
         self._assembly: Assembly | None = None
         self._running: Generator[list[Result], None, None] | None = None
         self._is_closed = False
@@ -262,37 +289,58 @@ class Pipeline:
         self._assembly = assembly = Assembly(
             samples, self._workers, self.clock, window=self._window
         )
-        order = InOrder()
+        order, bar = InOrder() if self._ordered else None, self._bar()
         finished = assembly.run()
-        with contextlib.closing(finished), self._closed_quietly():
+        with contextlib.closing(bar), contextlib.closing(finished), self._closed_quietly():
             if self._is_closed:  # while this was made, and there was nothing to abort
                 return
             for some in finished:
-                ready = order.add(some)
+                bar.count(some)
+                ready = some if order is None else order.add(some)
                 assembly.leave(len(ready))
                 if ready:
                     yield [_result(sample) for sample in ready]
 
+    def _bar(self) -> _Bar:
+        total = len(self._texts) if hasattr(self._texts, "__len__") else None
+        return _Bar(Progress(total, quiet=not self._has_bar, asked=True))
+
+
+class _Bar:
+    """A bar that counts the samples that are done."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._samples = self._tokens = self._rejected = 0
+
+    def count(self, samples: Sequence[Sample]) -> None:
+        """These are done too."""
+        self._samples += len(samples)
+        self._tokens += sum(sample.tokens for sample in samples)
+        self._rejected += sum(sample.fault is not None for sample in samples)
+        self._progress.show(self._samples, self._tokens, self._rejected)
+
+    def close(self) -> None:
+        self._progress.close()
+
 
 def _samples(texts: Iterable[Any], copies: int) -> Iterator[Sample]:
     for number, text in enumerate(texts):
+        if number == 0:
+            check_first("texts", text)
         sample = Sample(number, 0, text)
-        if isinstance(text, str):
-            shown = text
-        elif isinstance(text, (list, tuple)) and all(isinstance(token, str) for token in text):
-            shown = "".join(text)
-        else:
-            sample.reject(f"it is {text!r}, no text and no list of tokens")
-            shown = "-"
-        if not shown.strip():
+        is_tokens = isinstance(text, (list, tuple)) and all(isinstance(t, str) for t in text)
+        if is_blank(text):
             sample.texts = [""] * copies
+        elif not isinstance(text, str) and not is_tokens:
+            sample.reject(f"it is {text!r}, no text and no list of tokens")
         yield sample
 
 
 def _result(sample: Sample) -> Result:
     texts = sample.texts or []
     text = texts[0] if texts else ""
-    return Result(text, texts, sample.scores, sample.tokens, sample.fault)
+    return Result(text, texts, sample.scores, sample.tokens, sample.fault, sample.number)
 
 
 class _Feed:

@@ -32,15 +32,19 @@ class Windows:
         unit: int,
         is_awaited: Callable[[], bool],
         first: int = 0,
+        smallest: int | None = None,
         is_cut_short: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
             is_awaited: does the next stage wait for a window?
             first: the first number.
+            smallest: the first window has so many, and each of the next ones twice as many as the
+                one before, up to `size`: the first results do not wait for a whole window.
             is_cut_short: has the input failed, so that it does not end where no more comes?
         """
-        self._size = size
+        self._largest = size
+        self._size = min(size, smallest or size)
         self._unit = unit
         self._is_awaited = is_awaited
         self._is_cut_short = is_cut_short
@@ -65,6 +69,7 @@ class Windows:
             while (count := self._complete(is_late=is_late)) > 0:
                 window, self._held = self._held[:count], self._held[count:]
                 due, is_late = 0.0, False
+                self._size = min(self._largest, 2 * self._size)
                 yield [window]
 
     def _count_rest(self) -> int:

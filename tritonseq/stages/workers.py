@@ -120,6 +120,7 @@ class Workers:
     ) -> None:
         """`options`: arguments of `Model.text_job`. Raises ValueError as that and `load` do."""
         self._warn = warn
+        self._process = os.getpid()
         self._looked = False
         self._tokenizer: Tokenizer | None = None
         self._closing = contextlib.ExitStack()
@@ -152,8 +153,12 @@ class Workers:
             remote.interrupt()
 
     def close(self) -> None:
-        """End all processes; whoever waits for one gets an error."""
-        self._closing.close()
+        """End all processes; whoever waits for one gets an error.
+
+        After a fork they are the parent's, and left to it.
+        """
+        if os.getpid() == self._process:
+            self._closing.close()
 
     def _set_up(
         self,

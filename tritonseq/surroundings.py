@@ -1,0 +1,56 @@
+"""What a user has set for all of torch, and how requests work beside it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def own(device: torch.device) -> Iterator[None]:
+    """Meanwhile tensors without a named device are the host's, and operators keep their dtypes.
+
+    A default device or an autocast of the user's is for the user's own code: a model computes on
+    the `device` and in the dtype of its weights. Not to be held across a `yield`, behind which
+    that code runs.
+    """
+    with contextlib.ExitStack() as settings:
+        # Such a mode slows down every operator, so it is for those who need it.
+        if torch.get_default_device().type != "cpu":
+            settings.enter_context(torch.device("cpu"))
+        if torch.is_autocast_enabled(device.type):
+            settings.enter_context(torch.autocast(device.type, enabled=False))
+        yield
+
+
+def each_on_its_own(items: Iterator[T], device: torch.device) -> Iterator[T]:
+    """The items, each of which is made under `own`; whoever takes them has the user's settings."""
+    with contextlib.ExitStack() as closing:
+        if hasattr(items, "close"):
+            closing.callback(items.close)
+        while True:
+            with own(device):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
+
+
+def precision() -> Hashable:
+    """What products of float32 matrices on a GPU may be rounded to.
+
+    Two interfaces of torch speak of it. To ask the older one is an error once the newer one was
+    used to set it; the newer one, where torch has it, knows what either was told.
+    """
+    of_products = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
+    if of_products is None:
+        return torch.get_float32_matmul_precision()
+    return of_products, getattr(torch.backends, "fp32_precision", None)
