@@ -18,10 +18,11 @@ from tritonseq.kernels import decode_attention, embed
 
 from .activations import activation
 from .attention import attend_and_append
-from .checks import check_name, check_number, check_sizes
+from .checks import check_flag, check_number, check_sizes, check_types
 from .layers import LayerNorm, Linear, empty_parameter
 from .packing import split_prompts
 from .products import KINDS
+from .sizes import Layers, Size
 from .stream import ResidualStream
 from .weights import Source, match
 
@@ -52,11 +53,11 @@ class GPT2Config:
     tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_sizes(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
         if self.n_inner is not None:
             check_sizes(self, "n_inner")
         check_number(self, "layer_norm_epsilon")
-        check_name(self, "activation_function")
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"config.json: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}"
@@ -66,7 +67,7 @@ class GPT2Config:
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> GPT2Config:
         """Read the keys that matter; newer general names are accepted beside GPT-2's own."""
-        if config.get("add_cross_attention"):
+        if check_flag(config, "add_cross_attention"):
             raise ValueError("config.json: add_cross_attention is not supported for gpt2")
         general = {
             "hidden_size": "n_embd",
@@ -76,11 +77,18 @@ class GPT2Config:
         }
         named = {general.get(key, key): value for key, value in config.items()}
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in named.items() if key in known})
+        # A null says nothing, as in transformers where a key may be null.
+        stated = {key: value for key, value in named.items() if value is not None}
+        return cls(**{key: value for key, value in stated.items() if key in known})
 
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
+
+    @property
+    def inner(self) -> int:
+        """The width within an MLP."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
 
 class Attention(nn.Module):
@@ -154,7 +162,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        inner = config.n_inner if config.n_inner is not None else 4 * config.n_embd
+        inner = config.inner
         self.c_fc = Linear(config.n_embd, inner)
         self.c_proj = Linear(inner, config.n_embd)
         self.act = activation(config.activation_function)
@@ -286,6 +294,20 @@ class GPT2(nn.Module):
         return 0 if name.startswith(("h.", "lm_head")) else None
 
     @classmethod
+    def sizes(cls, names: Collection[str], config: GPT2Config) -> list[Size | Layers]:
+        """Where the weights show what the configuration says of sizes."""
+        at = _prefix(names)
+        tokens, positions = (f"{at}wte.weight", "lm_head.weight"), (f"{at}wpe.weight",)
+        inner = config.inner
+        return [
+            Layers("n_layer", config.n_layer, f"{at}h"),
+            Size("n_embd", config.n_embd, 1, positions),
+            Size("n_positions", config.n_positions, 0, positions),
+            Size("vocab_size", config.vocab_size, 0, tokens),
+            Size("n_inner (4 times n_embd if null)", inner, 0, (f"{at}h.0.mlp.c_proj.weight",)),
+        ]
+
+    @classmethod
     def sources(cls, names: Collection[str], config: GPT2Config) -> dict[str, Source]:
         """Match every parameter to a tensor of the checkpoint.
 
@@ -293,12 +315,16 @@ class GPT2(nn.Module):
         masks as `attn.bias` and `attn.masked_bias`, and may or may not repeat a tied head.
         Raises ValueError that names what is missing or left over.
         """
-        prefix = "transformer." if any(n.startswith("transformer.") for n in names) else ""
+        prefix = _prefix(names)
         wanted = {name: _source(name, prefix) for name, _ in cls(config).named_parameters()}
         if config.tie_word_embeddings and wanted["wte"].names[0] not in names:
             # Of two names for one tensor, some writers kept the head's.
             wanted["wte"] = Source(("lm_head.weight",))
         return match(wanted, names, ignorable=lambda name: _ignorable(name, config))
+
+
+def _prefix(names: Collection[str]) -> str:
+    return "transformer." if any(name.startswith("transformer.") for name in names) else ""
 
 
 def _source(parameter: str, prefix: str) -> Source:

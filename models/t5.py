@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
-from .checks import check_name, check_number, check_sizes
+from .checks import check_flag, check_number, check_sizes, check_types
 from .encoder_decoder import EncoderDecoder
 from .layers import Embedding, Head, Linear, RMSNorm, activated, stream
-from .relative import RelativeBias
+from .relative import RelativeBias, check_distance
+from .sizes import Layers, Size
 from .weights import Source, match
 
 if TYPE_CHECKING:
@@ -51,16 +52,17 @@ class T5Config:
     bias_per_layer: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_sizes(
             self, "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers",
             "num_heads", "relative_attention_num_buckets", "relative_attention_max_distance",
         )  # fmt: skip
         check_number(self, "layer_norm_epsilon")
-        check_name(self, "feed_forward_proj")
         buckets, distance = (
             self.relative_attention_num_buckets,
             self.relative_attention_max_distance,
         )
+        check_distance("relative_attention_max_distance", distance)
         if buckets < 4 or distance <= buckets // 2:
             raise ValueError(
                 f"config.json: relative_attention_num_buckets {buckets} must be at least 4, and "
@@ -89,10 +91,14 @@ class T5Config:
             named["num_decoder_layers"] = named.get("num_layers", variant["num_layers"])
         if "scale_decoder_outputs" not in named and config.get("model_type") == "t5":
             # T5 v1.0 ties the head to the embedding and scales; v1.1 does neither.
-            named["scale_decoder_outputs"] = config.get("tie_word_embeddings") is not False
+            stated = config.get("tie_word_embeddings")
+            named["scale_decoder_outputs"] = stated is None or check_flag(
+                config, "tie_word_embeddings"
+            )
         known = {field.name for field in fields(cls)}
-        stated = {key: value for key, value in named.items() if key in known}
-        return cls(**{**variant, **stated})
+        # A null says nothing, as in transformers where a key may be null.
+        own = {key: named[key] for key in known if named.get(key) is not None}
+        return cls(**{**variant, **own})
 
     @property
     def is_gated(self) -> bool:
@@ -250,6 +256,34 @@ class T5(EncoderDecoder):
         return self.lm_head(
             x * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else x
         )
+
+    @classmethod
+    def sizes(cls, names: Collection[str], config: T5Config) -> list[Size | Layers]:
+        """Where the weights show what the configuration says of sizes."""
+        sides = ("encoder", "decoder")
+        tables = ("shared.weight", *(f"{side}.embed_tokens.weight" for side in sides))
+        inner, first = config.num_heads * config.d_kv, "block.0.layer"
+        found: list[Size | Layers] = [
+            Layers("num_layers", config.num_layers, "encoder.block"),
+            Layers("num_decoder_layers", config.num_decoder_layers, "decoder.block"),
+            Size("vocab_size", config.vocab_size, 0, (*tables, "lm_head.weight")),
+            Size("d_model", config.d_model, 1, (*tables, "lm_head.weight")),
+        ]
+        for side, last in zip(sides, (1, 2), strict=True):
+            attention, mlp = (
+                f"{side}.{first}.0.SelfAttention",
+                f"{side}.{first}.{last}.DenseReluDense",
+            )
+            bias = (f"{attention}.relative_attention_bias.weight",)
+            found += [
+                Size(
+                    "relative_attention_num_buckets", config.relative_attention_num_buckets, 0, bias
+                ),
+                Size("num_heads", config.num_heads, 1, bias),
+                Size("num_heads and d_kv", inner, 0, (f"{attention}.q.weight",)),
+                Size("d_ff", config.d_ff, 1, (f"{mlp}.wo.weight",)),
+            ]
+        return found
 
     @classmethod
     def sources(cls, names: Collection[str], config: T5Config) -> dict[str, Source]:

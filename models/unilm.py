@@ -23,6 +23,7 @@ from .feed_forward import FeedForward
 from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter, input_dim
 from .packing import split_prompts
 from .relative import RelativeBias
+from .sizes import Layers, Size
 from .unilm_config import UniLMConfig
 from .weights import Source, match
 
@@ -268,6 +269,32 @@ class UniLM(nn.Module):
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""
         return input_dim(self, name)
+
+    @classmethod
+    def sizes(cls, names: Collection[str], config: UniLMConfig) -> list[Size | Layers]:
+        """Where the weights show what the configuration says of sizes.
+
+        `names` are here for the sake of other architectures, which have several for a tensor.
+        """
+        layer = "bert.encoder.layer"
+        words, positions, types = (
+            (_ABOVE[f"{table}.weight"],) for table in ("words", "positions", "types")
+        )
+        relative = (_ABOVE["relative.weight"],)
+        return [
+            Layers("num_hidden_layers", config.num_hidden_layers, layer),
+            Size("hidden_size", config.hidden_size, 1, words),
+            Size("vocab_size", config.vocab_size, 0, words),
+            Size("max_position_embeddings", config.max_position_embeddings, 0, positions),
+            Size("type_vocab_size", config.type_vocab_size, 0, types),
+            Size("num_attention_heads", config.num_attention_heads, 0, relative),
+            Size(
+                "intermediate_size",
+                config.intermediate_size,
+                0,
+                (f"{layer}.0.intermediate.dense.weight",),
+            ),
+        ]
 
     @classmethod
     def sources(cls, names: Collection[str], config: UniLMConfig) -> dict[str, Source]:

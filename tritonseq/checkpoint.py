@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from tritonseq.models import model_class
+from tritonseq.models.sizes import compare
 
 from .config_files import find_config, read_config
 from .devices import DTYPES, resolve_device, resolve_dtype
-from .json_files import read_json
+from .json_files import is_there, read_json
 from .placement import fill
 from .unilm_checkpoint import generation_defaults, recognises, refuse_bert, translate
 from .weights import open_weights
@@ -126,7 +128,7 @@ def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     and leave to their architecture what is left out there. A UniLM has its own defaults.
     """
     path = folder / "generation_config.json"
-    stated = _stated(read_json(path)) if path.is_file() else None
+    stated = _stated(read_json(path)) if is_there(path) else None
     if config.get("model_type") == "unilm":
         return {**generation_defaults(config), **(stated or {})}
     if stated is not None:
@@ -170,6 +172,11 @@ def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, d
     """The empty network, and the tensor that each of its parameters comes from."""
     cls = model_class(_model_type(config))
     own = cls.Config.from_dict(config)
+    names = reader.shapes.keys()
+    cut = compare(cls.sizes(names, own), reader.shapes)
+    if cut:
+        # Whole stacks are missing: in a network of a layer each shows what else is.
+        cls.sources(names, replace(own, **cut))
     model: nn.Module = cls(own)
     sources: dict[str, Source] = cls.sources(reader.shapes.keys(), own)
     for name, parameter in model.named_parameters():
