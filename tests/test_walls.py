@@ -16,7 +16,7 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs", "prompts")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("vocabularies",)
+LEAVES += ("pickles", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -55,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "generate": {
         "config", "engine", "engines", "outputs", "protocol", "recipe", "slots",
     },
-    "weights": {"json_files"},
+    "weights": {"json_files", "pickles"},
     "config_files": {"json_files"},
     "hub": {"config_files", "weights"},
     "fast_vocabulary": {"json_files"},

@@ -33,6 +33,9 @@ ENDS = ("eos_token_id", "pad_token_id")
 """Keys of a network's configuration that are also parameters of generation."""
 
 
+GENERATION = "generation_config.json"
+
+
 class Checkpoint(NamedTuple):
     """What a checkpoint says: the network, and the defaults for generating with it."""
 
@@ -43,6 +46,8 @@ class Checkpoint(NamedTuple):
     """Generation parameters and prefixes by task: `task_specific_params` of config.json."""
     config: dict[str, Any]
     """What config.json says, with the caller's changes; of UniLMs, in one form for all."""
+    origin: str = "the checkpoint"
+    """Which file says how to generate."""
 
 
 def load_checkpoint(
@@ -87,7 +92,8 @@ def load_checkpoint(
     fill(model, sources, reader, device, dtype)
     ends = {key: changes[key] for key in ENDS if changes.get(key) is not None}
     generation = read_generation(folder, config) | ends
-    return Checkpoint(model, generation, _tasks(config), config)
+    origin = GENERATION if is_there(folder / GENERATION) else "config.json"
+    return Checkpoint(model, generation, _tasks(config), config, str(folder / origin))
 
 
 def from_transformers_model(hf_model: Any) -> Checkpoint:
@@ -118,7 +124,8 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     generation = config if defaults is None else defaults.to_dict()
     if config["model_type"] == "unilm":
         generation = generation_defaults(config)
-    return Checkpoint(model, _stated(generation), _tasks(config), config)
+    origin = "the model's generation_config"
+    return Checkpoint(model, _stated(generation), _tasks(config), config, origin)
 
 
 def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +134,7 @@ def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     Those of generation_config.json, if there is one; older checkpoints keep them in config.json,
     and leave to their architecture what is left out there. A UniLM has its own defaults.
     """
-    path = folder / "generation_config.json"
+    path = folder / GENERATION
     stated = _stated(read_json(path)) if is_there(path) else None
     if config.get("model_type") == "unilm":
         return {**generation_defaults(config), **(stated or {})}

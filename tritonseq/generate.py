@@ -77,7 +77,7 @@ class Generation:
                 engine.step()
                 engine.flags.send()
                 yield engine
-            self._output = engine.output(self._batch.prompts.ids)
+            self._output = engine.output(self._batch.prompts.shown)
 
 
 def slots_for(
@@ -97,6 +97,7 @@ def slots_for(
         callables,
         most_new_tokens=bucket(max(batch.lengths.new_tokens for batch in batches), device),
         prompt_length=prompt_length,
+        vocab_size=decoder.vocab_size,
     )
     return Slots(
         decoder,

@@ -120,7 +120,9 @@ def from_transformers(model: Any) -> Model:
 
 
 def _model(checkpoint: Checkpoint, folder: Path | None) -> Model:
-    generation_config = GenerationConfig.from_dict(checkpoint.generation, strict=False)
+    generation_config = GenerationConfig.from_dict(
+        checkpoint.generation, strict=False, origin=checkpoint.origin
+    )
     return Model(checkpoint.decoder, generation_config, folder, checkpoint.tasks, checkpoint.config)
 
 
@@ -455,8 +457,9 @@ class Model:
         taken = {name: arguments.pop(name) for name in _FOR_REQUEST if name in arguments}
         config = self.generation_config
         if task is not None:
-            of_task = self.task_options(task)
-            config = GenerationConfig.from_dict(of_task, strict=False).over(config)
+            stated = self.task_options(task)
+            origin = f"task_specific_params of config.json, {task!r},"
+            config = GenerationConfig.from_dict(stated, strict=False, origin=origin).over(config)
         if generation_config is not None:
             config = as_generation_config(generation_config, defaults=config)
         config = config.merged(**arguments)

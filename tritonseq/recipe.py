@@ -56,8 +56,10 @@ class Recipe:
         *,
         most_new_tokens: int,
         prompt_length: int,
+        vocab_size: int,
     ) -> None:
         """`most_new_tokens`: room for generated tokens; `prompt_length`: of the decoder's."""
+        self._vocab_size = vocab_size
         self.config = config = as_upstream(config)
         self.callables = callables
         self.most_new_tokens = most_new_tokens
@@ -86,8 +88,12 @@ class Recipe:
 
     @property
     def pad_token_id(self) -> int:
-        """What rows go on with that have ended before the others of their batch."""
-        return self.config.fill_token_id or 0
+        """What rows go on with that have ended before the others of their batch.
+
+        The network is fed with it, so it is a token in any case.
+        """
+        fill = self.config.fill_token_id or 0
+        return fill if 0 <= fill < self._vocab_size else 0
 
     @property
     def key(self) -> Hashable:
@@ -136,7 +142,8 @@ class Recipe:
             return Greedy(
                 *parts,
                 sample=config.do_sample,
-                pad_token_id=config.fill_token_id,
+                pad_token_id=None if config.fill_token_id is None else self.pad_token_id,
+                fill_token_id=config.fill_token_id,
                 retires=retires,
                 generator=callables.generator,
             )

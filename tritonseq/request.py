@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .generate import Generation, slots_for
-from .lengths import Lengths, default_new_tokens
+from .lengths import Lengths, default_new_tokens, runs_out
 from .prompts import (
     check_decoder_mask,
     empty_prompts,
@@ -131,6 +131,14 @@ class Request:
             return False
         least = bool(config.min_length) and config.min_new_tokens is None
         return config.max_new_tokens is None or least or config.hf_exact
+
+    def counts_longest(self, longest: int) -> bool:
+        """Would a batch with an input of `longest` tokens end all of its samples early?
+
+        Positions that are too few for one sample are taken from all that are beside it.
+        """
+        shared = not self.decoder.is_encoder_decoder or self.decoder.is_prefix_lm
+        return shared and runs_out(self.decoder, self.config, longest)
 
     @property
     def counts_rows(self) -> bool:

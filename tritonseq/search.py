@@ -59,6 +59,8 @@ class Rows:
     hypotheses: Hypotheses
     ended: Tensor
     """`[B, K]` bool: which rows have ended."""
+    lengths: Tensor
+    """`[B, K]` tokens up to the end of each row; counted only if its padding is no token."""
 
 
 class Greedy:
@@ -75,9 +77,12 @@ class Greedy:
         *,
         sample: bool,
         pad_token_id: int | None,
+        fill_token_id: int | None = None,
         retires: bool,
         generator: torch.Generator | None = None,
     ) -> None:
+        """`pad_token_id`: what a row goes on with that has ended; `fill_token_id`: what stands
+        there in the output, if that is another, which may be no token."""
         self.stopping = stopping
         self.retires = retires
         self._processors = processors
@@ -85,9 +90,12 @@ class Greedy:
         self._sample = sample
         self._generator = generator
         self._pad_token_id = pad_token_id
+        self._fill = None if fill_token_id == pad_token_id else fill_token_id
 
     def begin(self, hypotheses: Hypotheses) -> Rows:
-        return Rows(hypotheses, torch.zeros_like(hypotheses.written.newest, dtype=torch.bool))
+        newest = hypotheses.written.newest
+        ended, lengths = torch.zeros_like(newest, dtype=torch.bool), torch.zeros_like(newest)
+        return Rows(hypotheses, ended, lengths)
 
     def select(self, logits: Tensor, state: Rows) -> None:
         hypotheses = state.hypotheses
@@ -102,6 +110,8 @@ class Greedy:
         # Without an end nothing is padded.
         assert self._pad_token_id is not None or not self.stopping.has_eos
         ends, pad = self.stopping.ends, self._pad_token_id or 0
+        if self._fill is not None:
+            state.lengths.add_(~state.ended)
         if not self._sample and self.stopping.is_plain:
             greedy_advance(
                 hypotheses.written,
@@ -130,6 +140,9 @@ class Greedy:
         prompt = prompt.repeat_interleave(hypotheses.beams, dim=0)
         steps = int(hypotheses.generated.max())
         rows = hypotheses.written.tokens[:, :steps].transpose(1, 2).flatten(0, 1)
+        if self._fill is not None:
+            behind = torch.arange(steps, device=rows.device) >= state.lengths.flatten()[:, None]
+            rows = rows.masked_fill(behind, self._fill)
         return self._recorder.output(torch.cat((prompt, rows), dim=1))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .encoding import Encoding
 from .found import found
-from .lengths import longest_text
+from .lengths import longest_answered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +47,7 @@ class TextJob:
     @property
     def encoding(self) -> Encoding:
         """How texts become ids, apart from the tokenizer and the network."""
-        room = longest_text(self.request.decoder, self.request.config)
+        room = longest_answered(self.request.decoder, self.request.config)
         return Encoding(
             src_lang=self.src_lang,
             tgt_lang=self.tgt_lang,
@@ -101,11 +101,21 @@ class TextJob:
                 else sorted(places, key=lambda place: -len(rows[place]))
             )
             answered: dict[int, list[Answer]] = {}
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
+            for batch in self._batches(rows, order, batch_size):
                 answered |= zip(batch, self._batch(rows, batch), strict=True)
             for place in places:
                 yield from answered[place]
+
+    def _batches(
+        self, rows: Sequence[Sequence[int]], order: list[int], batch_size: int
+    ) -> Iterator[list[int]]:
+        """The places in `order` in batches; who runs out of positions ends nobody else's answer."""
+        if not self.request.counts_rows:
+            runs_out = {place: self.request.counts_longest(len(rows[place])) for place in order}
+            yield from ([place] for place in order if runs_out[place])
+            order = [place for place in order if not runs_out[place]]
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
 
     def _batch(
         self, rows: Sequence[Sequence[int]], places: Sequence[int]
@@ -141,10 +151,7 @@ class TextJob:
             return f"and beside what is generated there is room for {max(room, 0)}: {cut}"
         if self.request.decoder.is_encoder_decoder:
             return f"and the encoder has {room} positions: {cut}"
-        return (
-            f"and beside what is generated there is room for {max(room, 0)}: shorten it, or pass "
-            "another max_new_tokens (--max-new-tokens)"
-        )
+        return f"and beside what is generated there is room for {max(room, 0)}: shorten it"
 
     def warn_of_open_target(self, texts: Iterable[Text]) -> None:
         """Warn if neither options nor texts say which of several languages to write."""

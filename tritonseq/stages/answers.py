@@ -220,7 +220,9 @@ class Answers:
     def _batched(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
         """The first of the rows, in one batch until its last one has ended."""
         batch = rows[:count]
-        if self._job.request.counts_prompts and self._job.request.fits_slots:
+        request = self._job.request
+        longest = max(len(row.ids) for row in batch)
+        if (request.counts_prompts or request.counts_longest(longest)) and request.fits_slots:
             # In slots each has the lengths that it has alone.
             yield from self._through_slots(batch, count)
             return
