@@ -63,12 +63,12 @@ class BartConfig:
     learned_positions: bool = True
 
     def __post_init__(self) -> None:
-        check_types(self)
         check_sizes(
             self, "vocab_size", "decoder_vocab_size", "max_position_embeddings", "d_model",
             "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "decoder_layers",
             "decoder_attention_heads", "decoder_ffn_dim",
         )  # fmt: skip
+        check_types(self)
         activation(self.activation_function)
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             if self.d_model % getattr(self, name):

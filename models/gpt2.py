@@ -53,11 +53,11 @@ class GPT2Config:
     tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
-        check_types(self)
         check_sizes(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
         if self.n_inner is not None:
             check_sizes(self, "n_inner")
         check_number(self, "layer_norm_epsilon")
+        check_types(self)
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"config.json: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}"
@@ -77,9 +77,7 @@ class GPT2Config:
         }
         named = {general.get(key, key): value for key, value in config.items()}
         known = {field.name for field in fields(cls)}
-        # A null says nothing, as in transformers where a key may be null.
-        stated = {key: value for key, value in named.items() if value is not None}
-        return cls(**{key: value for key, value in stated.items() if key in known})
+        return cls(**{key: value for key, value in named.items() if key in known})
 
     @property
     def head_dim(self) -> int:

@@ -52,12 +52,12 @@ class T5Config:
     bias_per_layer: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self)
         check_sizes(
             self, "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers",
             "num_heads", "relative_attention_num_buckets", "relative_attention_max_distance",
         )  # fmt: skip
         check_number(self, "layer_norm_epsilon")
+        check_types(self)
         buckets, distance = (
             self.relative_attention_num_buckets,
             self.relative_attention_max_distance,
@@ -96,8 +96,7 @@ class T5Config:
                 config, "tie_word_embeddings"
             )
         known = {field.name for field in fields(cls)}
-        # A null says nothing, as in transformers where a key may be null.
-        own = {key: named[key] for key in known if named.get(key) is not None}
+        own = {key: value for key, value in named.items() if key in known}
         return cls(**{**variant, **own})
 
     @property

@@ -41,22 +41,22 @@ class UniLMConfig:
     start_token_id: int = 102
 
     def __post_init__(self) -> None:
-        check_types(self)
         check_sizes(
             self, "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
             "intermediate_size", "max_position_embeddings",
         )  # fmt: skip
         check_number(self, "layer_norm_eps")
+        for name in ("type_vocab_size", "rel_pos_bins", "max_rel_pos"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"config.json: {name} must be 0 or more, not {value!r}")
+        check_types(self)
         activation(self.hidden_act)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"config.json: hidden_size {self.hidden_size} is not a multiple of "
                 f"num_attention_heads {self.num_attention_heads}"
             )
-        for name in ("type_vocab_size", "rel_pos_bins", "max_rel_pos"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise ValueError(f"config.json: {name} must be 0 or more, not {value!r}")
         bins = self.rel_pos_bins
         check_distance("max_rel_pos", self.max_rel_pos)
         if bins and (bins % 2 or bins < 4 or self.max_rel_pos <= bins // 4):

@@ -16,7 +16,7 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs", "prompts")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("pickles", "vocabularies")
+LEAVES += ("not_finite", "pickles", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -33,8 +33,11 @@ ALLOWED: dict[str, set[str]] = {
     "trie": {"trie_tables"},
     "prefixes": {"kernels", "hypotheses", "constraints", "trie"},
     "processors": {"hypotheses", "config", "constraints", "fused", "prefixes", "trie", "warpers"},
-    "search": {"kernels", "hypotheses", "outputs", "processors", "stopping"},
-    "beams": {"kernels", "fused", "hypotheses", "outputs", "processors", "stopping", "search"},
+    "search": {"kernels", "hypotheses", "not_finite", "outputs", "processors", "stopping"},
+    "beams": {
+        "kernels", "fused", "hypotheses", "not_finite", "outputs", "processors", "stopping",
+        "search",
+    },
     "unilm_search": {
         "kernels", "beams", "hypotheses", "outputs", "processors", "search", "stopping",
     },
@@ -43,8 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "lengths": {"config", "prompts", "protocol"},
     "plan": {"buffers", "cache", "hypotheses", "search"},
     "engine": {
-        "buffers", "cache", "flags", "graphs", "hypotheses", "outputs", "prompts", "protocol",
-        "search",
+        "buffers", "cache", "flags", "graphs", "hypotheses", "not_finite", "outputs", "prompts",
+        "protocol", "search",
     },
     "engines": {"kernels", "engine", "plan", "search"},
     "slots": {

@@ -57,6 +57,7 @@ class Generation:
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the tokens `[B, K]` of every step as soon as they are chosen."""
         for engine in self._steps(watched=True):
+            engine.check()  # who is shown tokens waits for them anyway
             yield engine.hypotheses.written.newest.clone()
 
     def output(self) -> GenerateOutput:

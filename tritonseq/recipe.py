@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,7 @@ class Recipe:
                 pad_token_id=None if config.fill_token_id is None else self.pad_token_id,
                 fill_token_id=config.fill_token_id,
                 retires=retires,
+                infinite=bool(callables.logits_processor) or _has_infinite_bias(config),
                 generator=callables.generator,
             )
         if by_upstream:
@@ -217,6 +219,10 @@ def as_upstream(config: GenerationConfig) -> GenerationConfig:
     if not config.searches_as_unilm or config.num_beams > 1 or config.do_sample:
         return config
     return config.merged(no_repeat_ngram_size=0, min_length=0, min_new_tokens=None)
+
+
+def _has_infinite_bias(config: GenerationConfig) -> bool:
+    return math.inf in dict(config.sequence_bias or ()).values()
 
 
 def _fill_token_id(config: GenerationConfig) -> int:

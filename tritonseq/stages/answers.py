@@ -15,6 +15,7 @@ import torch
 
 from tritonseq.found import found
 from tritonseq.model import BATCH_SIZE
+from tritonseq.not_finite import NotFinite, broken_weights
 
 from .facts import Facts, checksum, settings_of
 from .sizing import Limits, Sizing, is_out_of_memory
@@ -205,6 +206,12 @@ class Answers:
                     for answer in answers:
                         del waiting[answer.number]
                     yield answers
+            except NotFinite:
+                # One alone is to blame; were it the weights, everyone would be.
+                if broken_weights(self._job.request.decoder):
+                    raise
+                yield from self._one_by_one([waiting.pop(row.number) for row in rest[:count]])
+                continue
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -216,6 +223,15 @@ class Answers:
                 # Rows are begun in their order.
                 number = next(iter(waiting))
                 yield [Answer(number, [], None, 0, _too_large(waiting.pop(number), failure))]
+
+    def _one_by_one(self, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+        """Each row alone, where one has scores that are no numbers; that one gets a fault."""
+        for row in rows:
+            try:
+                answers = [answer for part in self._batched([row], 1) for answer in part]
+            except NotFinite as error:
+                answers = [Answer(row.number, [], None, 0, str(error))]
+            yield answers
 
     def _batched(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
         """The first of the rows, in one batch until its last one has ended."""
