@@ -86,15 +86,13 @@ class T5Config:
             "head_dim": "d_kv",
         }
         variant = _VARIANTS[config.get("model_type", "t5")]
+        tied = check_flag(config, "tie_word_embeddings")
         named = {general.get(key, key): value for key, value in config.items()}
         if named.get("num_decoder_layers") is None:
             named["num_decoder_layers"] = named.get("num_layers", variant["num_layers"])
         if "scale_decoder_outputs" not in named and config.get("model_type") == "t5":
             # T5 v1.0 ties the head to the embedding and scales; v1.1 does neither.
-            stated = config.get("tie_word_embeddings")
-            named["scale_decoder_outputs"] = stated is None or check_flag(
-                config, "tie_word_embeddings"
-            )
+            named["scale_decoder_outputs"] = tied or config.get("tie_word_embeddings") is None
         known = {field.name for field in fields(cls)}
         own = {key: value for key, value in named.items() if key in known}
         return cls(**{**variant, **own})

@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "refill": {"engine", "engines", "outputs", "slots"},
     "generate": {
-        "config", "engine", "engines", "outputs", "protocol", "recipe", "slots",
+        "config", "engine", "engines", "outputs", "plan", "protocol", "recipe", "slots",
     },
     "weights": {"json_files", "pickles"},
     "config_files": {"json_files"},

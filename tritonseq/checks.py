@@ -18,15 +18,19 @@ MOST = 2**62
 """Numbers beyond this are no ids and no lengths, and do not fit into a tensor."""
 
 
-def whole(minimum: int) -> Check:
-    """A check for integers of at least `minimum`; bools are refused."""
+MOST_BEAMS = 2**16
+"""More would be chosen among for hours. Some hundreds are in use."""
+
+
+def whole(minimum: int, maximum: int = MOST) -> Check:
+    """A check for integers from `minimum` to `maximum`; bools are refused."""
 
     def check(name: str, value: Any) -> int:
         number = _integer(value)
         if number is None or number < minimum:
             raise ValueError(f"{name} must be an integer >= {minimum}, not {shown(value)}")
-        if number > MOST:
-            raise ValueError(f"{name} must be an integer up to {MOST}, not {shown(value)}")
+        if number > maximum:
+            raise ValueError(f"{name} must be an integer up to {maximum}, not {shown(value)}")
         return number
 
     return check
@@ -187,8 +191,8 @@ CHECKS: dict[str, Check] = {
     "max_time": _NOT_NEGATIVE,
     "search": search,
     "do_sample": flag,
-    "num_beams": whole(1),
-    "num_beam_groups": whole(1),
+    "num_beams": whole(1, MOST_BEAMS),
+    "num_beam_groups": whole(1, MOST_BEAMS),
     "diversity_penalty": _NOT_NEGATIVE,
     "early_stopping": early_stopping,
     "length_penalty": real("a finite number", lambda x: True),

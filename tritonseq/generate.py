@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from .engines import bucket
+from .plan import refuse_absurd
 from .recipe import Recipe
 from .slots import Slots
 
@@ -93,10 +94,12 @@ def slots_for(
     """`count` slots that have room for any sample of the batches."""
     device = batches[0].prompts.ids.device
     prompt_length = max(batch.prompts.ids.shape[1] for batch in batches)
+    new_tokens = max(batch.lengths.new_tokens for batch in batches)
+    refuse_absurd(count * max(config.num_beams, config.num_return_sequences), new_tokens, device)
     recipe = Recipe(
         config,
         callables,
-        most_new_tokens=bucket(max(batch.lengths.new_tokens for batch in batches), device),
+        most_new_tokens=bucket(new_tokens, device),
         prompt_length=prompt_length,
         vocab_size=decoder.vocab_size,
     )

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .protocol import Decoder, EncoderDecoder
 
 DEFAULT_NEW_TOKENS = 20
+MOST_NEW_TOKENS = 2**22
+"""There is a place for each, and a power of its length: some 100 MB for so many."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class Lengths:
             read = sources if decoder.is_prefix_lm else prompts
             total = prompt + _fitting(
                 decoder, decoder.max_positions, _longest(read), total - prompt
+            )
+        if total - prompt > MOST_NEW_TOKENS:
+            name = "max_length" if config.max_new_tokens is None else "max_new_tokens"
+            raise ValueError(
+                f"{name}={getattr(config, name)} asks for room that nothing needs: pass at most "
+                f"{MOST_NEW_TOKENS}"
             )
         minimum = config.min_length
         if config.min_new_tokens is not None:
