@@ -19,11 +19,12 @@ from tritonseq.kernels import decode_attention, embed
 
 from .activations import activation
 from .attention import attend_and_append
-from .checks import check_name, check_number, check_sizes
+from .checks import check_flag, check_number, check_sizes, check_types
 from .layers import LayerNorm, Linear, empty_parameter
 from .network import Network
 from .packing import split_prompts
 from .products import KINDS
+from .sizes import Layers, Size
 from .stream import ResidualStream
 from .weights import Source, match
 
@@ -58,7 +59,7 @@ class GPT2Config:
         if self.n_inner is not None:
             check_sizes(self, "n_inner")
         check_number(self, "layer_norm_epsilon")
-        check_name(self, "activation_function")
+        check_types(self)
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"config.json: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}"
@@ -68,7 +69,7 @@ class GPT2Config:
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> GPT2Config:
         """Read the keys that matter; newer general names are accepted beside GPT-2's own."""
-        if config.get("add_cross_attention"):
+        if check_flag(config, "add_cross_attention"):
             raise ValueError("config.json: add_cross_attention is not supported for gpt2")
         general = {
             "hidden_size": "n_embd",
@@ -83,6 +84,11 @@ class GPT2Config:
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
+
+    @property
+    def inner(self) -> int:
+        """The width within an MLP."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
 
 class Attention(nn.Module):
@@ -156,7 +162,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        inner = config.n_inner if config.n_inner is not None else 4 * config.n_embd
+        inner = config.inner
         self.c_fc = Linear(config.n_embd, inner)
         self.c_proj = Linear(inner, config.n_embd)
         self.act = activation(config.activation_function)
@@ -285,6 +291,20 @@ class GPT2(Network):
         return (("wte", "lm_head"),)
 
     @classmethod
+    def sizes(cls, names: Collection[str], config: GPT2Config) -> list[Size | Layers]:
+        """Where the weights show what the configuration says of sizes."""
+        at = _prefix(names)
+        tokens, positions = (f"{at}wte.weight", "lm_head.weight"), (f"{at}wpe.weight",)
+        inner = config.inner
+        return [
+            Layers("n_layer", config.n_layer, f"{at}h"),
+            Size("n_embd", config.n_embd, 1, positions),
+            Size("n_positions", config.n_positions, 0, positions),
+            Size("vocab_size", config.vocab_size, 0, tokens),
+            Size("n_inner (4 times n_embd if null)", inner, 0, (f"{at}h.0.mlp.c_proj.weight",)),
+        ]
+
+    @classmethod
     def sources(cls, names: Collection[str], config: GPT2Config) -> dict[str, Source]:
         """Match every parameter to a tensor of the checkpoint.
 
@@ -292,7 +312,7 @@ class GPT2(Network):
         masks as `attn.bias` and `attn.masked_bias`, and have a head of its own or none.
         Raises ValueError that names what is missing or left over.
         """
-        prefix = "transformer." if any(n.startswith("transformer.") for n in names) else ""
+        prefix = _prefix(names)
         wanted = {name: _source(name, prefix) for name, _ in cls(config).named_parameters()}
         if config.tie_word_embeddings:
             # Of two names for one tensor, writers keep either.
@@ -300,6 +320,10 @@ class GPT2(Network):
                 if wanted[one].names[0] not in names and wanted[other].names[0] in names:
                     wanted[one] = wanted[other]
         return match(wanted, names, ignorable=_ignorable)
+
+
+def _prefix(names: Collection[str]) -> str:
+    return "transformer." if any(name.startswith("transformer.") for name in names) else ""
 
 
 def _source(parameter: str, prefix: str) -> Source:

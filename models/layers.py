@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
 HEADROOM_BITS = 5
 
 
+# Elements of a weight that no machine holds; torch counts bytes in 63 bits.
+MOST_ELEMENTS = 2**50
+
+
 def empty_parameter(*shape: int) -> nn.Parameter:
     """A parameter without memory, to be filled by the loader through `place_parameter`."""
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise ValueError(f"config.json asks for a weight of shape {list(shape)}: no file holds it")
     return nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
 
 

@@ -24,6 +24,7 @@ from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter
 from .network import Network
 from .packing import split_prompts
 from .relative import RelativeBias
+from .sizes import Layers, Size
 from .unilm_config import UniLMConfig
 from .weights import Source, match
 
@@ -270,6 +271,32 @@ class UniLM(Network):
     def tied(cls, config: UniLMConfig) -> tuple[tuple[str, ...], ...]:
         """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
         return (("words.weight", "head.weight"),)
+
+    @classmethod
+    def sizes(cls, names: Collection[str], config: UniLMConfig) -> list[Size | Layers]:
+        """Where the weights show what the configuration says of sizes.
+
+        `names` are here for the sake of other architectures, which have several for a tensor.
+        """
+        layer = "bert.encoder.layer"
+        words, positions, types = (
+            (_ABOVE[f"{table}.weight"],) for table in ("words", "positions", "types")
+        )
+        relative = (_ABOVE["relative.weight"],)
+        return [
+            Layers("num_hidden_layers", config.num_hidden_layers, layer),
+            Size("hidden_size", config.hidden_size, 1, words),
+            Size("vocab_size", config.vocab_size, 0, words),
+            Size("max_position_embeddings", config.max_position_embeddings, 0, positions),
+            Size("type_vocab_size", config.type_vocab_size, 0, types),
+            Size("num_attention_heads", config.num_attention_heads, 0, relative),
+            Size(
+                "intermediate_size",
+                config.intermediate_size,
+                0,
+                (f"{layer}.0.intermediate.dense.weight",),
+            ),
+        ]
 
     @classmethod
     def sources(cls, names: Collection[str], config: UniLMConfig) -> dict[str, Source]:

@@ -617,7 +617,9 @@ def test_refused(
 
 def test_another_vocabulary(tmp_path: Path) -> None:
     write(tmp_path, standard(), SAVED)
-    with pytest.raises(ValueError, match=r"has shape \[110\], but config\.json asks for \[111\]"):
+    with pytest.raises(
+        ValueError, match=r"\[110, 8\], but config\.json asks for \[111, 8\] by vocab_size"
+    ):
         load_checkpoint(tmp_path, overrides={"vocab_size": 111})
 
 

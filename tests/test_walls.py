@@ -17,8 +17,8 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "combinations", "env", "options", "outputs")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("containers", "openmp", "progress", "surroundings", "tokenizer_classes")
-LEAVES += ("tokenizer_keys", "vocabularies")
+LEAVES += ("containers", "not_finite", "openmp", "pickles", "progress", "surroundings")
+LEAVES += ("tokenizer_classes", "tokenizer_keys", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -38,8 +38,11 @@ ALLOWED: dict[str, set[str]] = {
     "trie": {"id_rows", "trie_tables"},
     "prefixes": {"kernels", "hypotheses", "constraints", "trie"},
     "processors": {"hypotheses", "config", "constraints", "fused", "prefixes", "trie", "warpers"},
-    "search": {"kernels", "hypotheses", "outputs", "processors", "stopping"},
-    "beams": {"kernels", "fused", "hypotheses", "outputs", "processors", "stopping", "search"},
+    "search": {"kernels", "hypotheses", "not_finite", "outputs", "processors", "stopping"},
+    "beams": {
+        "kernels", "fused", "hypotheses", "not_finite", "outputs", "processors", "stopping",
+        "search",
+    },
     "unilm_search": {
         "kernels", "beams", "hypotheses", "outputs", "processors", "search", "stopping",
     },
@@ -48,8 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     "lengths": {"config", "prompts", "protocol"},
     "plan": {"buffers", "cache", "hypotheses", "search"},
     "engine": {
-        "buffers", "cache", "flags", "graphs", "hypotheses", "outputs", "prompts", "protocol",
-        "search",
+        "buffers", "cache", "flags", "graphs", "hypotheses", "not_finite", "outputs", "prompts",
+        "protocol", "search",
     },
     "engines": {"kernels", "engine", "openmp", "plan", "search", "surroundings"},
     "slots": {
@@ -58,9 +61,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "refill": {"engine", "engines", "outputs", "slots"},
     "generate": {
-        "config", "engine", "engines", "outputs", "protocol", "recipe", "slots",
+        "config", "engine", "engines", "outputs", "plan", "protocol", "recipe", "slots",
     },
-    "weights": {"json_files"},
+    "weights": {"json_files", "pickles"},
     "adapters": {"config_files", "json_files"},
     "live": {"adapters", "weights"},
     "tying": {"models", "weights"},

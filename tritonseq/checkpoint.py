@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.models import model_class
+from tritonseq.models.sizes import compare
 
 from .adapters import refuse_adapter, refuse_parts
 from .config_files import find_config, read_config
 from .devices import DTYPES, resolve_device, resolve_dtype
-from .json_files import read_json
+from .json_files import is_there, read_json
 from .live import plain_state, unwrapped_model
 from .placement import fill
 from .tying import tied
@@ -34,6 +36,9 @@ ENDS = ("eos_token_id", "pad_token_id")
 """Keys of a network's configuration that are also parameters of generation."""
 
 
+GENERATION = "generation_config.json"
+
+
 class Checkpoint(NamedTuple):
     """What a checkpoint says: the network, and the defaults for generating with it."""
 
@@ -44,6 +49,8 @@ class Checkpoint(NamedTuple):
     """Generation parameters and prefixes by task: `task_specific_params` of config.json."""
     config: dict[str, Any]
     """What config.json says, with the caller's changes; of UniLMs, in one form for all."""
+    origin: str = "the checkpoint"
+    """Which file says how to generate."""
 
 
 def load_checkpoint(
@@ -91,7 +98,8 @@ def load_checkpoint(
     fill(model, sources, reader, device, dtype)
     ends = {key: changes[key] for key in ENDS if changes.get(key) is not None}
     generation = read_generation(folder, config) | ends
-    return Checkpoint(model, generation, _tasks(config), config)
+    origin = GENERATION if is_there(folder / GENERATION) else "config.json"
+    return Checkpoint(model, generation, _tasks(config), config, str(folder / origin))
 
 
 def from_transformers_model(hf_model: Any) -> Checkpoint:
@@ -118,7 +126,8 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     generation = config if defaults is None else defaults.to_dict()
     if config["model_type"] == "unilm":
         generation = generation_defaults(config)
-    return Checkpoint(model, _stated(generation), _tasks(config), config)
+    origin = "the model's generation_config"
+    return Checkpoint(model, _stated(generation), _tasks(config), config, origin)
 
 
 def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,8 +136,8 @@ def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     Those of generation_config.json, if there is one; older checkpoints keep them in config.json,
     and leave to their architecture what is left out there. A UniLM has its own defaults.
     """
-    path = folder / "generation_config.json"
-    stated = _stated(read_json(path)) if path.is_file() else None
+    path = folder / GENERATION
+    stated = _stated(read_json(path)) if is_there(path) else None
     if config.get("model_type") == "unilm":
         return {**generation_defaults(config), **(stated or {})}
     if stated is not None:
@@ -158,6 +167,11 @@ def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, d
     """The empty network, and the tensor that each of its parameters comes from."""
     cls = model_class(_model_type(config))
     own = cls.Config.from_dict(config)
+    names = reader.shapes.keys()
+    cut = compare(cls.sizes(names, own), reader.shapes)
+    if cut:
+        # Whole stacks are missing: in a network of a layer each shows what else is.
+        cls.sources(names, replace(own, **cut))
     model: nn.Module = cls(own)
     sources: dict[str, Source] = cls.sources(reader.shapes.keys(), own)
     for name, parameter in model.named_parameters():

@@ -127,7 +127,9 @@ def from_transformers(model: Any) -> Model:
 
 
 def _model(checkpoint: Checkpoint, origin: Origin | None) -> Model:
-    generation_config = GenerationConfig.from_dict(checkpoint.generation, strict=False)
+    generation_config = GenerationConfig.from_dict(
+        checkpoint.generation, strict=False, origin=checkpoint.origin
+    )
     folder = None if origin is None else origin.folder
     return Model(
         checkpoint.decoder,
@@ -573,8 +575,9 @@ class Model:
         taken = {name: arguments.pop(name) for name in _FOR_REQUEST if name in arguments}
         config = self.generation_config
         if task is not None:
-            of_task = self.task_options(task)
-            config = GenerationConfig.from_dict(of_task, strict=False).over(config)
+            stated = self.task_options(task)
+            origin = f"task_specific_params of config.json, {task!r},"
+            config = GenerationConfig.from_dict(stated, strict=False, origin=origin).over(config)
         if generation_config is not None:
             config = as_generation_config(generation_config, defaults=config)
         config = config.merged(**arguments)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .containers import check_first, check_texts
 from .encoding import Encoding, at_places, is_blank
 from .found import found
-from .lengths import longest_text
+from .lengths import longest_answered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,7 +55,7 @@ class TextJob:
     def encoding(self) -> Encoding:
         """How texts become ids, apart from the tokenizer and the network."""
         decoder = self.request.decoder
-        room = longest_text(decoder, self.request.config)
+        room = longest_answered(decoder, self.request.config)
         return Encoding(
             src_lang=self.src_lang,
             tgt_lang=self.tgt_lang,
@@ -134,8 +134,7 @@ class TextJob:
                 order.sort(key=lambda place: -len(rows[place]))
             blank = [Answer("", 0)] * self.request.config.num_return_sequences
             answered = {place: blank for place in places if not rows[place]}
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
+            for batch in self._batches(rows, order, batch_size):
                 found = list(self._batch(rows, batch))
                 answered |= zip(batch, found, strict=True)
                 done += len(batch)
@@ -143,6 +142,17 @@ class TextJob:
                 after_batch(done, tokens)
             for place in places:
                 yield from answered[place]
+
+    def _batches(
+        self, rows: Sequence[Sequence[int]], order: list[int], batch_size: int
+    ) -> Iterator[list[int]]:
+        """The places in `order` in batches; who runs out of positions ends nobody else's answer."""
+        if not self.request.counts_rows:
+            runs_out = {place: self.request.counts_longest(len(rows[place])) for place in order}
+            yield from ([place] for place in order if runs_out[place])
+            order = [place for place in order if not runs_out[place]]
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
 
     def _batch(
         self, rows: Sequence[Sequence[int]], places: Sequence[int]
@@ -179,9 +189,8 @@ class TextJob:
         if self.request.decoder.is_encoder_decoder:
             return f"and the encoder has {room} positions: {cut}"
         return (
-            f"and beside what is generated there is room for {max(room, 0)}: shorten it, have its "
-            "end kept by truncation=True (--truncation), or pass another max_new_tokens "
-            "(--max-new-tokens)"
+            f"and beside what is generated there is room for {max(room, 0)}: shorten it, or have "
+            "its end kept by truncation=True (--truncation)"
         )
 
     def warn_of_open_target(self, texts: Iterable[Text]) -> None:

@@ -96,10 +96,10 @@ def translate(
         "model_type": "unilm",
         "variant": variant,
         **{key: merged[key] for key in REQUIRED},
-        "hidden_act": merged.get("hidden_act") or "gelu",
+        "hidden_act": _stated(merged, "hidden_act", "gelu"),
         "layer_norm_eps": overrides.get("layer_norm_eps", LAYER_NORM_EPS),
-        "rel_pos_bins": bins or merged.get("rel_pos_bins") or 0,
-        "max_rel_pos": merged.get("max_rel_pos") or 0,
+        "rel_pos_bins": bins or _stated(merged, "rel_pos_bins", 0),
+        "max_rel_pos": _stated(merged, "max_rel_pos", 0),
         "pos_shift": bool(merged.get("pos_shift")),
         **sizes,
         "vocab_size": vocab_size,
@@ -118,6 +118,12 @@ def generation_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     least = {"min_new_tokens": 1} if config["variant"] == "s2s" else {}
     ends = {key: config[key] for key in ("eos_token_id", "pad_token_id")}
     return {"search": "unilm", "length_penalty": 0.0, **ends, **least}
+
+
+def _stated(config: Mapping[str, Any], key: str, default: Any) -> Any:
+    """What a configuration says, whatever that is; a null says nothing."""
+    value = config.get(key)
+    return default if value is None else value
 
 
 def _check_keys(merged: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:

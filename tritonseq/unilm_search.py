@@ -199,7 +199,8 @@ class UniLMBeamSearch:
         """
         live = running.masked_fill(is_over, -math.inf).amax(dim=1)
         bound = live.double() / self._penalties[state.hypotheses.written.limit - 1]
-        return bound > state.pool.scores.amin(dim=1)
+        # NaN goes on to the end, where it is told of.
+        return ~(bound <= state.pool.scores.amin(dim=1))
 
     def output(self, state: UniLMBeams, prompt: Tensor) -> GenerateOutput:
         written = state.hypotheses.written

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .json_files import read_json, refuse_pointer
+from .json_files import is_there, read_json, refuse_irregular, refuse_pointer
+from .pickles import RefusedPickle, check_archive, checked_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,7 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_irregular(path)
         with self._open() as file:
             # The handle is no mapping: its names come from keys() only.
             names = list(file.keys())
@@ -73,7 +75,12 @@ class SafetensorsFile:
 
     def read(self, name: str) -> Tensor:
         with self._open() as file:
-            tensor: Tensor = file.get_tensor(name)
+            try:
+                tensor: Tensor = file.get_tensor(name)
+            except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+                # Of a type that this torch does not have.
+                message = f"{self.path}: {name} cannot be read: {_first_line(error)}"
+                raise ValueError(message) from error
         return tensor
 
     def pieces(self, name: str) -> Iterator[Tensor]:
@@ -96,6 +103,7 @@ class PickleFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_irregular(path)
         with path.open("rb") as file:
             # Files from before torch 1.6 are no zip archives and cannot be mapped.
             self._mapped = file.read(4) == b"PK\x03\x04"
@@ -124,21 +132,16 @@ class PickleFile:
 
     def _load(self) -> dict[str, Tensor]:
         try:
+            if self._mapped:
+                check_archive(self.path)
             table = torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mapped)
         except UnpicklingError as error:
             raise _refused(self.path, error) from error
+        except RefusedPickle:
+            raise
         except Exception as error:  # a damaged pickle raises whatever its opcodes stumble over
             raise _damaged(self.path, error) from error
-        if not isinstance(table, dict):
-            raise ValueError(f"{self.path} holds a {type(table).__name__}, not a table of tensors")
-        for name, value in table.items():
-            if not isinstance(value, torch.Tensor):
-                kind = type(value).__name__
-                raise ValueError(
-                    f"{self.path}: {name!r} is a {kind}, not a tensor: save the table of tensors "
-                    "alone, which is what a model's state_dict() returns"
-                )
-        return dict(table)
+        return checked_table(self.path, table)
 
 
 class ShardedFiles:
@@ -147,13 +150,20 @@ class ShardedFiles:
     def __init__(self, index: Path, reader: Callable[[Path], WeightReader]) -> None:
         self._files: dict[str, WeightReader] = {}
         self.shapes: Shapes = {}
+        listed = read_json(index).get("weight_map") or {}
         for shard in shard_names(index):
             path = index.parent / shard
-            if not path.is_file():
+            if not is_there(path):
                 raise ValueError(f"{index} names {shard}, which is not there: fetch it again")
             file = reader(path)
-            self.shapes |= file.shapes
-            self._files |= dict.fromkeys(file.shapes, file)
+            # Of a tensor that several files have, the index says which one counts.
+            own = {
+                name: shape
+                for name, shape in file.shapes.items()
+                if listed.get(name, shard) == shard
+            }
+            self.shapes |= own
+            self._files |= dict.fromkeys(own, file)
 
     def read(self, name: str) -> Tensor:
         return self._files[name].read(name)
@@ -183,9 +193,9 @@ def open_weights(path: Path) -> WeightReader:
     if path.is_file():
         return _open_file(path)
     for name, reader in FORMATS.items():
-        if (path / name).is_file():
+        if is_there(path / name):
             return reader(path / name)
-        if index_of(path / name).is_file():
+        if is_there(index_of(path / name)):
             return ShardedFiles(index_of(path / name), reader)
     others = [file for file in sorted(path.iterdir()) if is_weight_file(file)]
     if not others:
@@ -221,7 +231,7 @@ def shard_names(index: Path) -> list[str]:
     shards = sorted({str(shard) for shard in weight_map.values()})
     for shard in shards:
         # An index comes with its checkpoint and has no business elsewhere on the disk.
-        if not re.fullmatch(r"\w[\w.-]*", shard):
+        if not re.fullmatch(r"\w[\w.-]*", shard) or shard == index.name:
             raise ValueError(f"{index} names {shard!r}, which is not a plain file name")
     return shards
 

@@ -15,6 +15,7 @@ import torch
 
 from tritonseq.found import found
 from tritonseq.model import BATCH_SIZE
+from tritonseq.not_finite import NotFinite, broken_weights
 
 from .facts import Facts, checksum, settings_of
 from .sizing import Limits, Sizing, is_out_of_memory
@@ -224,6 +225,12 @@ class Answers:
                     for answer in answers:
                         del waiting[answer.number]
                     yield answers
+            except NotFinite:
+                # One alone is to blame; were it the weights, everyone would be.
+                if broken_weights(self._job.request.decoder):
+                    raise
+                yield from self._one_by_one([waiting.pop(row.number) for row in rest[:count]])
+                continue
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -236,6 +243,15 @@ class Answers:
                 number = next(iter(waiting))
                 yield [Answer(number, [], None, 0, _too_large(waiting.pop(number), failure))]
 
+    def _one_by_one(self, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+        """Each row alone, where one has scores that are no numbers; that one gets a fault."""
+        for row in rows:
+            try:
+                answers = [answer for part in self._batched([row], 1) for answer in part]
+            except NotFinite as error:
+                answers = [Answer(row.number, [], None, 0, str(error))]
+            yield answers
+
     def _batched(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
         """The first of the rows, in one batch until its last one has ended."""
         batch = rows[:count]
@@ -243,7 +259,9 @@ class Answers:
         if all(row.is_answered for row in batch) and not _is_drawn(self._job.request):
             yield [Answer(row.number, [], None, 0) for row in batch]
             return
-        if self._job.request.counts_prompts and self._job.request.fits_slots:
+        request = self._job.request
+        longest = max(len(row.ids) for row in batch)
+        if (request.counts_prompts or request.counts_longest(longest)) and request.fits_slots:
             # In slots each has the lengths that it has alone.
             yield from self._through_slots(batch, count)
             return
