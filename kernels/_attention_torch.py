@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .reference.attention import FARTHEST
 
 if TYPE_CHECKING:
-    from ._checks import Attention
+    from ._calls import Attention
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
@@ -45,9 +46,13 @@ def attend_on_cpu(call: Attention) -> Tensor:
     query = call.query
     if query.numel() == 0:
         return torch.empty_like(query)
+    if call.source_len is not None:
+        _check_lengths(call, call.source_len.tolist())
     steps: list[int] = [0] * query.shape[0] if call.step is None else call.step.tolist()
     if call.target_key is not None:
         _append(call, steps)
+    else:
+        steps = [min(step, FARTHEST) for step in steps]
     if min(steps) >= 0:
         return _attend(call, steps, [])
     runs = _active_runs(steps)
@@ -174,6 +179,8 @@ def _continued(source: Tensor, target: Tensor, end: int) -> Tensor | None:
     """`source [B, H, S, D]` with `end` positions of `target`, if that follows in memory."""
     samples, heads, length, head_dim = source.shape
     stride, beams = source.stride(), target.shape[3]
+    if source.is_neg() != target.is_neg():
+        return None
     if target.stride()[:2] != stride[:2] or target.stride()[3] != stride[2]:
         return None
     if beams > 1 and target.stride()[2] != beams * stride[2]:
@@ -255,9 +262,17 @@ def _source_lengths(call: Attention) -> list[int]:
     if call.source_len is None:
         return [size] * samples
     lengths: list[int] = call.source_len.tolist()
+    return lengths
+
+
+def _check_lengths(call: Attention, lengths: list[int]) -> None:
+    """Demand lengths from 0 to those of the source."""
+    assert call.source_key is not None
+    size = call.source_key.shape[2]
     if max(lengths) > size:
         raise ValueError(f"source_len {max(lengths)} is beyond the {size} positions of source_key")
-    return lengths
+    if min(lengths) < 0:
+        raise ValueError(f"source_len {min(lengths)} is negative; pass 0 to {size}")
 
 
 def _source_mask(call: Attention, steps: list[int], width: int) -> Tensor | None:
@@ -326,22 +341,21 @@ def _attend_gathered(
     """Every beam by itself, over a copy of its own history."""
     samples, beams, _, _, _ = call.query.shape
     end = slots.shape[1]
-    # Beyond the step the lineage may hold anything.
+    # Beyond the step the lineage may hold anything, and before it what is no slot.
     index = slots.clamp(0, beams - 1).transpose(1, 2)
+    hidden = index != slots.transpose(1, 2)  # [B, K, T]
+    if min(steps) < end - 1:
+        hidden |= (torch.arange(end) > torch.tensor(steps)[:, None])[:, None]
     sample, position = torch.arange(samples)[:, None, None], torch.arange(end)
     own = (
         part.permute(0, 2, 3, 1, 4)[sample, position, index].flatten(0, 1).transpose(1, 2)
         for part in (key, value)
     )
-    mask = None
-    if min(steps) < end - 1:
-        later = torch.arange(end) > torch.tensor(steps)[:, None]
-        mask = _additive(later)[:, None, None]
+    mask = _additive(hidden.flatten(0, 1))[:, None, None] if hidden.any() else None
     if call.bias is not None:
         bias = _bias_by_distance(call, steps, end)[:, :, 0]
+        bias = bias.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)
         mask = bias if mask is None else bias + mask
-    if mask is not None:
-        mask = mask.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)
     query = call.query.flatten(0, 1).transpose(1, 2)
     output, lse = _flash(query, *own, attn_mask=mask, scale=call.scale)
     # [B * K, H, Q, ...] to [B, H, K * Q, ...]

@@ -75,12 +75,11 @@ def in_order(x: Tensor | None) -> Tensor | None:
 
 
 def check_device(kernel: Any, *tensors: Tensor | None) -> None:
-    """Raise ValueError unless all tensors are where `kernel` can read them."""
-    devices = {tensor.device for tensor in tensors if tensor is not None}
-    if len(devices) > 1:
-        names = ", ".join(sorted(map(str, devices)))
-        raise ValueError(f"the tensors are on {names}; move them to one device")
-    if devices == {torch.device("cpu")} and not is_interpreted(kernel):
+    """Raise ValueError unless `kernel` can read all tensors, which are on one device."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    if any(tensor.is_neg() for tensor in given):
+        raise ValueError("a tensor is a negated view of another; pass its .resolve_neg()")
+    if given[0].device.type == "cpu" and not is_interpreted(kernel):
         raise ValueError(
             'impl="triton" needs a GPU, or TRITON_INTERPRET=1 set before triton is imported; '
             'for tensors on the CPU pass impl="torch"'

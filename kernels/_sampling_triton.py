@@ -210,7 +210,7 @@ def sampling_launches(
             **strides("seeds", seeds, "r"),
             **strides("steps", steps, "r"),
             "scale": math.log2(math.e) / cuts.temperature,
-            "top_k": cuts.top_k,
+            "top_k": min(cuts.top_k, vocab_size),
             "top_p": float(cuts.top_p),
             "min_p": float(cuts.min_p),
             "TOP_K": 0 < cuts.top_k < vocab_size,
