@@ -179,8 +179,6 @@ def _continued(source: Tensor, target: Tensor, end: int) -> Tensor | None:
     """`source [B, H, S, D]` with `end` positions of `target`, if that follows in memory."""
     samples, heads, length, head_dim = source.shape
     stride, beams = source.stride(), target.shape[3]
-    if source.is_neg() != target.is_neg():
-        return None
     if target.stride()[:2] != stride[:2] or target.stride()[3] != stride[2]:
         return None
     if beams > 1 and target.stride()[2] != beams * stride[2]:

@@ -344,7 +344,7 @@ def _reduce(
 def attend_in_triton(call: Attention) -> Tensor:
     """Launch the kernels for a checked call; no value is read on the host."""
     query = call.query
-    check_device(_attend, *(x for x in call if isinstance(x, torch.Tensor)))
+    check_device(_attend, query)
     dtype = torch.float32 if _multiplies_wrongly(query.dtype) else query.dtype
     output = torch.empty(query.shape, dtype=dtype, device=query.device)
     if output.numel():

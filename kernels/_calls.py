@@ -183,8 +183,8 @@ class Ngrams(NamedTuple):
         """Raise ValueError unless the arguments, dense tensors all, fit together."""
         if self.n < 1:
             raise ValueError(f"n is {self.n}; an n-gram has 1 token or more")
-        if self.vocab_size < 0:
-            raise ValueError(f"vocab_size is {self.vocab_size}; pass 0 or more")
+        if not 0 <= self.vocab_size < 2**31:
+            raise ValueError(f"vocab_size is {self.vocab_size}; pass 0 or more, in 31 bits")
         if self.tokens.dtype not in INTEGERS:
             raise ValueError(f"tokens are {self.tokens.dtype}; pass int32 or int64")
         samples = self._check_tokens()

@@ -53,13 +53,18 @@ def check_tensors(
 
     Raises:
         TypeError: for what is no tensor.
-        ValueError: for a tensor that is sparse, nested, packed, or on another device.
+        ValueError: for a tensor that is sparse, nested, packed, negated, or on another device.
     """
     device = None
     for name, tensor in tensors.items():
         if tensor is None and name in optional:
             continue
-        if not isinstance(tensor, Tensor) or tensor.layout is not _DENSE or tensor.is_nested:
+        if (
+            not isinstance(tensor, Tensor)
+            or tensor.layout is not _DENSE
+            or tensor.is_nested
+            or tensor.is_neg()
+        ):
             raise _unfit(name, tensor)
         if device is None:
             first, device = name, tensor.device
@@ -79,7 +84,9 @@ def _unfit(name: str, x: object) -> Exception:
         return TypeError(f"{name} is {_shown(x)}; pass a tensor")
     if x.is_nested:
         return ValueError(f"{name} is a nested tensor; pad it with torch.nested.to_padded_tensor")
-    return ValueError(f"{name} has the layout {x.layout}; pass {name}.to_dense()")
+    if x.layout is not _DENSE:
+        return ValueError(f"{name} has the layout {x.layout}; pass {name}.to_dense()")
+    return ValueError(f"{name} is a negated view of other memory; pass {name}.resolve_neg()")
 
 
 def number(name: str, value: float, least: float = -math.inf) -> float:

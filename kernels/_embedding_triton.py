@@ -59,7 +59,7 @@ def embed_in_triton(
     row: Tensor | None,
 ) -> Tensor:
     """Launch the kernel; ValueError for strided channels, but for those of the table."""
-    check_device(_embed, tokens, table, positions, position_table, starts, row)
+    check_device(_embed, table)
     check_rows(position_table=position_table, row=row)
     tokens, positions, starts = tokens.contiguous(), in_order(positions), in_order(starts)
     output = torch.empty(len(tokens), table.shape[1], dtype=table.dtype, device=table.device)

@@ -74,12 +74,9 @@ def in_order(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
 
 
-def check_device(kernel: Any, *tensors: Tensor | None) -> None:
-    """Raise ValueError unless `kernel` can read all tensors, which are on one device."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    if any(tensor.is_neg() for tensor in given):
-        raise ValueError("a tensor is a negated view of another; pass its .resolve_neg()")
-    if given[0].device.type == "cpu" and not is_interpreted(kernel):
+def check_device(kernel: Any, tensor: Tensor) -> None:
+    """Raise ValueError unless `kernel` can read tensors on the device of `tensor`."""
+    if tensor.device.type == "cpu" and not is_interpreted(kernel):
         raise ValueError(
             'impl="triton" needs a GPU, or TRITON_INTERPRET=1 set before triton is imported; '
             'for tensors on the CPU pass impl="torch"'

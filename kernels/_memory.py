@@ -22,9 +22,7 @@ _MOST_SHIFTS = 64
 _Place = tuple[int, int, str, "Tensor"]
 
 
-def check_written(
-    written: Mapping[str, Tensor | None], read: Mapping[str, Tensor | None]
-) -> None:
+def check_written(written: Mapping[str, Tensor | None], read: Mapping[str, Tensor | None]) -> None:
     """Demand that arguments can be written in place, and that nothing else lies where they do.
 
     Raises ValueError if elements of one of the `written` tensors share memory with each other or

@@ -42,8 +42,9 @@ def mask_in_torch(call: Ngrams) -> Tensor:
 
 def list_in_torch(call: Ngrams) -> Tensor:
     """The banned tokens as int32 `[R, N]`, -1 at places that ban nothing."""
-    if call.rows * call.places == 0:
-        return torch.empty(call.rows, call.places, dtype=torch.int32, device=call.tokens.device)
+    shape = (call.rows, call.places)
+    if 0 in shape or call.vocab_size == 0:
+        return torch.full(shape, -1, dtype=torch.int32, device=call.tokens.device)
     index, banned = _banned(call)
     return torch.where(banned, index, -1).int()
 

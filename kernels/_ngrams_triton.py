@@ -180,7 +180,7 @@ def list_in_triton(call: Ngrams) -> Tensor:
 
 
 def _run(output: Tensor, call: Ngrams) -> None:
-    check_device(_ban, output, *(x for x in call if isinstance(x, torch.Tensor)))
+    check_device(_ban, output)
     run_on(output.device, ngram_launches(output, call))
 
 

@@ -182,7 +182,7 @@ def _sample(
 
 def sample_in_triton(logits: Tensor, seeds: Tensor, steps: Tensor, cuts: Cuts) -> Tensor:
     """`sample_tokens` for checked arguments."""
-    check_device(_sample, logits, seeds, steps)
+    check_device(_sample, logits)
     tokens = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     run_on(logits.device, sampling_launches(logits, seeds, steps, tokens, cuts))
     return tokens

@@ -241,7 +241,7 @@ def advance_in_triton(
     """`beam_advance` for checked arguments."""
     state = _by_name(written, group)
     candidates = {"scores": scores, "tokens": tokens, "parents": parents}
-    check_device(_advance, *state.values(), *candidates.values(), rules.powers, rules.ends)
+    check_device(_advance, scores)
     check_contiguous(**state, **candidates)
     run_on(scores.device, advance_launches(written, group, scores, tokens, parents, rules))
 
@@ -299,7 +299,7 @@ def greedy_in_triton(
     retire: bool,
 ) -> None:
     """`greedy_advance` for checked arguments."""
-    check_device(_greedy, *written, ended, logits, ends)
+    check_device(_greedy, logits)
     check_contiguous(ended=ended, **written._asdict())
     launches = greedy_launches(written, ended, logits, ends, pad_token_id, retire)
     run_on(logits.device, launches)

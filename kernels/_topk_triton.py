@@ -264,7 +264,7 @@ def fits(call: TopK) -> bool:
 
 def topk_in_triton(call: TopK) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, tokens and parents `[B, count]`."""
-    check_device(_choose, *(x for x in call if isinstance(x, torch.Tensor)))
+    check_device(_choose, call.logits)
     shape, device = (call.logits.shape[0], call.candidates), call.logits.device
     scores = torch.empty(shape, dtype=torch.float32, device=device)
     tokens, parents = (torch.empty(shape, dtype=torch.int64, device=device) for _ in range(2))

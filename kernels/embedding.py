@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ._checks import FLOATS, INTEGERS, Impl, check_tensors, number, takes_triton
 
-
 _OPTIONAL = ("positions", "position_table", "starts", "row")
 
 
@@ -124,7 +123,7 @@ def _check(
             f"table is {table.dtype} {list(table.shape)}; pass float16, bfloat16 or float32 [V, d]"
         )
     dtype, width = table.dtype, table.shape[1]
-    _check_not_empty("table", table, tokens)
+    _check_not_empty("table", table)
     if (positions is None) != (position_table is None):
         raise ValueError("one of positions and position_table is missing; pass both or neither")
     if positions is not None and position_table is not None:
@@ -139,7 +138,7 @@ def _check(
                 f"position_table is {position_table.dtype} {list(position_table.shape)}; "
                 f"pass {dtype} [M, {width}]"
             )
-        _check_not_empty("position_table", position_table, tokens)
+        _check_not_empty("position_table", position_table)
     if starts is not None:
         if positions is None:
             raise ValueError("starts are given without positions; pass both or neither")
@@ -152,8 +151,8 @@ def _check(
         raise ValueError(f"row is {row.dtype} {list(row.shape)}; pass {dtype} [{width}]")
 
 
-def _check_not_empty(name: str, table: Tensor, tokens: Tensor) -> None:
-    if table.shape[0] == 0 and len(tokens):
+def _check_not_empty(name: str, table: Tensor) -> None:
+    if table.shape[0] == 0:
         raise ValueError(f"{name} is {list(table.shape)}; pass one row or more")
 
 

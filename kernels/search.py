@@ -116,9 +116,7 @@ def beam_advance(
     given = {"scores": scores, "tokens": tokens, "parents": parents, "powers": powers}
     given |= {"ends": ends, "hits": hits}
     check_tensors({**own, **given}, optional=("ends", "hits"))
-    check_flags(
-        stops_when_full=stops_when_full, bounds_by_limit=bounds_by_limit, retire=retire
-    )
+    check_flags(stops_when_full=stops_when_full, bounds_by_limit=bounds_by_limit, retire=retire)
     samples, beams = _check_written(written)
     _check_group(group, samples, beams)
     count = scores.shape[1] if scores.dim() == 2 else 0

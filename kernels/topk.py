@@ -65,7 +65,8 @@ def beam_topk(
         Scores `[B, count]` float32, best first; tokens and parents (beams) `[B, count]` int64.
 
     Raises:
-        ValueError: for shapes, dtypes, devices or strides that do not fit; the text says what would.
+        ValueError: for shapes, dtypes, devices or strides that do not fit; the text says what
+            would.
         TypeError: for what is no tensor, integer or flag.
     """
     tensors = {
