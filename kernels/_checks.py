@@ -55,7 +55,8 @@ def check_tensors(
         TypeError: for what is no tensor.
         ValueError: for a tensor that is sparse, nested, packed, negated, or on another device.
     """
-    device = None
+    # What is traced cannot be asked whether it is negated.
+    device, traced = None, torch.compiler.is_compiling()
     for name, tensor in tensors.items():
         if tensor is None and name in optional:
             continue
@@ -63,7 +64,7 @@ def check_tensors(
             not isinstance(tensor, Tensor)
             or tensor.layout is not _DENSE
             or tensor.is_nested
-            or tensor.is_neg()
+            or (not traced and tensor.is_neg())
         ):
             raise _unfit(name, tensor)
         if device is None:

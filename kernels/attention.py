@@ -83,25 +83,6 @@ def decode_attention(
         ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
         TypeError: for what is no tensor, or no number.
     """
-    if torch.compiler.is_compiling():
-        result: Tensor = torch.ops.tritonseq.decode_attention(
-            query,
-            new_key,
-            new_value,
-            source_key=source_key,
-            source_value=source_value,
-            source_len=source_len,
-            target_key=target_key,
-            target_value=target_value,
-            lineage=lineage,
-            step=step,
-            bias=bias,
-            scale=scale,
-            splits=splits,
-            counters=counters,
-            impl=impl,
-        )
-        return result
     check_tensors(
         {
             "query": query,
@@ -136,6 +117,25 @@ def decode_attention(
         counters,
     )
     call.check()
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.tritonseq.decode_attention(
+            query,
+            new_key,
+            new_value,
+            source_key=source_key,
+            source_value=source_value,
+            source_len=source_len,
+            target_key=target_key,
+            target_value=target_value,
+            lineage=lineage,
+            step=step,
+            bias=bias,
+            scale=scale,
+            splits=splits,
+            counters=counters,
+            impl=impl,
+        )
+        return result
     if torch.is_grad_enabled():
         with torch.no_grad():
             return _attend(call, impl)

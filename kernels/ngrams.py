@@ -67,6 +67,22 @@ def ban_ngrams(
         ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
         TypeError: for what is no tensor, or no integer.
     """
+    call = _checked(
+        scores,
+        tokens,
+        n,
+        None,
+        lengths,
+        starts,
+        lineage,
+        prefix,
+        prefix_starts,
+        prefix_lengths,
+        source,
+        source_starts,
+        source_lengths,
+        ignored,
+    )
     if torch.compiler.is_compiling():
         torch.ops.tritonseq.ban_ngrams_(
             scores,
@@ -85,22 +101,6 @@ def ban_ngrams(
             impl=impl,
         )
         return scores
-    call = _checked(
-        scores,
-        tokens,
-        n,
-        None,
-        lengths,
-        starts,
-        lineage,
-        prefix,
-        prefix_starts,
-        prefix_lengths,
-        source,
-        source_starts,
-        source_lengths,
-        ignored,
-    )
     if takes_triton(impl, scores.device):
         from ._ngrams_triton import ban_in_triton
 
@@ -131,6 +131,22 @@ def ngram_mask(
 
     All arguments, and the errors, are those of `ban_ngrams`.
     """
+    call = _checked(
+        None,
+        tokens,
+        n,
+        vocab_size,
+        lengths,
+        starts,
+        lineage,
+        prefix,
+        prefix_starts,
+        prefix_lengths,
+        source,
+        source_starts,
+        source_lengths,
+        ignored,
+    )
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.tritonseq.ngram_mask(
             tokens,
@@ -149,22 +165,6 @@ def ngram_mask(
             impl=impl,
         )
         return result
-    call = _checked(
-        None,
-        tokens,
-        n,
-        vocab_size,
-        lengths,
-        starts,
-        lineage,
-        prefix,
-        prefix_starts,
-        prefix_lengths,
-        source,
-        source_starts,
-        source_lengths,
-        ignored,
-    )
     if takes_triton(impl, tokens.device):
         from ._ngrams_triton import mask_in_triton
 
