@@ -11,9 +11,10 @@ from torch import Tensor
 
 from . import reference
 from .private_torch import flash_attention
+from .reference.attention import FARTHEST
 
 if TYPE_CHECKING:
-    from ._checks import Attention
+    from ._calls import Attention
 
 # Up to this many beams it is faster to multiply every beam with every slot and to mask what is
 # not its own; beyond it, to gather each beam's own keys and values first.
@@ -44,9 +45,13 @@ def attend_on_cpu(call: Attention) -> Tensor:
     query = call.query
     if query.numel() == 0:
         return torch.empty_like(query)
+    if call.source_len is not None:
+        _check_lengths(call, call.source_len.tolist())
     steps: list[int] = [0] * query.shape[0] if call.step is None else call.step.tolist()
     if call.target_key is not None:
         _append(call, steps)
+    else:
+        steps = [min(step, FARTHEST) for step in steps]
     if min(steps) >= 0:
         return _attend(call, steps, [])
     runs = _active_runs(steps)
@@ -254,9 +259,17 @@ def _source_lengths(call: Attention) -> list[int]:
     if call.source_len is None:
         return [size] * samples
     lengths: list[int] = call.source_len.tolist()
+    return lengths
+
+
+def _check_lengths(call: Attention, lengths: list[int]) -> None:
+    """Demand lengths from 0 to those of the source."""
+    assert call.source_key is not None
+    size = call.source_key.shape[2]
     if max(lengths) > size:
         raise ValueError(f"source_len {max(lengths)} is beyond the {size} positions of source_key")
-    return lengths
+    if min(lengths) < 0:
+        raise ValueError(f"source_len {min(lengths)} is negative; pass 0 to {size}")
 
 
 def _source_mask(call: Attention, steps: list[int], width: int) -> Tensor | None:
@@ -327,22 +340,21 @@ def _attend_gathered(
     """Every beam by itself, over a copy of its own history."""
     samples, beams, _, _, _ = call.query.shape
     end = slots.shape[1]
-    # Beyond the step the lineage may hold anything.
+    # Beyond the step the lineage may hold anything, and before it what is no slot.
     index = slots.clamp(0, beams - 1).transpose(1, 2)
+    hidden = index != slots.transpose(1, 2)  # [B, K, T]
+    if min(steps) < end - 1:
+        hidden |= (torch.arange(end) > torch.tensor(steps)[:, None])[:, None]
     sample, position = torch.arange(samples)[:, None, None], torch.arange(end)
     own = (
         part.permute(0, 2, 3, 1, 4)[sample, position, index].flatten(0, 1).transpose(1, 2)
         for part in (key, value)
     )
-    mask = None
-    if min(steps) < end - 1:
-        later = torch.arange(end) > torch.tensor(steps)[:, None]
-        mask = _additive(later)[:, None, None]
+    mask = _additive(hidden.flatten(0, 1))[:, None, None] if hidden.any() else None
     if call.bias is not None:
         bias = _bias_by_distance(call, steps, end)[:, :, 0]
+        bias = bias.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)
         mask = bias if mask is None else bias + mask
-    if mask is not None:
-        mask = mask.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)
     query = call.query.flatten(0, 1).transpose(1, 2)
     output, lse = flash_attention(query, *own, attn_mask=mask, scale=call.scale)
     # [B * K, H, Q, ...] to [B, H, K * Q, ...]

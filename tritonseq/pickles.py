@@ -83,8 +83,8 @@ def _checked(path: Path, name: Any, value: Any) -> Tensor:
     if not isinstance(value, torch.Tensor):
         kind = type(value).__name__
         raise ValueError(
-            f"{path}: {name!r} is a {kind}, not a tensor: save the table of tensors alone, which is "
-            "what a model's state_dict() returns"
+            f"{path}: {name!r} is a {kind}, not a tensor: save the table of tensors alone, which "
+            "is what a model's state_dict() returns"
         )
     # Detached, a parameter is a plain tensor.
     tensor = value.detach()
