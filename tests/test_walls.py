@@ -127,7 +127,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"bench", "devices", "kernels"},
     "stages": {
         "stages", "config", "containers", "encoding", "fingerprints", "found", "model", "models",
-        "openmp", "outputs", "plan", "progress", "request", "text", "text_job",
+        "not_finite", "openmp", "outputs", "plan", "progress", "request", "text", "text_job",
     },
     "standard_streams": {"stages"},
     "cli_values": set(),
