@@ -7,7 +7,8 @@ vocabularies of T5 and UniLM are as long as theirs; the others are cut to what i
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import seq2seq
 import tiny
@@ -48,7 +49,8 @@ SIZES: dict[str, dict[str, Any]] = {
 LINES = ["w70 w8000 w91", "w12", "w2500 w33 w4120 w57 w605 w7000 w83", "w9 w9 w11011"]
 
 
-class Real(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Real:
     """A checkpoint, and what made it."""
 
     family: str
