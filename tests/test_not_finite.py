@@ -144,5 +144,5 @@ def test_one_text_that_outgrows_the_dtype_is_rejected_alone(tmp_path: Path) -> N
     with torch.no_grad():
         model.decoder.source.tokens.weight[own] = 3e38
     answers = list(tritonseq.pipeline(model, texts))
-    assert answers[0].error is not None and "no numbers" in answers[0].error
+    assert answers[0].fault is not None and "no numbers" in answers[0].fault
     assert answers[1].texts == wanted
