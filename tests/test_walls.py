@@ -100,7 +100,8 @@ ALLOWED: dict[str, set[str]] = {
     "cli_generate": {"cli_unilm", "model", "text_job"},
     "bench": {"bench", "devices", "kernels"},
     "stages": {
-        "stages", "config", "encoding", "found", "model", "plan", "request", "text", "text_job",
+        "stages", "config", "encoding", "found", "model", "not_finite", "plan", "request", "text",
+        "text_job",
     },
     "cli_values": set(),
     "cli_fastseq": set(),
