@@ -39,6 +39,7 @@ def model() -> tritonseq.Model:
 
 
 IDS = torch.tensor([[0, 0, 5, 6], [3, 4, 5, 6]])
+MANY = torch.ones(2, 20, dtype=torch.int64)
 MASK = (IDS != 0).long()
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -83,8 +84,8 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "prompt 1 is not padded on the left only: .* 1011",
     ),
     "too-long": (
-        {"input_ids": IDS, "max_new_tokens": 14},
-        "need 17 positions, the model has 16: .* max_new_tokens <= 13",
+        {"input_ids": IDS.repeat(1, 5), "attention_mask": MANY, "max_new_tokens": 1},
+        "the prompt alone has 20 tokens, the model 16 positions",
     ),
     "max-length": ({"input_ids": IDS, "max_length": 4}, "has 4 tokens and max_length is 4"),
     "n-best": (
@@ -214,8 +215,8 @@ SOURCE_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "has 4 tokens and max_length is 4",
     ),
     "too-long": (
-        {"input_ids": SOURCES, "max_new_tokens": 17},
-        "need 17 positions, the model has 16: .* max_new_tokens <= 16",
+        {"input_ids": SOURCES, "decoder_input_ids": MANY, "max_new_tokens": 1},
+        "the prompt alone has 2[01] tokens, the model 16 positions",
     ),
     "starts": (
         {"input_ids": SOURCES, "decoder_start_token_id": [2, 3, 4]},

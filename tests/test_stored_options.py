@@ -64,7 +64,7 @@ def test_it_bars_no_loading_and_the_call_may_say_otherwise(
 def test_nonsense_about_what_is_not_asked_for_does_no_harm(tmp_path: Path) -> None:
     model = stored(tmp_path, top_p=7, temperature="hot")
     assert model.generate(SOURCE, max_new_tokens=3).shape == (1, 7)
-    with pytest.raises(ValueError, match=r"top_p must be .* generation_config\.json says so"):
+    with pytest.raises(ValueError, match=r"top_p must be .*generation_config\.json says so\)"):
         model.generate(SOURCE, max_new_tokens=3, do_sample=True, temperature=1.0)
 
 

@@ -136,16 +136,26 @@ def _longest(prompts: Prompts | None) -> int:
 
 
 def _fitting(decoder: Decoder | EncoderDecoder, positions: int, read: int, new_tokens: int) -> int:
-    """`new_tokens`, or so many as the model has positions for; ValueError if that is none."""
-    missing = positions_needed(decoder, read, new_tokens) - positions
-    if missing <= 0:
+    """`new_tokens`, or so many as the model has positions for.
+
+    Raises ValueError if that is none, or if source and target share the positions.
+    """
+    needed = positions_needed(decoder, read, new_tokens)
+    room = new_tokens - (needed - positions)
+    if room >= new_tokens:
         return new_tokens
-    if missing >= new_tokens:
-        what, remedy = "prompt", "shorten the prompt (decoder_input_ids, where there is an encoder)"
-        if decoder.is_prefix_lm:
-            what, remedy = "source", "shorten the source (truncation=True in generate_text)"
+    what, remedy = "prompt", "shorten the prompt (decoder_input_ids, where there is an encoder)"
+    if decoder.is_prefix_lm:
+        what, remedy = "source", "shorten the source (truncation=True in generate_text)"
+    if room < 1:
         raise ValueError(
             f"the {what} alone has {read} tokens, the model {positions} positions: {remedy}"
+        )
+    if decoder.is_prefix_lm:
+        # A source can be cut, and how long a target becomes is not for its neighbours to say.
+        raise ValueError(
+            f"{what} plus new tokens need {needed} positions, the model has {positions}: "
+            f"{remedy}, or pass max_new_tokens <= {room}"
         )
     # The same words for every batch, so that they are said once.
     warnings.warn(
@@ -153,4 +163,4 @@ def _fitting(decoder: Decoder | EncoderDecoder, positions: int, read: int, new_t
         "for: generation stops at the last one",
         stacklevel=2,
     )
-    return new_tokens - missing
+    return room

@@ -139,8 +139,8 @@ class Request:
 
         Positions that are too few for one sample are taken from all that are beside it.
         """
-        shared = not self.decoder.is_encoder_decoder or self.decoder.is_prefix_lm
-        return shared and runs_out(self.decoder, self.config, longest)
+        reads_alone = self.decoder.is_encoder_decoder
+        return not reads_alone and runs_out(self.decoder, self.config, longest)
 
     @property
     def counts_rows(self) -> bool:
