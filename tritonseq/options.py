@@ -87,7 +87,6 @@ ARGUMENTS = (
     "input_ids",
     "attention_mask",
     "inputs",
-    "slots",
     "decoder_input_ids",
     "decoder_attention_mask",
     "generation_config",
@@ -107,6 +106,7 @@ TEXT_ARGUMENTS = (
     "truncation",
     "max_source_length",
     "batch_size",
+    "progress",
 )
 """What only `Model.generate_text` takes, which has texts to tokenize."""
 
