@@ -22,11 +22,12 @@ types: $(VENV)/.test
 	$(PIP) --no-deps --no-build-isolation --target build/site .
 	cd build && MYPYPATH=site ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p tritonseq
 
+# A worker per core, each with one thread of torch: the models of the tests are small.
 pytest: $(VENV)/.test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 long: $(VENV)/.test
-	$(BIN)/pytest -m long
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m long
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_generate.py

@@ -1,12 +1,13 @@
 """The pipeline beside a plain loop: the same texts in, the same texts out, and what makes it fast.
 
     python benchmarks/bench_pipeline.py --csv benchmarks/results/pipeline_cpu.csv
-    python benchmarks/bench_pipeline.py --checkpoints bart-numbers --batch-sizes 16 --lines 500
+    python benchmarks/bench_pipeline.py --checkpoints bart-base opus-mt --batch-sizes 16
     python benchmarks/bench_pipeline.py --trace benchmarks/results/traces/pipeline.json
     python benchmarks/bench_pipeline.py --rehearse         # toy sizes, in seconds
 
-The embedded checkpoints answer problems of all lengths in no order. The plain loop takes a batch
-of them after the other: tokenize, generate, detokenize. Then the pipeline does it with one idea
+A BART-base and an opus-mt of real width answer paragraphs of English, the embedded checkpoints
+problems, of all lengths in no order. The plain loop takes a batch of them after the other:
+tokenize, generate, detokenize. Then the pipeline does it with one idea
 more each time, at the same batch size, and last as it comes. All ways run in turn in one process;
 no figure is printed unless all have put out the same texts.
 """
@@ -19,7 +20,9 @@ import datetime
 import importlib.metadata
 import json
 import statistics
+import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +56,7 @@ def bench(
         calibration=calibration,
     )
     compare(texts)
-    what = {"checkpoint": subject.checkpoint.name, "title": subject.title}
+    what = {"checkpoint": subject.name, "title": subject.title}
     what |= {"batch": batch, "lines": len(subject.texts)}
     return [what | row for row in figures(times, len(subject.texts))]
 
@@ -159,7 +162,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--checkpoints", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[16, 64], metavar="N")
-    parser.add_argument("--lines", type=int, default=2000)
+    parser.add_argument(
+        "--lines", type=int, help="texts; default: 160 for models of real width, 2000 for others"
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="FOLDER",
+        help="write checkpoints of real width there and use those that lie there; default: a "
+        "folder that is removed at the end",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="rounds; default: 5")
     parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
     parser.add_argument("--csv", type=Path, help="append the rows to this file")
@@ -178,8 +190,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rehearse", action="store_true", help="toy sizes, one round")
     args = parser.parse_args(argv)
-    threads = () if args.threads is None else (args.threads,)
-    if min(args.lines, args.repeats, *threads, *args.batch_sizes) < 1:
+    given = [number for number in (args.threads, args.lines) if number is not None]
+    if min(args.repeats, *given, *args.batch_sizes) < 1:
         parser.error("lines, repeats, threads and batch sizes are at least 1")
     if args.rehearse:
         args.lines, args.repeats, args.batch_sizes = 20, 1, [4]
@@ -190,13 +202,21 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        run(args, args.store or Path(folder))
+
+
+def run(args: argparse.Namespace, store: Path) -> None:
+    """Write the timeline that is asked for, or measure every subject."""
+    of = partial(Subject.of, store=store, lines=args.lines, tiny=args.rehearse)
+
     if args.trace:
-        write_trace(args.trace, Subject.of(args.checkpoints[0], args.lines), args.batch_sizes[0])
+        write_trace(args.trace, of(args.checkpoints[0]), args.batch_sizes[0])
         return
     print(f"{timing.machine(CPU)}; torch {torch.__version__}; commit {timing.commit()}", flush=True)
     calibration = timing.Calibration(CPU, size=64 if args.rehearse else 1024)
     for name in args.checkpoints:
-        subject = Subject.of(name, args.lines)
+        subject = of(name)
         for batch in args.batch_sizes:
             rows = bench(subject, batch, calibration, args)
             show(rows)

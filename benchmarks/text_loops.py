@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import corpus
+from text_checkpoints import WRITERS
 
 import tritonseq
 from tritonseq.demo import BEAMS, CHECKPOINTS, GREEDY
@@ -15,12 +18,18 @@ from tritonseq.stages.workers import Staff, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from tritonseq.demo import Checkpoint
     from tritonseq.model import Model
 
 SEED = 20216
-NAMES = ("bart-numbers", "unilm-clock", "t5-dates", "gpt2-words")
+EMBEDDED = ("bart-numbers", "unilm-clock", "t5-dates", "gpt2-words")
+KINDS = {"bart-base": "BART-base", "opus-mt": "opus-mt"}
+REAL = tuple(KINDS)
+NAMES = (*REAL, *EMBEDDED)
+# Texts that take a plain loop some seconds: small models answer hundreds a second, real ones few.
+LINES = dict.fromkeys(EMBEDDED, 2000) | dict.fromkeys(REAL, 160)
+MOST_WORDS = 120
 
 PLAIN, THEIRS = "plain loop", "transformers' loop"
 
@@ -40,37 +49,37 @@ def stages(batch: int) -> dict[str, Staff]:
 class Subject:
     """A checkpoint and the texts that it answers, of all lengths in no order."""
 
-    checkpoint: Checkpoint
+    name: str
+    kind: str
+    folder: Path
     model: Model
     texts: list[str]
+    options: dict[str, Any] = field(default_factory=dict)
+    """How it is generated from, where its own defaults do not say so."""
 
     @classmethod
-    def of(cls, name: str, lines: int) -> Subject:
-        """The embedded checkpoint of this name, and so many problems that it has never seen."""
-        (checkpoint,) = (each for each in CHECKPOINTS if each.name == name)
-        texts = [each.prompt for each in islice(checkpoint.problems(SEED, unseen=True), lines)]
-        return cls(checkpoint, tritonseq.load(checkpoint.folder, device="cpu"), texts)
+    def of(cls, name: str, store: Path, lines: int | None = None, *, tiny: bool = False) -> Subject:
+        """The checkpoint of this name, and so many texts.
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """How it is generated from: with 4 beams, unless the checkpoint is for greedy search."""
-        mode = BEAMS if BEAMS in self.checkpoint.modes else GREEDY
-        return mode.options
+        One of real width is written to the folder `store`, or a toy in its place if it is `tiny`.
+        """
+        lines = LINES[name] if lines is None else lines
+        return _embedded(name, lines) if name in EMBEDDED else _real(name, store, lines, tiny=tiny)
 
     @property
     def title(self) -> str:
         """The model, its search and its sources in words."""
-        beams = self.options.get("num_beams")
+        beams = self.model.generation_config.merged(**self.options).num_beams
         lengths = sorted(map(len, self.model.text_job().ids(self.texts)))
-        search = f"{beams} beams" if beams else "greedy"
-        return f"{self.checkpoint.kind}, {search}, sources of {lengths[0]}-{lengths[-1]} tokens"
+        search = f"{beams} beams" if beams > 1 else "greedy"
+        return f"{self.kind}, {search}, sources of {lengths[0]}-{lengths[-1]} tokens"
 
     def ways(self, batch: int, *, theirs: bool = True) -> dict[str, Callable[[], list[str]]]:
         """What is compared, by name; `theirs`: transformers as well, if it is installed."""
         ways: dict[str, Callable[[], list[str]]] = {PLAIN: partial(plain_loop, self, batch)}
         for name, staff in stages(batch).items():
             ways[name] = partial(through_stages, self, staff)
-        if theirs and self.checkpoint.kind != "UniLM" and find_spec("transformers"):
+        if theirs and self.kind != "UniLM" and find_spec("transformers"):
             ways[THEIRS] = Theirs(self, batch).loop
         return ways
 
@@ -78,6 +87,25 @@ class Subject:
         """The texts in their order."""
         for start in range(0, len(self.texts), size):
             yield self.texts[start : start + size]
+
+
+def _embedded(name: str, lines: int) -> Subject:
+    """A small trained checkpoint, and problems that it has never seen."""
+    (checkpoint,) = (each for each in CHECKPOINTS if each.name == name)
+    texts = [each.prompt for each in islice(checkpoint.problems(SEED, unseen=True), lines)]
+    mode = BEAMS if BEAMS in checkpoint.modes else GREEDY
+    model = tritonseq.load(checkpoint.folder, device="cpu")
+    return Subject(name, checkpoint.kind, checkpoint.folder, model, texts, dict(mode.options))
+
+
+def _real(name: str, store: Path, lines: int, *, tiny: bool) -> Subject:
+    """A checkpoint of real width with random weights, and paragraphs of English."""
+    folder = store / name
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        WRITERS[name](folder, tiny=tiny)
+    texts = corpus.texts(lines, seed=SEED, most_words=MOST_WORDS)
+    return Subject(name, KINDS[name], folder, tritonseq.load(folder, device="cpu"), texts)
 
 
 def through_stages(subject: Subject, staff: Staff) -> list[str]:
@@ -99,7 +127,7 @@ def plain_loop(subject: Subject, size: int) -> list[str]:
     for batch in subject.batches(size):
         ids, mask = job.pad(job.ids(batch))
         sequences = model.generate(ids, mask, **subject.options)
-        start = ids.shape[1] if subject.checkpoint.kind == "GPT-2" else 0
+        start = ids.shape[1] if subject.kind == "GPT-2" else 0
         answers += model.tokenizer.decode(sequences[:, start:])
     return answers
 
@@ -110,9 +138,9 @@ class Theirs:
     def __init__(self, subject: Subject, size: int) -> None:
         import transformers
 
-        is_decoder = subject.checkpoint.kind == "GPT-2"
+        is_decoder = subject.kind == "GPT-2"
         kind = "AutoModelForCausalLM" if is_decoder else "AutoModelForSeq2SeqLM"
-        folder = subject.checkpoint.folder
+        folder = subject.folder
         self._subject, self._size = subject, size
         self._continues = is_decoder
         self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)

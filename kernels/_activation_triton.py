@@ -54,7 +54,7 @@ def _activate(
 
 def activate_in_triton(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None) -> Tensor:
     """Launch the kernel; ValueError for strided channels."""
-    check_device(_activate, x, bias, gate)
+    check_device(_activate, x)
     check_rows(x=x, bias=bias, gate=gate)
     output = x if gate is None else torch.empty(x.shape, dtype=x.dtype, device=x.device)
     run_on(x.device, activation_launches(x, kind, bias, gate, output))

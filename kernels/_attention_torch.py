@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .private_torch import flash_attention
+from .reference.attention import FARTHEST
 
 if TYPE_CHECKING:
-    from ._checks import Attention
-
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    from ._calls import Attention
 
 # Up to this many beams it is faster to multiply every beam with every slot and to mask what is
 # not its own; beyond it, to gather each beam's own keys and values first.
@@ -45,9 +45,13 @@ def attend_on_cpu(call: Attention) -> Tensor:
     query = call.query
     if query.numel() == 0:
         return torch.empty_like(query)
+    if call.source_len is not None:
+        _check_lengths(call, call.source_len.tolist())
     steps: list[int] = [0] * query.shape[0] if call.step is None else call.step.tolist()
     if call.target_key is not None:
         _append(call, steps)
+    else:
+        steps = [min(step, FARTHEST) for step in steps]
     if min(steps) >= 0:
         return _attend(call, steps, [])
     runs = _active_runs(steps)
@@ -71,7 +75,7 @@ def _attend(call: Attention, steps: list[int], idle: list[int]) -> Tensor:
         output, lse = _attend_parts(call, flat, steps)
     else:
         key, value, mask = joined
-        output, lse = _flash(flat, key, value, attn_mask=mask, scale=call.scale)
+        output, lse = flash_attention(flat, key, value, attn_mask=mask, scale=call.scale)
     if call.new_rows == 2:
         _add_own_row(call, output, lse)
     for sample in idle:
@@ -216,7 +220,7 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     if _pays_to_split(call, lengths):
         # Nothing is masked: every sample reads as far as it goes.
         own = [
-            _flash(rows, k[:, :, :length], v[:, :, :length], scale=call.scale)
+            flash_attention(rows, k[:, :, :length], v[:, :, :length], scale=call.scale)
             if length > 0
             else _nothing(rows)
             for rows, k, v, length in zip(
@@ -225,7 +229,7 @@ def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
         ]
         return torch.cat([output for output, _ in own]), torch.cat([lse for _, lse in own])
     mask = _by_row(call, _source_mask(call, steps, longest))
-    output, lse = _flash(
+    output, lse = flash_attention(
         flat, key[:, :, :longest], value[:, :, :longest], attn_mask=mask, scale=call.scale
     )
     if min(lengths) == 0:
@@ -255,9 +259,17 @@ def _source_lengths(call: Attention) -> list[int]:
     if call.source_len is None:
         return [size] * samples
     lengths: list[int] = call.source_len.tolist()
+    return lengths
+
+
+def _check_lengths(call: Attention, lengths: list[int]) -> None:
+    """Demand lengths from 0 to those of the source."""
+    assert call.source_key is not None
+    size = call.source_key.shape[2]
     if max(lengths) > size:
         raise ValueError(f"source_len {max(lengths)} is beyond the {size} positions of source_key")
-    return lengths
+    if min(lengths) < 0:
+        raise ValueError(f"source_len {min(lengths)} is negative; pass 0 to {size}")
 
 
 def _source_mask(call: Attention, steps: list[int], width: int) -> Tensor | None:
@@ -290,7 +302,9 @@ def _attend_target(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Ten
     if call.query.shape[1] > MASKED_BEAMS:
         return _attend_gathered(call, key, value, slots, steps)
     mask = _by_row(call, _slot_mask(call, slots, steps))
-    return _flash(flat, key.flatten(2, 3), value.flatten(2, 3), attn_mask=mask, scale=call.scale)
+    return flash_attention(
+        flat, key.flatten(2, 3), value.flatten(2, 3), attn_mask=mask, scale=call.scale
+    )
 
 
 def _slots(lineage: Tensor | None, steps: list[int], end: int, beams: int) -> Tensor:
@@ -326,24 +340,23 @@ def _attend_gathered(
     """Every beam by itself, over a copy of its own history."""
     samples, beams, _, _, _ = call.query.shape
     end = slots.shape[1]
-    # Beyond the step the lineage may hold anything.
+    # Beyond the step the lineage may hold anything, and before it what is no slot.
     index = slots.clamp(0, beams - 1).transpose(1, 2)
+    hidden = index != slots.transpose(1, 2)  # [B, K, T]
+    if min(steps) < end - 1:
+        hidden |= (torch.arange(end) > torch.tensor(steps)[:, None])[:, None]
     sample, position = torch.arange(samples)[:, None, None], torch.arange(end)
     own = (
         part.permute(0, 2, 3, 1, 4)[sample, position, index].flatten(0, 1).transpose(1, 2)
         for part in (key, value)
     )
-    mask = None
-    if min(steps) < end - 1:
-        later = torch.arange(end) > torch.tensor(steps)[:, None]
-        mask = _additive(later)[:, None, None]
+    mask = _additive(hidden.flatten(0, 1))[:, None, None] if hidden.any() else None
     if call.bias is not None:
         bias = _bias_by_distance(call, steps, end)[:, :, 0]
+        bias = bias.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)
         mask = bias if mask is None else bias + mask
-    if mask is not None:
-        mask = mask.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)
     query = call.query.flatten(0, 1).transpose(1, 2)
-    output, lse = _flash(query, *own, attn_mask=mask, scale=call.scale)
+    output, lse = flash_attention(query, *own, attn_mask=mask, scale=call.scale)
     # [B * K, H, Q, ...] to [B, H, K * Q, ...]
     output, lse = (part.unflatten(0, (samples, beams)).transpose(1, 2) for part in (output, lse))
     return output.flatten(2, 3), lse.flatten(2, 3)

@@ -15,6 +15,7 @@ from ._launch import (
     block_dim,
     ceil_div,
     check_device,
+    in_order,
     is_interpreted,
     key_block,
     max_registers,
@@ -27,11 +28,14 @@ from ._launch import (
     strides,
     warps,
 )
+from .reference.attention import FARTHEST
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ._checks import Attention
+    from ._calls import Attention
+
+_FARTHEST = tl.constexpr(FARTHEST)
 
 _UNSPECIALIZED = [
     "source_size", "target_size", "bias_size", "source_split", "target_split",
@@ -162,13 +166,14 @@ def _attend(
         p_bias = bias + i_h * bias_stride_h
     i_step = tl.zeros([], tl.int32)
     if step is not None:
-        i_step = tl.load(step + i_b).to(tl.int32)
+        i_step = tl.minimum(tl.maximum(tl.load(step + i_b), -1), _FARTHEST).to(tl.int32)
     active = i_step >= 0
     length = tl.zeros([], tl.int32)
     if source_key is not None:
         length += source_size
         if source_len is not None:
-            length = tl.minimum(tl.load(source_len + i_b).to(tl.int32), source_size)
+            # 64 bits are clamped before 32 are taken.
+            length = tl.minimum(tl.maximum(tl.load(source_len + i_b), 0), source_size).to(tl.int32)
     if counters is not None:
         # The splits that have anything to read; the others, and those of an idle sample, leave.
         live = tl.maximum(tl.cdiv(tl.where(active, length, 0), source_split), 1)
@@ -339,7 +344,7 @@ def _reduce(
 def attend_in_triton(call: Attention) -> Tensor:
     """Launch the kernels for a checked call; no value is read on the host."""
     query = call.query
-    check_device(_attend, *(x for x in call if isinstance(x, torch.Tensor)))
+    check_device(_attend, query)
     dtype = torch.float32 if _multiplies_wrongly(query.dtype) else query.dtype
     output = torch.empty(query.shape, dtype=dtype, device=query.device)
     if output.numel():
@@ -359,6 +364,9 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
     splits, source_split, target_split = split_lengths(source, target, call.splits, block)
     # A barrier of AMD's does not wait for the stores of other waves, as counting demands.
     counters = None if splits == 1 or torch.version.hip is not None else call.counters
+    # A lone beam descends from itself, whatever the lineage says.
+    lineage = call.lineage if beams > 1 else None
+    bias = in_order(call.bias)
     # [B, H, K * Q, D] whatever the memory behind it.
     result = output.flatten(1, 2).transpose(1, 2)
     partial, lse = None, None
@@ -375,12 +383,12 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "new_value": call.new_value,
             "source_key": call.source_key,
             "source_value": call.source_value,
-            "source_len": call.source_len,
+            "source_len": in_order(call.source_len),
             "target_key": call.target_key,
             "target_value": call.target_value,
-            "lineage": call.lineage,
-            "step": call.step,
-            "bias": call.bias,
+            "lineage": lineage,
+            "step": in_order(call.step),
+            "bias": bias,
             "output": result,
             "partial": partial,
             "lse": lse,
@@ -397,8 +405,8 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             **strides("source_value", call.source_value, "bhs"),
             **strides("target_key", call.target_key, "bhtk"),
             **strides("target_value", call.target_value, "bhtk"),
-            **strides("lineage", call.lineage, "btk"),
-            **strides("bias", call.bias, "h"),
+            **strides("lineage", lineage, "btk"),
+            **strides("bias", bias, "h"),
             **strides("output", result, "bhr"),
             **strides("partial", partial, ("b", "h", "r", "split")),
             **strides("lse", lse, "bhr"),

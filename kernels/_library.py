@@ -28,6 +28,14 @@ def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _check_device(*arguments: Any) -> None:
+    """Demand one device: what stands for a kernel answers for one meta tensor among others, too."""
+    devices = {x.device for x in arguments if isinstance(x, Tensor)}
+    if len(devices) > 1:
+        names = ", ".join(sorted(map(str, devices)))
+        raise ValueError(f"the tensors are on {names}; move them to one device")
+
+
 _OPTIONS = (
     "Tensor? lengths=None, Tensor? starts=None, Tensor? lineage=None, "
     "Tensor? prefix=None, Tensor? prefix_starts=None, Tensor? prefix_lengths=None, "
@@ -48,7 +56,8 @@ _decode_attention = torch.library.custom_op(
 
 
 @_decode_attention.register_fake
-def _(query: Tensor, *_args: Tensor | None, **_options: Any) -> Tensor:
+def _(query: Tensor, *args: Any, **options: Any) -> Tensor:
+    _check_device(query, *args, *options.values())
     return query.new_empty(query.shape)
 
 
@@ -66,8 +75,8 @@ _ban_ngrams_ = torch.library.custom_op(
 
 
 @_ban_ngrams_.register_fake
-def _(*_args: Any, **_options: Any) -> None:
-    return None
+def _(*args: Any, **options: Any) -> None:
+    _check_device(*args, *options.values())
 
 
 _ngram_mask = torch.library.custom_op(
@@ -80,6 +89,7 @@ _ngram_mask = torch.library.custom_op(
 
 @_ngram_mask.register_fake
 def _(tokens: Tensor, n: int, vocab_size: int, *spans: Any, **options: Any) -> Tensor:
+    _check_device(tokens, *spans, *options.values())
     lineage = spans[2] if len(spans) > 2 else options.get("lineage")
     rows = tokens.shape[0] if lineage is None else tokens.shape[0] * tokens.shape[2]
     return tokens.new_empty((rows, vocab_size), dtype=torch.bool)

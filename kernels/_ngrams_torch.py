@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ._checks import Ngrams
+    from ._calls import Ngrams
 
 
 class Span(NamedTuple):
@@ -22,6 +22,8 @@ class Span(NamedTuple):
 
 def ban_in_torch(scores: Tensor, call: Ngrams) -> None:
     """Write -inf to `scores [R, V]` at the banned tokens."""
+    if scores.numel() == 0 or call.places == 0:
+        return
     index, banned = _banned(call)
     # A minimum with +inf leaves a score alone, however often the same token is met.
     limit = torch.where(banned, -math.inf, math.inf).to(scores.dtype)
@@ -30,13 +32,19 @@ def ban_in_torch(scores: Tensor, call: Ngrams) -> None:
 
 def mask_in_torch(call: Ngrams) -> Tensor:
     """The banned tokens as a boolean `[R, V]`."""
+    shape = (call.rows, call.vocab_size)
+    mask = torch.zeros(shape, dtype=torch.uint8, device=call.tokens.device)
+    if mask.numel() == 0 or call.places == 0:
+        return mask.view(torch.bool)
     index, banned = _banned(call)
-    mask = torch.zeros(call.rows, call.vocab_size, dtype=torch.uint8, device=index.device)
     return mask.scatter_reduce_(1, index, banned.to(torch.uint8), "amax").view(torch.bool)
 
 
 def list_in_torch(call: Ngrams) -> Tensor:
     """The banned tokens as int32 `[R, N]`, -1 at places that ban nothing."""
+    shape = (call.rows, call.places)
+    if 0 in shape or call.vocab_size == 0:
+        return torch.full(shape, -1, dtype=torch.int32, device=call.tokens.device)
     index, banned = _banned(call)
     return torch.where(banned, index, -1).int()
 
@@ -80,35 +88,33 @@ def _hypothesis(call: Ngrams) -> Span:
     if call.lineage is not None:
         slots = call.lineage.long().clamp(0, tokens.shape[2] - 1)
         tokens = tokens.gather(2, slots).transpose(1, 2).reshape(rows, -1)
-    end = _per_row(call.lengths, tokens.shape[1], call)
+    start, end = _bounds(call.starts, call.lengths, tokens.shape[1], call)
     if call.prefix is None:
-        return Span(tokens, _per_row(call.starts, 0, call), end)
-    prefix = _padded_on_the_left(call)
+        return Span(tokens, start, end)
+    prefix = _padded_on_the_left(call.prefix, call)
     tokens = torch.cat([prefix.tokens, tokens], 1)
     return Span(tokens, prefix.start, end + prefix.end)
 
 
-def _padded_on_the_left(call: Ngrams) -> Span:
+def _padded_on_the_left(prefix: Tensor, call: Ngrams) -> Span:
     """The prefix of each row, moved to the right so that nothing stands behind it."""
-    prefix = call.prefix
-    assert prefix is not None
     size = prefix.shape[1]
-    start = _per_row(call.prefix_starts, 0, call)
-    full = _per_row(None, size, call)
+    start, end = _bounds(call.prefix_starts, call.prefix_lengths, size, call)
+    tokens = _expand(prefix, call)
     if call.prefix_lengths is None:
-        return Span(_expand(prefix, call), start, full)
-    shift = size - call.prefix_lengths[:, None]
+        return Span(tokens, start, end)
+    shift = size - end
     place = torch.arange(size, device=prefix.device)
-    moved = prefix.gather(1, (place - shift).clamp(0, max(size - 1, 0)))
-    shift_of_row = full - _per_row(call.prefix_lengths, size, call)
-    return Span(_expand(moved, call), start + shift_of_row, full)
+    tokens = tokens.gather(1, (place - shift[:, None]).clamp_(min=0))
+    return Span(tokens, start + shift, end + shift)
 
 
 def _source(call: Ngrams) -> Span:
     assert call.source is not None
-    tokens = _expand(call.source, call)
-    end = _per_row(call.source_lengths, tokens.shape[1], call)
-    return Span(tokens, _per_row(call.source_starts, 0, call), end)
+    size = call.source.shape[1]
+    return Span(
+        _expand(call.source, call), *_bounds(call.source_starts, call.source_lengths, size, call)
+    )
 
 
 def _expand(tokens: Tensor, call: Ngrams) -> Tensor:
@@ -116,8 +122,16 @@ def _expand(tokens: Tensor, call: Ngrams) -> Tensor:
     return tokens.repeat_interleave(call.rows // tokens.shape[0], 0)
 
 
+def _bounds(
+    starts: Tensor | None, ends: Tensor | None, size: int, call: Ngrams
+) -> tuple[Tensor, Tensor]:
+    """Where each row starts and ends, `[R]`: from 0 to `size`, and no end before its start."""
+    end = _per_row(ends, size, call).clamp_(0, size)
+    return torch.minimum(_per_row(starts, 0, call).clamp_(min=0), end), end
+
+
 def _per_row(bound: Tensor | None, default: int, call: Ngrams) -> Tensor:
-    """A bound of each row, from one of each row or of each sample."""
+    """A bound of each row, from one of each row or of each sample; new memory."""
     if bound is None:
         return torch.full((call.rows,), default, device=call.tokens.device)
     return bound.long().repeat_interleave(call.rows // bound.shape[0], 0)

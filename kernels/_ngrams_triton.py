@@ -13,7 +13,7 @@ from ._launch import Launch, ceil_div, check_device, in_order, run_on, strides
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ._checks import Ngrams
+    from ._calls import Ngrams
 
 # Places where an n-gram may start, per program: two for every thread of four warps. Programs of
 # a row share nothing, so that any length will do.
@@ -29,19 +29,20 @@ _UNSPECIALIZED = [
 
 
 @triton.jit
-def _bound(bounds, i, default):
-    """`bounds[i]`, or the default where there are none."""
-    if bounds is None:
-        bound = default
-    else:
-        bound = tl.load(bounds + i).to(tl.int32)
-    return bound
+def _bounds(starts, ends, i, size):
+    """Where row `i` starts and ends: from 0 to `size`, and no end before its start."""
+    start, end = tl.zeros([], tl.int32), tl.zeros([], tl.int32) + size
+    if ends is not None:
+        end = tl.minimum(tl.maximum(tl.load(ends + i), 0), size).to(tl.int32)
+    if starts is not None:
+        start = tl.minimum(tl.maximum(tl.load(starts + i), 0), end).to(tl.int32)
+    return start, end
 
 
 @triton.jit
 def _hypothesis(
     o_i, mask, p_prefix, p_tokens, p_lineage,
-    prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+    prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t, beams,
 ):  # fmt: skip
     """Tokens `o_i` of what a row has so far: its prefix, then its own tokens."""
     o_t = (o_i - prefix_len).to(tl.int64)
@@ -49,6 +50,7 @@ def _hypothesis(
     p_token = p_tokens + o_t * tokens_stride_t
     if p_lineage is not None:
         i_slot = tl.load(p_lineage + o_t * lineage_stride_t, mask=m_t, other=0)
+        i_slot = tl.minimum(tl.maximum(i_slot, 0), beams - 1)
         p_token += i_slot.to(tl.int64) * tokens_stride_k
     b_token = tl.load(p_token, mask=m_t, other=0).to(tl.int64)
     if p_prefix is not None:
@@ -61,7 +63,7 @@ def _hypothesis(
 @triton.jit
 def _searched(
     o_i, mask, p_source, source_stride_s, p_prefix, p_tokens, p_lineage,
-    prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+    prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t, beams,
 ):  # fmt: skip
     """Tokens `o_i` of what is searched for n-grams: the source if there is one."""
     if p_source is not None:
@@ -70,7 +72,7 @@ def _searched(
     else:
         b_token = _hypothesis(
             o_i, mask, p_prefix, p_tokens, p_lineage,
-            prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+            prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t, beams,
         )  # fmt: skip
     return b_token
 
@@ -102,24 +104,27 @@ def _ban(
     """
     i_r = tl.program_id(0).to(tl.int64)
     i_b, i_k = i_r // beams, i_r % beams
-    start = _bound(starts, i_r, 0)
-    p_tokens = tokens + i_b * tokens_stride_b + start * tokens_stride_t
+    # Without a lineage a row is a sample, with one there are no starts.
+    start, end = _bounds(starts, lengths, i_b, tokens_size)
+    p_tokens = tokens + i_b * tokens_stride_b + start.to(tl.int64) * tokens_stride_t
     p_lineage, p_prefix, prefix_len = lineage, prefix, 0
     if lineage is not None:
         p_lineage = lineage + i_b * lineage_stride_b + i_k * lineage_stride_k
     if prefix is not None:
         i_prefix = i_r // rows_per_prefix
-        prefix_start = _bound(prefix_starts, i_prefix, 0)
-        prefix_len = _bound(prefix_lengths, i_prefix, prefix_size) - prefix_start
-        p_prefix = prefix + i_prefix * prefix_stride_b + prefix_start * prefix_stride_p
-    length = prefix_len + _bound(lengths, i_b, tokens_size) - start
+        prefix_start, prefix_end = _bounds(prefix_starts, prefix_lengths, i_prefix, prefix_size)
+        prefix_len = prefix_end - prefix_start
+        p_prefix = prefix + i_prefix * prefix_stride_b
+        p_prefix += prefix_start.to(tl.int64) * prefix_stride_p
+    length = prefix_len + end - start
 
     p_source, searched_len = source, length
     if source is not None:
         i_source = i_r // rows_per_source
-        source_start = _bound(source_starts, i_source, 0)
-        searched_len = _bound(source_lengths, i_source, source_size) - source_start
-        p_source = source + i_source * source_stride_b + source_start * source_stride_s
+        source_start, source_end = _bounds(source_starts, source_lengths, i_source, source_size)
+        searched_len = source_end - source_start
+        p_source = source + i_source * source_stride_b
+        p_source += source_start.to(tl.int64) * source_stride_s
 
     # A hypothesis that is too short to agree with anything searches nothing.
     searched_len = tl.where(length >= n - 1, searched_len, 0)
@@ -128,11 +133,11 @@ def _ban(
     for i in range(n - 1):
         b_token = _searched(
             o_i + i, m_i, p_source, source_stride_s, p_prefix, p_tokens, p_lineage,
-            prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+            prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t, beams,
         )  # fmt: skip
         b_wanted = _hypothesis(
             length - (n - 1) + i, searched_len > 0, p_prefix, p_tokens, p_lineage,
-            prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+            prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t, beams,
         )  # fmt: skip
         m_i = m_i & (b_token == b_wanted)
         if ignored is not None:
@@ -141,7 +146,7 @@ def _ban(
             )  # fmt: skip
     b_token = _searched(
         o_i + n - 1, m_i, p_source, source_stride_s, p_prefix, p_tokens, p_lineage,
-        prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t,
+        prefix_len, prefix_stride_p, tokens_stride_t, tokens_stride_k, lineage_stride_t, beams,
     )  # fmt: skip
     m_i = m_i & (b_token >= 0) & (b_token < vocab_size)
     if ignored is not None:
@@ -175,7 +180,7 @@ def list_in_triton(call: Ngrams) -> Tensor:
 
 
 def _run(output: Tensor, call: Ngrams) -> None:
-    check_device(_ban, output, *(x for x in call if isinstance(x, torch.Tensor)))
+    check_device(_ban, output)
     run_on(output.device, ngram_launches(output, call))
 
 

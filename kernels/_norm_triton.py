@@ -63,7 +63,7 @@ def add_norm_in_triton(
     rms: bool,
 ) -> Tensor:
     """Launch the kernel; ValueError beyond its width, and for strided channels."""
-    check_device(_add_norm, x, weight, bias, residual)
+    check_device(_add_norm, x)
     check_rows(x=x, weight=weight, bias=bias, residual=residual)
     if x.shape[1] > MAX_WIDTH:
         raise ValueError(f'x is {x.shape[1]} wide, beyond {MAX_WIDTH}; pass impl="torch"')

@@ -182,7 +182,7 @@ def _sample(
 
 def sample_in_triton(logits: Tensor, seeds: Tensor, steps: Tensor, cuts: Cuts) -> Tensor:
     """`sample_tokens` for checked arguments."""
-    check_device(_sample, logits, seeds, steps)
+    check_device(_sample, logits)
     tokens = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     run_on(logits.device, sampling_launches(logits, seeds, steps, tokens, cuts))
     return tokens
@@ -210,7 +210,7 @@ def sampling_launches(
             **strides("seeds", seeds, "r"),
             **strides("steps", steps, "r"),
             "scale": math.log2(math.e) / cuts.temperature,
-            "top_k": cuts.top_k,
+            "top_k": min(cuts.top_k, vocab_size),
             "top_p": float(cuts.top_p),
             "min_p": float(cuts.min_p),
             "TOP_K": 0 < cuts.top_k < vocab_size,

@@ -36,6 +36,7 @@ def advance(
     rules: Rules,
 ) -> None:
     """`beam_advance` for checked arguments."""
+    parents = parents.clamp(0, written.tokens.shape[2] - 1)
     tokens, parents, ended = choose(written, group, scores, tokens, parents, hits, rules)
     append(written, tokens, parents, ended, retire=rules.retire)
 
@@ -70,7 +71,7 @@ def choose(
 
     pool = _collect(group, scores, tokens, parents, hits, written.generated, rules)
     best_length = written.limit if rules.bounds_by_limit else length
-    best = running[:, :1] / rules.powers[best_length][:, None]
+    best = running[:, :1] / _at(rules.powers, best_length)
     worst = pool.scores.min(dim=1, keepdim=True).values
     worst = torch.where(pool.done, worst, FAR_BELOW)
     improvable = group.improvable & (best > worst).any(dim=1)
@@ -98,7 +99,7 @@ def _collect(
     old, beams = group.pool, group.running.shape[1]
     # Only the first beams may finish; the others are there to keep enough beams alive.
     done = hits & (torch.arange(hits.shape[1], device=hits.device) < beams)
-    final = scores / rules.powers[generated + 1][:, None]
+    final = scores / _at(rules.powers, generated + 1)
     if rules.stops_when_full:
         final = final + old.done.all(dim=1, keepdim=True).to(torch.float32) * FAR_BELOW
     final = final + (~group.improvable)[:, None].to(torch.float32) * FAR_BELOW
@@ -107,6 +108,11 @@ def _collect(
     joined = [torch.cat(pair, dim=1) for pair in zip(old, new, strict=True)]
     best = joined[0].topk(beams, dim=1).indices
     return type(old)(*(field.gather(1, best) for field in joined))
+
+
+def _at(powers: Tensor, lengths: Tensor) -> Tensor:
+    """`[B, 1]`: the power of each length, or the nearest that there is."""
+    return powers.index_select(0, lengths.clamp(0, len(powers) - 1))[:, None]
 
 
 def append(
@@ -119,7 +125,7 @@ def append(
     active = written.step >= 0
     beams, last = tokens.shape[1], written.tokens.shape[1] - 1
     # A sample that rests rewrites some place with what is there.
-    at = written.generated.clamp(max=last)[:, None, None].expand(-1, 1, beams)
+    at = written.generated.clamp(0, last)[:, None, None].expand(-1, 1, beams)
     if parents is not None:
         positions = torch.arange(last + 1, device=tokens.device)
         history = (positions < written.generated[:, None]) & active[:, None]

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ._launch import Launch, check_device, next_power_of_two, run_on, strides
+from ._launch import Launch, check_device, in_order, next_power_of_two, run_on, strides
 from ._sampling_triton import load_chunk, readable_columns
 from ._search_torch import FAR_BELOW
 
@@ -54,6 +54,12 @@ def _ahead(b_x, o_x, b_y, o_y, m_y):
 
 
 @triton.jit
+def _clamped(i, size):
+    """An index that may be anything, as one of `size` places."""
+    return tl.minimum(tl.maximum(i, 0), size - 1)
+
+
+@triton.jit
 def _count(mask):
     return tl.sum(mask.to(tl.int32), 0)
 
@@ -73,12 +79,12 @@ def _finish(
     tl.store(done + i_b, over.to(tl.uint8))
 
 
-@triton.jit(do_not_specialize=_UNSPECIALIZED)
+@triton.jit(do_not_specialize=[*_UNSPECIALIZED, "powers_size"])
 def _advance(
     own_tokens, lineage, own_parents, newest, generated, step, limit, done,
     running, improvable, pool_scores, pool_done, pool_end, pool_slot, pool_token,
     scores, tokens, parents, powers, ends,
-    positions, beams, candidates, ends_size,
+    positions, beams, candidates, ends_size, powers_size,
     STOPS_WHEN_FULL: tl.constexpr, BOUNDS_BY_LIMIT: tl.constexpr, RETIRE: tl.constexpr,
     BK: tl.constexpr, BC: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
@@ -89,7 +95,7 @@ def _advance(
         return
     at = tl.load(generated + i_b)
     length, most = at + 1, tl.load(limit + i_b)
-    power = tl.load(powers + length)
+    power = tl.load(powers + _clamped(length, powers_size))
     could = tl.load(improvable + i_b) != 0
 
     o_c = tl.arange(0, BC)
@@ -97,7 +103,7 @@ def _advance(
     o_bc = i_b * candidates + o_c
     b_score = tl.load(scores + o_bc, mask=m_c, other=-float("inf"))
     b_token = tl.load(tokens + o_bc, mask=m_c, other=0)
-    b_parent = tl.load(parents + o_bc, mask=m_c, other=0)
+    b_parent = _clamped(tl.load(parents + o_bc, mask=m_c, other=0), beams)
     m_end = _is_in(b_token, ends, ends_size) & m_c
     m_hit = (m_end | (length >= most)) & m_c
     # Even at the limit only an end bars: there it matters no more which beams go on.
@@ -130,7 +136,7 @@ def _advance(
         tl.min(tl.where(m_new_comes, b_new, float("inf")), 0),
     )
     if BOUNDS_BY_LIMIT:
-        power = tl.load(powers + most)
+        power = tl.load(powers + _clamped(most, powers_size))
     best = tl.sum(tl.where(m_c & (b_place == 0), b_live, 0.0), 0)
     bound = tl.div_rn(best, power)
     beats_one = (finished > 0) & (bound > worst)
@@ -159,7 +165,7 @@ def _advance(
     tl.store(pool_token + o_new, b_token, mask=m_new_comes)
     tl.store(running + o_live, b_live, mask=m_live)
     tl.store(newest + o_live, b_token, mask=m_live)
-    p_row = (i_b * positions + tl.minimum(at, positions - 1)) * beams + b_place
+    p_row = (i_b * positions + _clamped(at, positions)) * beams + b_place
     tl.store(own_tokens + p_row, b_token, mask=m_live)
     tl.store(own_parents + p_row, b_parent, mask=m_live)
     tl.store(improvable + i_b, can.to(tl.uint8))
@@ -167,7 +173,7 @@ def _advance(
 
     m_place = (b_place[:, None] == o_k[None, :]) & m_live[:, None]
     b_slots = tl.sum(tl.where(m_place, b_parent[:, None], 0), 0)
-    history = tl.minimum(at, positions).to(tl.int32)
+    history = _clamped(at, positions + 1).to(tl.int32)
     for i_t in range(0, history, BT):
         o_t = i_t + tl.arange(0, BT)
         m_tk = (o_t < history)[:, None] & m_k[None, :]
@@ -209,7 +215,7 @@ def _greedy(
     at = tl.load(generated + i_b)
     length = at + 1
     at_limit = length >= tl.load(limit + i_b)
-    p_own = own_tokens + (i_b * positions + tl.minimum(at, positions - 1)) * beams
+    p_own = own_tokens + (i_b * positions + _clamped(at, positions)) * beams
     p_logits = logits + i_b * logits_stride_b
     ended = at_step >= 0
     for i_k in range(0, beams):
@@ -235,7 +241,7 @@ def advance_in_triton(
     """`beam_advance` for checked arguments."""
     state = _by_name(written, group)
     candidates = {"scores": scores, "tokens": tokens, "parents": parents}
-    check_device(_advance, *state.values(), *candidates.values(), rules.powers, rules.ends)
+    check_device(_advance, scores)
     check_contiguous(**state, **candidates)
     run_on(scores.device, advance_launches(written, group, scores, tokens, parents, rules))
 
@@ -257,12 +263,13 @@ def advance_launches(
             "scores": scores,
             "tokens": tokens,
             "parents": parents,
-            "powers": rules.powers,
-            "ends": rules.ends,
+            "powers": in_order(rules.powers),
+            "ends": in_order(rules.ends),
             "positions": positions,
             "beams": beams,
             "candidates": candidates,
             "ends_size": 0 if rules.ends is None else rules.ends.shape[0],
+            "powers_size": rules.powers.shape[0],
             "STOPS_WHEN_FULL": rules.stops_when_full,
             "BOUNDS_BY_LIMIT": rules.bounds_by_limit,
             "RETIRE": rules.retire,
@@ -292,7 +299,7 @@ def greedy_in_triton(
     retire: bool,
 ) -> None:
     """`greedy_advance` for checked arguments."""
-    check_device(_greedy, *written, ended, logits, ends)
+    check_device(_greedy, logits)
     check_contiguous(ended=ended, **written._asdict())
     launches = greedy_launches(written, ended, logits, ends, pad_token_id, retire)
     run_on(logits.device, launches)
@@ -323,7 +330,7 @@ def greedy_launches(
             "limit": written.limit,
             "done": _as_bytes(written.done),
             "row_ended": _as_bytes(ended),
-            "ends": ends,
+            "ends": in_order(ends),
             "vocab_size": vocab_size,
             "readable": readable_columns(logits),
             "positions": written.tokens.shape[1],

@@ -191,7 +191,8 @@ def _choose(
         b_peak, b_log_mass = _softmax_terms(p_peaks, p_masses, o_k, beams, tiles, BT)
     only = -1
     if forced is not None:
-        only = tl.load(forced + i_b).to(tl.int32)
+        # 64 bits are clamped before 32 are taken: at either end nothing changes its meaning.
+        only = tl.minimum(tl.maximum(tl.load(forced + i_b), -1), vocab_size).to(tl.int32)
     if ends is not None:
         is_short = tl.load(length + i_b) < tl.load(min_length + i_b)
         ends_size = tl.where(is_short, ends_size, 0)
@@ -263,7 +264,7 @@ def fits(call: TopK) -> bool:
 
 def topk_in_triton(call: TopK) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, tokens and parents `[B, count]`."""
-    check_device(_choose, *(x for x in call if isinstance(x, torch.Tensor)))
+    check_device(_choose, call.logits)
     shape, device = (call.logits.shape[0], call.candidates), call.logits.device
     scores = torch.empty(shape, dtype=torch.float32, device=device)
     tokens, parents = (torch.empty(shape, dtype=torch.int64, device=device) for _ in range(2))

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import FLOATS, Impl, takes_triton
+from ._checks import FLOATS, Impl, check_tensors, takes_triton
+from ._memory import check_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,8 @@ def activate(
     it faster where its rows follow each other.
 
     Args:
-        x: `[N, d]` float16, bfloat16 or float32, **changed in place** unless there is a gate.
+        x: `[N, d]` float16, bfloat16 or float32, **changed in place** unless there is a gate; then
+            its elements share no memory, with each other or the bias.
         kind: "gelu", "gelu_tanh" (Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016: the
             exact one and its approximation by tanh), "relu" or "silu".
         bias: `[d]` in the dtype of `x`.
@@ -57,8 +59,9 @@ def activate(
         `x`, or with a gate a contiguous `[N, d]` of its dtype.
 
     Raises:
-        ValueError: for an unknown kind, and for shapes, dtypes or strides that do not fit; the
-            text says what would.
+        ValueError: for an unknown kind, and for shapes, dtypes, devices or memory that do not fit;
+            the text says what would.
+        TypeError: for what is no tensor, or a kind that is no word.
     """
     _check(x, kind, bias, gate)
     if torch.is_grad_enabled():
@@ -78,6 +81,9 @@ def _activate(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None, im
 
 
 def _check(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None) -> None:
+    check_tensors({"x": x, "bias": bias, "gate": gate}, optional=("bias", "gate"))
+    if not isinstance(kind, str):
+        raise TypeError(f"kind is {kind!r}; pass one of the words {', '.join(_IN_PLACE)}")
     if kind not in _IN_PLACE:
         raise ValueError(f"kind is {kind!r}; choose one of {', '.join(_IN_PLACE)}")
     if x.dim() != 2 or x.dtype not in FLOATS:
@@ -90,3 +96,5 @@ def _check(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None) -> No
         )
     if gate is not None and (gate.shape != x.shape or gate.dtype != x.dtype):
         raise ValueError(f"gate is {gate.dtype} {list(gate.shape)}; pass {x.dtype} {list(x.shape)}")
+    if gate is None:
+        check_written({"x": x}, {} if bias is None else {"bias": bias})

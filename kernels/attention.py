@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ._attention_torch import attend_by_definition, attend_on_cpu
-from ._checks import Attention, Impl, takes_triton
+from ._calls import Attention
+from ._checks import Impl, check_tensors, number, takes_triton, whole
 
 
 def decode_attention(
@@ -45,13 +46,15 @@ def decode_attention(
             queries are the last `Q` of these rows, and row `r` sees the new rows `0..r` of its
             own beam.
         source_key, source_value: `[B, H, S, D]`.
-        source_len: `[B]` int32 or int64, the true lengths; `S` everywhere by default.
+        source_len: `[B]` int32 or int64, the true lengths, 0 to `S`: on the CPU that is checked,
+            elsewhere they are clamped. `S` everywhere by default.
         target_key, target_value: `[B, H, T, K, D]`, **written in place**: row 0 of the new keys
             and values goes to `[b, :, step[b], k]`; row 1 is never stored. Without them nothing
-            is stored.
+            is stored. Their elements must share no memory, with each other or other arguments.
         lineage: `[B, T, K]` int32 or int64, the slot of position `t` that beam `k` descends
-            from. Needed for more than one beam; not read from position `step[b]` on, where a new
-            row is in its own slot.
+            from. Needed for more than one beam, and not read for one; nor is it read from position
+            `step[b]` on, where a new row is in its own slot. What is no slot, 0 to `K - 1`, shows
+            a beam nothing of its position.
         step: `[B]` int32 or int64, the positions stored so far. It must be less than `T`: on the
             CPU that is checked, elsewhere nothing is stored. A negative step marks an idle
             sample: nothing is stored for it and its output is zero.
@@ -77,8 +80,43 @@ def decode_attention(
         `[B, K, Q, H, D]`, contiguous, in the query's dtype.
 
     Raises:
-        ValueError: for shapes, dtypes or strides that do not fit; the text says what would.
+        ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
+        TypeError: for what is no tensor, or no number.
     """
+    check_tensors(
+        {
+            "query": query,
+            "new_key": new_key,
+            "new_value": new_value,
+            "source_key": source_key,
+            "source_value": source_value,
+            "source_len": source_len,
+            "target_key": target_key,
+            "target_value": target_value,
+            "lineage": lineage,
+            "step": step,
+            "bias": bias,
+            "counters": counters,
+        },
+        optional=Attention._fields[1:],
+    )
+    call = Attention(
+        query,
+        new_key,
+        new_value,
+        source_key,
+        source_value,
+        source_len,
+        target_key,
+        target_value,
+        lineage,
+        step,
+        bias,
+        _usual_scale(query) if scale is None else number("scale", scale),
+        None if splits is None else whole("splits", splits),
+        counters,
+    )
+    call.check()
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.tritonseq.decode_attention(
             query,
@@ -98,27 +136,15 @@ def decode_attention(
             impl=impl,
         )
         return result
-    call = Attention(
-        query,
-        new_key,
-        new_value,
-        source_key,
-        source_value,
-        source_len,
-        target_key,
-        target_value,
-        lineage,
-        step,
-        bias,
-        query.shape[-1] ** -0.5 if scale is None else scale,
-        splits,
-        counters,
-    )
-    call.check()
     if torch.is_grad_enabled():
         with torch.no_grad():
             return _attend(call, impl)
     return _attend(call, impl)
+
+
+def _usual_scale(query: Tensor) -> float:
+    """That of the scores; anything for a query that is yet to be refused."""
+    return query.shape[-1] ** -0.5 if query.numel() and query.dim() else 1.0
 
 
 def _attend(call: Attention, impl: str) -> Tensor:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import FLOATS, Impl, is_gpu, takes_triton
+from ._checks import FLOATS, Impl, check_flags, check_tensors, is_gpu, number, takes_triton
+from ._memory import check_written
 from .activation import KINDS, activate
 from .norm import add_norm
 
@@ -36,7 +37,7 @@ class NormLinear(NamedTuple):
     residual: Tensor | None
 
     def check(self) -> None:
-        """Raise ValueError unless the arguments fit together."""
+        """Raise ValueError unless the arguments, dense tensors all, fit together."""
         x, weight = self.x, self.weight
         if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[0] or not x.shape[1]:
             raise ValueError(
@@ -56,6 +57,8 @@ class NormLinear(NamedTuple):
         _check_vector("bias", self.bias, outputs, weight.dtype)
         _check_vector("norm_weight", self.norm_weight, inputs, weight.dtype)
         _check_vector("norm_bias", self.norm_bias, inputs, weight.dtype)
+        if self.activation is not None and not isinstance(self.activation, str):
+            raise TypeError(f"activation is {self.activation!r}; pass a word, or None")
         if self.activation is not None and self.activation not in KINDS:
             raise ValueError(
                 f"activation is {self.activation!r}; choose one of {', '.join(KINDS)}, or None"
@@ -70,10 +73,14 @@ class NormLinear(NamedTuple):
                 f"residual is {residual.dtype} {list(residual.shape)}; pass float16, bfloat16 or "
                 f"float32 {list(shape)}"
             )
-        if torch.compiler.is_compiling():
-            return
-        if residual.data_ptr() == self.x.data_ptr() and residual.numel():
-            raise ValueError("residual is the memory of x, which is still being read; pass a copy")
+        read = {
+            "x": self.x,
+            "weight": self.weight,
+            "bias": self.bias,
+            "norm_weight": self.norm_weight,
+            "norm_bias": self.norm_bias,
+        }
+        check_written({"residual": residual}, read)
 
 
 def norm_linear(
@@ -109,7 +116,7 @@ def norm_linear(
             instead of LayerNorm (Ba et al., 2016).
         activation: applied to the product, one of the kinds of `activate`.
         residual: `[N, out]`, in any of these dtypes, **updated in place**: the product is added to
-            it. Its memory must not be that of `x`.
+            it. Its elements share no memory, with each other or another argument.
         impl: "torch", "triton" or, by default, what suits the device and the weight.
 
     Rows may be strided; in Triton each of them must be contiguous. Statistics and sums are taken in
@@ -121,8 +128,22 @@ def norm_linear(
         multiples of `ROW_MULTIPLE` elements.
 
     Raises:
-        ValueError: for shapes, dtypes or strides that do not fit; the text says what would.
+        ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
+        TypeError: for what is no tensor, number or word.
     """
+    check_tensors(
+        {
+            "x": x,
+            "weight": weight,
+            "bias": bias,
+            "norm_weight": norm_weight,
+            "norm_bias": norm_bias,
+            "residual": residual,
+        },
+        optional=NormLinear._fields[2:],
+    )
+    check_flags(rms=rms)
+    epsilon = number("epsilon", epsilon, least=0.0)
     call = NormLinear(
         x, weight, bias, norm_weight, norm_bias, epsilon, rms, activation, residual
     )  # fmt: skip

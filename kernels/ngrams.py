@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from ._checks import FLOATS, Impl, Ngrams, takes_triton
+from ._calls import Ngrams
+from ._checks import FLOATS, Impl, check_tensors, takes_triton, whole
+from ._memory import check_written
 from ._ngrams_torch import ban_in_torch, list_in_torch, mask_in_torch
 
 
@@ -33,7 +37,8 @@ def ban_ngrams(
     tokens bans nothing. Any length will do, and no GPU is waited for.
 
     Args:
-        scores: `[R, V]` float16, bfloat16 or float32, changed in place; rows may be strided.
+        scores: `[R, V]` float16, bfloat16 or float32, changed in place; rows may be strided, and
+            share no memory with each other or another argument.
         tokens: `[R, T]` int32 or int64. With a lineage `[B, T, K]`, where row `b * K + k` is
             beam `k` of sample `b` and the token of slot `s` at position `t` is `[b, t, s]`.
         n: 1 or more.
@@ -51,14 +56,33 @@ def ban_ngrams(
             and a hypothesis with one of them among its last `n - 1` tokens bans nothing.
         impl: "torch", "triton" or, by default, what suits the device.
 
-    Tokens outside `0..V-1` ban nothing but may stand within an n-gram.
+    Tokens outside `0..V-1` ban nothing but may stand within an n-gram. Slots are clamped to
+    `0..K-1`, lengths to what is there, and starts to the lengths: whatever they hold, nothing else
+    is read.
 
     Returns:
         `scores`.
 
     Raises:
-        ValueError: for shapes and dtypes that do not fit; the text says what would.
+        ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
+        TypeError: for what is no tensor, or no integer.
     """
+    call = _checked(
+        scores,
+        tokens,
+        n,
+        None,
+        lengths,
+        starts,
+        lineage,
+        prefix,
+        prefix_starts,
+        prefix_lengths,
+        source,
+        source_starts,
+        source_lengths,
+        ignored,
+    )
     if torch.compiler.is_compiling():
         torch.ops.tritonseq.ban_ngrams_(
             scores,
@@ -77,28 +101,6 @@ def ban_ngrams(
             impl=impl,
         )
         return scores
-    if scores.dim() != 2 or scores.dtype not in FLOATS:
-        raise ValueError(
-            f"scores are {scores.dtype} {list(scores.shape)}; "
-            "pass float16, bfloat16 or float32 [R, V]"
-        )
-    call = Ngrams(
-        tokens,
-        n,
-        scores.shape[0],
-        scores.shape[1],
-        lengths,
-        starts,
-        lineage,
-        prefix,
-        prefix_starts,
-        prefix_lengths,
-        source,
-        source_starts,
-        source_lengths,
-        ignored,
-    )
-    call.check()
     if takes_triton(impl, scores.device):
         from ._ngrams_triton import ban_in_triton
 
@@ -129,6 +131,22 @@ def ngram_mask(
 
     All arguments, and the errors, are those of `ban_ngrams`.
     """
+    call = _checked(
+        None,
+        tokens,
+        n,
+        vocab_size,
+        lengths,
+        starts,
+        lineage,
+        prefix,
+        prefix_starts,
+        prefix_lengths,
+        source,
+        source_starts,
+        source_lengths,
+        ignored,
+    )
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.tritonseq.ngram_mask(
             tokens,
@@ -147,24 +165,6 @@ def ngram_mask(
             impl=impl,
         )
         return result
-    rows = tokens.shape[0] if lineage is None else tokens.shape[0] * tokens.shape[-1]
-    call = Ngrams(
-        tokens,
-        n,
-        rows,
-        vocab_size,
-        lengths,
-        starts,
-        lineage,
-        prefix,
-        prefix_starts,
-        prefix_lengths,
-        source,
-        source_starts,
-        source_lengths,
-        ignored,
-    )
-    call.check()
     if takes_triton(impl, tokens.device):
         from ._ngrams_triton import mask_in_triton
 
@@ -198,11 +198,10 @@ def ngram_bans(
 
     All arguments, and the errors, are those of `ban_ngrams`.
     """
-    rows = tokens.shape[0] if lineage is None else tokens.shape[0] * tokens.shape[-1]
-    call = Ngrams(
+    call = _checked(
+        None,
         tokens,
         n,
-        rows,
         vocab_size,
         lengths,
         starts,
@@ -215,9 +214,34 @@ def ngram_bans(
         source_lengths,
         ignored,
     )
-    call.check()
     if takes_triton(impl, tokens.device):
         from ._ngrams_triton import list_in_triton
 
         return list_in_triton(call)
     return list_in_torch(call)
+
+
+def _checked(
+    scores: Tensor | None, tokens: Tensor, n: int, vocab_size: int | None, *spans: Tensor | None
+) -> Ngrams:
+    """The call for scores, or for a vocabulary; ValueError or TypeError where it does not fit."""
+    names = Ngrams._fields[-len(spans) :]
+    read = {"tokens": tokens, **dict(zip(names, spans, strict=True))}
+    if scores is None:
+        check_tensors(read, optional=names)
+        size = whole("vocab_size", vocab_size)
+        # Tokens of other dimensions are refused below.
+        rows = math.prod(tokens.shape[:1] if spans[2] is None else tokens.shape[::2])
+    else:
+        check_tensors({"scores": scores, **read}, optional=names)
+        if scores.dim() != 2 or scores.dtype not in FLOATS:
+            raise ValueError(
+                f"scores are {scores.dtype} {list(scores.shape)}; "
+                "pass float16, bfloat16 or float32 [R, V]"
+            )
+        rows, size = scores.shape
+    call = Ngrams(tokens, whole("n", n), rows, size, *spans)
+    call.check()
+    if scores is not None:
+        check_written({"scores": scores}, read)
+    return call

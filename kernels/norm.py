@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._checks import FLOATS, Impl, takes_triton
+from ._checks import FLOATS, Impl, check_flags, check_tensors, number, takes_triton
+from ._memory import check_written
 
 
 def add_norm(
@@ -29,7 +30,7 @@ def add_norm(
         bias: `[d]`, the shift, in the dtype of the scale; none for an RMSNorm.
         residual: `[N, d]` in the dtype of `x` or in float32, **changed in place** to
             `residual + x`, rounded to its dtype. The norm is that of the rounded sum; without a
-            residual it is that of `x`.
+            residual it is that of `x`. It shares no memory with another argument.
         epsilon: added to the variance, or to the mean square.
         rms: divide by the root mean square instead of the deviation from the mean.
         impl: "torch", "triton" or, by default, what suits the device.
@@ -42,9 +43,11 @@ def add_norm(
         `[N, d]`, contiguous, in the dtype of `weight`.
 
     Raises:
-        ValueError: for shapes, dtypes or strides that do not fit; the text says what would.
+        ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
+        TypeError: for what is no tensor, or no number.
     """
     _check(x, weight, bias, residual, rms)
+    epsilon = number("epsilon", epsilon, least=0.0)
     if torch.is_grad_enabled():
         with torch.no_grad():
             return _add_norm(x, weight, bias, residual, epsilon, rms, impl)
@@ -89,6 +92,9 @@ def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 def _check(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, rms: bool
 ) -> None:
+    read = {"x": x, "weight": weight, "bias": bias}
+    check_tensors({**read, "residual": residual}, optional=("bias", "residual"))
+    check_flags(rms=rms)
     dtype, shape = x.dtype, x.shape
     if len(shape) != 2 or dtype not in FLOATS:
         raise ValueError(f"x is {dtype} {list(shape)}; pass float16, bfloat16 or float32 [N, d]")
@@ -110,3 +116,4 @@ def _check(
             raise ValueError(f"residual is {list(residual.shape)}; pass {list(shape)}, as of x")
         if residual.dtype not in (dtype, torch.float32):
             raise ValueError(f"residual is {residual.dtype}; pass {dtype} or torch.float32")
+        check_written({"residual": residual}, read)

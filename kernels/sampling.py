@@ -8,7 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import FLOATS, Impl, check_integers, takes_triton
+from ._checks import (
+    FLOATS,
+    Impl,
+    check_integers,
+    check_tensors,
+    number,
+    takes_triton,
+    whole,
+)
 from ._sampling_torch import sample_in_torch
 
 # Beyond these, float32 knows no number for a temperature or its inverse. The coldest one takes
@@ -58,8 +66,11 @@ def sample_tokens(
         `[R]` int64. No gradient flows, and no GPU is waited for.
 
     Raises:
-        ValueError: for shapes, dtypes and options that do not fit; the text says what would.
+        ValueError: for shapes, dtypes, devices and options that do not fit; the text says what
+            would.
+        TypeError: for what is no tensor, or no number.
     """
+    check_tensors({"logits": logits, "seeds": seeds, "steps": steps})
     if logits.dim() != 2 or logits.shape[1] == 0 or logits.dtype not in FLOATS:
         raise ValueError(
             f"logits are {logits.dtype} {list(logits.shape)}; "
@@ -67,7 +78,12 @@ def sample_tokens(
         )
     check_integers("seeds", seeds, logits.shape[:1])
     check_integers("steps", steps, logits.shape[:1])
-    cuts = Cuts(temperature, top_k, top_p, min_p)
+    cuts = Cuts(
+        number("temperature", temperature),
+        whole("top_k", top_k),
+        number("top_p", top_p),
+        number("min_p", min_p),
+    )
     cuts.check()
     cuts = cuts._replace(temperature=min(max(temperature, COLDEST), HOTTEST))
     with torch.no_grad():

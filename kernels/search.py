@@ -12,13 +12,17 @@ import torch
 from torch import Tensor
 
 from . import _search_torch
-from ._checks import FLOATS, Impl, takes_triton
+from ._checks import FLOATS, Impl, check_flags, check_tensors, takes_triton, whole
+from ._memory import check_written
 from ._search_torch import FAR_BELOW as FAR_BELOW
 from ._search_torch import is_in as is_in
 
 
 class Written(NamedTuple):
     """What `B` samples of `K` beams have written; every operation changes it in place.
+
+    Its tensors share no memory, as little as those of a `Group`. Counters are taken as they are,
+    but where something is written is clamped to `0..T-1`.
 
     A token stays in the slot where it was written, `tokens[b, t, k]`. Beams change places in the
     lineage alone: beam `k` reads its history at position `t` from slot `lineage[b, t, k]`.
@@ -92,9 +96,9 @@ def beam_advance(
     Args:
         written, group: the state of `B` samples, changed in place.
         scores, tokens, parents: `[B, C]` float32 and int64, `C >= K`: candidates, best first, with
-            the beam that each continues.
+            the beam that each continues, clamped to `0..K-1`.
         powers: `[N]` float32, `n` to the power of the length penalty at place `n`, for lengths up
-            to the limits.
+            to the limits; lengths beyond take the nearest.
         ends: `[E]` int64: the tokens that end a hypothesis.
         hits: `[B, C]` bool: the candidates that complete their hypothesis, where more than `ends`
             and the limit decides about that.
@@ -105,8 +109,14 @@ def beam_advance(
         impl: "torch", "triton" or, by default, what suits the device.
 
     Raises:
-        ValueError: for shapes and dtypes that do not fit; the text says what would.
+        ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
+        TypeError: for what is no tensor, record or flag.
     """
+    own = {**_named(written, Written), **_named(group, Group)}
+    given = {"scores": scores, "tokens": tokens, "parents": parents, "powers": powers}
+    given |= {"ends": ends, "hits": hits}
+    check_tensors({**own, **given}, optional=("ends", "hits"))
+    check_flags(stops_when_full=stops_when_full, bounds_by_limit=bounds_by_limit, retire=retire)
     samples, beams = _check_written(written)
     _check_group(group, samples, beams)
     count = scores.shape[1] if scores.dim() == 2 else 0
@@ -120,6 +130,7 @@ def beam_advance(
     _check_ends(ends)
     if powers.dim() != 1 or powers.dtype != torch.float32 or len(powers) < 2:
         raise ValueError(f"powers are {powers.dtype} {list(powers.shape)}; pass float32 [N]")
+    check_written(own, given)
     rules = _search_torch.Rules(powers, ends, stops_when_full, bounds_by_limit, retire)
     with torch.no_grad():
         if hits is None and takes_triton(impl, scores.device) and _fits(beams, count):
@@ -155,8 +166,13 @@ def greedy_advance(
         impl: "torch", "triton" or, by default, what suits the device.
 
     Raises:
-        ValueError: for shapes and dtypes that do not fit; the text says what would.
+        ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
+        TypeError: for what is no tensor, record, integer or flag.
     """
+    own = {**_named(written, Written), "ended": ended}
+    check_tensors({**own, "logits": logits, "ends": ends}, optional=("ends",))
+    check_flags(retire=retire)
+    pad_token_id = _token("pad_token_id", pad_token_id)
     samples, beams = _check_written(written)
     _check("ended", ended, torch.bool, (samples, beams))
     _check_ends(ends)
@@ -166,6 +182,7 @@ def greedy_advance(
             f"logits are {logits.dtype} {list(logits.shape)}; pass float16, bfloat16 or float32 "
             f"[{samples}, {beams}, V]"
         )
+    check_written(own, {"logits": logits, "ends": ends})
     with torch.no_grad():
         if takes_triton(impl, logits.device):
             from ._search_triton import greedy_in_triton
@@ -227,6 +244,28 @@ def append_beams(
         _search_torch.append(written, tokens, parents, ended, retire=retire)
 
 
+def _named(record: Any, kind: type[Written] | type[Group]) -> dict[str, Tensor]:
+    """The tensors of a record under their names; those of a pool are `pool.scores` and so on."""
+    word = kind.__name__.lower()
+    if not isinstance(record, kind):
+        raise TypeError(f"{word} is a {type(record).__name__}; pass a {kind.__name__}")
+    named = {f"{word}.{name}": x for name, x in zip(record._fields, record, strict=True)}
+    pool = named.pop("group.pool", None)
+    if kind is Group:
+        if not isinstance(pool, Pool):
+            raise TypeError(f"group.pool is a {type(pool).__name__}; pass a Pool")
+        named |= {f"pool.{name}": x for name, x in zip(pool._fields, pool, strict=True)}
+    return named
+
+
+def _token(name: str, token: int) -> int:
+    """`token`, which must be an integer of 64 bits."""
+    token = whole(name, token)
+    if not -(2**63) <= token < 2**63:
+        raise ValueError(f"{name} is {token}; pass an integer of 64 bits")
+    return token
+
+
 def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     if tensor.dtype != dtype or tensor.shape != shape:
         raise ValueError(f"{name}: {tensor.dtype} {list(tensor.shape)}; pass {dtype} {list(shape)}")
@@ -237,6 +276,10 @@ def _check_written(written: Written) -> tuple[int, int]:
     if written.tokens.dim() != 3:
         raise ValueError(f"tokens are {list(written.tokens.shape)}; pass [B, T, K]")
     samples, length, beams = written.tokens.shape
+    if not length or not beams:
+        raise ValueError(
+            f"tokens are {[samples, length, beams]}; pass room for one token and one beam or more"
+        )
     shapes = {"newest": (samples, beams), **dict.fromkeys(("tokens", "lineage", "parents"))}
     for name, tensor in written._asdict().items():
         shape = shapes.get(name, (samples,)) or (samples, length, beams)

@@ -7,7 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import FLOATS, INTEGERS, Impl, check_integers, check_last_dim, takes_triton
+from ._checks import (
+    FLOATS,
+    INTEGERS,
+    Impl,
+    check_flags,
+    check_integers,
+    check_last_dim,
+    check_tensors,
+    takes_triton,
+    whole,
+)
 from ._topk_torch import topk_in_torch
 
 
@@ -55,8 +65,22 @@ def beam_topk(
         Scores `[B, count]` float32, best first; tokens and parents (beams) `[B, count]` int64.
 
     Raises:
-        ValueError: for shapes, dtypes or strides that do not fit; the text says what would.
+        ValueError: for shapes, dtypes, devices or strides that do not fit; the text says what
+            would.
+        TypeError: for what is no tensor, integer or flag.
     """
+    tensors = {
+        "logits": logits,
+        "running": running,
+        "banned": banned,
+        "ends": ends,
+        "length": length,
+        "min_length": min_length,
+        "forced": forced,
+    }
+    check_tensors(tensors, optional=TopK._fields[2:])
+    check_flags(log_softmax=log_softmax)
+    count = whole("count", count)
     call = TopK(logits, count, running, log_softmax, banned, ends, length, min_length, forced)
     call.check()
     with torch.no_grad():
@@ -83,7 +107,7 @@ class TopK(NamedTuple):
     forced: Tensor | None
 
     def check(self) -> None:
-        """Raise ValueError unless the arguments fit together."""
+        """Raise ValueError unless the arguments, dense tensors all, fit together."""
         logits = self.logits
         if logits.dim() != 3 or logits.dtype not in FLOATS:
             raise ValueError(

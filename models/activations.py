@@ -98,6 +98,8 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     """
     if name not in ACTIVATIONS:
         known = ", ".join(sorted(ACTIVATIONS))
-        raise ValueError(f"activation function {name!r} is not supported; known: {known}")
+        raise ValueError(
+            f"config.json: activation function {name!r} is not supported; known: {known}"
+        )
     function = ACTIVATIONS[name]
     return function() if isinstance(function, type) else function

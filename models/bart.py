@@ -18,10 +18,11 @@ from tritonseq.kernels import embed
 
 from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
-from .checks import check_name, check_sizes
+from .checks import check_sizes, check_types
 from .encoder_decoder import EncoderDecoder
 from .feed_forward import FeedForward
 from .layers import Embedding, Head, LayerNorm, empty_parameter, stream
+from .sizes import Layers, Size, refuse_large_table
 from .weights import Source, match
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class BartConfig:
             "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "decoder_layers",
             "decoder_attention_heads", "decoder_ffn_dim",
         )  # fmt: skip
-        check_name(self, "activation_function")
+        check_types(self)
         activation(self.activation_function)
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             if self.d_model % getattr(self, name):
@@ -223,7 +224,6 @@ class Bart(EncoderDecoder):
         "eos_token_id": 2,
         "decoder_start_token_id": 2,
     }
-    TIED: ClassVar = (("source.tokens.weight", "target.tokens.weight", "lm_head.weight"),)
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
@@ -260,18 +260,60 @@ class Bart(EncoderDecoder):
         """The value of a parameter that the checkpoint leaves out."""
         if name == "final_logits_bias":
             return torch.zeros(1, self.vocab_size)
+        # Refused already, but for networks that nobody has compared with weights.
+        refuse_large_table(
+            "max_position_embeddings", self.config.max_position_embeddings, self.config.d_model
+        )
         return sinusoids(self.config.max_position_embeddings, self.config.d_model)
+
+    @classmethod
+    def tied(cls, config: BartConfig) -> tuple[tuple[str, ...], ...]:
+        """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
+        group = ("source.tokens.weight", "target.tokens.weight", "lm_head.weight")
+        return (group if config.share_encoder_decoder_embeddings else group[1:],)
+
+    @classmethod
+    def sizes(cls, names: Collection[str], config: BartConfig) -> list[Size | Layers]:
+        """Where the weights show what the configuration says of sizes.
+
+        Raises ValueError for positions that are not shown and too many to be computed.
+        """
+        prefix = _prefix(names)
+        tables = _embeddings(names, config, prefix)
+        own = {side: tables[f"{side}.tokens.weight"].names for side in ("source", "target")}
+        has_own = not config.share_encoder_decoder_embeddings
+        target = ("decoder_vocab_size", config.decoder_vocab_size)
+        found: list[Size | Layers] = [
+            Size("d_model", config.d_model, 1, own["source"]),
+            Size("vocab_size", config.vocab_size, 0, own["source"]),
+            Size(*(target if has_own else ("vocab_size", config.vocab_size)), 0, own["target"]),
+        ]
+        offset = LEARNED_OFFSET if config.learned_positions else 0
+        widths = {"encoder": config.encoder_ffn_dim, "decoder": config.decoder_ffn_dim}
+        counts = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+        for side, width in widths.items():
+            positions = f"{prefix}{side}.embed_positions.weight"
+            if not config.learned_positions and positions not in names:
+                refuse_large_table(
+                    "max_position_embeddings", config.max_position_embeddings, config.d_model
+                )
+            key, count = "max_position_embeddings", config.max_position_embeddings + offset
+            found += [
+                Layers(f"{side}_layers", counts[side], f"{prefix}{side}.layers"),
+                Size(key, count, 0, (positions,)),
+                Size(f"{side}_ffn_dim", width, 0, (f"{prefix}{side}.layers.0.fc1.weight",)),
+            ]
+        return found
 
     @classmethod
     def sources(cls, names: Collection[str], config: BartConfig) -> dict[str, Source]:
         """Match every parameter to the tensors of the checkpoint.
 
         Checkpoints name their tensors with or without a leading `model.`, and the embedding by
-        one or more of four names. `final_logits_bias` and tables of sines may be left out; a
-        classifier's head, which generation does not use, may be there. Raises ValueError that
-        names what is missing or left over.
+        one or more of four names. `final_logits_bias` and tables of sines may be left out. Raises
+        ValueError that names what is missing or left over.
         """
-        prefix = "model." if any(name.startswith("model.") for name in names) else ""
+        prefix = _prefix(names)
         wanted = {name: _source(name, prefix) for name, _ in cls(config).named_parameters()}
         wanted |= _embeddings(names, config, prefix)
         computed = ["final_logits_bias"]
@@ -305,6 +347,10 @@ class Marian(Bart):
     }
 
 
+def _prefix(names: Collection[str]) -> str:
+    return "model." if any(name.startswith("model.") for name in names) else ""
+
+
 def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict[str, Source]:
     """The sources of the tables of tokens, by the first of their names that is there."""
     shared = f"{prefix}shared.weight"
@@ -331,8 +377,7 @@ def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict
 def _ignorable(name: str, config: BartConfig, prefix: str) -> bool:
     if name == f"{prefix}shared.weight":
         return True
-    stray = ("classification_head.", "qa_outputs.", f"{prefix}encoder.version")
-    return name.startswith((*stray, f"{prefix}decoder.version"))
+    return name in (f"{prefix}encoder.version", f"{prefix}decoder.version")
 
 
 def _source(parameter: str, prefix: str) -> Source:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tritonseq.cache import EncoderDecoderCache
 
-from .layers import input_dim
+from .network import Network
 from .packing import split_prompts
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Stream = tuple[Tensor, Tensor | None]
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Network):
     """Tokens and caches in, logits out, by the parts that an architecture provides."""
 
     is_encoder_decoder = True
@@ -64,14 +64,13 @@ class EncoderDecoder(nn.Module):
 
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> EncoderDecoderCache:
         """Caches for sources of up to `sizes.source_length` tokens, and for targets."""
-        weight = next(self.parameters())
         return EncoderDecoderCache.allocate(
             sizes,
             biases=self.biases(),
             heads=self.heads,
             head_dim=self.head_dim,
-            device=weight.device if device is None else device,
-            dtype=weight.dtype,
+            device=self.device if device is None else device,
+            dtype=self.dtype,
         )
 
     @torch.no_grad()
@@ -116,7 +115,3 @@ class EncoderDecoder(nn.Module):
     @property
     def _blocks(self) -> list[Any]:
         return list(self.decoder)
-
-    def input_dim(self, name: str) -> int | None:
-        """Which dimension of the parameter `name` is the input side of a matrix product."""
-        return input_dim(self, name)

@@ -1,7 +1,8 @@
 """GPT-2 and its family: distilgpt2, DialoGPT and everything else with `model_type` "gpt2".
 
 Radford et al., "Language Models are Unsupervised Multitask Learners", 2019. Pre-norm blocks,
-learned absolute positions, the head tied to the embedding unless the configuration says otherwise.
+learned absolute positions, the head tied to the embedding unless the configuration or the weights
+say otherwise.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from tritonseq.kernels import decode_attention, embed
 
 from .activations import activation
 from .attention import attend_and_append
-from .checks import check_name, check_number, check_sizes
+from .checks import check_flag, check_number, check_sizes, check_types
 from .layers import LayerNorm, Linear, empty_parameter
+from .network import Network
 from .packing import split_prompts
 from .products import KINDS
+from .sizes import Layers, Size
 from .stream import ResidualStream
 from .weights import Source, match
 
@@ -56,7 +59,7 @@ class GPT2Config:
         if self.n_inner is not None:
             check_sizes(self, "n_inner")
         check_number(self, "layer_norm_epsilon")
-        check_name(self, "activation_function")
+        check_types(self)
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"config.json: n_embd {self.n_embd} is not a multiple of n_head {self.n_head}"
@@ -66,7 +69,7 @@ class GPT2Config:
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> GPT2Config:
         """Read the keys that matter; newer general names are accepted beside GPT-2's own."""
-        if config.get("add_cross_attention"):
+        if check_flag(config, "add_cross_attention"):
             raise ValueError("config.json: add_cross_attention is not supported for gpt2")
         general = {
             "hidden_size": "n_embd",
@@ -81,6 +84,11 @@ class GPT2Config:
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
+
+    @property
+    def inner(self) -> int:
+        """The width within an MLP."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
 
 class Attention(nn.Module):
@@ -154,7 +162,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        inner = config.n_inner if config.n_inner is not None else 4 * config.n_embd
+        inner = config.inner
         self.c_fc = Linear(config.n_embd, inner)
         self.c_proj = Linear(inner, config.n_embd)
         self.act = activation(config.activation_function)
@@ -197,7 +205,7 @@ class Block(nn.Module):
         self.mlp(stream, self.ln_2)
 
 
-class GPT2(nn.Module):
+class GPT2(Network):
     """The network: tokens and caches in, logits out. It knows nothing of search."""
 
     Config = GPT2Config
@@ -213,11 +221,7 @@ class GPT2(nn.Module):
         self.wpe = empty_parameter(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
-        self.lm_head = (
-            None
-            if config.tie_word_embeddings
-            else Linear(config.n_embd, config.vocab_size, bias=False)
-        )
+        self.lm_head = empty_parameter(config.vocab_size, config.n_embd)
 
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> KVCache:
         """Caches for prompts of up to `sizes.source_length` tokens and what continues them."""
@@ -226,8 +230,8 @@ class GPT2(nn.Module):
             layers=self.config.n_layer,
             heads=self.config.n_head,
             head_dim=self.config.head_dim,
-            device=self.wpe.device if device is None else device,
-            dtype=self.wpe.dtype,
+            device=self.device if device is None else device,
+            dtype=self.dtype,
         )
 
     @torch.no_grad()
@@ -274,41 +278,61 @@ class GPT2(nn.Module):
         return ResidualStream(x)
 
     def _logits(self, stream: ResidualStream) -> Tensor:
-        return stream.logits(
-            self.ln_f, self.wte.t() if self.lm_head is None else self.lm_head.weight
-        )
+        return stream.logits(self.ln_f, self.lm_head.t())
 
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""
-        if name == "wte":
-            # The tied head multiplies by its transpose; looking rows up is cheap in any layout.
-            return 1 if self.lm_head is None else None
-        return 0 if name.startswith(("h.", "lm_head")) else None
+        # The head multiplies by its transpose; looking rows up is cheap in any layout.
+        return 1 if name == "lm_head" else 0 if name.startswith("h.") else None
+
+    @classmethod
+    def tied(cls, config: GPT2Config) -> tuple[tuple[str, ...], ...]:
+        """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
+        return (("wte", "lm_head"),)
+
+    @classmethod
+    def sizes(cls, names: Collection[str], config: GPT2Config) -> list[Size | Layers]:
+        """Where the weights show what the configuration says of sizes."""
+        at = _prefix(names)
+        tokens, positions = (f"{at}wte.weight", "lm_head.weight"), (f"{at}wpe.weight",)
+        inner = config.inner
+        return [
+            Layers("n_layer", config.n_layer, f"{at}h"),
+            Size("n_embd", config.n_embd, 1, positions),
+            Size("n_positions", config.n_positions, 0, positions),
+            Size("vocab_size", config.vocab_size, 0, tokens),
+            Size("n_inner (4 times n_embd if null)", inner, 0, (f"{at}h.0.mlp.c_proj.weight",)),
+        ]
 
     @classmethod
     def sources(cls, names: Collection[str], config: GPT2Config) -> dict[str, Source]:
         """Match every parameter to a tensor of the checkpoint.
 
         Checkpoints name their tensors with or without a leading `transformer.`, carry causal
-        masks as `attn.bias` and `attn.masked_bias`, and may or may not repeat a tied head.
+        masks as `attn.bias` and `attn.masked_bias`, and have a head of its own or none.
         Raises ValueError that names what is missing or left over.
         """
-        prefix = "transformer." if any(n.startswith("transformer.") for n in names) else ""
+        prefix = _prefix(names)
         wanted = {name: _source(name, prefix) for name, _ in cls(config).named_parameters()}
-        if config.tie_word_embeddings and wanted["wte"].names[0] not in names:
-            # Of two names for one tensor, some writers kept the head's.
-            wanted["wte"] = Source(("lm_head.weight",))
-        return match(wanted, names, ignorable=lambda name: _ignorable(name, config))
+        if config.tie_word_embeddings:
+            # Of two names for one tensor, writers keep either.
+            for one, other in (("wte", "lm_head"), ("lm_head", "wte")):
+                if wanted[one].names[0] not in names and wanted[other].names[0] in names:
+                    wanted[one] = wanted[other]
+        return match(wanted, names, ignorable=_ignorable)
+
+
+def _prefix(names: Collection[str]) -> str:
+    return "transformer." if any(name.startswith("transformer.") for name in names) else ""
 
 
 def _source(parameter: str, prefix: str) -> Source:
-    if parameter == "lm_head.weight":
-        return Source((parameter,), transpose=True)
+    if parameter == "lm_head":
+        return Source(("lm_head.weight",))
     if parameter in ("wte", "wpe"):
         return Source((f"{prefix}{parameter}.weight",))
     return Source((prefix + parameter,))
 
 
-def _ignorable(name: str, config: GPT2Config) -> bool:
-    mask = name.endswith((".attn.bias", ".attn.masked_bias"))
-    return mask or (name == "lm_head.weight" and config.tie_word_embeddings)
+def _ignorable(name: str) -> bool:
+    return name.endswith((".attn.bias", ".attn.masked_bias"))

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tritonseq.kernels import activate, is_gpu
+from tritonseq.kernels import activate, is_gpu, private_torch
 from tritonseq.kernels.linear import padded_rows
-
-# The layout depends on the number of rows that oneDNN is told, if only a little: four beams of
-# four samples.
-PACKED_FOR_ROWS = 16
-
-# Elements of a float32 weight from which packing pays. Smaller ones stay in the processor's
-# caches, where MKL is faster and, for a few rows, content with one thread.
-PACKED_FROM = 2**18
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -40,7 +32,7 @@ def logits_of(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def activated_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, kind: str) -> Tensor:
     """`act(x W + b)`, with one of the kinds of `activate`."""
     if bias is not None and is_gpu(x.device) and _has_epilogue(kind, x.dtype):
-        return torch._addmm_activation(bias, x, weight, use_gelu=kind != "relu")
+        return private_torch.product_with_activation(x, weight, bias, gelu=kind != "relu")
     return activate(matmul(x, weight, bias), kind)
 
 
@@ -49,18 +41,8 @@ def _has_epilogue(kind: str, dtype: torch.dtype) -> bool:
 
     Its GELU is that by tanh, and nothing says how closely: in float32 it is not taken.
     """
-    return kind == "relu" or (kind == "gelu_tanh" and dtype != torch.float32)
-
-
-def pack(weight: Tensor) -> nn.Parameter:
-    """`weight: [out, in]` in oneDNN's blocked layout.
-
-    Measured on two AVX-512 cores with AMX, over the layers of BART-large: bfloat16 gains 1.4 to
-    1.7 times for any number of rows, float32 1.25 times at 16 rows and 1.5 times at 4, but loses
-    an eighth at a single row; 1024 rows take the same.
-    """
-    blocked = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_FOR_ROWS)
-    return nn.Parameter(blocked, requires_grad=False)
+    known = kind == "relu" or (kind == "gelu_tanh" and dtype != torch.float32)
+    return known and private_torch.has_product_with_activation()
 
 
 # What `activate` computes, by the names that configurations use.
@@ -91,17 +73,4 @@ def packed_matmul(
 ) -> Tensor:
     """`x W^T + b` with a packed `weight`, and one of the kinds of `activate` applied to it."""
     function, algorithm = ("none", "") if epilogue is None else EPILOGUES[epilogue]
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, function, [], algorithm)
-    return product
-
-
-def pays_to_pack(weight: Tensor) -> bool:
-    """Can this build of torch multiply by a blocked layout of such a weight, and does it pay?"""
-    names = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    if not all(hasattr(torch.ops.mkldnn, name) for name in names):
-        return False
-    if weight.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype == torch.float32 and weight.numel() >= PACKED_FROM
+    return private_torch.packed_product(x, weight, bias, function, algorithm)

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MOST_DISTANCE = 2**16
+"""The bias of the decoder is kept for every distance up to the greatest; models have 128."""
+
+
+def check_distance(key: str, distance: int) -> None:
+    """Raise ValueError for a greatest distance that only a damaged config.json has."""
+    if distance > MOST_DISTANCE:
+        raise ValueError(f"config.json: {key} is {distance}: it must be at most {MOST_DISTANCE}")
+
+
 class RelativeBias(nn.Module):
     """A learnt bias per head for buckets of distances, logarithmic in the far."""
 

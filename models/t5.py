@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
-from .checks import check_name, check_number, check_sizes
+from .checks import check_flag, check_number, check_sizes, check_types
 from .encoder_decoder import EncoderDecoder
 from .layers import Embedding, Head, Linear, RMSNorm, activated, stream
-from .relative import RelativeBias
+from .relative import RelativeBias, check_distance
+from .sizes import Layers, Size
 from .weights import Source, match
 
 if TYPE_CHECKING:
@@ -56,11 +57,12 @@ class T5Config:
             "num_heads", "relative_attention_num_buckets", "relative_attention_max_distance",
         )  # fmt: skip
         check_number(self, "layer_norm_epsilon")
-        check_name(self, "feed_forward_proj")
+        check_types(self)
         buckets, distance = (
             self.relative_attention_num_buckets,
             self.relative_attention_max_distance,
         )
+        check_distance("relative_attention_max_distance", distance)
         if buckets < 4 or distance <= buckets // 2:
             raise ValueError(
                 f"config.json: relative_attention_num_buckets {buckets} must be at least 4, and "
@@ -84,15 +86,16 @@ class T5Config:
             "head_dim": "d_kv",
         }
         variant = _VARIANTS[config.get("model_type", "t5")]
+        tied = check_flag(config, "tie_word_embeddings")
         named = {general.get(key, key): value for key, value in config.items()}
         if named.get("num_decoder_layers") is None:
             named["num_decoder_layers"] = named.get("num_layers", variant["num_layers"])
-        if "scale_decoder_outputs" not in named and config.get("model_type") == "t5":
+        if "scale_decoder_outputs" not in named and config.get("model_type") != "mt5":
             # T5 v1.0 ties the head to the embedding and scales; v1.1 does neither.
-            named["scale_decoder_outputs"] = config.get("tie_word_embeddings") is not False
+            named["scale_decoder_outputs"] = tied or config.get("tie_word_embeddings") is None
         known = {field.name for field in fields(cls)}
-        stated = {key: value for key, value in named.items() if key in known}
-        return cls(**{**variant, **stated})
+        own = {key: value for key, value in named.items() if key in known}
+        return cls(**{**variant, **own})
 
     @property
     def is_gated(self) -> bool:
@@ -116,7 +119,6 @@ _MULTILINGUAL: dict[str, Any] = {
 _VARIANTS: dict[str, dict[str, Any]] = {
     "t5": {"num_layers": 6},
     "mt5": {**_MULTILINGUAL, "scale_decoder_outputs": False},
-    # transformers scales the outputs of UMT5 whatever its configuration says of the head.
     "umt5": {**_MULTILINGUAL, "bias_per_layer": True},
 }
 
@@ -207,7 +209,6 @@ class T5(EncoderDecoder):
     Config = T5Config
     TRAINED_IN_BFLOAT16 = True
     GENERATION: ClassVar = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    TIED: ClassVar = (("shared.weight", "target.weight", "lm_head.weight"),)
 
     shares_vocabulary = True
     max_positions = None
@@ -250,6 +251,39 @@ class T5(EncoderDecoder):
         return self.lm_head(
             x * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else x
         )
+
+    @classmethod
+    def tied(cls, config: T5Config) -> tuple[tuple[str, ...], ...]:
+        """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
+        return (("shared.weight", "target.weight", "lm_head.weight"),)
+
+    @classmethod
+    def sizes(cls, names: Collection[str], config: T5Config) -> list[Size | Layers]:
+        """Where the weights show what the configuration says of sizes."""
+        sides = ("encoder", "decoder")
+        tables = ("shared.weight", *(f"{side}.embed_tokens.weight" for side in sides))
+        inner, first = config.num_heads * config.d_kv, "block.0.layer"
+        found: list[Size | Layers] = [
+            Layers("num_layers", config.num_layers, "encoder.block"),
+            Layers("num_decoder_layers", config.num_decoder_layers, "decoder.block"),
+            Size("vocab_size", config.vocab_size, 0, (*tables, "lm_head.weight")),
+            Size("d_model", config.d_model, 1, (*tables, "lm_head.weight")),
+        ]
+        for side, last in zip(sides, (1, 2), strict=True):
+            attention, mlp = (
+                f"{side}.{first}.0.SelfAttention",
+                f"{side}.{first}.{last}.DenseReluDense",
+            )
+            bias = (f"{attention}.relative_attention_bias.weight",)
+            found += [
+                Size(
+                    "relative_attention_num_buckets", config.relative_attention_num_buckets, 0, bias
+                ),
+                Size("num_heads", config.num_heads, 1, bias),
+                Size("num_heads and d_kv", inner, 0, (f"{attention}.q.weight",)),
+                Size("d_ff", config.d_ff, 1, (f"{mlp}.wo.weight",)),
+            ]
+        return found
 
     @classmethod
     def sources(cls, names: Collection[str], config: T5Config) -> dict[str, Source]:

@@ -20,9 +20,11 @@ from tritonseq.kernels import decode_attention, embed
 from .activations import activation
 from .attention import attend_and_append, attend_within, store
 from .feed_forward import FeedForward
-from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter, input_dim
+from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter
+from .network import Network
 from .packing import split_prompts
 from .relative import RelativeBias
+from .sizes import Layers, Size
 from .unilm_config import UniLMConfig
 from .weights import Source, match
 
@@ -135,7 +137,7 @@ class Block(nn.Module):
         return self.feed_forward_norm(self.feed_forward(x), x)
 
 
-class UniLM(nn.Module):
+class UniLM(Network):
     """The network: tokens and caches in, logits out. It knows nothing of search."""
 
     Config = UniLMConfig
@@ -183,8 +185,8 @@ class UniLM(nn.Module):
             layers=self.config.num_hidden_layers,
             heads=self.config.num_attention_heads,
             head_dim=self.config.head_dim,
-            device=self.head_bias.device if device is None else device,
-            dtype=self.head_bias.dtype,
+            device=self.device if device is None else device,
+            dtype=self.dtype,
             bias=None if self.relative is None else self.relative.behind(),
         )
 
@@ -265,9 +267,36 @@ class UniLM(nn.Module):
         x = self.transform.activated(x, self.config.hidden_act, self.act)
         return self.head(self.transform_norm(x), self.head_bias)
 
-    def input_dim(self, name: str) -> int | None:
-        """Which dimension of the parameter `name` is the input side of a matrix product."""
-        return input_dim(self, name)
+    @classmethod
+    def tied(cls, config: UniLMConfig) -> tuple[tuple[str, ...], ...]:
+        """Groups of parameters that are one tensor if the checkpoint does not tell them apart."""
+        return (("words.weight", "head.weight"),)
+
+    @classmethod
+    def sizes(cls, names: Collection[str], config: UniLMConfig) -> list[Size | Layers]:
+        """Where the weights show what the configuration says of sizes.
+
+        `names` are here for the sake of other architectures, which have several for a tensor.
+        """
+        layer = "bert.encoder.layer"
+        words, positions, types = (
+            (_ABOVE[f"{table}.weight"],) for table in ("words", "positions", "types")
+        )
+        relative = (_ABOVE["relative.weight"],)
+        return [
+            Layers("num_hidden_layers", config.num_hidden_layers, layer),
+            Size("hidden_size", config.hidden_size, 1, words),
+            Size("vocab_size", config.vocab_size, 0, words),
+            Size("max_position_embeddings", config.max_position_embeddings, 0, positions),
+            Size("type_vocab_size", config.type_vocab_size, 0, types),
+            Size("num_attention_heads", config.num_attention_heads, 0, relative),
+            Size(
+                "intermediate_size",
+                config.intermediate_size,
+                0,
+                (f"{layer}.0.intermediate.dense.weight",),
+            ),
+        ]
 
     @classmethod
     def sources(cls, names: Collection[str], config: UniLMConfig) -> dict[str, Source]:
@@ -276,11 +305,14 @@ class UniLM(nn.Module):
         Raises ValueError that names what is missing or left over.
         """
         wanted = {name: _source(name) for name, _ in cls(config).named_parameters()}
+        if _OWN_HEAD in names:
+            wanted["head.weight"] = Source((_OWN_HEAD,))
         return match(wanted, names, ignorable=lambda _: False)
 
 
 _EMBEDDINGS = "bert.embeddings"
 _HEAD = "cls.predictions"
+_OWN_HEAD = f"{_HEAD}.decoder.weight"
 _ABOVE = {
     "words.weight": f"{_EMBEDDINGS}.word_embeddings.weight",
     "positions.weight": f"{_EMBEDDINGS}.position_embeddings.weight",
@@ -289,7 +321,7 @@ _ABOVE = {
     "relative.weight": "bert.rel_pos_bias.weight",
     "transform": f"{_HEAD}.transform.dense",
     "transform_norm": f"{_HEAD}.transform.LayerNorm",
-    # The head is the table of words.
+    # The head is the table of words, unless it has one of its own.
     "head.weight": f"{_EMBEDDINGS}.word_embeddings.weight",
     "head_bias": f"{_HEAD}.bias",
 }

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from .activations import activation
-from .checks import check_name, check_number, check_sizes
+from .checks import check_number, check_sizes, check_types
+from .relative import check_distance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,18 +46,19 @@ class UniLMConfig:
             "intermediate_size", "max_position_embeddings",
         )  # fmt: skip
         check_number(self, "layer_norm_eps")
-        check_name(self, "hidden_act")
+        for name in ("type_vocab_size", "rel_pos_bins", "max_rel_pos"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"config.json: {name} must be 0 or more, not {value!r}")
+        check_types(self)
         activation(self.hidden_act)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"config.json: hidden_size {self.hidden_size} is not a multiple of "
                 f"num_attention_heads {self.num_attention_heads}"
             )
-        for name in ("type_vocab_size", "rel_pos_bins", "max_rel_pos"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise ValueError(f"config.json: {name} must be 0 or more, not {value!r}")
         bins = self.rel_pos_bins
+        check_distance("max_rel_pos", self.max_rel_pos)
         if bins and (bins % 2 or bins < 4 or self.max_rel_pos <= bins // 4):
             raise ValueError(
                 f"config.json: rel_pos_bins {bins} must be even and at least 4, and max_rel_pos "

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
-from tritonseq.memory import zeros
+from .layout import empty_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    import torch
 
 
 _SHOWN = 8
 """Names of tensors that a message lists."""
+
+OTHER_HEADS = (
+    "classification_head.",
+    "classifier.",
+    "multiple_choice_head.",
+    "qa_outputs.",
+    "score.",
+    "v_head.",
+)
+"""How the names begin of what fine-tuning for other tasks puts beside a network that generates:
+the heads of transformers' classes for them, and the value head of reinforcement learning."""
 
 
 class Source(NamedTuple):
@@ -24,25 +37,6 @@ class Source(NamedTuple):
     """More than one are joined along the last dimension, after any transposition."""
     transpose: bool = False
     """Does the checkpoint store `[out, in]` what the parameter holds as `[in, out]`?"""
-
-
-def empty_weight(
-    shape: Sequence[int], input_dim: int | None, *, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """A weight of `shape`, to be filled, in the memory layout that streams fastest.
-
-    `input_dim` says which dimension is the input side of a matrix product; None for vectors and
-    lookup tables. A decode step reads every weight once for a handful of rows, so the layout is
-    chosen for that case: float32 on the CPU wants the outputs adjacent (its matrix-vector
-    product runs a third faster so), half precision and GPUs want the inputs adjacent.
-    """
-    if input_dim is None or len(shape) != 2:
-        return zeros(shape, device=device, dtype=dtype)
-    outputs_adjacent = device.type == "cpu" and dtype == torch.float32
-    last = 1 - input_dim if outputs_adjacent else input_dim
-    if last == 1:
-        return zeros(shape, device=device, dtype=dtype)
-    return zeros((shape[1], shape[0]), device=device, dtype=dtype).t()
 
 
 @runtime_checkable
@@ -69,6 +63,31 @@ def place_parameter(model: nn.Module, name: str, value: Tensor, *, pack: bool = 
     return parameter
 
 
+def lay_out(
+    model: Any,
+    names: Sequence[str],
+    shape: Sequence[int],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """A weight to be filled for the parameters of these names, which share it.
+
+    An embedding that is also the head is laid out for the product.
+    """
+    dims = (model.input_dim(name) for name in names)
+    dim = next((dim for dim in dims if dim is not None), None)
+    return empty_weight(shape, dim, device=device, dtype=dtype)
+
+
+def place(model: nn.Module, names: Sequence[str], value: Tensor) -> None:
+    """Put `value` in the place of these parameters; one that is alone may be packed."""
+    first, *others = names
+    parameter = place_parameter(model, first, value, pack=not others)
+    for name in others:
+        place_parameter(model, name, parameter, pack=False)
+
+
 def match(
     wanted: dict[str, Source],
     names: Collection[str],
@@ -77,12 +96,14 @@ def match(
 ) -> dict[str, Source]:
     """`wanted` itself, if a checkpoint with these `names` has all of it and nothing else.
 
+    What is `ignorable` may be there; so may the heads of other tasks, and a warning names them.
     Raises ValueError that names what is missing or left over, or the half of a network that is
-    not there at all; what is `ignorable` may be there.
+    not there at all.
     """
     used = {name for source in wanted.values() for name in source.names}
     missing = sorted(used.difference(names))
-    left = sorted(name for name in names if name not in used and not ignorable(name))
+    unused = sorted(name for name in names if name not in used and not ignorable(name))
+    left = [name for name in unused if not name.startswith(OTHER_HEADS)]
     for half in ("encoder", "decoder"):
         if _has(used, half) and not _has(names, half):
             raise ValueError(
@@ -95,7 +116,18 @@ def match(
             + (f"; missing: {_listed(missing)}" if missing else "")
             + (f"; left over: {_listed(left)}" if left else "")
         )
+    warn_of_unused(name for name in unused if name.startswith(OTHER_HEADS))
     return wanted
+
+
+def warn_of_unused(names: Iterable[str]) -> None:
+    """Say once which weights of a checkpoint are left alone, if any are."""
+    unused = sorted(names)
+    if unused:
+        warnings.warn(
+            f"generation does not use these weights of the checkpoint: {_listed(unused)}",
+            stacklevel=2,
+        )
 
 
 def _has(names: Collection[str], part: str) -> bool:

@@ -13,7 +13,8 @@ import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 STAGES = ["+ overlap", "+ length grouping", "+ refill", "auto", "defaults"]
-NAMES = ["bart-numbers", "unilm-clock", "t5-dates", "gpt2-words"]
+EMBEDDED = ["bart-numbers", "unilm-clock", "t5-dates", "gpt2-words"]
+NAMES = ["bart-base", "opus-mt", *EMBEDDED]
 
 
 @pytest.fixture
@@ -58,15 +59,16 @@ def test_every_way_becomes_a_row_that_the_report_reads(
     assert printed.count("all outputs equal") == len(NAMES)
 
     lines = list(report.pipeline_table(report.read_pipeline(table)))
-    assert [line.split(",")[0] for line in lines[4:8]] == ["| BART", "| UniLM", "| T5", "| GPT-2"]
-    columns = {line.count("|") for line in lines[2:8]}
+    kinds = ["BART-base", "opus-mt", "BART", "UniLM", "T5", "GPT-2"]
+    assert [line.split(",")[0] for line in lines[4:10]] == [f"| {kind}" for kind in kinds]
+    columns = {line.count("|") for line in lines[2:10]}
     assert columns == {len(STAGES) + 5}
-    assert "4 beams" in lines[4] and "greedy" in lines[7]
+    assert "4 beams" in lines[4] and "greedy" in lines[9]
 
 
-def test_texts_are_of_all_lengths_in_no_order(loops: Any) -> None:
+def test_texts_are_of_all_lengths_in_no_order(loops: Any, tmp_path: Path) -> None:
     for name in NAMES:
-        subject = loops.Subject.of(name, 64)
+        subject = loops.Subject.of(name, tmp_path, 64, tiny=True)
         lengths = list(map(len, subject.model.text_job().ids(subject.texts)))
         assert max(lengths) >= 1.5 * min(lengths)
         batches = [lengths[start : start + 16] for start in range(0, 64, 16)]
@@ -138,10 +140,20 @@ def test_ratios_are_those_of_a_round(bench: Any) -> None:
     }
 
 
-def test_without_transformers_its_loop_is_left_out(
-    loops: Any, monkeypatch: pytest.MonkeyPatch
+def test_answers_of_real_checkpoints_end_after_different_numbers_of_tokens(
+    loops: Any, tmp_path: Path
 ) -> None:
-    subject = loops.Subject.of("t5-dates", 4)
+    for name in loops.REAL:
+        subject = loops.Subject.of(name, tmp_path, 40, tiny=True)
+        job = subject.model.text_job()
+        answers = job.found(job.ids(subject.texts))
+        assert len({answer.tokens[0] for answer in answers}) > 1
+
+
+def test_without_transformers_its_loop_is_left_out(
+    loops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = loops.Subject.of("t5-dates", tmp_path, 4)
     assert list(subject.ways(2, theirs=False)) == ["plain loop", *STAGES]
     monkeypatch.setattr(loops, "find_spec", lambda name: None)
     assert list(subject.ways(2)) == ["plain loop", *STAGES]

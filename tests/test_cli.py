@@ -70,7 +70,7 @@ def test_blank_lines_with_json_and_several_sequences(tmp_path: Path, capsys: Cap
     assert lines[:2] == [{"prompt": "", "text": ""}] * 2
     assert [line["prompt"] for line in lines[2:]] == [PROMPT] * 2
     assert lines[2]["text"] == " forty-one"
-    assert "prompts: 1," in captured.err
+    assert "lines: 2, rejected: 0" in captured.err
 
 
 def test_a_file_of_blank_lines_alone(tmp_path: Path, capsys: Captured) -> None:
@@ -173,10 +173,9 @@ def test_annotations_say_how_a_value_is_read(annotation: str, text: str, value: 
         (["--prompt", PROMPT, "--max-new-tokens", "1000"], "max_new_tokens"),
         (["--prompt", PROMPT, "--stream", "--json"], "--stream prints the text of one prompt"),
         (["--prompt", PROMPT, "--stream", "--num-beams", "2"], "pass --num-beams 1"),
-        (["--prompt", PROMPT, "--truncation"], "shorten prompts"),
         (["--prompt", PROMPT, "--batch-size", "0"], "--batch-size is 0"),
         (["--prompt", PROMPT, "--dtype", "float13"], "float13"),
-        (["--prompt-file", "/no/such/file"], "--prompt-file cannot be read"),
+        (["--prompt-file", "/no/such/file"], "/no/such/file cannot be read"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(
@@ -251,22 +250,31 @@ def test_the_summary_counts_tokens(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("bad", "message"),
     [
-        (b"fine\n\nfine\n" + b"four " * 500, "line 4 of {file} has "),
-        (b"fine\n\xff\n", "{file} is not UTF-8 text"),
-        (b"", "there are no texts"),
+        (b"four " * 500, "line 3 is rejected: the text has 501 tokens"),
+        (b"\xff", "line 3 is rejected: invalid UTF-8: byte 1"),
     ],
 )
-def test_a_bad_line_is_named_before_anything_is_printed(
-    lines: bytes, message: str, tmp_path: Path, capsys: Captured
+def test_a_bad_line_of_a_prompt_file_spoils_no_other(
+    bad: bytes, message: str, tmp_path: Path, capsys: Captured
 ) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_bytes(lines)
-    assert generate("--prompt-file", str(file), "--batch-size", "1") == 2
+    file.write_bytes(b"two plus two =\n\n%b\n%b\n" % (bad, PROMPT.encode()))
+    assert generate("--prompt-file", str(file), "--batch-size", "1") == 3
     captured = capsys.readouterr()
-    assert captured.out == ""
-    assert message.format(file=file) in captured.err
+    assert captured.out == f"two plus two = four\n\n\n{PROMPT} forty-one\n"
+    assert message in captured.err
+    assert generate("--prompt-file", str(file), "--batch-size", "1", "--json") == 3
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == [" four", "", "", " forty-one"]
+    assert [rows[0]["prompt"], rows[1]["prompt"]] == ["two plus two =", ""]
+
+
+def test_an_empty_prompt_file_has_an_empty_output(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "prompts.txt").touch()
+    assert generate("--prompt-file", str(tmp_path / "prompts.txt")) == 0
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("fault", [ConnectionError("the Hub is away"), PermissionError(13, "no")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +111,8 @@ def test_flags_may_stand_between_the_places(
     assert job.generation == {"num_beams": 2}
 
 
-def test_minus_is_stdin_and_stdout(jobs: Jobs) -> None:
+def test_minus_is_stdin_and_stdout(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("3 May 2012\n"))
     assert main(["generate", DATES, "-", "--quiet", "-"]) == 0
     assert (jobs[0].source.path, jobs[0].target.path) == ("-", "-")
 
@@ -329,8 +332,6 @@ def test_outputs_of_every_form_are_compared(
         (["--score-path", "s"], "--score-path goes with --reference"),
         (["--metric", "bleu"], "--metric goes with --reference"),
         (["--trace", "/no/such/folder/t"], "mkdir -p /no/such/folder"),
-        (["--include-special-tokens"], "--include-special-tokens is not supported"),
-        (["--clean-up-tokenization-spaces"], "tokenizer_config.json"),
     ],
 )
 def test_faults_are_told_before_the_model_is_looked_for(
@@ -361,6 +362,146 @@ def test_flags_for_the_other_kind_of_model(
     assert main(["generate", DATES, sources, flag]) == 2
     assert f"{flag} is for models without an encoder" in capsys.readouterr().err
     assert not jobs
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--source-field", "text"],
+        ["--id-field", "text"],
+        ["--source-field", "text", "--output-field", "y", "--keep-source"],
+    ],
+)
+def test_a_flag_of_fields_makes_json_lines_of_any_name(
+    flags: list[str], jobs: Jobs, tmp_path: Path
+) -> None:
+    """By process substitution, too, where there is no name at all."""
+    line = b'{"text": "3 May 2012", "source": "4 May 2012"}\n'
+    (tmp_path / "in.txt").write_bytes(line)
+    reading, writing = os.pipe()
+    os.write(writing, line)
+    os.close(writing)
+    for name in (str(tmp_path / "in.txt"), f"/dev/fd/{reading}"):
+        assert main(["generate", DATES, name, "-", *flags]) == 0
+        (sample,) = jobs[-1].source
+        assert sample.text == ("3 May 2012" if "--source-field" in flags else "4 May 2012")
+        said = "--output-field" in flags
+        assert jobs[-1].target.layout.format == ("json" if said else "lines")
+    os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--source-field", "x"], "lines of text have no field 'x': name JSON lines, or pass"),
+        (["--input-format", "lines", "--source-field", "x"], "lines of text have no field 'x'"),
+        (["--input-format", "json"], "is taken for JSON lines, and begins '3 May 2012'"),
+        (["--output-format", "lines", "--keep-source"], "--keep-source speaks of fields"),
+        (["--output-format", "text", "--output-field", "y"], "--output-field speaks of fields"),
+        (["--full-text", "--output-format", "json"], "--full-text is for lines of text"),
+        (["--no-cuda", "--device", "cuda"], "--no-cuda and --device cuda: drop"),
+        (["--fp16", "--dtype", "bfloat16"], "--fp16 and --dtype bfloat16: drop"),
+        (["--beam", "2", "--num-beams", "3"], "--beam and --num-beams mean the same"),
+        (["--bs", "2", "--batch-size", "3"], "--bs and --batch-size mean the same"),
+        (["--n-obs", "-1", "--limit", "3"], "--n-obs and --limit mean the same"),
+        (["--output-summaries-only", "--full-text"], "mean the same, and are False and True"),
+        (["--beam", "2", "--beam-size", "3"], "num_beams is said twice"),
+        (["--subset", "2"], "--subset does not go with INPUT"),
+        (["--bad-words-ids", "[" * 100_000], "bad_words_ids"),
+    ],
+)
+def test_flags_without_an_effect_are_refused(
+    flags: list[str], message: str, jobs: Jobs, sources: str, capsys: Captured
+) -> None:
+    assert main(["generate", "/no/such/model/", sources, "-", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tritonseq: error: ") and error.count("\n") == 1
+    assert message in error
+    assert not jobs
+
+
+@pytest.mark.parametrize("flag", ["--pos-shift", "--s2s-add-segment", "--new-segment-ids"])
+def test_flags_of_unilm_networks_are_for_them(
+    flag: str, jobs: Jobs, sources: str, capsys: Captured
+) -> None:
+    assert main(["generate", DATES, sources, "-", flag]) == 2
+    assert f"{flag} is for UniLM models: drop it" in capsys.readouterr().err
+    assert not jobs
+
+
+def test_a_revision_is_for_the_hub(jobs: Jobs, sources: str, capsys: Captured) -> None:
+    assert main(["generate", DATES, sources, "-", "--revision", "main"]) == 2
+    assert "--revision is for the Hub" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--no-refill"], "--refill goes with INPUT"),
+        (["--no-full-text"], "--full-text goes with INPUT"),
+        (["--tokenized-input"], "--tokenized-input goes with INPUT"),
+        (["--output-file", "o"], "--output-file goes with --input-file"),
+        (["--subset", "2"], "--subset goes with --input-file"),
+        (["--need-score-traces"], "--need-score-traces goes with --input-file"),
+        (["--prompt-file", "f"], "--prompt, --prompt-file: pass one of them"),
+        (["--input-file", "f"], "--prompt, --input-file: pass one of them"),
+        (["--causal-lm"], "--causal-lm is for models without an encoder"),
+    ],
+)
+def test_flags_that_a_prompt_does_not_heed(
+    flags: list[str], message: str, capsys: Captured
+) -> None:
+    assert main(["generate", DATES, "--prompt", "3 May 2012", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--scores", "--output-field=y", "--keep-source"])
+def test_pairs_have_their_own_form(flag: str, sources: str, capsys: Captured) -> None:
+    assert main(["generate", DATES, "--prompt-file", sources, "--json", flag]) == 2
+    assert "does not go with --json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--resume"])
+def test_streams_are_no_jobs(flag: str, sources: str, capsys: Captured) -> None:
+    assert main(["generate", DATES, "--prompt-file", sources, "--stream", flag]) == 2
+    assert f"{flag} goes with INPUT" in capsys.readouterr().err
+
+
+def test_a_prompt_file_is_a_job(jobs: Jobs, sources: str, tmp_path: Path) -> None:
+    output = str(tmp_path / "out.txt")
+    flags = ["--output-file", output, "--resume", "--subset", "2", "--devices", "cpu:2"]
+    assert main(["generate", WORDS, "--prompt-file", sources, *flags]) == 0
+    (job,) = jobs
+    assert (job.source.path, job.target.path) == (sources, output)
+    assert job.target.resume and job.target.whole and not job.target.overwrite
+    assert len(list(job.source)) == 2
+    assert main(["generate", WORDS, "--prompt-file", sources, "--json"]) == 0
+    layout = jobs[1].target.layout
+    assert (layout.format, layout.output_field, layout.pair_field) == ("json", "text", "prompt")
+
+
+def test_fairseq_has_other_names(sources: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["generate", DATES, sources, "-", "--lenpen", "2.0"])
+    assert stop.value.code == 2
+    assert "--lenpen is a flag of fairseq's: here say --length-penalty" in capsys.readouterr().err
+
+
+def test_the_other_switches_of_fastseq(jobs: Jobs, sources: str) -> None:
+    flags = ["--output_summaries_only", "--output_sequence_scores", "--padding_side", "left"]
+    flags += ["--use_slow_tokenizer", "--no_truncation", "--beam", "4"]
+    assert main(["generate", WORDS, sources, "-", *flags]) == 0
+    (job,) = jobs
+    assert job.target.whole is False and job.target.with_scores is True
+    assert job.generation == {"num_beams": 4}
+
+
+def test_beams_by_the_name_of_fastseq(tmp_path: Path, sources: str, capsys: Captured) -> None:
+    outputs = []
+    for flag in ("--beam", "--num-beams"):
+        assert main(["generate", DATES, sources, "-", "--device", "cpu", flag, "3"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != ""
 
 
 @pytest.mark.parametrize("flag", [["--resume"], ["--n-obs", "3"], ["--devices", "cpu:2"]])

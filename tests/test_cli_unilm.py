@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +15,10 @@ import torch
 import tritonseq
 from tritonseq.cli import main
 from tritonseq.cli_unilm import source_length
+from tritonseq.stages.faults import JobFailed
+from tritonseq.stages.sample import Sample
+from tritonseq.stages.traces import Traces
+from tritonseq.stages.writer import Writer
 
 if TYPE_CHECKING:
     import argparse
@@ -34,6 +40,7 @@ def run(folder: Path, *arguments: str) -> list[str]:
     source = folder.parent / "sources.txt"
     if not source.exists():
         source.write_text("\n".join(TEXTS) + "\n")
+    output.unlink(missing_ok=True)
     own = ["--input_file", str(source)] if "--input_file" not in arguments else []
     assert main(["generate", *arguments, *own, "--output_file", str(output)]) == 0
     return output.read_text().splitlines()
@@ -182,6 +189,128 @@ def test_traces_are_those_of_upstream(folder: Path) -> None:
         torch.testing.assert_close(scores, output.beam_trace.scores[0])
 
 
+def test_an_output_is_replaced_if_that_is_said(
+    folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "in.txt").write_text("a b\nq\n")
+    output, trace = tmp_path / "out", tmp_path / "out.trace.pickle"
+    command = [
+        "generate", str(folder), "--input_file", str(tmp_path / "in.txt"), "--output_file",
+        str(output), "--beam_size", "2", "--need_score_traces", "--max_tgt_length", "6",
+    ]  # fmt: skip
+    for path in (output, trace):
+        path.write_bytes(b"precious")
+        assert main(command) == 2
+        assert f"{path} exists: pass --overwrite" in (told := capsys.readouterr().err) or (
+            f"{path} exists: name another, or pass --overwrite" in told
+        )
+        assert path.read_bytes() == b"precious"
+        path.unlink()
+    output.write_bytes(b"precious")
+    assert main([*command, "--overwrite"]) == 0
+    assert len(output.read_text().splitlines()) == 2 and trace.exists()
+    assert main([*command, "--resume"]) == 0
+    assert "is complete: there is nothing to go on with" in capsys.readouterr().err
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"ckpt", "in.txt", "out", "out.trace.pickle"}
+
+
+def failing_after(count: int, add: Any) -> Any:
+    """As the method `add` of a writer, until it was given so many samples."""
+    given: list[Any] = []
+
+    def add_or_fail(writer: Writer, samples: Any) -> int:
+        if len(given) >= count:
+            raise JobFailed("the disk is full")
+        given.extend(samples)
+        return int(add(writer, samples))
+
+    return add_or_fail
+
+
+def test_an_interrupted_command_goes_on_to_the_same_files(
+    folder: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With rejected lines, blank ones, and the search of every other."""
+    monkeypatch.setattr("tritonseq.stages.job.RECORD", 0.0)
+    rng = random.Random(1)
+    lines = [" ".join(rng.choices("abcdeqxyz", k=rng.randrange(1, 9))) for _ in range(40)]
+    sources = [json.dumps({"src": line}) for line in lines]
+    sources[3], sources[7] = "", '{"text": "no source"}'
+    (tmp_path / "in.json").write_text("\n".join(sources) + "\n")
+    files = []
+    for stops in (False, True):
+        job = tmp_path / f"stops {stops}"
+        job.mkdir()
+        command = [
+            "generate", str(folder), "--input_file", str(tmp_path / "in.json"), "--output_file",
+            str(job / "out"), "--beam_size", "2", "--need_score_traces", "--max_tgt_length", "6",
+            "--batch_size", "2", "--device", "cpu",
+        ]  # fmt: skip
+        if stops:
+            with monkeypatch.context() as context:
+                context.setattr(Writer, "add", failing_after(20, Writer.add))
+                assert main(command) == 1
+            names = {path.name for path in job.iterdir()} - {"out.rejected.jsonl"}
+            assert names == {"out.journal", "out.partial", "out.trace.pickle.partial"}
+            assert (job / "out.trace.pickle.partial").stat().st_size > 0
+            assert main(command) == 2
+            assert "pass --resume to go on with it" in capsys.readouterr().err
+            command.append("--resume")
+        assert main(command) == 3
+        files.append({path.name: path.read_bytes() for path in job.iterdir()})
+    assert files[0] == files[1]
+    assert set(files[0]) == {"out", "out.rejected.jsonl", "out.trace.pickle"}
+    stream = io.BytesIO(files[0]["out.trace.pickle"])
+    assert pickle.load(stream) == {"version": 0.0, "num_samples": 40}
+    traces = [pickle.load(stream) for _ in range(40)]
+    assert [place for place, trace in enumerate(traces) if not trace["wids"]] == [3, 7]
+    assert stream.read() == b""
+
+
+@pytest.mark.parametrize("change", ["cut", "flip", "gone"])
+def test_searches_that_were_changed_are_not_gone_on_with(change: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.trace.pickle"
+    partial = tmp_path / "out.trace.pickle.partial"
+    samples = [Sample(n, n, "a", trace=pickle.dumps({"scores": [n]})) for n in range(5)]
+    traces = Traces(path, 0)
+    traces.add(samples)
+    traces.sync()
+    traces.close()
+    data = partial.read_bytes()
+    if change == "gone":
+        partial.unlink()
+    else:
+        at = len(data) // 2
+        partial.write_bytes(
+            data[:at] if change == "cut" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        )
+    with pytest.raises(ValueError, match="--overwrite instead of --resume"):
+        Traces(path, 5)
+    if change != "gone":
+        traces = Traces(path, 1)
+        traces.add(samples[1:])
+        traces.finish()
+        traces.clean()
+        traces.close()
+        with path.open("rb") as file:
+            pickle.load(file)
+            assert [pickle.load(file) for _ in range(5)] == [{"scores": [n]} for n in range(5)]
+
+
+def test_processes_of_their_own_search_alike(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS))
+    command = ["generate", str(folder), "--input_file", str(tmp_path / "in.txt"), "--beam_size"]
+    command += ["2", "--max_tgt_length", "6", "--need_score_traces", "--output_file"]
+    found = []
+    for place in (["--device", "cpu"], ["--devices", "cpu"]):
+        output = tmp_path / place[0]
+        assert main([*command, str(output), *place]) == 0
+        trace = output.with_name(f"{output.name}.trace.pickle")
+        found.append((output.read_bytes(), trace.read_bytes()))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -224,16 +353,25 @@ def test_faults(
 
 
 @pytest.mark.parametrize(
-    "line", ["{", '{"text": "a"}', '{"src": 3}', '{"src": ["a", 3]}', "plain text"]
+    ("line", "reason"),
+    [
+        ("{", "invalid JSON: "),
+        ('{"text": "a"}', "there is no field 'src', only 'text'"),
+        ('{"src": 3}', "the field 'src' holds a number"),
+        ('{"src": ["a", 3]}', "the field 'src' holds a list with a number"),
+        ("plain text", "invalid JSON: "),
+    ],
 )
-def test_lines_that_are_no_sources(
-    folder: Path, tmp_path: Path, capsys: Captured, line: str
+def test_a_line_that_is_no_source_is_rejected_alone(
+    folder: Path, tmp_path: Path, line: str, reason: str
 ) -> None:
-    (tmp_path / "in.json").write_text(f'{{"src": "a b"}}\n{line}\n')
-    assert main(["generate", str(folder), "--input-file", str(tmp_path / "in.json")]) == 2
-    error = capsys.readouterr().err
-    assert "line 2 of --input-file" in error
-    assert '"src"' in error
+    (tmp_path / "in.json").write_text(f'{{"src": "a b"}}\n{line}\n{{"src": "a b"}}\n')
+    flags = ["--input-file", str(tmp_path / "in.json"), "--output-file", str(tmp_path / "out")]
+    assert main(["generate", str(folder), *flags]) == 3
+    first, rejected, last = (tmp_path / "out").read_text().split("\n")[:-1]
+    assert first == last != rejected == ""
+    (told,) = map(json.loads, (tmp_path / "out.rejected.jsonl").read_text().splitlines())
+    assert told["line"] == 2 and told["reason"].startswith(reason)
 
 
 def test_no_checkpoint_at_all(capsys: Captured) -> None:

@@ -126,10 +126,11 @@ WRONG = [
     ("suppress_tokens", 5),
     ("suppress_tokens", [1.5]),
     ("begin_suppress_tokens", [-1]),
-    ("pad_token_id", -1),
+    ("pad_token_id", 1.5),
+    ("pad_token_id", 2**63),
     ("pad_token_id", [1]),
     ("bos_token_id", 1.0),
-    ("eos_token_id", -1),
+    ("eos_token_id", 1.5),
     ("eos_token_id", [1, True]),
     ("eos_token_id", "</s>"),
     ("decoder_start_token_id", [0, -1]),
@@ -263,7 +264,6 @@ class TestCombinations:
             ({"sequence_bias": {(10, 3): 1.0}}, "sequence_bias"),
             ({"forced_bos_token_id": 10}, "forced_bos_token_id"),
             ({"forced_eos_token_id": [1, 10]}, "forced_eos_token_id"),
-            ({"pad_token_id": 10}, "pad_token_id"),
             ({"no_repeat_ngram_ignore_ids": [3, 10]}, "no_repeat_ngram_ignore_ids"),
             ({"decoder_start_token_id": 10}, "decoder_start_token_id"),
         ],
@@ -543,10 +543,14 @@ class TestFiles:
 
 
 def test_a_checkpoint_with_idle_nonsense_still_loads():
-    """transformers loads such files; what means nothing is dropped, and a warning says so."""
-    with pytest.warns(UserWarning, match="top_p"):
-        config = GenerationConfig.from_dict({"top_p": 0.0, "num_beams": 2}, strict=False)
+    """transformers loads such files; what means nothing is told of as soon as it counts."""
+    stored = {"top_p": 0.0, "num_beams": 2}
+    config = GenerationConfig.from_dict(stored, strict=False, origin="its.json")
     assert config.num_beams == 2 and config.top_p == 1.0
+    assert config.merged(max_new_tokens=3).top_p == 1.0
+    with pytest.raises(ValueError, match=r"top_p must be .* not 0\.0 \(its\.json says so\)"):
+        config.merged(do_sample=True)
+    assert config.merged(do_sample=True, top_p=0.5).top_p == 0.5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         config = GenerationConfig.from_dict(

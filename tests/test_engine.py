@@ -18,7 +18,7 @@ from launches import as_on_gpu, counted
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tritonseq
-from tritonseq import engines, plan
+from tritonseq import beams, engines, plan, search
 from tritonseq.buffers import nbytes, of_samples, overwrite
 from tritonseq.engine import Engine
 from tritonseq.engines import Engines, bucket
@@ -73,7 +73,14 @@ def watch_steps(model: tritonseq.Model, monkeypatch: Any, *args: Any, **options:
         return flags.sent - 1, [False]
 
     monkeypatch.setattr(Engine, "step", watched)
+
+    def finite(scores: torch.Tensor, *, infinite: bool = False) -> None:
+        # And what it says of scores.
+        pass
+
     monkeypatch.setattr(Flags, "read", never_ended)
+    for module in (search, beams):
+        monkeypatch.setattr(module, "refuse", finite)
     monkeypatch.setattr(_launch.Launch, "run", left_out)
     with as_on_gpu():
         model.generate(*args, **options)

@@ -110,7 +110,7 @@ def test_rows_of_the_pipeline_become_its_table(report: Any, elsewhere: Path) -> 
     table.write_text("\n".join([f"{names},{rounds}", *rows]))
     assert report.main(["--check"]) == 1
     assert report.section().splitlines()[-5:] == [
-        "| embedded checkpoint | batch | plain loop | + overlap | defaults |",
+        "| checkpoint | batch | plain loop | + overlap | defaults |",
         "|---|---|---|---|---|",
         "| BART, 4 beams | 16 | 1,160 samples/s | 1.10 | 1.72 |",
         "",

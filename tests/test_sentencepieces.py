@@ -144,6 +144,15 @@ def test_incomplete_bytes_are_left_out(folders: dict[str, Path]) -> None:
     assert ours.decode([ids[:4], [*ids, 259, 383]]) == ["a", "a🙂b"]
 
 
+def test_bytes_that_end_are_not_ended_again(folders: dict[str, Path]) -> None:
+    ours, reference = Tokenizer.from_folder(folders["byt5"]), theirs(folders["byt5"], "byt5")
+    for text in ("fox</s>", "</s>", "fox </s> ", "fox</s></s>", "</s>fox"):
+        assert ours.rows([text]) == [reference(text)["input_ids"]], text
+        for length in (3, 4):
+            cut = reference(text, truncation=True, max_length=length)["input_ids"]
+            assert ours.rows([text], max_length=length) == [cut], text
+
+
 @pytest.mark.parametrize("form", ["decoder", "file"])
 def test_added_tokens_stay_whole(folders: dict[str, Path], tmp_path: Path, form: str) -> None:
     write_checkpoint(tmp_path, "t5")
@@ -200,6 +209,9 @@ def test_a_class_named_by_config_json_alone(folders: dict[str, Path], tmp_path: 
 
 def test_damaged_models_are_named(tmp_path: Path) -> None:
     (tmp_path / "spiece.model").write_bytes(b"no model at all")
+    with pytest.raises(ValueError, match="say tokenizer_class"):
+        Tokenizer.from_folder(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(ValueError, match=r"spiece\.model is no sentencepiece model"):
         Tokenizer.from_folder(tmp_path)
     train(tmp_path / "spiece.model", eos_id=-1)
@@ -212,8 +224,9 @@ def test_damaged_models_are_named(tmp_path: Path) -> None:
 )
 def test_malformed_added_tokens(folders: dict[str, Path], tmp_path: Path, added: object) -> None:
     (tmp_path / "spiece.model").write_bytes((folders["t5"] / "spiece.model").read_bytes())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
-    with pytest.raises(ValueError, match="names added tokens in a form that cannot be read"):
+    config = {"tokenizer_class": "T5Tokenizer", "added_tokens_decoder": added}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="names special tokens in a form that cannot be read"):
         Tokenizer.from_folder(tmp_path)
 
 

@@ -200,9 +200,14 @@ class Given:
 
 
 def windows_of(
-    script: list[list[int] | None], size: int, *, unit: int = 1, awaited: bool = False
+    script: list[list[int] | None],
+    size: int,
+    *,
+    unit: int = 1,
+    awaited: bool = False,
+    is_cut: bool = False,
 ) -> list[list[int]]:
-    windows = Windows(size, unit, lambda: awaited)
+    windows = Windows(size, unit, lambda: awaited, is_cut_short=lambda: is_cut)
     gathered: list[list[int]] = []
     with pytest.raises(Ended):
         for each in windows.gather(Given(script)):  # type: ignore[arg-type]
@@ -224,6 +229,13 @@ class TestWindows:
         assert windows_of(script, 4, unit=2) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
         early = [[0, 1], [2, 3], [4, 5, 6, 7], [8]]
         assert windows_of(script, 4, unit=2, awaited=True) == early
+
+    def test_an_input_that_fails_cuts_no_unit(self) -> None:
+        """What it was to hold is answered beside the others when it is read again."""
+        script: list[list[int] | None] = [[0, 1, 2, 3, 4]]
+        assert windows_of(script, 9, unit=2, is_cut=True) == [[0, 1, 2, 3]]
+        assert windows_of([[0]], 9, unit=2, is_cut=True) == []
+        assert windows_of(script, 9, is_cut=True) == windows_of(script, 9) == [[0, 1, 2, 3, 4]]
 
     def test_a_unit_is_not_cut_for_a_model_that_waits(self) -> None:
         script: list[list[int] | None] = [[0, 1], None, [2, 3], None]
@@ -580,6 +592,35 @@ class TestAnswers:
             seen.append(list(batches))
         assert seen[0] == seen[1] == seen[2]
         assert seen[0][0] == [8, 9], "like lengths together, within a unit"
+
+    @pytest.mark.parametrize("is_drawn", [True, False])
+    def test_rows_with_an_answer_are_there_for_the_others_alone(
+        self, model: tritonseq.Model, is_drawn: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The others get what they got beside them; a batch without any others is left out."""
+        drawn = {"do_sample": True, "temperature": 3.0, "top_k": 0}
+        job = model.text_job(**(drawn if is_drawn else {"num_beams": 2}))
+        rows = rows_of([3, 9, 4, 5, 6, 3, 8, 7, 5, 5, 4])
+        batches: list[int] = []
+        prefill = model.decoder.prefill
+
+        def noted(tokens: torch.Tensor, *args: Any, **rest: Any) -> Any:
+            batches.append(len(tokens))
+            return prefill(tokens, *args, **rest)
+
+        monkeypatch.setattr(model.decoder, "prefill", noted)
+
+        def answers(rows: list[Row]) -> dict[int, Answer]:
+            batches.clear()
+            found = Answers(job, Manner(Limits(2), exact_scores=True)).run(rows, lambda: True)
+            return {answer.number: answer for part in found for answer in part}
+
+        whole = answers(rows)
+        for known in ({0, 1}, {1, 6, 2, 8}, {7, 8, 9}, set(range(10)), set(range(11))):
+            new = answers([row._replace(is_answered=row.number in known) for row in rows])
+            assert new == {n: answer for n, answer in whole.items() if n not in known}
+            assert len(batches) == 1 or len(known) < 10 or not new
+        assert batches == []
 
     @pytest.mark.parametrize(
         ("options", "name"),

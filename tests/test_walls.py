@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,9 +15,10 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("checks", "combinations", "env", "graphs", "options", "outputs")
+LEAVES = ("checks", "combinations", "env", "options", "outputs")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("containers", "openmp", "progress", "surroundings", "vocabularies")
+LEAVES += ("containers", "not_finite", "openmp", "pickles", "progress", "surroundings")
+LEAVES += ("tokenizer_classes", "tokenizer_keys", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -28,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"checks", "combinations", "options"},
     "stopping": {"hypotheses"},
     "flags": {"kernels"},
+    "graphs": {"kernels"},
     "hypotheses": {"kernels"},
     "constraints": {"kernels", "hypotheses"},
     "fused": {"kernels", "constraints", "hypotheses"},
@@ -35,8 +38,11 @@ ALLOWED: dict[str, set[str]] = {
     "trie": {"id_rows", "trie_tables"},
     "prefixes": {"kernels", "hypotheses", "constraints", "trie"},
     "processors": {"hypotheses", "config", "constraints", "fused", "prefixes", "trie", "warpers"},
-    "search": {"kernels", "hypotheses", "outputs", "processors", "stopping"},
-    "beams": {"kernels", "fused", "hypotheses", "outputs", "processors", "stopping", "search"},
+    "search": {"kernels", "hypotheses", "not_finite", "outputs", "processors", "stopping"},
+    "beams": {
+        "kernels", "fused", "hypotheses", "not_finite", "outputs", "processors", "stopping",
+        "search",
+    },
     "unilm_search": {
         "kernels", "beams", "hypotheses", "outputs", "processors", "search", "stopping",
     },
@@ -45,8 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     "lengths": {"config", "prompts", "protocol"},
     "plan": {"buffers", "cache", "hypotheses", "search"},
     "engine": {
-        "buffers", "cache", "flags", "graphs", "hypotheses", "outputs", "prompts", "protocol",
-        "search",
+        "buffers", "cache", "flags", "graphs", "hypotheses", "not_finite", "outputs", "prompts",
+        "protocol", "search",
     },
     "engines": {"kernels", "engine", "openmp", "plan", "search", "surroundings"},
     "slots": {
@@ -55,32 +61,48 @@ ALLOWED: dict[str, set[str]] = {
     },
     "refill": {"engine", "engines", "outputs", "slots"},
     "generate": {
-        "config", "engine", "engines", "outputs", "protocol", "recipe", "slots",
+        "config", "engine", "engines", "outputs", "plan", "protocol", "recipe", "slots",
     },
-    "weights": {"json_files"},
+    "weights": {"json_files", "pickles"},
+    "adapters": {"config_files", "json_files"},
+    "live": {"adapters", "weights"},
+    "tying": {"models", "weights"},
+    "wrapped": {"models", "weights"},
     "config_files": {"json_files"},
-    "hub": {"config_files", "weights"},
-    "fast_vocabulary": {"json_files"},
-    "sentencepieces": {"json_files", "vocabularies"},
-    "marian_vocabulary": {"json_files", "sentencepieces", "vocabularies"},
+    "hub": {"adapters", "config_files", "weights"},
+    "special_tokens": {"json_files", "tokenizer_keys"},
+    "fast_vocabulary": {"json_files", "special_tokens"},
+    "bert_vocabulary": {"fast_vocabulary", "json_files", "special_tokens"},
+    "sentencepieces": {"json_files", "special_tokens", "vocabularies"},
+    "roberta_pieces": {
+        "fast_vocabulary", "json_files", "sentencepieces", "special_tokens", "vocabularies",
+    },
+    "marian_vocabulary": {"sentencepieces", "special_tokens", "vocabularies"},
     "languages": {"vocabularies"},
     "wordpieces": {"fast_vocabulary", "unilm_tokens", "vocabularies"},
+    "tokenizer_families": {
+        "bert_vocabulary", "fast_vocabulary", "languages", "marian_vocabulary", "roberta_pieces",
+        "sentencepieces", "special_tokens", "tokenizer_classes", "tokenizer_keys", "vocabularies",
+    },
     "tokenizer_files": {
         "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",
-        "sentencepieces", "unilm_families", "vocabularies", "wordpieces",
+        "special_tokens", "tokenizer_classes", "tokenizer_families", "tokenizer_keys",
+        "unilm_families", "vocabularies", "wordpieces",
     },
     "text": {"languages", "tokenizer_files", "vocabularies"},
     "devices": {"models"},
     "placement": {"models", "weights"},
-    "unilm_tensors": {"unilm_names", "weights"},
+    "unilm_tensors": {"models", "unilm_names", "weights"},
     "unilm_families": {"unilm_names"},
     "unilm_tokens": {"json_files"},
     "unilm_checkpoint": {
         "unilm_families", "unilm_names", "unilm_tensors", "unilm_tokens", "weights",
     },
+    "fingerprints": {"hub"},
+    "origin": {"checkpoint", "fingerprints", "models", "placement"},
     "checkpoint": {
-        "config_files", "devices", "json_files", "models", "placement", "unilm_checkpoint",
-        "weights",
+        "adapters", "config_files", "devices", "json_files", "live", "models", "placement",
+        "tying", "unilm_checkpoint", "weights", "wrapped",
     },
     "request": {
         "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs", "plan",
@@ -92,26 +114,34 @@ ALLOWED: dict[str, set[str]] = {
         "config", "containers", "encoding", "found", "lengths", "outputs", "request", "text",
     },
     "model": {
-        "checkpoint", "config", "engines", "generate", "hub", "lengths", "outputs", "progress",
-        "request", "stopping", "surroundings", "text", "text_job", "trie",
+        "checkpoint", "config", "engines", "generate", "hub", "lengths", "origin", "outputs",
+        "progress", "request", "stopping", "surroundings", "text", "text_job", "trie",
     },
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
-    "cli_unilm": {"config", "devices", "json_files", "outputs", "text"},
-    "cli_generate": {"cli_unilm", "model", "text_job"},
+    "cli_unilm": {"devices", "json_files", "text"},
+    "cli_generate": {
+        "cli_checkpoint", "cli_files", "cli_unilm", "model", "stages", "standard_streams",
+        "text_job",
+    },
     "bench": {"bench", "devices", "kernels"},
     "stages": {
-        "stages", "config", "containers", "encoding", "found", "model", "openmp", "plan",
-        "progress", "request", "text", "text_job",
+        "stages", "config", "containers", "encoding", "fingerprints", "found", "model", "models",
+        "openmp", "outputs", "plan", "progress", "request", "text", "text_job",
     },
+    "standard_streams": {"stages"},
     "cli_values": set(),
     "cli_fastseq": set(),
-    "cli_flags": {"cli_fastseq", "cli_unilm", "cli_values", "config"},
-    "cli_rules": {"cli_fastseq"},
+    "cli_flags": {"cli_fastseq", "cli_unilm", "cli_values", "config", "stages"},
+    "cli_rules": {"cli_fastseq", "stages"},
     "cli_checkpoint": {"config_files", "hub", "json_files", "models"},
-    "cli_files": {"checks", "cli_checkpoint", "cli_fastseq", "cli_unilm", "stages", "text"},
+    "cli_files": {
+        "checks", "cli_checkpoint", "cli_fastseq", "cli_unilm", "cli_values", "stages",
+        "standard_streams", "text",
+    },
     "cli": {
-        "bench", "cli_files", "cli_flags", "cli_generate", "cli_rules", "demo", "env", "stages",
+        "bench", "cli_fastseq", "cli_files", "cli_flags", "cli_generate", "cli_rules", "cli_unilm",
+        "demo", "env", "stages", "standard_streams",
     },
     "__main__": {"cli"},
     "__init__": {"model", "config", "outputs", "stages", "trie"},
@@ -215,6 +245,33 @@ def test_texts_do_without_torch() -> None:
     lines = run_fresh(TEXT_ALONE).splitlines()
     assert len(lines) == 4
     assert all(line.endswith(" False") for line in lines)
+
+
+def private_names(path: Path) -> set[str]:
+    """What a file asks torch for that torch calls private, such as `torch._C.f` or `ops.m._f`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{name.name}" for name in node.names]
+        elif isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+        for name in names:
+            parts = name.split(".") if re.fullmatch(r"[\w.]+", name) else [""]
+            hidden = (part for part in parts if part.startswith("_") and part[:2] != "__")
+            if parts[0] == "torch" and any(hidden):
+                found.add(name)
+    return found
+
+
+def test_private_operators_of_torch_are_asked_for_in_one_file() -> None:
+    """And there by name, so that one that is gone is noticed."""
+    everywhere = [*files(), *sorted((ROOT / "benchmarks").rglob("*.py"))]
+    assert {
+        path.relative_to(ROOT): names for path in everywhere if (names := private_names(path))
+    } == {}
+    mentions = re.compile(r"\"_[a-zA-Z_.]+\"")
+    assert mentions.search((ROOT / "kernels" / "private_torch.py").read_text())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["env", "--help"]])

@@ -379,7 +379,7 @@ def test_models_of_bert_are_read_as_unilm(tmp_path: Path, kind: str | None) -> N
 
 def test_lists_of_other_models_are_not_taken_for_bert(tmp_path: Path) -> None:
     write(tmp_path, config={"model_type": "gpt2"})
-    with pytest.raises(ValueError, match=r"has no tokenizer: tokenizer\.json, a sentencepiece"):
+    with pytest.raises(ValueError, match=r"if vocab\.txt is BERT's, say tokenizer_class"):
         Tokenizer.from_folder(tmp_path)
 
 
@@ -446,3 +446,24 @@ def test_tokens_of_a_roberta(roberta: Path) -> None:
     assert ours.token_rows([["Ġ", "what is it", "<mask>"]]) == [[0, the, 3, 4, 2]]
     with pytest.raises(ValueError, match="'what is it' is no token"):
         ours.token_ids(["what is it"])
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"tokenizer_config": {"tokenizer_class": "XLMRobertaTokenizer"}}, "no tokenizer of a Uni"),
+        ({"config": {"tokenizer_class": "T5Tokenizer"}}, "T5Tokenizer is no tokenizer of a UniLM"),
+        ({"tokenizer_config": {"tokenizer_class": "FooTokenizer"}}, "'FooTokenizer', which is not"),
+        ({"added_tokens": {"<new>": 500}}, "adds the token '<new>'"),
+        ({"special_tokens_map": {"cls_token": "<new>"}}, "adds the token '<new>'"),
+        ({"tokenizer_config": {"split_special_tokens": True}}, "split_special_tokens"),
+        ({"tokenizer_config": {"do_lower_case": "no"}}, "do_lower_case is 'no'"),
+    ],
+    ids=str,
+)
+def test_what_unilm_has_not_is_refused_by_name(
+    tmp_path: Path, files: dict[str, Any], message: str
+) -> None:
+    write(tmp_path, **{"config": {"model_type": "unilm"}, **files})
+    with pytest.raises(ValueError, match=message):
+        s2s(tmp_path)

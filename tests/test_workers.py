@@ -506,6 +506,19 @@ class TestEnd:
             parent.communicate()
         wait_for(lambda: not is_running(pid))
 
+    def test_a_parent_without_standard_streams_has_children_all_the_same(
+        self, tmp_path: Path
+    ) -> None:
+        code = (
+            "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+            "from tritonseq.stages.remote import Remote\n"
+            "[os.close(descriptor) for descriptor in range(3)]\n"
+            "with Remote('services:act', None, name='a worker') as worker:\n"
+            "    os._exit(7 * (worker.call(('echo', 1)) == 1))"
+        )
+        support = str(Path(__file__).parent / "support")
+        assert subprocess.run([sys.executable, "-c", code, support], timeout=300).returncode == 7
+
     def test_interrupts_from_the_keyboard_are_the_parents(
         self, remote: Callable[..., Remote]
     ) -> None:

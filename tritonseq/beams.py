@@ -18,6 +18,7 @@ from tritonseq.kernels import beam_advance, beam_topk
 from tritonseq.kernels.search import FAR_BELOW, Group, Pool, append_beams, choose_beams
 
 from .fused import combined
+from .not_finite import refuse
 from .processors import hamming_penalty
 from .search import draw, process
 
@@ -239,8 +240,9 @@ def written_out(
 ) -> dict[str, Tensor]:
     """The hypotheses of a pool `[B, N]` as fields of a GenerateOutput, samples in order.
 
-    Sequences are filled up with `fill_token_id`.
+    Sequences are filled up with `fill_token_id`. Raises NotFinite if a score is NaN.
     """
+    refuse(pool.scores)  # one NaN in a row makes all of its log-probabilities NaN, for good
     tokens, beams = _trace(pool, hypotheses, fill_token_id)
     prompt = prompt.repeat_interleave(tokens.shape[1], dim=0)
     return {

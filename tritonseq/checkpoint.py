@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from tritonseq.models import model_class
+from tritonseq.models.sizes import compare
 
+from .adapters import refuse_adapter, refuse_parts
 from .config_files import find_config, read_config
 from .devices import DTYPES, resolve_device, resolve_dtype
-from .json_files import read_json
+from .json_files import is_there, read_json
+from .live import plain_state, unwrapped_model
 from .placement import fill
+from .tying import tied
 from .unilm_checkpoint import generation_defaults, recognises, refuse_bert, translate
 from .weights import open_weights
+from .wrapped import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    from torch import Tensor, nn
+    import torch
+    from torch import nn
 
     from tritonseq.models.weights import Source
 
@@ -29,6 +34,9 @@ if TYPE_CHECKING:
 
 ENDS = ("eos_token_id", "pad_token_id")
 """Keys of a network's configuration that are also parameters of generation."""
+
+
+GENERATION = "generation_config.json"
 
 
 class Checkpoint(NamedTuple):
@@ -41,6 +49,8 @@ class Checkpoint(NamedTuple):
     """Generation parameters and prefixes by task: `task_specific_params` of config.json."""
     config: dict[str, Any]
     """What config.json says, with the caller's changes; of UniLMs, in one form for all."""
+    origin: str = "the checkpoint"
+    """Which file says how to generate."""
 
 
 def load_checkpoint(
@@ -51,6 +61,7 @@ def load_checkpoint(
     model_type: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     tokenizer: Path | None = None,
+    fill: Callable[..., None] = fill,
 ) -> Checkpoint:
     """Build the network that a folder in Hugging Face format describes, or a file with weights.
 
@@ -63,18 +74,20 @@ def load_checkpoint(
     overrides: keys that count instead of those of config.json.
     tokenizer: the folder of the tokenizer, which tells a UniLM its special tokens, and which may
         hold the configuration as well if there is none beside the weights.
+    fill: what gives the network its weights.
 
     Raises ValueError that names the file, key or tensor at fault.
     """
     if not isinstance(overrides, Mapping | None):
         raise ValueError(f"config is {overrides!r}: pass a mapping from keys of config.json")
+    folder = path.parent if path.is_file() else path
+    refuse_adapter(folder)
     changes = dict(overrides or {})
     model_type = changes.pop("model_type", None) if model_type is None else model_type
     if path.is_file() and find_config(path) is None and "num_hidden_layers" in changes:
         stated: dict[str, Any] = {}  # the caller says it all
     else:
         stated = read_config(path, tokenizer)
-    folder = path.parent if path.is_file() else path
     config, reader = _describe(
         stated, changes, model_type, open_weights(path), tokenizer=tokenizer or folder
     )
@@ -85,7 +98,8 @@ def load_checkpoint(
     fill(model, sources, reader, device, dtype)
     ends = {key: changes[key] for key in ENDS if changes.get(key) is not None}
     generation = read_generation(folder, config) | ends
-    return Checkpoint(model, generation, _tasks(config), config)
+    origin = GENERATION if is_there(folder / GENERATION) else "config.json"
+    return Checkpoint(model, generation, _tasks(config), config, str(folder / origin))
 
 
 def from_transformers_model(hf_model: Any) -> Checkpoint:
@@ -97,16 +111,12 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     imported: all that is used is `config.to_dict()`, `generation_config.to_dict()` and
     `state_dict()`.
 
-    Raises ValueError for anything else than such a model, for an unsupported `model_type`, and
-    for weights that are quantised or not in memory.
+    Raises ValueError for anything else than such a model, for an unsupported `model_type`, for
+    weights that are quantised or not in memory, and for what was put into the model and counts
+    beside its weights: adapters, hooks, modules of other makers.
     """
-    if not hasattr(getattr(hf_model, "config", None), "to_dict") or not hasattr(
-        hf_model, "state_dict"
-    ):
-        raise ValueError(f"a {type(hf_model).__name__} is not a transformers model")
-    # torch.compile wraps the model that it compiles.
-    hf_model = getattr(hf_model, "_orig_mod", hf_model)
-    config, reader = _describe(hf_model.config.to_dict(), {}, None, _Live(hf_model.state_dict()))
+    hf_model = unwrapped_model(hf_model)
+    config, reader = _describe(hf_model.config.to_dict(), {}, None, plain_state(hf_model))
     model, sources = _plan(config, reader)
     first = reader.read(next(iter(sources.values())).names[0])
     if first.dtype not in DTYPES.values():
@@ -116,7 +126,8 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     generation = config if defaults is None else defaults.to_dict()
     if config["model_type"] == "unilm":
         generation = generation_defaults(config)
-    return Checkpoint(model, _stated(generation), _tasks(config), config)
+    origin = "the model's generation_config"
+    return Checkpoint(model, _stated(generation), _tasks(config), config, origin)
 
 
 def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,28 +136,14 @@ def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     Those of generation_config.json, if there is one; older checkpoints keep them in config.json,
     and leave to their architecture what is left out there. A UniLM has its own defaults.
     """
-    path = folder / "generation_config.json"
-    stated = _stated(read_json(path)) if path.is_file() else None
+    path = folder / GENERATION
+    stated = _stated(read_json(path)) if is_there(path) else None
     if config.get("model_type") == "unilm":
         return {**generation_defaults(config), **(stated or {})}
     if stated is not None:
         return stated
     defaults = getattr(model_class(_model_type(config)), "GENERATION", {})
     return _stated({**defaults, **config})
-
-
-class _Live:
-    """The state of a model in memory, read like a file."""
-
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self._state = state
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-    def read(self, name: str) -> Tensor:
-        tensor = self._state[name].detach()
-        if tensor.is_meta:
-            raise ValueError(f"{name} is not in memory: load the model without offloading")
-        return tensor
 
 
 def _describe(
@@ -159,8 +156,8 @@ def _describe(
 ) -> tuple[dict[str, Any], WeightReader]:
     """The configuration and the tensors as the network reads them, whatever the family."""
     config = {**stated, **changes} | ({} if model_type is None else {"model_type": model_type})
-    if config.get("quantization_config"):
-        raise ValueError("quantised checkpoints are not supported: use one with plain weights")
+    refuse_parts(config, reader.shapes)
+    reader = unwrapped(reader, config.get("model_type"))
     if config.get("model_type") == "unilm" or recognises(config, reader.shapes):
         return translate(stated, changes, reader, tokenizer=tokenizer)
     return config, reader
@@ -170,12 +167,17 @@ def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, d
     """The empty network, and the tensor that each of its parameters comes from."""
     cls = model_class(_model_type(config))
     own = cls.Config.from_dict(config)
+    names = reader.shapes.keys()
+    cut = compare(cls.sizes(names, own), reader.shapes)
+    if cut:
+        # Whole stacks are missing: in a network of a layer each shows what else is.
+        cls.sources(names, replace(own, **cut))
     model: nn.Module = cls(own)
     sources: dict[str, Source] = cls.sources(reader.shapes.keys(), own)
     for name, parameter in model.named_parameters():
         if name in sources:
             _check_shape(sources[name], tuple(parameter.shape), reader)
-    return model, _tied(sources, getattr(cls, "TIED", ()), reader)
+    return model, tied(sources, cls.tied(own), reader, config)
 
 
 def _model_type(config: Mapping[str, Any]) -> str:
@@ -196,31 +198,6 @@ def _check_shape(source: Source, wanted: tuple[int, ...], reader: WeightReader) 
                 f"{name} has shape {list(reader.shapes[name])}, "
                 f"but config.json asks for {list(each)}"
             )
-
-
-def _tied(
-    sources: dict[str, Source], groups: Sequence[Sequence[str]], reader: WeightReader
-) -> dict[str, Source]:
-    """Point parameters that are copies of each other to the same tensor.
-
-    Checkpoints may repeat a shared embedding under every name it has. As in transformers, a copy
-    that differs is a weight of its own, whatever config.json says.
-    """
-    tied = dict(sources)
-    for group in groups:
-        first, *others = (name for name in group if name in sources)
-        for other in others:
-            a, b = tied[first], tied[other]
-            if a != b and a.transpose == b.transpose and _same(a, b, reader):
-                tied[other] = a
-    return tied
-
-
-def _same(a: Source, b: Source, reader: WeightReader) -> bool:
-    (one,), (other,) = a.names, b.names
-    return reader.shapes[one] == reader.shapes[other] and torch.equal(
-        reader.read(one), reader.read(other)
-    )
 
 
 def _tasks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

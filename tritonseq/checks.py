@@ -14,17 +14,34 @@ from typing import Any
 
 Check = Callable[[str, Any], Any]
 
+MOST = 2**62
+"""Numbers beyond this are no ids and no lengths, and do not fit into a tensor."""
 
-def whole(minimum: int) -> Check:
-    """A check for integers of at least `minimum`; bools are refused."""
+
+MOST_BEAMS = 2**16
+"""More would be chosen among for hours. Some hundreds are in use."""
+
+
+def whole(minimum: int, maximum: int = MOST) -> Check:
+    """A check for integers from `minimum` to `maximum`; bools are refused."""
 
     def check(name: str, value: Any) -> int:
         number = _integer(value)
         if number is None or number < minimum:
-            raise ValueError(f"{name} must be an integer >= {minimum}, not {value!r}")
+            raise ValueError(f"{name} must be an integer >= {minimum}, not {shown(value)}")
+        if number > maximum:
+            raise ValueError(f"{name} must be an integer up to {maximum}, not {shown(value)}")
         return number
 
     return check
+
+
+def token(name: str, value: Any) -> int:
+    """A token id, or a negative number, which stands for a token that never comes."""
+    number = _integer(value)
+    if number is None or not -MOST <= number <= MOST:
+        raise ValueError(f"{name} must be a token id, not {shown(value)}")
+    return number
 
 
 def real(rule: str, accepts: Callable[[float], bool]) -> Check:
@@ -33,10 +50,10 @@ def real(rule: str, accepts: Callable[[float], bool]) -> Check:
     def check(name: str, value: Any) -> float:
         try:
             number = math.nan if isinstance(value, bool | str) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number) or not accepts(number):
-            raise ValueError(f"{name} must be {rule}, not {value!r}")
+            raise ValueError(f"{name} must be {rule}, not {shown(value)}")
         return number
 
     return check
@@ -45,21 +62,21 @@ def real(rule: str, accepts: Callable[[float], bool]) -> Check:
 def flag(name: str, value: Any) -> bool:
     """True or False itself."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {value!r}")
+        raise ValueError(f"{name} must be True or False, not {shown(value)}")
     return value
 
 
 def early_stopping(name: str, value: Any) -> bool | str:
     """True, False or "never"."""
     if not isinstance(value, bool) and not (isinstance(value, str) and value == "never"):
-        raise ValueError(f"{name} must be True, False or 'never', not {value!r}")
+        raise ValueError(f"{name} must be True, False or 'never', not {shown(value)}")
     return value
 
 
 def search(name: str, value: Any) -> str:
     """The rules of a search, by the name of the project that they come from."""
     if not isinstance(value, str) or value not in ("transformers", "unilm"):
-        raise ValueError(f"{name} must be 'transformers' or 'unilm', not {value!r}")
+        raise ValueError(f"{name} must be 'transformers' or 'unilm', not {shown(value)}")
     settled: str = value
     return settled
 
@@ -72,6 +89,13 @@ def token_list(name: str, value: Any) -> tuple[int, ...] | None:
 def token_or_list(name: str, value: Any) -> int | tuple[int, ...] | None:
     """One token id or several."""
     return token_id(name, value) if _integer(value) is not None else token_list(name, value)
+
+
+def end_or_list(name: str, value: Any) -> int | tuple[int, ...] | None:
+    """One end token or several; as in transformers, one that is no token's id ends nothing."""
+    if _integer(value) is not None:
+        return token(name, value)
+    return tuple(token(name, item) for item in _items(name, value)) or None
 
 
 def words(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
@@ -88,11 +112,9 @@ def biases(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...]:
     settled: dict[tuple[int, ...], float] = {}
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise ValueError(f"{name} must hold pairs of token ids and a bias, not {pair!r}")
+            raise ValueError(f"{name} must hold pairs of token ids and a bias, not {shown(pair)}")
         ids, bias = pair
-        if isinstance(bias, bool | str) or not isinstance(bias, int | float) or math.isnan(bias):
-            raise ValueError(f"{name} must have numbers as biases, not {bias!r}")
-        settled[_sequence(name, ids)] = float(bias)
+        settled[_sequence(name, ids)] = _bias(name, bias)
     if not settled:
         raise ValueError(f"{name} is empty: leave it out, or give at least one bias")
     return tuple(settled.items())
@@ -102,11 +124,34 @@ def decay(name: str, value: Any) -> tuple[int, float]:
     """A pair: tokens to generate freely, then the factor per further token."""
     pair = _items(name, value)
     if len(pair) != 2:
-        raise ValueError(f"{name} must be a pair (start, factor), not {value!r}")
+        raise ValueError(f"{name} must be a pair (start, factor), not {shown(value)}")
     return whole(0)(name, pair[0]), real("a factor > 0", lambda x: x > 0)(name, pair[1])
 
 
 token_id = whole(0)
+
+
+def _bias(name: str, value: Any) -> float:
+    """A number, which may be infinite."""
+    try:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        bias = float(value) if is_number else math.nan
+    except OverflowError:
+        bias = math.nan
+    if math.isnan(bias):
+        raise ValueError(f"{name} must have numbers as biases, not {shown(value)}")
+    return bias
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: cut, if it is long."""
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+_SHOWN = 200
 
 
 def _integer(value: Any) -> int | None:
@@ -123,7 +168,7 @@ def _items(name: str, value: Any) -> list[Any]:
     """The items of a list, tuple, set, array or tensor, as Python objects."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError(f"{name} must be a list, not {value!r}")
+        raise ValueError(f"{name} must be a list, not {shown(value)}")
     return list(value)
 
 
@@ -146,8 +191,8 @@ CHECKS: dict[str, Check] = {
     "max_time": _NOT_NEGATIVE,
     "search": search,
     "do_sample": flag,
-    "num_beams": whole(1),
-    "num_beam_groups": whole(1),
+    "num_beams": whole(1, MOST_BEAMS),
+    "num_beam_groups": whole(1, MOST_BEAMS),
     "diversity_penalty": _NOT_NEGATIVE,
     "early_stopping": early_stopping,
     "length_penalty": real("a finite number", lambda x: True),
@@ -172,9 +217,9 @@ CHECKS: dict[str, Check] = {
     "suppress_tokens": token_list,
     "begin_suppress_tokens": token_list,
     "renormalize_logits": flag,
-    "pad_token_id": token_id,
+    "pad_token_id": token,
     "bos_token_id": token_id,
-    "eos_token_id": token_or_list,
+    "eos_token_id": end_or_list,
     "decoder_start_token_id": token_or_list,
     "output_scores": flag,
     "output_logits": flag,

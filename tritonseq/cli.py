@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
-import os
+import errno
 import signal
 import sys
 import warnings
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from .bench.options import add_bench
+from .cli_fastseq import FAIRSEQ
 from .cli_flags import add_generate, add_placement, generation_options
 from .cli_rules import check_flags
+from .cli_unilm import name_places
+from .stages.descriptors import take_descriptors
 from .stages.faults import JobFailed
 from .stages.progress import note
+from .standard_streams import (
+    flush_stdout,
+    forgiving_stderr,
+    refuse_closed,
+    silence_stdout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +38,8 @@ _UNILM = {"max_new_tokens": "max_tgt_length", "min_new_tokens": "min_len"}
 
 _INTERRUPTED = 130
 
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 _PIPE_CLOSED = 141
 """What a shell reports for a program that SIGPIPE ended."""
 
@@ -37,21 +47,30 @@ _PIPE_CLOSED = 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
-    That is 2, with one line on stderr, for bad input, and 1 for a job that failed half-way.
+    That is 2, with one line on stderr, for bad input, and 1 for a job that failed half-way. What
+    cannot be told on stderr is not told, and changes nothing.
     """
-    parsed = _parse(sys.argv[1:] if arguments is None else arguments)
+    take_descriptors()
+    with forgiving_stderr():
+        return _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _Once().show
-            code: int = parsed.command(parsed)
-        sys.stdout.flush()
+        try:
+            parsed = _parse(arguments)
+            with warnings.catch_warnings():
+                warnings.showwarning = _Once().show
+                code: int = parsed.command(parsed)
+        finally:
+            flush_stdout()
     except BrokenPipeError:
-        _silence_stdout()
+        silence_stdout()
         return _PIPE_CLOSED
-    except (ValueError, OSError) as error:
-        return _say(error, 2)
-    except JobFailed as error:
-        return _say(error, 1)
+    except (ValueError, OSError, JobFailed) as error:
+        if _is_of_writing(error):
+            error = JobFailed(f"the output cannot be written ({error.strerror})")
+        return _say(error, 1 if isinstance(error, JobFailed) else 2)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     if code == _INTERRUPTED:
@@ -61,8 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(error: Exception, code: int) -> int:
-    print(f"tritonseq: error: {' '.join(str(error).split())}", file=sys.stderr)
+    note(f"tritonseq: error: {' '.join(str(error).split())}")
     return code
+
+
+def _is_of_writing(error: Exception) -> TypeGuard[OSError]:
+    """Did writing to a file that was open fail, as a full disk makes it?"""
+    return isinstance(error, OSError) and error.filename is None and error.errno in _WRITING
 
 
 class _Once:
@@ -76,12 +100,6 @@ class _Once:
         if str(message) not in self._shown:
             self._shown.add(str(message))
             note(f"tritonseq: warning: {message}")
-
-
-def _silence_stdout() -> None:
-    """Whoever read us has left: let the interpreter's last flush go nowhere."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -126,6 +144,8 @@ def _complaint(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
     known = [flag for action in parser._actions for flag in action.option_strings]
     for argument in unknown:
         flag = argument.partition("=")[0]
+        if flag in FAIRSEQ:
+            return f"{flag} is a flag of fairseq's: here say {FAIRSEQ[flag]}"
         if flag.startswith("--"):
             nearest = difflib.get_close_matches(flag, known, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else "--help lists what there is"
@@ -167,11 +187,15 @@ def _generate(parsed: argparse.Namespace) -> int:
         # What is said on the command line goes before what the checkpoint says of the same.
         if flag in options and other not in options and getattr(parsed, _UNILM[other]) is None:
             options[other] = None
+    if not parsed.stream:
+        name_places(parsed)
     if parsed.input is not None:
         from . import cli_files
 
         return cli_files.run(parsed, options)
 
+    if parsed.output_file is None:
+        refuse_closed(1, "-")
     from . import cli_generate
 
     return cli_generate.run(parsed, options)

@@ -21,6 +21,8 @@ class Facts(NamedTuple):
     """Does it answer its input, rather than continue it?"""
     tasks: Mapping[str, Mapping[str, Any]]
     """What it recommends by task."""
+    is_unilm: bool = False
+    """Is it one that only the flags of UniLM's own command speak of?"""
 
 
 def look(checkpoint: Mapping[str, Any]) -> Facts:
@@ -36,9 +38,10 @@ def look(checkpoint: Mapping[str, Any]) -> Facts:
         found = find_config(tokenizer_folder(checkpoint["tokenizer"], **at_hub))
     config = {**(read_json(found) if found else {}), **(checkpoint["config"] or {})}
     model_type = checkpoint["model_type"] or config.get("model_type")
-    has_encoder = True
     # Other types are what a UniLM was made from; what is none, `load` refuses.
+    is_ours, has_encoder = False, True
     if isinstance(model_type, str) and model_type in MODELS:
-        has_encoder = model_class(model_type).is_encoder_decoder
+        is_ours, has_encoder = True, model_class(model_type).is_encoder_decoder
     tasks = config.get("task_specific_params")
-    return Facts(has_encoder, tasks if isinstance(tasks, dict) else {})
+    is_unilm = not is_ours or model_type == "unilm"
+    return Facts(has_encoder, tasks if isinstance(tasks, dict) else {}, is_unilm)

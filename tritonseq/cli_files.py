@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from dataclasses import replace
 from functools import partial
@@ -12,11 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from . import cli_fastseq
 from .checks import CHECKS
-from .cli_unilm import generation_options, load_options, names_tokens, source_length
+from .cli_unilm import (
+    generation_options,
+    load_options,
+    names_tokens,
+    network_flag,
+    source_length,
+    trace_path,
+)
+from .cli_values import special_tokens
+from .stages.formats import format_of
+from .stages.places import is_same
 from .stages.progress import note, summary
 from .stages.quality import Reference, best_outputs
 from .stages.reader import Source
 from .stages.target import Target
+from .standard_streams import refuse_closed
 
 if TYPE_CHECKING:
     import argparse
@@ -46,11 +58,13 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
 
     Returns the exit code. What can be found wrong before the model is loaded is found then.
     """
-    generation = _generation(parsed, options)
+    generation, traces = _generation(parsed, options), trace_path(parsed)
+    refuse_closed(0, parsed.input)
+    refuse_closed(1, parsed.output or "-")
     copies = options.get("num_return_sequences") or 1
     target = _target(parsed, copies)
     source = _source(parsed, target, copies)
-    _check_others(parsed, target)
+    _check_others(parsed, target, traces)
     is_done = parsed.resume and target.is_complete and not parsed.overwrite
     if not is_done:
         target.check(source)
@@ -58,7 +72,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     if is_done:
         _say(f"{target.name} is complete: there is nothing to go on with")
         return _judge(parsed, target, reference, has_rejected=target.has_rejected)
-    checkpoint = _checkpoint(parsed)
+    source.look()
+    checkpoint = checkpoint_arguments(parsed)
 
     # These import torch.
     from .cli_checkpoint import look
@@ -66,15 +81,17 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     from .stages.workers import ModelSource, Staff
 
     facts = look(checkpoint)
-    _check_kind(parsed, has_encoder=facts.has_encoder)
+    check_kind(parsed, facts)
     try:
         done = run_job(
             source,
-            replace(target, whole=not facts.has_encoder and parsed.full_text is not False),
+            _for_model(target, parsed, has_encoder=facts.has_encoder),
             ModelSource(checkpoint.pop("name_or_path"), checkpoint),
-            _text(parsed, facts),
+            text_options(parsed, facts),
             generation,
-            JobOptions(Staff(**_given(parsed, _OF_STAFF)), **_given(parsed, _OF_JOB)),
+            JobOptions(
+                Staff(**_given(parsed, _OF_STAFF)), **_given(parsed, _OF_JOB), traces=traces
+            ),
             report=_say,
         )
     except KeyboardInterrupt:
@@ -94,24 +111,48 @@ def _generation(parsed: argparse.Namespace, options: dict[str, Any]) -> Options:
 
 
 def _target(parsed: argparse.Namespace, copies: int) -> Target:
+    path = parsed.output or "-"
+    has_fields = parsed.keep_source or parsed.output_field is not None
+    format = format_of(path, parsed.output_format, has_fields=has_fields)
+    if parsed.full_text and format == "json":
+        raise ValueError(
+            f"--full-text is for lines of text, and {path} holds JSON lines: drop it, or pass "
+            "--keep-source"
+        )
+    pairs = {"format": "json", "output_field": "text", "pair_field": "source"}
     return Target(
-        parsed.output or "-",
-        format=parsed.output_format,
+        path,
         copies=copies,
         with_scores=parsed.scores,
+        **(pairs if parsed.json else {"format": format}),
         **_given(parsed, _OF_TARGET),
     )
+
+
+def _for_model(target: Target, parsed: argparse.Namespace, *, has_encoder: bool) -> Target:
+    """The target with what depends on the kind of model."""
+    if has_encoder:
+        return target
+    pair_field = None if target.pair_field is None else "prompt"
+    return replace(target, whole=parsed.full_text is not False, pair_field=pair_field)
 
 
 def _source(parsed: argparse.Namespace, target: Target, copies: int) -> Source:
     return Source(
         parsed.input,
         format=parsed.input_format,
+        has_fields=parsed.input_format is None and _speaks_of_fields(parsed),
+        trims_blanks=parsed.prompt_file is not None,
         taken=target.layout.taken,
         tokenized=parsed.tokenized_input,
         copies=copies,
         **_given(parsed, _OF_SOURCE),
     )
+
+
+def _speaks_of_fields(parsed: argparse.Namespace) -> bool:
+    """Do the flags say where in an object its source or its name is?"""
+    return parsed.source_field is not None or parsed.id_field is not None
 
 
 def _reference(parsed: argparse.Namespace, source: Source, target: Target) -> Reference | None:
@@ -128,42 +169,62 @@ def _reference(parsed: argparse.Namespace, source: Source, target: Target) -> Re
     return reference
 
 
-def _check_others(parsed: argparse.Namespace, target: Target) -> None:
+def _check_others(parsed: argparse.Namespace, target: Target, traces: Path | None) -> None:
     """Raise ValueError if one of the smaller outputs would replace a file, or cannot be."""
+    if parsed.reference is not None and any(is_same(parsed.reference, p) for p in target.paths):
+        raise ValueError(
+            f"--reference {parsed.reference} is a file of the job itself, and would be lost: name "
+            "another OUTPUT"
+        )
     taken = [parsed.input, parsed.reference, *target.paths]
-    for name in ("score_path", "trace"):
-        path: Path | None = getattr(parsed, name)
+    others = (
+        ("--score-path", parsed.score_path),
+        ("--trace", parsed.trace),
+        ("--need-score-traces", traces),
+    )
+    for flag, path in others:
         if path is None:
             continue
-        flag = f"--{name.replace('_', '-')}"
         if not path.parent.is_dir():
             raise ValueError(f"{path} is in a folder that is not there: mkdir -p {path.parent}")
-        if any(other and os.path.realpath(path) == os.path.realpath(other) for other in taken):
+        if any(other and is_same(path, other) for other in taken):
             raise ValueError(f"{flag} {path} is a file of the job itself: name another")
-        if path.exists() and path.is_file() and not (parsed.overwrite or parsed.resume):
+        if path.is_dir():
+            raise ValueError(f"{flag} {path} is a folder: name a file in it")
+        if flag == "--trace" and os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise ValueError(f"{flag} {path} is a link, a pipe or a device: name a file")
+        taken.append(path)
+        if path.is_file() and not (parsed.overwrite or parsed.resume):
             raise ValueError(f"{flag}: {path} exists: name another, or pass --overwrite")
 
 
-def _checkpoint(parsed: argparse.Namespace) -> dict[str, Any]:
+def checkpoint_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `load`."""
     if parsed.devices:
         if parsed.device != "auto" or parsed.no_cuda:
             raise ValueError("say where it runs by --devices alone: drop --device and --no-cuda")
         parsed.device = parsed.devices[0]
     at_hub = {name: getattr(parsed, name) for name in ("revision", "cache_dir", "local_files_only")}
-    return {**load_options(parsed), **at_hub}
+    options = load_options(parsed)
+    if parsed.revision is not None and os.path.exists(options["name_or_path"]):
+        raise ValueError(
+            f"--revision is for the Hub, and {options['name_or_path']} is a folder: drop it"
+        )
+    return {**options, **at_hub}
 
 
-def _check_kind(parsed: argparse.Namespace, *, has_encoder: bool) -> None:
-    """Raise ValueError for flags that are for the other kind of model."""
-    if has_encoder:
+def check_kind(parsed: argparse.Namespace, facts: Facts) -> None:
+    """Raise ValueError for flags that are for another kind of model."""
+    if not facts.is_unilm and (flag := network_flag(parsed)):
+        raise ValueError(f"{flag} is for UniLM models: drop it")
+    if facts.has_encoder:
         for name in ("causal_lm", "full_text"):
             if getattr(parsed, name):
                 flag = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{flag} is for models without an encoder: drop it")
 
 
-def _text(parsed: argparse.Namespace, facts: Facts) -> dict[str, Any]:
+def text_options(parsed: argparse.Namespace, facts: Facts) -> dict[str, Any]:
     """How texts are read, as `Model.text_job` takes it."""
     return {
         "src_lang": parsed.src_lang,
@@ -171,6 +232,7 @@ def _text(parsed: argparse.Namespace, facts: Facts) -> dict[str, Any]:
         "prefix": parsed.prefix,
         "truncation": cli_fastseq.truncation(parsed, has_encoder=facts.has_encoder),
         "max_source_length": parsed.max_source_length or source_length(parsed),
+        **special_tokens(parsed),
         "task": cli_fastseq.task(parsed, facts.tasks),
     }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import cli_fastseq, cli_unilm
 from .cli_values import argument, devices, mapping
 from .config import GenerationConfig
+from .stages.formats import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,9 +101,12 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def _add_input(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("texts in")
     group.add_argument(
-        "--input-format", choices=("lines", "json"), help="default: json for .jsonl[.gz], .ndjson"
+        "--input-format",
+        choices=tuple(FORMATS),
+        metavar="FORMAT",
+        help="lines (of text) or json (lines); default: json by the name or with a flag of fields",
     )
-    group.add_argument("--source-field", metavar="NAME", help="default: source")
+    group.add_argument("--source-field", metavar="NAME", help="default: source; a.b is the b of a")
     group.add_argument("--id-field", metavar="NAME", help="names a line where it is rejected")
     group.add_argument("--limit", type=int, metavar="N", help="the first N lines only")
     group.add_argument("--task", help="options and prefix that the checkpoint has for it")
@@ -115,11 +119,18 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-source-length", type=int, metavar="N", help="cut texts to so many tokens"
     )
+    group.add_argument(
+        "--add-special-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="around texts, those of the checkpoint; default: yes",
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("texts out")
-    group.add_argument("--output-format", choices=("lines", "json"), help="default: by the name")
+    group.add_argument(
+        "--output-format", choices=tuple(FORMATS), metavar="FORMAT", help="default: likewise"
+    )
     group.add_argument("--output-field", metavar="NAME", help="default: output")
     group.add_argument("--keep-source", action="store_true", help="sources in JSON lines, too")
     group.add_argument(
@@ -131,6 +142,16 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--full-text",
         action=argparse.BooleanOptionalAction,
         help="the text and how it goes on, in lines of models without an encoder; default: yes",
+    )
+    group.add_argument(
+        "--skip-special-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="leave them out of texts; default: yes",
+    )
+    group.add_argument(
+        "--clean-up-tokenization-spaces",
+        action=argparse.BooleanOptionalAction,
+        help="none before punctuation; default: as tokenizer_config.json says",
     )
     group.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     group.add_argument("--resume", action="store_true", help="go on with an interrupted job")

@@ -5,26 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import cli_fastseq
+from .stages.formats import FORMATS
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-# What only makes sense with INPUT, and what only without.
+# Files of texts, by the flags that name one.
+_FILES = ("input_file", "prompt_file")
+
+# What only makes sense with a file, what only with one that --input-file or --prompt-file names,
+# and what only without.
 _OF_FILES = (
     "input_format", "source_field", "id_field", "limit", "output_format", "output_field",
     "keep_source", "scores", "full_text", "overwrite", "resume", "reference", "metric",
     "score_path", "batch_tokens", "window", "refill", "preprocess_workers", "postprocess_workers",
-    "devices", "quiet", "verbose", "trace",
+    "devices", "quiet", "verbose", "trace", "tokenized_input",
 )  # fmt: skip
-_OF_PROMPTS = (
-    "prompt", "prompt_file", "json", "stream", "input_file", "output_file", "split", "subset",
-    "need_score_traces",
-)  # fmt: skip
+_OF_NAMED_FILES = ("output_file", "split", "subset", "need_score_traces")
+_OF_PROMPTS = ("prompt", *_FILES, "json", "stream", *_OF_NAMED_FILES)
+
+# What speaks of the form of an output, which --json has decided.
+_FORMS = ("output_format", "output_field", "keep_source", "scores", "full_text", "reference")
 
 # The least that a number may be.
 _LEAST = {
     "limit": 1,
+    "subset": 0,
     "batch_size": 1,
     "batch_tokens": 1,
     "window": 1,
@@ -36,22 +43,67 @@ _LEAST = {
 
 def check_flags(parsed: argparse.Namespace) -> None:
     """Raise ValueError for numbers that are too low, and for flags that do not go together."""
+    cli_fastseq.translate(parsed)
     for name, least in _LEAST.items():
         number = getattr(parsed, name)
         if number is not None and number < least:
             raise ValueError(f"{_flag(name)} is {number}: it must be at least {least}")
-    if parsed.input is None:
+    _check_texts(parsed)
+    _check_forms(parsed)
+    _check_placement(parsed)
+
+
+def _check_texts(parsed: argparse.Namespace) -> None:
+    """INPUT, another file, or texts on the command line: one of them, with the flags of it."""
+    if parsed.input is not None:
+        if strangers := _given(parsed, _OF_PROMPTS):
+            raise ValueError(
+                f"{strangers} does not go with INPUT ({parsed.input}): drop the one or the other"
+            )
+        return
+    files = _given(parsed, _FILES)
+    if files and (parsed.prompt or "," in files):
+        raise ValueError(f"{_given(parsed, ('prompt', *_FILES))}: pass one of them at a time")
+    if parsed.stream or not files:
         if strangers := _given(parsed, _OF_FILES):
             raise ValueError(f"{strangers} goes with INPUT, a file of texts: name one")
-    elif strangers := _given(parsed, _OF_PROMPTS):
+        if strangers := _given(parsed, _OF_NAMED_FILES):
+            raise ValueError(f"{strangers} goes with --input-file, a file of texts: name one")
+    if parsed.subset and parsed.limit is not None:
+        raise ValueError("the number of lines is said twice: drop --subset or --limit")
+
+
+def _check_forms(parsed: argparse.Namespace) -> None:
+    """What is said of fields and forms must have something to be said of."""
+    if parsed.json and (strangers := _given(parsed, _FORMS)):
         raise ValueError(
-            f"{strangers} does not go with INPUT ({parsed.input}): drop the one or the other"
+            f"{strangers} does not go with --json, which prints the source and the text of each "
+            "output: pass --output-format json instead"
         )
-    cli_fastseq.check(parsed)
+    reads_lines = FORMATS.get(parsed.input_format or "") == "lines"
+    if reads_lines and parsed.source_field is not None and not parsed.keep_source:
+        raise ValueError(
+            f"lines of text have no field {parsed.source_field!r} (--source-field): drop "
+            "--input-format lines, or --source-field"
+        )
+    writes_lines = FORMATS.get(parsed.output_format or "") == "lines"
+    if writes_lines and (strangers := _given(parsed, ("output_field", "keep_source"))):
+        raise ValueError(
+            f"{strangers} speaks of fields, and lines of text have none: drop it, or "
+            "--output-format lines"
+        )
+
+
+def _check_placement(parsed: argparse.Namespace) -> None:
+    if parsed.no_cuda and not parsed.device.startswith(("auto", "cpu")):
+        raise ValueError(f"--no-cuda and --device {parsed.device}: drop the one or the other")
+    if parsed.fp16 and parsed.dtype not in ("auto", "float16"):
+        raise ValueError(f"--fp16 and --dtype {parsed.dtype}: drop the one or the other")
 
 
 def _given(parsed: argparse.Namespace, names: Iterable[str]) -> str:
-    return ", ".join(_flag(name) for name in names if getattr(parsed, name))
+    default = parsed.parser.get_default
+    return ", ".join(_flag(name) for name in names if getattr(parsed, name) != default(name))
 
 
 def _flag(name: str) -> str:

@@ -7,8 +7,6 @@ only told upstream how to run (--amp), or that it takes and does not heed, are t
 from __future__ import annotations
 
 import glob
-import json
-import pickle
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +15,7 @@ from .json_files import read_json
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
 
-    from .config import GenerationConfig
-    from .outputs import BeamTrace
     from .text import Tokenizer
 
 _SWITCHES = {
@@ -80,18 +75,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--forbid-ignore-word", metavar="W|W", help="tokens that may repeat")
     group.add_argument("--not-predict-token", metavar="W|W", help="tokens that are never written")
     group.add_argument(
-        "--input-file", metavar="F", help='as --prompt-file; or lines of {"src": text or tokens}'
+        "--input-file", metavar="F", help='as INPUT; or lines of {"src": text or tokens}'
     )
     group.add_argument("--tokenized-input", action="store_true", help="texts are tokens already")
-    group.add_argument("--subset", type=int, default=0, metavar="N", help="the first N texts only")
-    group.add_argument("--output-file", metavar="F", help="write texts there, not to stdout")
+    group.add_argument("--subset", type=int, default=0, metavar="N", help="as --limit; 0 for all")
+    group.add_argument("--output-file", metavar="F", help="as OUTPUT")
     group.add_argument(
-        "--split", metavar="NAME", help="name the output file MODEL.NAME, unless it has a name"
+        "--split", metavar="NAME", help="as OUTPUT MODEL.NAME, unless there is --output-file"
     )
     group.add_argument(
         "--need-score-traces",
         action="store_true",
-        help="write the whole search beside the output file, into F.trace.pickle",
+        help="write the whole search of each text into OUTPUT.trace.pickle",
     )
     group.add_argument("--fp16", action="store_true", help="--dtype float16, on a GPU")
     group.add_argument("--no-cuda", action="store_true", help="--device cpu")
@@ -121,6 +116,12 @@ def load_options(parsed: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def network_flag(parsed: argparse.Namespace) -> str | None:
+    """A flag that was given and says what only networks of UniLM can be told."""
+    names = (name for name in _SWITCHES if getattr(parsed, name))
+    return next((f"--{name.replace('_', '-')}" for name in names), None)
+
+
 def checkpoint(parsed: argparse.Namespace) -> str:
     """MODEL, by whichever flag; a pattern must fit one file or folder."""
     given = [path for path in (parsed.model, parsed.model_path, parsed.model_recover_path) if path]
@@ -136,11 +137,37 @@ def checkpoint(parsed: argparse.Namespace) -> str:
     return found[0]
 
 
-def output_path(parsed: argparse.Namespace) -> Path | None:
-    """Where texts are written; None for stdout."""
+def name_places(parsed: argparse.Namespace) -> None:
+    """Give INPUT and OUTPUT the files that --input-file, or --prompt-file, and --output-file name.
+
+    Sources of the former are objects with "src" if the first line is one, as upstream has it.
+    """
+    file = parsed.input_file or parsed.prompt_file
+    if file is None:
+        return
+    parsed.input, parsed.output = file, _output_path(parsed)
+    parsed.limit = parsed.subset or parsed.limit
+    if parsed.input_file is not None:
+        parsed.input_format = parsed.input_format or "any"
+        parsed.source_field = parsed.source_field or "src"
+
+
+def trace_path(parsed: argparse.Namespace) -> Path | None:
+    """Where the whole search is written; None if nobody asks for it."""
+    if not parsed.need_score_traces:
+        return None
+    if _output_path(parsed) == "-":
+        raise ValueError(
+            "--need-score-traces needs --beam-size above 1, and --output-file (or --split)"
+        )
+    return Path(f"{parsed.output}.trace.pickle")
+
+
+def _output_path(parsed: argparse.Namespace) -> str:
+    """OUTPUT, by its name or by the end of a name; stdout if neither is given."""
     if parsed.output_file is not None:
-        return Path(parsed.output_file)
-    return Path(f"{checkpoint(parsed)}.{parsed.split}") if parsed.split else None
+        return str(parsed.output_file)
+    return f"{checkpoint(parsed)}.{parsed.split}" if parsed.split else "-"
 
 
 def _tokenizer(parsed: argparse.Namespace) -> str | None:
@@ -232,51 +259,3 @@ def _word_ids(words: str | None, tokenizer: Tokenizer | None) -> list[int] | Non
     return tokenizer.token_ids(
         name.upper() if name.startswith("[") and name.endswith("]") else name for name in names
     )
-
-
-def read_sources(lines: Sequence[str], *, tokenized: bool) -> list[str | list[str]]:
-    """The text, or the tokens, of every line: of `{"src": ...}` if the first one is an object."""
-    if next(filter(str.strip, lines), "").startswith("{"):
-        return [
-            _source(line, number) if line.strip() else ""
-            for number, line in enumerate(lines, start=1)
-        ]
-    return [line.split() if tokenized and line.strip() else line for line in lines]
-
-
-def _source(line: str, number: int) -> str | list[str]:
-    try:
-        source = json.loads(line)["src"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f'line {number} of --input-file is no JSON object with "src": {line[:60]!r}'
-        ) from None
-    plain = isinstance(source, str)
-    if not plain and not (isinstance(source, list) and all(isinstance(s, str) for s in source)):
-        raise ValueError(
-            f'line {number} of --input-file: "src" must be a text or a list of tokens, not '
-            f"{source!r}"
-        )
-    return source if plain else list(source)
-
-
-def check_traces(parsed: argparse.Namespace, config: GenerationConfig) -> None:
-    """Raise ValueError if traces are asked for and there will be none, or nowhere to write."""
-    if not parsed.need_score_traces:
-        return
-    if config.num_beams == 1 or output_path(parsed) is None:
-        raise ValueError("--need-score-traces needs --beam-size above 1, and --output-file")
-    if config.num_return_sequences > 1 or not config.searches_as_unilm:
-        raise ValueError(
-            "--need-score-traces writes one search for each text, and that of UniLM: drop "
-            "--num-return-sequences and --search"
-        )
-
-
-def write_traces(path: Path, traces: Iterable[BeamTrace | None], count: int) -> None:
-    """Every sample's search in the format of upstream's traces, which its tools re-score."""
-    with path.open("wb") as file:
-        pickle.dump({"version": 0.0, "num_samples": count}, file)
-        for trace in traces:
-            fields = ([], [], []) if trace is None else (frame.tolist() for frame in trace)
-            pickle.dump(dict(zip(("scores", "wids", "ptrs"), fields, strict=True)), file)

@@ -6,6 +6,9 @@ import argparse
 import json
 from typing import Any
 
+_SHOWN = 60
+"""Characters of a value that a message shows."""
+
 
 def argument(annotation: str) -> dict[str, Any]:
     """What argparse is told of a flag for a field of this annotation."""
@@ -30,7 +33,7 @@ def value(text: str) -> Any:
     for candidate in (text, f"[{text}]" if "," in text else text):
         try:
             return json.loads(candidate)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return text
 
@@ -40,7 +43,7 @@ def mapping(text: str) -> dict[str, Any]:
     found = value(text)
     if not isinstance(found, dict):
         raise argparse.ArgumentTypeError(
-            f'{text!r} is no JSON object such as {{"pos_shift": true}}'
+            f'{text[:_SHOWN]!r} is no JSON object such as {{"pos_shift": true}}'
         )
     return found
 
@@ -84,3 +87,10 @@ def devices(text: str) -> tuple[str, ...]:
             "kind of device"
         )
     return tuple(names)
+
+
+def special_tokens(parsed: argparse.Namespace) -> dict[str, bool]:
+    """What is said about special tokens and spaces, as `Model.text_job` takes it."""
+    names = ("add_special_tokens", "skip_special_tokens", "clean_up_tokenization_spaces")
+    given = {name: getattr(parsed, name) for name in names}
+    return {name: flag for name, flag in given.items() if flag is not None}

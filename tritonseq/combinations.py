@@ -89,6 +89,11 @@ def idle_options(options: Mapping[str, Any], asked: set[str]) -> Iterator[str]:
         asked = asked.difference(idle)
 
 
+def idle_names(options: Mapping[str, Any]) -> set[str]:
+    """The options that change nothing under the others, whatever they say."""
+    return {name for _, applies, names in _reasons(options) if applies for name in names}
+
+
 def _reasons(options: Mapping[str, Any]) -> Iterator[tuple[str, bool, tuple[str, ...]]]:
     """When options have no effect, whether that is so, and which they are."""
     unilm, sampling = options["search"] == "unilm", options["do_sample"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from .checks import CHECKS
-from .combinations import check_together, idle_options
+from .combinations import check_together, idle_names, idle_options
 from .options import refusal, settle
 
 TokenIds = int | Sequence[int] | None
@@ -95,6 +95,9 @@ class GenerationConfig:
             value = getattr(self, name)
             settled = _DEFAULTS[name] if value is None else check(name, value)
             object.__setattr__(self, name, settled)
+        self._check_together()
+
+    def _check_together(self) -> None:
         check_together(self._settled())
 
     def __repr__(self) -> str:
@@ -114,19 +117,23 @@ class GenerationConfig:
         return name in given
 
     @classmethod
-    def from_dict(cls, options: Mapping[str, Any], *, strict: bool) -> GenerationConfig:
+    def from_dict(
+        cls, options: Mapping[str, Any], *, strict: bool, origin: str = "the checkpoint"
+    ) -> GenerationConfig:
         """Read a generation_config.json, or the generation keys of a config.json.
 
         With `strict=False` keys of other purposes are dropped, and a warning says so where
-        transformers would decode differently because of one. With `strict=True` they are errors,
-        except the bookkeeping that transformers writes.
+        transformers would decode differently because of one; and what is wrong is an error of
+        `merged`, unless the call says otherwise: then it names `origin`, the file. With
+        `strict=True` all of that is an error at once, except the bookkeeping that transformers
+        writes.
         """
         known = {name: value for name, value in options.items() if name in CHECKS}
         others = {name: value for name, value in options.items() if name not in CHECKS}
         if not strict:
             for reason in filter(None, map(refusal, others, others.values())):
                 warnings.warn(f"ignored in the checkpoint's options: {reason}", stacklevel=2)
-            return cls(**_usable(_modern(options, known)))
+            return StoredConfig.read(_modern(options, known), origin)
         for name, value in others.items():
             if name != "transformers_version" and not name.startswith("_"):
                 settle(name, value, cls.option_names)
@@ -144,14 +151,25 @@ class GenerationConfig:
                 settle(name, value, self.option_names)
             else:
                 values[name] = _OFF.get(name) if value is None else value
-        config = GenerationConfig(**values)
+        config = self._checked(values, options)
         for reason in idle_options(config._settled(), config._asked(options)):
             warnings.warn(reason, stacklevel=2)
         return config
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
         """This config, with what it was not given taken from `defaults`."""
-        return GenerationConfig(**{**defaults._values(), **self._values()})
+        values = {**defaults._values(), **self._values()}
+        if not isinstance(self, StoredConfig) and not isinstance(defaults, StoredConfig):
+            return GenerationConfig(**values)
+        left = {name: fault for name, fault in defaults._faults.items() if name not in self}
+        return StoredConfig.of(values, {**left, **self._faults})
+
+    _faults: ClassVar[Mapping[str, str]] = {}
+    """By their names the options that a file gives a value that means nothing, and why."""
+
+    def _checked(self, values: dict[str, Any], options: Mapping[str, Any]) -> GenerationConfig:
+        """A config of `values`, those of this one and the caller's `options` over them."""
+        return GenerationConfig(**values)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -181,13 +199,17 @@ class GenerationConfig:
     def fill_token_id(self) -> int | None:
         """What follows an ended hypothesis: padding, or an end token where there is no pad."""
         if self.pad_token_id is None and self.eos_token_ids:
-            return self.eos_token_ids[0]
+            ends = self.eos_token_ids
+            # Negative ones are no tokens, and end nothing.
+            return next((token for token in ends if token >= 0), ends[0])
         return self.pad_token_id
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise ValueError for a token id that the model cannot emit and that has to be."""
+        """Raise ValueError for a token id that the model cannot emit and that has to be.
+
+        End tokens beyond the vocabulary never come, and padding is never read.
+        """
         used: dict[str, Any] = {
-            "pad_token_id": _as_tuple(self.pad_token_id),
             "decoder_start_token_id": _as_tuple(self.decoder_start_token_id),
             "forced_bos_token_id": _as_tuple(self.forced_bos_token_id),
             "forced_eos_token_id": _as_tuple(self.forced_eos_token_id),
@@ -240,18 +262,53 @@ def _as_tuple(tokens: TokenIds) -> tuple[int, ...]:
     return (tokens,) if isinstance(tokens, int) else tuple(tokens)
 
 
-def _usable(known: dict[str, Any]) -> dict[str, Any]:
-    """Without values that mean nothing: transformers loads such checkpoints all the same."""
-    usable = {}
-    for name, value in known.items():
+class StoredConfig(GenerationConfig):
+    """What the files of a checkpoint say, right or wrong: it counts only when it is used.
+
+    transformers loads a checkpoint whose options mean nothing, or nothing beside each other, and
+    a call may say otherwise. So faults wait here until `merged`, which every call goes through.
+    """
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any], origin: str) -> StoredConfig:
+        """Options as they stand in the file `origin`."""
+        values, faults = {}, {}
+        for name, value in options.items():
+            try:
+                if value is not None:
+                    CHECKS[name](name, value)
+                values[name] = value
+            except ValueError as error:
+                faults[name] = f"{error} ({origin} says so): correct it there, or pass {name}="
+        return cls.of(values, faults)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], faults: Mapping[str, str]) -> StoredConfig:
+        """Options that are right by themselves, and what is wrong with others."""
+        config = cls(**values)
+        object.__setattr__(config, "_faults", dict(faults))
+        return config
+
+    def _check_together(self) -> None:
+        """Not yet: another layer may say otherwise."""
+
+    def _checked(self, values: dict[str, Any], options: Mapping[str, Any]) -> GenerationConfig:
+        settled = StoredConfig(**values)  # what the caller says must be right by itself
+        idle = idle_names(settled._settled())
+        for name, fault in self._faults.items():
+            if name not in options and name not in idle:
+                raise ValueError(fault)
         try:
-            if value is not None:
-                CHECKS[name](name, value)
+            return GenerationConfig(**values)
         except ValueError as error:
-            warnings.warn(f"ignored in the checkpoint's options: {error}", stacklevel=3)
-        else:
-            usable[name] = value
-    return usable
+            said = [
+                f"{name}={getattr(settled, name)!r}"
+                for name in self.option_names
+                if name in self and name not in options and name in str(error)
+            ]
+            if not said:
+                raise
+            raise ValueError(f"{error} (by default of the checkpoint: {', '.join(said)})") from None
 
 
 def _modern(options: Mapping[str, Any], known: dict[str, Any]) -> dict[str, Any]:

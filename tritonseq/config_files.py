@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .json_files import read_json
+from .json_files import is_there, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,14 +22,15 @@ def find_config(path: Path) -> Path | None:
 
     `config.json` or `bert_config.json`, else the only file whose name ends in `config.json`.
     Before all comes one that is named after the file: `NAME-config.json` beside `NAME.bin`.
+    Raises ValueError for what has such a name and is no file.
     """
     folder = path.parent if path.is_file() else path
     own = (f"{path.stem}-config.json", f"{path.stem}_config.json") if path.is_file() else ()
     for name in (*own, *USUAL):
-        if (folder / name).is_file():
+        if is_there(folder / name):
             return folder / name
     found = [file for file in folder.glob("*config.json") if file.name not in OTHERS]
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and is_there(found[0]) else None
 
 
 def read_config(path: Path, other: Path | None = None) -> dict[str, Any]:

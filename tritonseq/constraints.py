@@ -28,7 +28,7 @@ _NOTHING = -1
 
 
 class TokenSet:
-    """Distinct token ids as column indices; ids beyond the vocabulary have no column."""
+    """Distinct token ids as column indices; ids that are no tokens have no column."""
 
     def __init__(self, ids: Iterable[int]) -> None:
         self._ids = sorted(set(ids))
@@ -38,7 +38,7 @@ class TokenSet:
     def columns(self, scores: Tensor) -> Tensor:
         """`[C]` indices into the last dimension of `scores`, which is the same at every step."""
         if self._columns is None:
-            inside = [token for token in self._ids if token < scores.shape[-1]]
+            inside = [token for token in self._ids if 0 <= token < scores.shape[-1]]
             self._columns = torch.tensor(inside, device=scores.device, dtype=torch.int64)
         return self._columns
 

@@ -172,9 +172,8 @@ def answer(model: Model, batch: list[Problem], options: dict[str, Any]) -> Outco
 
 
 def _print_heading(checkpoint: Checkpoint, model: Model) -> None:
-    weights = sum(weight.numel() for weight in model.decoder.parameters())
     where = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
-    print(f"{checkpoint.name}: a {checkpoint.kind} of {weights:,} weights, {where}")
+    print(f"{checkpoint.name}: a {checkpoint.kind} of {model.decoder.size:,} weights, {where}")
     print(f"It {checkpoint.task}. It has seen none of these in training.")
 
 

@@ -48,9 +48,24 @@ def resolve_dtype(
         return DTYPES[name]
     if _was_trained_in_bfloat16(config) and _has_bfloat16(device):
         return torch.bfloat16
-    stated = str(config.get("dtype") or config.get("torch_dtype"))
-    found = DTYPES.get(stated.removeprefix("torch."), torch.float32)
+    found = _stated_dtype(config)
     return torch.float32 if found == torch.float16 and device.type == "cpu" else found
+
+
+def _stated_dtype(config: Mapping[str, Any]) -> torch.dtype:
+    """What config.json names, float32 if nothing; ValueError for what is not supported."""
+    for key in ("dtype", "torch_dtype"):
+        stated = config.get(key)
+        if stated is None:
+            continue
+        # A live configuration holds the dtype itself.
+        name = str(stated).removeprefix("torch.")
+        if name not in DTYPES and name != "auto":
+            raise ValueError(
+                f"config.json: {key} is {stated!r}, not one of {', '.join(DTYPES)}: pass dtype="
+            )
+        return DTYPES.get(name, torch.float32)
+    return torch.float32
 
 
 def _was_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""How the sources of a job become ids: what is put before them, where they are cut, what fits."""
+"""How texts become ids: what is put before them, where they are cut, what fits; and ids texts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,18 @@ class Encoding:
     prefix: str = ""
     max_length: int | None = None
     """Longer sources are cut to so many ids; None cuts nothing."""
+    truncation_side: str = "right"
+    """Where, unless the checkpoint says it."""
+    add_special_tokens: bool = True
+    """Do those of the checkpoint stand around sources?"""
+    skip_special_tokens: bool = True
+    """Are they left out of texts that were generated?"""
+    clean_up_tokenization_spaces: bool | None = None
+    """Are spaces before punctuation? None is what the checkpoint says."""
     room: int | None = None
     """The most ids that the model takes; None for any number."""
+    tokens: int | None = None
+    """The size of the vocabulary that the network reads; None for any."""
     remedy: str = ""
     """What ends the sentence "the text has N tokens, ..." where there is no room for them."""
 
@@ -47,8 +57,25 @@ class Encoding:
                 rows |= zip(places, found, strict=True)
         return [rows[place] for place in range(len(texts))]
 
+    def texts(self, tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of ids."""
+        return tokenizer.decode(
+            rows,
+            skip_special_tokens=self.skip_special_tokens,
+            clean_up_tokenization_spaces=self.clean_up_tokenization_spaces,
+        )
+
     def excess(self, ids: Sequence[int]) -> str | None:
-        """What to say of a text that has more ids than there is room for; None of others."""
+        """What to say of a text whose ids the network cannot read; None of others.
+
+        These are more than there is room for, or not all of its vocabulary.
+        """
+        highest = max(ids, default=0)
+        if self.tokens is not None and highest >= self.tokens:
+            return (
+                f"has the token id {highest}, and the vocabulary of the network has {self.tokens} "
+                "tokens: is the tokenizer that of another model?"
+            )
         if self.room is None or len(ids) <= self.room:
             return None
         return f"has {len(ids)} tokens, {self.remedy}"
@@ -59,13 +86,21 @@ class Encoding:
             src_lang=self.src_lang,
             tgt_lang=self.tgt_lang,
             prefix=self.prefix,
-            max_length=self.max_length,
+            **self._cut,
         )
 
     def _token_rows(self, tokenizer: Tokenizer, texts: Any) -> list[list[int]]:
-        if self.prefix or self.src_lang or self.tgt_lang:
+        if self.prefix or self.src_lang is not None or self.tgt_lang is not None:
             raise ValueError("text 0 is a list of tokens, which takes no prefix and no languages")
-        return tokenizer.token_rows(texts, max_length=self.max_length)
+        return tokenizer.token_rows(texts, **self._cut)
+
+    @property
+    def _cut(self) -> dict[str, Any]:
+        return {
+            "max_length": self.max_length,
+            "truncation_side": self.truncation_side,
+            "add_special_tokens": self.add_special_tokens,
+        }
 
 
 def is_blank(text: object) -> bool:

@@ -7,17 +7,20 @@ its place while the others go on: no rule of any search looks beyond its sample.
 
 from __future__ import annotations
 
+import functools
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 
 from .buffers import gather, of_samples, overwrite, scatter
 from .flags import Flags
 from .graphs import Replay
+from .not_finite import NotFinite, explain
+from .search import Greedy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -28,12 +31,30 @@ if TYPE_CHECKING:
     from .protocol import Decoder, EncoderDecoder
     from .search import Search
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 # Steps that a GPU may be ahead of what the host knows: one that runs and one that waits. They
 # change nothing where a search has ended.
 LAG = 2
 
 # One in so many slots can be filled at once by a sample that is not beside the others.
 STAGED = 2
+
+
+def _explaining(method: Callable[P, R]) -> Callable[P, R]:
+    """A method of Engine that says where scores come from that are no numbers."""
+
+    @functools.wraps(method)
+    def explaining(*args: P.args, **how: P.kwargs) -> R:
+        try:
+            return method(*args, **how)
+        except NotFinite:
+            engine: Any = args[0]
+            dtype = next(engine.decoder.parameters()).dtype
+            raise explain(engine.decoder, dtype) from None
+
+    return explaining
 
 
 class Engine:
@@ -89,6 +110,7 @@ class Engine:
         if self._device.type == "cuda":
             self._left = torch.cuda.current_stream(self._device).record_event()
 
+    @_explaining
     @torch.no_grad()
     def admit(self, slots: Sequence[int], read: Prompts, prompt: Tensor | None = None) -> None:
         """Read samples into slots, and choose their first tokens.
@@ -128,6 +150,7 @@ class Engine:
         with torch.inference_mode(False):
             return self.decoder.new_cache(staging(self.sizes))
 
+    @_explaining
     @torch.no_grad()
     def step(self) -> None:
         """Move every sample on that does not rest: one token per beam."""
@@ -150,6 +173,13 @@ class Engine:
         self.empty()
         self._replay.capture(self._captured)
 
+    @_explaining
+    def check(self) -> None:
+        """Raise NotFinite if the scores of a search without beams were no numbers so far."""
+        if isinstance(self.search, Greedy):
+            self.search.check(self.state)
+
+    @_explaining
     @torch.no_grad()
     def output(self, prompt: Tensor, slots: Sequence[int] | None = None) -> GenerateOutput:
         """What was found for the samples in `slots` (None: the first), behind their prompts."""

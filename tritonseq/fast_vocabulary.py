@@ -2,80 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from .json_files import read_json, refuse_pointer
+from .json_files import refuse_pointer
+from .special_tokens import differing, read_numbered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_ROLES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
-_FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
+    from .special_tokens import Stated
+
+    Frame = tuple[list[int], list[int]]
+
+# The most that a token of generated ids can be; the library has 32 bits for them.
+_MOST = 2**32
 
 
 class FastVocabulary:
     """A tokenizer of the `tokenizers` library, with the frame of special tokens that it has."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Any, frame: Frame | None = None) -> None:
+        """`frame` are the ids around every text; by default what the post-processor puts there."""
         # A tokenizer.json may carry the padding and truncation of whoever saved it.
+        saved = backend.truncation or {}
+        self.saved_side: str | None = saved.get("direction")
+        """The side on which that cuts texts."""
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
+        self.own_frame = frame
 
-    @classmethod
-    def from_folder(
-        cls, folder: Path, config: dict[str, Any], *, framed: bool = False
-    ) -> FastVocabulary:
-        """Read `tokenizer.json`, else byte-level BPE of `vocab.json` and `merges.txt`.
-
-        Special tokens named by `tokenizer_config.json` (`config`) and `special_tokens_map.json`
-        are added. With `framed`, byte-level BPE puts <s> before and </s> behind every text, as
-        BART wants it. Raises ValueError if files are damaged, or the `text` extra is missing.
-        """
-        library = tokenizers_library()
-        whole, vocab, merges = (
-            folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
-        )
-        for path in (whole, vocab, merges):
-            refuse_pointer(path)
-        try:
-            if whole.is_file():
-                backend = library.Tokenizer.from_file(str(whole))
-            else:
-                backend = _byte_level(library, vocab, merges, bool(config.get("add_prefix_space")))
-        except Exception as error:  # the library raises bare Exceptions
-            raise ValueError(f"the tokenizer in {folder} cannot be read: {error}") from error
-        _add_special_tokens(library, backend, folder)
-        if framed and not whole.is_file():
-            backend.post_processor = _frame(library, backend, folder)
-        return cls(backend)
+    @property
+    def is_bpe(self) -> bool:
+        """Are its tokens merged from smaller ones, with their spaces?"""
+        return type(self.backend.model).__name__ == "BPE"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        try:
+            encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        except BaseException as error:
+            if not _is_of_library(error):
+                raise
+            for index, text in enumerate(texts if len(texts) > 1 else ()):
+                try:
+                    self.encode([text])
+                except ValueError as fault:
+                    raise ValueError(str(fault).replace("text 0", f"text {index}", 1)) from None
+            raise ValueError(f"text 0: the tokenizer fails at it: {error}") from None
         return [encoding.ids for encoding in encodings]
 
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        texts: list[str] = self.backend.decode_batch(rows, skip_special_tokens=True)
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        known = [[token for token in row if token < _MOST] for row in rows]
+        texts: list[str] = self.backend.decode_batch(known, skip_special_tokens=skip_special_tokens)
         return texts
 
-    def frame(self) -> tuple[list[int], list[int]]:
-        # What the post-processor puts around any token at all.
-        tokens = map(self.backend.id_to_token, range(self.backend.get_vocab_size()))
-        encodings = (self.backend.encode(t, add_special_tokens=False) for t in tokens if t)
-        inner = next(encoding for encoding in encodings if encoding.ids)
-        framed = self.backend.post_process(inner)
-        first = framed.special_tokens_mask.index(0)
-        return framed.ids[:first], framed.ids[first + len(inner.ids) :]
+    def frame(self) -> Frame:
+        if self.own_frame is None:
+            self.own_frame = _found_frame(self.backend)
+        return self.own_frame
 
     def token_id(self, token: str) -> int | None:
         found: int | None = self.backend.token_to_id(token)
@@ -85,22 +75,80 @@ class FastVocabulary:
 class OneLineVocabulary(FastVocabulary):
     """That of a UniLM trained from RoBERTa: an answer ends at </s> or <pad>, and is one line."""
 
-    def __init__(self, backend: Any, *, pos_shift: bool = False) -> None:
+    def __init__(self, fast: FastVocabulary, *, pos_shift: bool = False) -> None:
         """With `pos_shift`, no </s> ends a source."""
-        super().__init__(backend)
+        super().__init__(fast.backend, fast.own_frame)
         self._pos_shift = pos_shift
         self._ends = {self.token_id(name) for name in ("</s>", "<pad>")}
         self.unknown_id = self.token_id("<unk>")
         """What stands for unknown tokens of texts that are cut already."""
 
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        cut = [list(takewhile(lambda token: token not in self._ends, row)) for row in rows]
-        texts: list[str] = self.backend.decode_batch(cut, skip_special_tokens=False)
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        ends = self._ends if skip_special_tokens else set()
+        cut = [list(takewhile(lambda token: token not in ends, row)) for row in rows]
+        texts = super().decode(cut, skip_special_tokens=False)
         return [text.replace("\n", " [X_SEP] ") for text in texts]
 
-    def frame(self) -> tuple[list[int], list[int]]:
+    def frame(self) -> Frame:
         before, behind = super().frame()
         return before, [] if self._pos_shift else behind
+
+
+def saved_vocabulary(path: Path, stated: Stated) -> FastVocabulary:
+    """That of a `tokenizer.json`, with the special tokens that files beside it name.
+
+    Raises ValueError if it is damaged, or the `text` extra is missing.
+    """
+    library = tokenizers_library()
+    refuse_pointer(path)
+    _check_table(path)
+    with library_errors(path):
+        backend = library.Tokenizer.from_file(str(path))
+    add_tokens(backend, stated)
+    check_ids(path, backend)
+    return FastVocabulary(backend)
+
+
+def byte_level(
+    folder: Path, stated: Stated, *, framed: bool, add_prefix_space: bool
+) -> FastVocabulary:
+    """GPT-2's scheme by `vocab.json` and `merges.txt`: words with their leading space, as bytes.
+
+    With `framed`, <s> stands before and </s> behind every text, as BART wants it; without, the
+    end of text is special where the vocabulary has it. Raises ValueError if files are damaged, or
+    the `text` extra is missing.
+    """
+    library = tokenizers_library()
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
+    refuse_pointer(merges)
+    read_numbered(vocab)
+    with library_errors(merges):
+        backend = library.Tokenizer(library.models.BPE.from_file(str(vocab), str(merges)))
+    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    backend.decoder = library.decoders.ByteLevel()
+    if not framed and backend.token_to_id("<|endoftext|>") is not None:
+        backend.add_special_tokens(["<|endoftext|>"])
+    add_tokens(backend, stated)
+    frame = _frame_of_bart(library, backend, folder, stated) if framed else ([], [])
+    check_ids(vocab, backend)
+    return FastVocabulary(backend, frame)
+
+
+def add_tokens(backend: Any, stated: Stated) -> None:
+    """Add what files beside a vocabulary name; ValueError if a token is not where they say."""
+    library = tokenizers_library()
+    added = {token.content: token.special for token in backend.get_added_tokens_decoder().values()}
+    for token in stated.tokens:
+        if added.get(token.content, not token.special) < token.special or (
+            token.content not in added
+        ):
+            add = backend.add_special_tokens if token.special else backend.add_tokens
+            add([library.AddedToken(token.content, special=token.special, **token.flags)])
+        found = backend.token_to_id(token.content)
+        if token.id is not None and found != token.id:
+            raise differing(stated, token, found)
 
 
 def tokenizers_library() -> Any:
@@ -115,69 +163,68 @@ def tokenizers_library() -> Any:
     return tokenizers
 
 
-def _byte_level(library: Any, vocab: Path, merges: Path, add_prefix_space: bool) -> Any:
-    """GPT-2's scheme: words with their leading space, as bytes, merged in the order learnt."""
-    backend = library.Tokenizer(library.models.BPE.from_file(str(vocab), str(merges)))
-    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
-    backend.decoder = library.decoders.ByteLevel()
-    if backend.token_to_id("<|endoftext|>") is not None:
-        backend.add_special_tokens(["<|endoftext|>"])
-    return backend
+@contextlib.contextmanager
+def library_errors(path: Path) -> Iterator[None]:
+    """What the library raises while it reads a file, as ValueErrors that name the file."""
+    try:
+        yield
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
+        raise ValueError(f"the tokenizer in {path} cannot be read: {error}") from error
 
 
-def _frame(library: Any, backend: Any, folder: Path) -> Any:
+def _is_of_library(error: BaseException) -> bool:
+    """It raises bare Exceptions; its panics derive from nothing narrower than BaseException."""
+    if isinstance(error, MemoryError):
+        return False
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _check_table(path: Path) -> None:
+    """Raise ValueError for a table of equal characters that the library would panic at."""
+    content = path.read_bytes()
+    tables = re.findall(rb'"precompiled_charsmap"\s*:\s*"([A-Za-z0-9+/]*={0,2})"', content)
+    if len(tables) < len(re.findall(rb'"type"\s*:\s*"Precompiled"', content)) or any(
+        len(table) % 4 for table in tables
+    ):
+        raise ValueError(
+            f"the tokenizer in {path} cannot be read: precompiled_charsmap is no base64"
+        )
+
+
+def _found_frame(backend: Any) -> Frame:
+    """What the post-processor puts around any token at all."""
+    for name in backend.get_vocab():
+        with contextlib.suppress(Exception):
+            inner = backend.encode(name, add_special_tokens=False)
+            if not inner.ids:
+                continue
+            framed = backend.post_process(inner)
+            first = framed.special_tokens_mask.index(0)
+            return framed.ids[:first], framed.ids[first + len(inner.ids) :]
+    raise ValueError(
+        "tokenizer.json is damaged: no token of its vocabulary comes out of it again, framed by "
+        "its special tokens; fetch it again, or call generate with token ids"
+    )
+
+
+def _frame_of_bart(library: Any, backend: Any, folder: Path, stated: Stated) -> Frame:
     """<s> and </s> around every text, and BART's other special tokens."""
+    stated.expect("BartTokenizer", cls_token="<s>", sep_token="</s>", unk_token="<unk>")
     for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>"):
         if backend.token_to_id(name) is None:
             raise ValueError(f"the vocabulary in {folder} has no {name}, which BART's have")
         strip = name == "<mask>"
         backend.add_special_tokens([library.AddedToken(name, lstrip=strip, normalized=False)])
-    ends = [(name, backend.token_to_id(name)) for name in ("<s>", "</s>")]
-    return library.processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    return [backend.token_to_id("<s>")], [backend.token_to_id("</s>")]
 
 
-def _add_special_tokens(library: Any, backend: Any, folder: Path) -> None:
-    known = {
-        token.content for token in backend.get_added_tokens_decoder().values() if token.special
-    }
-    for path in (folder / "tokenizer_config.json", folder / "special_tokens_map.json"):
-        try:
-            tokens = [
-                library.AddedToken(content, special=True, **flags)
-                for content, flags in _special_tokens(_optional_json(path))
-            ]
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} names special tokens in a form that cannot be read: each must be a "
-                f"string or an object with 'content' ({type(error).__name__}: {error})"
-            ) from None
-        for token in tokens:
-            if token.content not in known:
-                backend.add_special_tokens([token])
-                known.add(token.content)
-
-
-def _special_tokens(source: dict[str, Any]) -> Iterator[tuple[str, dict[str, bool]]]:
-    """Content and flags, by id, then by role; a file may hold strings or objects."""
-    by_id = (source.get("added_tokens_decoder") or {}).items()
-    additional = source.get("additional_special_tokens") or []
-    if not isinstance(additional, list):
-        raise TypeError(f"additional_special_tokens is {additional!r}, not a list")
-    tokens = [token for _, token in sorted(by_id, key=_token_id) if token.get("special")]
-    tokens += [source[role] for role in _ROLES if source.get(role)]
-    tokens += additional
-    for token in tokens:
-        if isinstance(token, str):
-            yield token, {"normalized": False}
-        else:
-            yield token["content"], {flag: token[flag] for flag in _FLAGS if flag in token}
-
-
-def _token_id(item: tuple[str, Any]) -> int:
-    if not item[0].isdecimal():
-        raise TypeError(f"added_tokens_decoder has the key {item[0]!r}, not a token id")
-    return int(item[0])
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+def check_ids(path: Path, backend: Any) -> None:
+    """Raise ValueError if an added token got the id of another one: where ids have holes."""
+    ids = backend.get_vocab().values()
+    if len(set(ids)) < len(ids):
+        raise ValueError(
+            f"{path} is damaged: with the tokens that are added to it, several have the same id; "
+            "fetch it again"
+        )

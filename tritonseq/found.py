@@ -54,7 +54,7 @@ def chosen(row: Sequence[int], config: GenerationConfig) -> int:
     count = len(row)
     while count and row[count - 1] == fill:
         count -= 1
-    return count + (count < len(row) and fill in config.eos_token_ids)
+    return count + (count < len(row) and fill >= 0 and fill in config.eos_token_ids)
 
 
 def _of_sample(trace: BeamTrace | None, sample: int) -> BeamTrace | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from .engines import bucket
+from .plan import refuse_absurd
 from .recipe import Recipe
 from .slots import Slots
 
@@ -57,6 +58,7 @@ class Generation:
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the tokens `[B, K]` of every step as soon as they are chosen."""
         for engine in self._steps(watched=True):
+            engine.check()  # who is shown tokens waits for them anyway
             yield engine.hypotheses.written.newest.clone()
 
     def output(self) -> GenerateOutput:
@@ -77,7 +79,7 @@ class Generation:
                 engine.step()
                 engine.flags.send()
                 yield engine
-            self._output = engine.output(self._batch.prompts.ids)
+            self._output = engine.output(self._batch.prompts.shown)
 
 
 def slots_for(
@@ -92,11 +94,14 @@ def slots_for(
     """`count` slots that have room for any sample of the batches."""
     device = batches[0].prompts.ids.device
     prompt_length = max(batch.prompts.ids.shape[1] for batch in batches)
+    new_tokens = max(batch.lengths.new_tokens for batch in batches)
+    refuse_absurd(count * max(config.num_beams, config.num_return_sequences), new_tokens, device)
     recipe = Recipe(
         config,
         callables,
-        most_new_tokens=bucket(max(batch.lengths.new_tokens for batch in batches), device),
+        most_new_tokens=bucket(new_tokens, device),
         prompt_length=prompt_length,
+        vocab_size=decoder.vocab_size,
     )
     return Slots(
         decoder,

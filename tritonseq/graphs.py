@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tritonseq.kernels.private_torch import clear_workspaces
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
@@ -85,10 +87,10 @@ def _captured(function: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
     torch.cuda.current_stream().wait_stream(stream)
     # The workspace of a stream is made with its first product. Made within the capture, it lives
     # and dies with the graph.
-    torch._C._cuda_clearCublasWorkspaces()
+    clear_workspaces()
     graph = torch.cuda.CUDAGraph()
     # Other threads may go on allocating meanwhile.
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         output = function()
-    torch._C._cuda_clearCublasWorkspaces()
+    clear_workspaces()
     return graph, output

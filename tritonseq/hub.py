@@ -6,13 +6,12 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .adapters import ADAPTER_CONFIG, refuse_adapter
 from .config_files import find_config
 from .weights import FORMATS, index_of, is_weight_file, shard_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-_ADAPTER = "adapter_config.json"
 
 # What is read beside the weights: the configuration, and the tokenizers of the known families.
 SMALL_FILES = (
@@ -31,8 +30,8 @@ SMALL_FILES = (
     "target_vocab.json",
     "source.spm",
     "target.spm",
-    # Read by nobody: it tells an adapter from a checkpoint.
-    _ADAPTER,
+    # It tells an adapter from a checkpoint.
+    ADAPTER_CONFIG,
 )
 
 
@@ -62,7 +61,7 @@ def snapshot(
         return path
     if path.is_dir():
         if find_config(path) is None:
-            _refuse_adapter(path)
+            refuse_adapter(path)
             raise ValueError(f"the folder {path} has no config.json: it holds no checkpoint")
         return path
     _refuse_file(path)
@@ -116,7 +115,7 @@ class _Repository:
         for weights in FORMATS:
             folder = self._fetch([*wanted, weights, index_of(Path(weights)).name])
             if find_config(folder) is None:
-                _refuse_adapter(folder)
+                refuse_adapter(folder)
                 raise ValueError(f"{self.name!r} on the Hub has no config.json")
             if (folder / weights).is_file():
                 return folder
@@ -154,14 +153,6 @@ class _Repository:
 def _refuse_file(path: Path) -> None:
     if path.is_file():
         raise ValueError(f"{path} is a file: pass the folder that it is in")
-
-
-def _refuse_adapter(folder: Path) -> None:
-    if (folder / _ADAPTER).is_file():
-        raise ValueError(
-            f"{folder} holds an adapter (LoRA) and no whole checkpoint: merge the adapter into its "
-            "base model first (merge_and_unload in peft), and save that"
-        )
 
 
 @contextlib.contextmanager

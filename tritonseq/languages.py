@@ -66,7 +66,9 @@ class Languages(NamedTuple):
                     "source; leave src_lang out"
                 )
             return before, behind
-        code = vocabulary.token_id(self.token(src_lang or self.source or "en_XX"))
+        code = vocabulary.token_id(
+            self.token(src_lang if src_lang is not None else self.source or "en_XX")
+        )
         end = vocabulary.token_id("</s>")
         assert code is not None and end is not None, "checked when the tokenizer was read"
         return ([], [end, code]) if self.style == "mbart" else ([code], [end])

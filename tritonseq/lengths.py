@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from .protocol import Decoder, EncoderDecoder
 
 DEFAULT_NEW_TOKENS = 20
+MOST_NEW_TOKENS = 2**22
+"""There is a place for each, and a power of its length: some 100 MB for so many."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Lengths:
     ) -> Lengths:
         """Apply max_new_tokens, else max_length, else the model's default.
 
-        `prompts` are what is continued, `sources` what is answered, if anything. Raises ValueError
-        if there is no room for a token, or fewer positions than needed.
+        `prompts` are what is continued, `sources` what is answered, if anything. Where the model
+        has fewer positions than are asked for, hypotheses go up to the last one; a warning says
+        so. Raises ValueError if there is no room for a token.
         """
         prompt = prompts.ids.shape[1]
         if config.max_new_tokens is not None:
@@ -54,7 +58,15 @@ class Lengths:
             )
         if decoder.max_positions is not None:
             read = sources if decoder.is_prefix_lm else prompts
-            _check_positions(decoder, decoder.max_positions, _longest(read), total - prompt)
+            total = prompt + _fitting(
+                decoder, decoder.max_positions, _longest(read), total - prompt
+            )
+        if total - prompt > MOST_NEW_TOKENS:
+            name = "max_length" if config.max_new_tokens is None else "max_new_tokens"
+            raise ValueError(
+                f"{name}={getattr(config, name)} asks for room that nothing needs: pass at most "
+                f"{MOST_NEW_TOKENS}"
+            )
         minimum = config.min_length
         if config.min_new_tokens is not None:
             minimum = prompt + config.min_new_tokens
@@ -89,6 +101,27 @@ def longest_text(decoder: Decoder | EncoderDecoder, config: GenerationConfig) ->
     return positions - positions_needed(decoder, 0, config.max_new_tokens or 1)
 
 
+def longest_answered(decoder: Decoder | EncoderDecoder, config: GenerationConfig) -> int | None:
+    """The most tokens of a text that is not refused; None for any number.
+
+    A prompt is continued as far as positions go. A source that shares them with its target is to
+    be shortened instead, which `longest_text` knows how far.
+    """
+    if decoder.is_encoder_decoder or decoder.max_positions is None:
+        return longest_text(decoder, config)
+    if config.max_new_tokens is None and config.max_length is not None:
+        return min(config.max_length - 1, decoder.max_positions)
+    return decoder.max_positions
+
+
+def runs_out(decoder: Decoder | EncoderDecoder, config: GenerationConfig, read: int) -> bool:
+    """Does `max_new_tokens` ask for more than there are positions behind `read` tokens?"""
+    asked = config.max_new_tokens
+    if asked is None or decoder.max_positions is None:
+        return False
+    return positions_needed(decoder, read, asked) > decoder.max_positions
+
+
 def positions_needed(decoder: Decoder | EncoderDecoder, read: int, new_tokens: int) -> int:
     """How many positions `new_tokens` take behind the `read` tokens of a prompt (or source).
 
@@ -102,22 +135,22 @@ def _longest(prompts: Prompts | None) -> int:
     return 0 if prompts is None else int(prompts.lengths.max())
 
 
-def _check_positions(
-    decoder: Decoder | EncoderDecoder, positions: int, read: int, new_tokens: int
-) -> None:
-    """Raise ValueError unless the model has enough positions."""
-    needed = positions_needed(decoder, read, new_tokens)
-    if needed <= positions:
-        return
-    what, remedy = "prompt", "shorten the prompt (decoder_input_ids, where there is an encoder)"
-    if decoder.is_prefix_lm:
-        what, remedy = "source", "shorten the source (truncation=True in generate_text)"
-    room = new_tokens - (needed - positions)
-    if room < 1:
+def _fitting(decoder: Decoder | EncoderDecoder, positions: int, read: int, new_tokens: int) -> int:
+    """`new_tokens`, or so many as the model has positions for; ValueError if that is none."""
+    missing = positions_needed(decoder, read, new_tokens) - positions
+    if missing <= 0:
+        return new_tokens
+    if missing >= new_tokens:
+        what, remedy = "prompt", "shorten the prompt (decoder_input_ids, where there is an encoder)"
+        if decoder.is_prefix_lm:
+            what, remedy = "source", "shorten the source (truncation=True in generate_text)"
         raise ValueError(
             f"the {what} alone has {read} tokens, the model {positions} positions: {remedy}"
         )
-    raise ValueError(
-        f"{what} plus new tokens need {needed} positions, the model has {positions}: {remedy}, or "
-        f"pass max_new_tokens <= {room}"
+    # The same words for every batch, so that they are said once.
+    warnings.warn(
+        f"more new tokens are asked for than the {positions} positions of the model leave room "
+        "for: generation stops at the last one",
+        stacklevel=2,
     )
+    return new_tokens - missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -13,6 +14,7 @@ from .config import GenerationConfig, as_generation_config
 from .engines import Engines
 from .hub import snapshot, tokenizer_folder
 from .lengths import longest_text
+from .origin import Identity, Origin, origin_of
 from .progress import Progress
 from .request import Request
 from .surroundings import each_on_its_own, own
@@ -81,8 +83,9 @@ def load(
     checkpoint = load_checkpoint(
         path, device=device, dtype=dtype, model_type=model_type, overrides=config, tokenizer=folder
     )
-    beside = path.parent if path.is_file() else path
-    return _model(checkpoint, beside if folder is None else folder)
+    network: Any = checkpoint.decoder
+    origin = origin_of(path, folder, network.device, network.dtype, model_type, config)
+    return _model(checkpoint, origin)
 
 
 def _found(
@@ -123,13 +126,34 @@ def from_transformers(model: Any) -> Model:
     return _model(from_transformers_model(model), None)
 
 
-def _model(checkpoint: Checkpoint, folder: Path | None) -> Model:
-    generation_config = GenerationConfig.from_dict(checkpoint.generation, strict=False)
-    return Model(checkpoint.decoder, generation_config, folder, checkpoint.tasks, checkpoint.config)
+def _model(checkpoint: Checkpoint, origin: Origin | None) -> Model:
+    generation_config = GenerationConfig.from_dict(
+        checkpoint.generation, strict=False, origin=checkpoint.origin
+    )
+    folder = None if origin is None else origin.folder
+    return Model(
+        checkpoint.decoder,
+        generation_config,
+        folder,
+        checkpoint.tasks,
+        checkpoint.config,
+        origin=origin,
+    )
+
+
+def _reloaded(origin: Origin, identity: Identity) -> Model:
+    """A model that was pickled by its folder."""
+    return _model(origin.load(identity), origin)
 
 
 class Model:
-    """A loaded network with its generation defaults and, where there is one, its tokenizer."""
+    """A loaded network with its generation defaults and, where there is one, its tokenizer.
+
+    It can be pickled, and so sent to other processes. One that was loaded goes by its folder,
+    which must then be there and hold the same weights and files, else there is a ValueError; one
+    whose weights are not in a folder, or not any more, goes with its weights. `copy.copy` shares
+    the network, `copy.deepcopy` has weights of its own.
+    """
 
     def __init__(
         self,
@@ -138,6 +162,8 @@ class Model:
         folder: Path | None,
         tasks: Mapping[str, Mapping[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
+        *,
+        origin: Origin | None = None,
     ) -> None:
         self.decoder = decoder
         """The network: an `nn.Module` with `prefill` and `step`."""
@@ -149,6 +175,44 @@ class Model:
         """What steps run on: on a GPU, captured graphs with their buffers, which are kept."""
         self._folder = folder
         self._config = config
+        self._origin = origin
+
+    def __copy__(self) -> Model:
+        twin = Model.__new__(Model)
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        for name in _OWN:
+            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: getattr(self, name) for name in _OWN if name != "decoder"}
+        identity = self._identity()
+        if identity is not None:
+            return _reloaded, (self._origin, identity), state
+        return (
+            Model,
+            (self.decoder, self.generation_config, self._folder, None, self._config),
+            state,
+        )
+
+    def _identity(self) -> Identity | None:
+        """That of the folder, if it still holds what this model consists of."""
+        origin, network = self._origin, self.decoder
+        if origin is None or (origin.device, origin.dtype) != (
+            str(network.device),
+            str(network.dtype).removeprefix("torch."),
+        ):
+            return None
+        try:
+            identity = origin.identity()
+        except (OSError, ValueError):
+            return None  # it is gone, or no checkpoint any more
+        return identity if identity.weights == network.checksum() else None
 
     def __repr__(self) -> str:
         return f"Model({type(self.decoder).__name__}, {self.dtype}, {self.device})"
@@ -156,14 +220,14 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        weight: Tensor = next(self.decoder.parameters())
-        return weight.device
+        device: torch.device = self.decoder.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
-        weight: Tensor = next(self.decoder.parameters())
-        return weight.dtype
+        dtype: torch.dtype = self.decoder.dtype
+        return dtype
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -368,6 +432,9 @@ class Model:
         prefix: str | None = None,
         truncation: bool = False,
         max_source_length: int | None = None,
+        add_special_tokens: bool = True,
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
         batch_size: int = BATCH_SIZE,
         progress: bool = False,
         task: str | None = None,
@@ -387,9 +454,15 @@ class Model:
                 "en_XX" for mBART, "fra" for a Marian model with several targets.
             prefix: put before every text; by default that of the task, if there is one.
             truncation: shorten texts to the positions of the encoder, or to what the checkpoint's
-                tokenizer recommends if that is less; T5 has this limit only.
-            max_source_length: shorten texts to so many tokens, or to the positions of the encoder
+                tokenizer recommends if that is less; T5 has this limit only. Of prompts to
+                continue, the end is kept, with room for what is generated. Where
+                tokenizer_config.json says truncation_side, that is where texts are cut.
+            max_source_length: shorten texts to so many tokens, or to the positions of the model
                 if they are fewer, whatever the tokenizer recommends.
+            add_special_tokens: put the special tokens of the checkpoint around texts.
+            skip_special_tokens: leave special tokens out of what is returned.
+            clean_up_tokenization_spaces: remove spaces before punctuation; by default what the
+                checkpoint says. Byte-level BPE has none that would have to go.
             batch_size: texts that are generated together.
             progress: show a bar on stderr meanwhile, also in a notebook.
             task: one of `tasks`, such as "summarization".
@@ -413,6 +486,9 @@ class Model:
             prefix=prefix,
             truncation=truncation,
             max_source_length=max_source_length,
+            add_special_tokens=add_special_tokens,
+            skip_special_tokens=skip_special_tokens,
+            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
             task=task,
             **options,
         )
@@ -435,6 +511,9 @@ class Model:
         prefix: str | None = None,
         truncation: bool = False,
         max_source_length: int | None = None,
+        add_special_tokens: bool = True,
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
         task: str | None = None,
         **options: Any,
     ) -> TextJob:
@@ -445,6 +524,17 @@ class Model:
                 raise ValueError(
                     f"generate_text takes texts and returns texts: {name} is for generate"
                 )
+        for name, flag, kinds in (
+            ("truncation", truncation, (bool,)),
+            ("add_special_tokens", add_special_tokens, (bool,)),
+            ("skip_special_tokens", skip_special_tokens, (bool,)),
+            ("clean_up_tokenization_spaces", clean_up_tokenization_spaces, (bool, type(None))),
+        ):
+            if not isinstance(flag, kinds):
+                raise ValueError(f"{name} is {flag!r}: it must be True or False")
+        for name, text in (("prefix", prefix), ("src_lang", src_lang), ("tgt_lang", tgt_lang)):
+            if not isinstance(text, str | None):
+                raise ValueError(f"{name} is {text!r}: it must be a string")
         if tgt_lang is not None:
             options = {**self.tokenizer.target_options(tgt_lang), **options}
         if prefix is None:
@@ -457,6 +547,9 @@ class Model:
             tgt_lang,
             prefix or "",
             self._source_limit(truncation, max_source_length, request.config),
+            add_special_tokens,
+            skip_special_tokens,
+            clean_up_tokenization_spaces,
         )
 
     def tokenize(self, texts: Iterable[str], **how: Any) -> tuple[Tensor, Tensor]:
@@ -470,7 +563,7 @@ class Model:
 
     def task_options(self, task: str) -> dict[str, Any]:
         """What the checkpoint recommends for a task; ValueError if it knows no such task."""
-        if task not in self.tasks:
+        if not isinstance(task, str) or task not in self.tasks:
             known = f"it has {', '.join(sorted(self.tasks))}" if self.tasks else "it has none"
             raise ValueError(f"task {task!r} is not among those of the checkpoint: {known}")
         return dict(self.tasks[task])
@@ -482,8 +575,9 @@ class Model:
         taken = {name: arguments.pop(name) for name in _FOR_REQUEST if name in arguments}
         config = self.generation_config
         if task is not None:
-            of_task = self.task_options(task)
-            config = GenerationConfig.from_dict(of_task, strict=False).over(config)
+            stated = self.task_options(task)
+            origin = f"task_specific_params of config.json, {task!r},"
+            config = GenerationConfig.from_dict(stated, strict=False, origin=origin).over(config)
         if generation_config is not None:
             config = as_generation_config(generation_config, defaults=config)
         config = config.merged(**arguments)
@@ -496,12 +590,9 @@ class Model:
         """To how many ids sources are cut; None if they are not."""
         if not truncation and max_source_length is None:
             return None
-        if not self.is_encoder_decoder:
-            name = "truncation" if max_source_length is None else "max_source_length"
-            raise ValueError(f"{name} shortens sources; shorten prompts to continue yourself")
         if max_source_length is None:
             recommended = self.tokenizer.max_length
-        elif isinstance(max_source_length, int) and max_source_length > 0:
+        elif type(max_source_length) is int and max_source_length > 0:
             recommended = max_source_length
         else:
             raise ValueError(
@@ -510,8 +601,9 @@ class Model:
         room = longest_text(self.decoder, config)
         if room is not None and room < 1:
             raise ValueError(
-                f"no room is left for a source: the model has {self.decoder.max_positions} "
-                "positions for source and target; pass a smaller max_new_tokens"
+                f"no room is left for a text: the model has {self.decoder.max_positions} "
+                "positions for it and what is generated; pass a smaller max_new_tokens, and no "
+                "smaller max_length"
             )
         limits = [limit for limit in (room, recommended) if limit is not None]
         if not limits:
@@ -522,6 +614,9 @@ class Model:
             )
         return min(limits)
 
+
+_OWN = ("decoder", "generation_config", "tasks", "engines")
+"""What a copy of a model has of its own, and a user may have changed."""
 
 _FOR_REQUEST = (
     "decoder_input_ids",

@@ -105,6 +105,9 @@ TEXT_ARGUMENTS = (
     "prefix",
     "truncation",
     "max_source_length",
+    "add_special_tokens",
+    "skip_special_tokens",
+    "clean_up_tokenization_spaces",
     "batch_size",
     "progress",
 )

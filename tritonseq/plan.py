@@ -19,6 +19,14 @@ MEBIBYTE = 2**20
 GROUP = Path("/sys/fs/cgroup")
 
 
+TOKEN_BYTES = 24
+"""Of a token that is written: its id, its parent and its lineage."""
+ASKED_FROM = 2**28
+"""Bytes below which nobody has to be asked."""
+MOST_UNSEEN = 2**36
+"""Bytes that are taken for free where nobody says."""
+
+
 class DoesNotFit(ValueError):
     """A request needs more memory than there is."""
 
@@ -50,9 +58,8 @@ class Plan(NamedTuple):
         """
         device = torch.device("meta")
         state = search.begin(Hypotheses.allocate(**{**hypotheses, "step": None, "device": device}))
-        weight = next(decoder.parameters())
         # In the network's dtype, in float32, and what a softmax makes of it.
-        item = weight.element_size() + 2 * torch.float32.itemsize
+        item = decoder.dtype.itemsize + 2 * torch.float32.itemsize
         logits = sizes.samples * sizes.beams * decoder.vocab_size * item
         cache = decoder.new_cache(sizes, device)
         source, target = cache.source_nbytes, cache.nbytes - cache.source_nbytes
@@ -77,6 +84,25 @@ class Plan(NamedTuple):
                 f"this request needs {self}, and {_mebibytes(free)} are free: pass fewer samples "
                 "or slots at once, fewer beams, shorter sources or a smaller max_new_tokens"
             )
+
+
+def refuse_absurd(rows: int, new_tokens: int, device: torch.device) -> None:
+    """Raise DoesNotFit if not even the tokens of so many rows do, before anything is made.
+
+    A plan is exact; but it is made of a search, which has tables for every length already.
+    """
+    needed = TOKEN_BYTES * rows * new_tokens
+    if needed < ASKED_FROM:
+        return
+    free = free_memory(device)
+    if free is None:
+        free = MOST_UNSEEN
+    if needed > free:
+        raise DoesNotFit(
+            f"{new_tokens} new tokens for each of {rows} rows (samples times beams) need at least "
+            f"{_mebibytes(needed)}, and {_mebibytes(free)} are free: pass fewer samples or beams, "
+            "or a smaller max_new_tokens"
+        )
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -241,7 +241,7 @@ def _adapted(callable_: Any) -> Processor:
     name = type(callable_).__name__
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        shape = scores.shape
+        shape, before = scores.shape, scores.amax()
         changed = callable_(hypotheses.ids, scores)
         if not isinstance(changed, Tensor) or changed.shape != shape:
             got = list(changed.shape) if isinstance(changed, Tensor) else changed
@@ -255,6 +255,9 @@ def _adapted(callable_: Any) -> Processor:
             raise ValueError(
                 f"logits_processor {name} must return scores of {scores.dtype}, not {changed.dtype}"
             )
+        # The host takes part in this step anyway. NaN is the greatest of all numbers here.
+        if bool(changed.amax().isnan()) and not bool(before.isnan()):
+            raise ValueError(f"logits_processor {name} returned NaN where it was given numbers")
         return changed.to(scores.dtype)
 
     return Processor(name, apply)

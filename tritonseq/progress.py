@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -76,10 +77,16 @@ class Progress:
 
 
 def note(message: str, stream: TextIO | None = None) -> None:
-    """Print a line, by default on stderr, and above the bar that stands there, if one does."""
+    """Print a line, by default on stderr, and above the bar that stands there, if one does.
+
+    Where stderr is closed or full, nobody is told, and nothing fails.
+    """
     from tqdm import tqdm
 
-    tqdm.write(message, file=sys.stderr if stream is None else stream)
+    stream = sys.stderr if stream is None else stream
+    if stream is not None:
+        with contextlib.suppress(OSError):
+            tqdm.write(message, file=stream)
 
 
 def postfix(lines: int, tokens: int, rejected: int, seconds: float) -> str:

@@ -27,6 +27,13 @@ class Prompts(NamedTuple):
     """`[B]` int64, true lengths."""
     starts: Tensor | None
     """`[B]` int64 number of pads before each prompt; None when there are none."""
+    given: Tensor | None = None
+    """`[B, P]` the ids as given, where the pads among them are no tokens of the model."""
+
+    @property
+    def shown(self) -> Tensor:
+        """What the caller gets back before the tokens that are generated."""
+        return self.ids if self.given is None else self.given
 
     @property
     def ends(self) -> Tensor | None:
@@ -69,7 +76,14 @@ def read_prompts(
         mask = _infer_mask(ids, pad_token_id, eos_token_ids)
     lengths = _lengths(mask)
     starts = ids.shape[1] - lengths
-    return Prompts(ids, lengths, starts if bool(starts.any()) else None)
+    given = None
+    if _is_strange(pad_token_id, vocab_size):
+        given = (
+            input_ids.to(ids)
+            if isinstance(input_ids, Tensor)
+            else ids.masked_fill(mask == 0, pad_token_id or 0)
+        )
+    return Prompts(ids, lengths, starts if bool(starts.any()) else None, given)
 
 
 def read_sources(
@@ -196,7 +210,10 @@ def _as_tensors(
         ids = plain(input_ids, name)
         mask = None if attention_mask is None else read_mask(attention_mask, "attention_mask")
     else:
-        ids, mask = _from_lists(input_ids, attention_mask, pad_token_id, side, name)
+        pad = 0 if _is_strange(pad_token_id, vocab_size) else pad_token_id
+        ids, mask = _from_lists(input_ids, attention_mask, pad, side, name)
+    if pad_token_id is not None and _is_strange(pad_token_id, vocab_size):
+        ids, mask = _without_strange_pads(ids, mask, pad_token_id)
     _check_ids(ids, vocab_size, name)
     if mask is not None and mask.shape != ids.shape:
         raise ValueError(
@@ -205,6 +222,26 @@ def _as_tensors(
         )
     ids = ids.to(device=device, dtype=torch.int64)
     return ids, None if mask is None else mask.to(device)
+
+
+def _is_strange(pad_token_id: int | None, vocab_size: int) -> bool:
+    """Is the pad token no token of the model? Tokenizers are given one that no embedding has."""
+    return pad_token_id is not None and not 0 <= pad_token_id < vocab_size
+
+
+def _without_strange_pads(
+    ids: Tensor, mask: Tensor | None, pad_token_id: int
+) -> tuple[Tensor, Tensor | None]:
+    """Ids in which pads that are no tokens have become some token, and the mask that hides them.
+
+    Where the mask has text they stay, and are refused as any other id outside the vocabulary.
+    """
+    strange = ids == pad_token_id
+    if mask is None and ids.dim() == 2 and bool(strange.any()):
+        mask = (~strange).long()
+    if mask is None or mask.shape != ids.shape:
+        return ids, mask
+    return ids.masked_fill(strange & (mask.to(ids.device) == 0), 0), mask
 
 
 def _from_lists(

@@ -26,6 +26,26 @@ class Decoder(Protocol):
     max_positions: int | None
     """Of all that is read and written."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the weights."""
+        ...
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where the weights are in memory: what was captured on a GPU knows no others."""
+        ...
+
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> Any:
         """Caches that `prefill` and `step` write, on the device of the weights by default.
 
@@ -62,6 +82,26 @@ class EncoderDecoder(Protocol):
     max_positions: int | None
     """Of the target; None where there is no limit."""
     max_source_positions: int | None
+
+    @property
+    def device(self) -> torch.device:
+        """As in `Decoder`."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As in `Decoder`."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """As in `Decoder`."""
+        ...
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """As in `Decoder`."""
+        ...
 
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> Any:
         """As in `Decoder`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,10 @@ class Recipe:
         *,
         most_new_tokens: int,
         prompt_length: int,
+        vocab_size: int,
     ) -> None:
         """`most_new_tokens`: room for generated tokens; `prompt_length`: of the decoder's."""
+        self._vocab_size = vocab_size
         self.config = config = as_upstream(config)
         self.callables = callables
         self.most_new_tokens = most_new_tokens
@@ -86,8 +89,12 @@ class Recipe:
 
     @property
     def pad_token_id(self) -> int:
-        """What rows go on with that have ended before the others of their batch."""
-        return self.config.fill_token_id or 0
+        """What rows go on with that have ended before the others of their batch.
+
+        The network is fed with it, so it is a token in any case.
+        """
+        fill = self.config.fill_token_id or 0
+        return fill if 0 <= fill < self._vocab_size else 0
 
     @property
     def key(self) -> Hashable:
@@ -136,8 +143,10 @@ class Recipe:
             return Greedy(
                 *parts,
                 sample=config.do_sample,
-                pad_token_id=config.fill_token_id,
+                pad_token_id=None if config.fill_token_id is None else self.pad_token_id,
+                fill_token_id=config.fill_token_id,
                 retires=retires,
+                infinite=bool(callables.logits_processor) or _has_infinite_bias(config),
                 generator=callables.generator,
             )
         if by_upstream:
@@ -159,12 +168,22 @@ class Recipe:
             fill_token_id=_fill_token_id(config),
         )
 
+    def _is_traced(self) -> bool:
+        """Is the search itself what is asked for, in a result without the scores of sequences?
+
+        That is what traces are made of; other results end where all their hypotheses have.
+        """
+        config = self.config
+        is_result = config.return_dict_in_generate and not config.output_scores
+        return config.early_stopping == "never" and is_result
+
     def _unilm_rules(self) -> UniLMRules:
         config = self.config
         return UniLMRules(
             beams=config.num_beams,
             length_penalty=config.length_penalty,
             stops_early=config.early_stopping != "never",
+            runs_out=self._is_traced(),
             has_strangers=bool(self.callables.logits_processor),
             most_new_tokens=self.most_new_tokens,
             num_return_sequences=config.num_return_sequences,
@@ -210,6 +229,10 @@ def as_upstream(config: GenerationConfig) -> GenerationConfig:
     if not config.searches_as_unilm or config.num_beams > 1 or config.do_sample:
         return config
     return config.merged(no_repeat_ngram_size=0, min_length=0, min_new_tokens=None)
+
+
+def _has_infinite_bias(config: GenerationConfig) -> bool:
+    return math.inf in dict(config.sequence_bias or ()).values()
 
 
 def _fill_token_id(config: GenerationConfig) -> int:

@@ -130,7 +130,7 @@ class _Refill:
         ended, self._ended = self._ended, {}
         at_once = self._together and self._pads
         for slots in [list(ended)] if ended and at_once else [[slot] for slot in ended]:
-            prompts = [ended[slot].batch.prompts.ids for slot in slots]
+            prompts = [ended[slot].batch.prompts.shown for slot in slots]
             if self._together and not self._slots.has_encoder:
                 prompts = [prompt[:, :0] for prompt in prompts]
             numbers = [ended[slot].number for slot in slots]

@@ -15,7 +15,7 @@ from torch import Tensor
 from .containers import check_container
 from .generate import Generation, slots_for
 from .id_rows import plain
-from .lengths import Lengths, default_new_tokens
+from .lengths import Lengths, default_new_tokens, runs_out
 from .prompts import (
     check_decoder_mask,
     empty_prompts,
@@ -133,6 +133,14 @@ class Request:
             return False
         least = bool(config.min_length) and config.min_new_tokens is None
         return config.max_new_tokens is None or least or config.hf_exact
+
+    def counts_longest(self, longest: int) -> bool:
+        """Would a batch with an input of `longest` tokens end all of its samples early?
+
+        Positions that are too few for one sample are taken from all that are beside it.
+        """
+        shared = not self.decoder.is_encoder_decoder or self.decoder.is_prefix_lm
+        return shared and runs_out(self.decoder, self.config, longest)
 
     @property
     def counts_rows(self) -> bool:
@@ -291,7 +299,7 @@ class Request:
     def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
         """Sources, if the model answers such, and what is continued."""
         decoder, config = self.decoder, self.config
-        device: torch.device = next(decoder.parameters()).device
+        device: torch.device = decoder.device
         if not decoder.is_encoder_decoder:
             return None, read_prompts(
                 input_ids,

@@ -16,6 +16,8 @@ from torch import Tensor
 from tritonseq.kernels import greedy_advance, is_gpu
 from tritonseq.kernels.search import row_advance
 
+from .not_finite import refuse
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,7 +43,10 @@ class Search(Protocol):
         ...
 
     def output(self, state: Any, prompt: Tensor) -> GenerateOutput:
-        """What was found, behind the prompts `[B, P]` as they were given; waits for the device."""
+        """What was found, behind the prompts `[B, P]` as they were given; waits for the device.
+
+        Raises NotFinite if scores were no numbers.
+        """
         ...
 
 
@@ -59,6 +64,10 @@ class Rows:
     hypotheses: Hypotheses
     ended: Tensor
     """`[B, K]` bool: which rows have ended."""
+    lengths: Tensor
+    """`[B, K]` tokens up to the end of each row; counted only if its padding is no token."""
+    peak: Tensor
+    """`[B, K]` float32, the greatest score that a token was chosen by; NaN once one was."""
 
 
 class Greedy:
@@ -75,9 +84,14 @@ class Greedy:
         *,
         sample: bool,
         pad_token_id: int | None,
+        fill_token_id: int | None = None,
         retires: bool,
+        infinite: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
+        """`pad_token_id`: what a row goes on with that has ended; `fill_token_id`: what stands
+        there in the output, if that is another, which may be no token. `infinite`: processors may
+        make a score infinite."""
         self.stopping = stopping
         self.retires = retires
         self._processors = processors
@@ -85,9 +99,14 @@ class Greedy:
         self._sample = sample
         self._generator = generator
         self._pad_token_id = pad_token_id
+        self._infinite = infinite
+        self._fill = None if fill_token_id == pad_token_id else fill_token_id
 
     def begin(self, hypotheses: Hypotheses) -> Rows:
-        return Rows(hypotheses, torch.zeros_like(hypotheses.written.newest, dtype=torch.bool))
+        newest = hypotheses.written.newest
+        ended, lengths = torch.zeros_like(newest, dtype=torch.bool), torch.zeros_like(newest)
+        peak = torch.full_like(newest, -torch.inf, dtype=torch.float32)
+        return Rows(hypotheses, ended, lengths, peak)
 
     def select(self, logits: Tensor, state: Rows) -> None:
         hypotheses = state.hypotheses
@@ -102,6 +121,10 @@ class Greedy:
         # Without an end nothing is padded.
         assert self._pad_token_id is not None or not self.stopping.has_eos
         ends, pad = self.stopping.ends, self._pad_token_id or 0
+        if self._fill is not None:
+            state.lengths.add_(~state.ended)
+        # Without waiting: who reads the output is told.
+        live = ~state.ended & (hypotheses.written.step >= 0)[:, None]
         if not self._sample and self.stopping.is_plain:
             greedy_advance(
                 hypotheses.written,
@@ -111,6 +134,7 @@ class Greedy:
                 pad_token_id=pad,
                 retire=self.retires,
             )
+            _note(by_beam, hypotheses.written.newest, live, state.peak)
             return
         tokens = (
             draw(scores.softmax(dim=-1), 1, self._generator)
@@ -118,6 +142,7 @@ class Greedy:
             else scores.argmax(dim=-1)
         )
         tokens = tokens.view(state.ended.shape)
+        _note(by_beam, tokens, live, state.peak)
         if self.stopping.has_eos:
             tokens = tokens.masked_fill(state.ended, pad)
         hits = self.stopping.hits(tokens, None, hypotheses, self._recorder.so_far)
@@ -125,12 +150,27 @@ class Greedy:
             hypotheses.written, state.ended, tokens, ends=ends, hits=hits, retire=self.retires
         )
 
+    def check(self, state: Rows) -> None:
+        """Raise NotFinite if scores were no numbers so far; waits for the device."""
+        refuse(state.peak, infinite=not self._infinite)
+
     def output(self, state: Rows, prompt: Tensor) -> GenerateOutput:
+        self.check(state)
         hypotheses = state.hypotheses
         prompt = prompt.repeat_interleave(hypotheses.beams, dim=0)
         steps = int(hypotheses.generated.max())
         rows = hypotheses.written.tokens[:, :steps].transpose(1, 2).flatten(0, 1)
+        if self._fill is not None:
+            behind = torch.arange(steps, device=rows.device) >= state.lengths.flatten()[:, None]
+            rows = rows.masked_fill(behind, self._fill)
         return self._recorder.output(torch.cat((prompt, rows), dim=1))
+
+
+def _note(scores: Tensor, tokens: Tensor, live: Tensor, peak: Tensor) -> None:
+    """Keep in `peak [B, K]` the greatest score of `scores [B, K, V]` that a token was chosen by."""
+    chosen = scores.gather(2, tokens[:, :, None])[:, :, 0].float()
+    # Of NaN and a number the maximum is NaN.
+    torch.maximum(peak, chosen.masked_fill_(~live, -torch.inf), out=peak)
 
 
 def draw(probabilities: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
@@ -141,7 +181,12 @@ def draw(probabilities: Tensor, count: int, generator: torch.Generator | None) -
     numbers; that function checks what it is given, and would wait for the device.
     """
     if not is_gpu(probabilities.device):
-        return torch.multinomial(probabilities, num_samples=count, generator=generator)
+        try:
+            return torch.multinomial(probabilities, num_samples=count, generator=generator)
+        except RuntimeError as error:
+            # It has looked at them all.
+            refuse(probabilities)
+            raise ValueError(f"the options leave fewer than {count} tokens to draw") from error
     clocks = torch.empty_like(probabilities).exponential_(generator=generator)
     race = torch.div(probabilities, clocks, out=clocks)
     return race.argmax(dim=-1, keepdim=True) if count == 1 else race.topk(count, dim=-1).indices

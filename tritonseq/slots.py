@@ -129,7 +129,9 @@ class Slots:
             return Engine(self._decoder, search, self._sizes, hypotheses, cache, graphs=graphs)
 
         buffers = tuple(self._buffers.items())
-        key = (self._sizes, self._refilled, buffers, self._recipe.key if retires else None)
+        # What is captured on a GPU goes by the places of the weights.
+        weights = () if self._device.type == "cpu" else self._decoder.addresses
+        key = (self._sizes, self._refilled, buffers, self._recipe.key if retires else None, weights)
         return engines.lend(key, plan, self._device, build, search)
 
     def plan(self) -> Plan:

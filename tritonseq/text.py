@@ -30,13 +30,19 @@ class Tokenizer:
         vocabulary: Vocabulary,
         languages: Languages | None = None,
         cleans_up: bool = False,
+        can_clean_up: bool = True,
         max_length: int | None = None,
+        truncation_side: str | None = None,
     ) -> None:
         self._vocabulary = vocabulary
         self._languages = languages or Languages()
         self._cleans_up = cleans_up
+        self.can_clean_up = can_clean_up
+        """Could spaces before punctuation be removed? Never from byte-level BPE."""
         self.max_length = max_length
         """The most ids of a source that the checkpoint recommends; None if it names no limit."""
+        self.truncation_side = truncation_side
+        """Where the checkpoint says that texts are cut: "left", "right", or None."""
         self.backend: Any = getattr(vocabulary, "backend", None)
         self._unknown: int | None = getattr(vocabulary, "unknown_id", None)
 
@@ -44,13 +50,15 @@ class Tokenizer:
     def from_folder(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
         """Read the tokenizer of a checkpoint.
 
-        That is `tokenizer.json`; else a sentencepiece model (`spiece.model` of T5 and Pegasus,
-        `sentencepiece.bpe.model` of mBART); else byte-level BPE of `vocab.json` and `merges.txt`.
-        Marian's is `source.spm` and `target.spm` with `vocab.json`, and ByT5's needs no file.
-        UniLM's is `vocab.txt`, or the files of RoBERTa. Keys of `config` count instead of those
+        That is `tokenizer.json`, else the files that the class of the tokenizer has: a
+        sentencepiece model (`spiece.model` of T5, Pegasus and ALBERT, `sentencepiece.bpe.model` of
+        mBART, XLM-R, BARThez, CamemBERT and BARTpho), byte-level BPE of `vocab.json` and
+        `merges.txt`, or BERT's `vocab.txt`. Marian's is `source.spm` and `target.spm` with
+        `vocab.json`, and ByT5's needs no file. UniLM's is `vocab.txt`, or the files of RoBERTa.
+        Keys of `config` count instead of those
         of config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
-        `s2s_special_token`. Raises ValueError if files are missing or damaged, or the `text`
-        extra is.
+        `s2s_special_token`. Raises ValueError if files are missing or damaged, name a class or a
+        key that is not known, or if the `text` extra is missing.
         """
         return cls(*read_tokenizer(Path(folder), config))
 
@@ -83,22 +91,33 @@ class Tokenizer:
         tgt_lang: str | None = None,
         prefix: str = "",
         max_length: int | None = None,
+        truncation_side: str = "right",
+        add_special_tokens: bool = True,
     ) -> list[list[int]]:
-        """The ids of each text, special tokens included.
+        """The ids of each text, special tokens included unless they are not to be added.
 
         `prefix` is put before every text. Texts of more than `max_length` ids are cut, their
-        special tokens kept. Languages are codes of `languages()`. Raises ValueError for an empty
+        special tokens kept, on the side that the checkpoint says, else on `truncation_side`.
+        Languages are codes of `languages()`. Raises ValueError for an empty
         batch, for a single text that is not in a list, for one that is no string or has no
         tokens, and for languages that the checkpoint does not know.
         """
+        if not isinstance(prefix, str):
+            raise ValueError(f"prefix is {prefix!r}: it must be a string, put before every text")
         batch = _checked(texts)
         frame = self._languages.frame(self._vocabulary, src_lang)
         prefix = self._languages.instruct(tgt_lang) + prefix
+        _check_unicode("prefix", prefix)
         bodies = self._vocabulary.encode([prefix + text for text in batch])
-        return framed(bodies, frame, max_length)
+        return self._framed(bodies, frame, max_length, truncation_side, add_special_tokens)
 
     def token_rows(
-        self, texts: Iterable[Sequence[str]], *, max_length: int | None = None
+        self,
+        texts: Iterable[Sequence[str]],
+        *,
+        max_length: int | None = None,
+        truncation_side: str = "right",
+        add_special_tokens: bool = True,
     ) -> list[list[int]]:
         """The ids of texts that are lists of the vocabulary's tokens, as `rows` gives them.
 
@@ -113,7 +132,8 @@ class Tokenizer:
                 bodies.append([self._token(token, self._unknown) for token in tokens])
             except ValueError as error:
                 raise ValueError(f"text {index}: {error}") from None
-        return framed(bodies, self._languages.frame(self._vocabulary, None), max_length)
+        frame = self._languages.frame(self._vocabulary, None)
+        return self._framed(bodies, frame, max_length, truncation_side, add_special_tokens)
 
     def token_ids(self, tokens: Iterable[str]) -> list[int]:
         """The ids of single tokens, such as "." and "[X_SEP]"; ValueError for unknown ones."""
@@ -136,18 +156,30 @@ class Tokenizer:
             mask[index, start : start + len(row)] = 1
         return ids, mask
 
-    def decode(self, rows: Tensor | Sequence[Sequence[int]]) -> list[str]:
-        """The texts of `[B, L]` ids, without special tokens.
+    def decode(
+        self,
+        rows: Tensor | Sequence[Sequence[int]],
+        *,
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> list[str]:
+        """The texts of `[B, L]` ids, without special tokens unless these are not to be skipped.
 
-        Negative ids, which fill rows where a model has no pad token, are passed over. If
-        tokenizer_config.json says `clean_up_tokenization_spaces`, there are no spaces before
-        punctuation and contracted words. Raises ValueError for a single row that is not in a list.
+        Negative ids, which fill rows where a model has no pad token, are passed over. With
+        `clean_up_tokenization_spaces`, by default what tokenizer_config.json says, there are no
+        spaces before punctuation and contracted words; it has no effect on byte-level BPE, as in
+        transformers. Raises ValueError for a single row that is not in a list.
         """
         lists = rows.tolist() if hasattr(rows, "tolist") else list(rows)
         if any(not hasattr(row, "__iter__") for row in lists):
             raise ValueError("ids must be rows, one for each text: wrap a single one as [ids]")
-        texts = self._vocabulary.decode([[token for token in row if token >= 0] for row in lists])
-        return [_close_up(text) for text in texts] if self._cleans_up else texts
+        texts = self._vocabulary.decode(
+            [[token for token in row if token >= 0] for row in lists],
+            skip_special_tokens=skip_special_tokens,
+        )
+        asked = clean_up_tokenization_spaces
+        cleans_up = self._cleans_up if asked is None else asked and self.can_clean_up
+        return [_close_up(text) for text in texts] if cleans_up else texts
 
     def languages(self) -> list[str]:
         """The codes of the languages that the checkpoint can be asked for."""
@@ -166,6 +198,19 @@ class Tokenizer:
     def target_options(self, tgt_lang: str) -> dict[str, int]:
         """The options of `generate` that make the model write a language."""
         return self._languages.target_options(self.language_id(tgt_lang))
+
+    def _framed(
+        self,
+        bodies: list[list[int]],
+        frame: tuple[list[int], list[int]],
+        max_length: int | None,
+        truncation_side: str,
+        add_special_tokens: bool,
+    ) -> list[list[int]]:
+        side = self.truncation_side or truncation_side
+        frame = frame if add_special_tokens else ([], [])
+        once = getattr(self._vocabulary, "ends_once", False)
+        return framed(bodies, frame, max_length, keeps_end=side == "left", ends_once=once)
 
     def _token(self, token: str, unknown: int | None = None) -> int:
         if not isinstance(token, str):
@@ -201,8 +246,12 @@ def _checked(texts: Iterable[str]) -> list[str]:
     for index, text in enumerate(batch):
         if not isinstance(text, str):
             raise ValueError(f"text {index} is {text!r}, not a string")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"text {index} is not valid Unicode: {error}") from None
+        _check_unicode(f"text {index}", text)
     return batch
+
+
+def _check_unicode(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is not valid Unicode: {error}") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .containers import check_first, check_texts
 from .encoding import Encoding, at_places, is_blank
 from .found import found
-from .lengths import longest_text
+from .lengths import longest_answered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,17 +44,30 @@ class TextJob:
     prefix: str = ""
     max_length: int | None = None
     """Longer sources are cut to so many ids; None cuts nothing."""
+    add_special_tokens: bool = True
+    """Do those of the checkpoint stand around texts?"""
+    skip_special_tokens: bool = True
+    """Are they left out of answers?"""
+    clean_up_tokenization_spaces: bool | None = None
+    """Are spaces before punctuation? None is what the checkpoint says."""
 
     @property
     def encoding(self) -> Encoding:
         """How texts become ids, apart from the tokenizer and the network."""
-        room = longest_text(self.request.decoder, self.request.config)
+        decoder = self.request.decoder
+        room = longest_answered(decoder, self.request.config)
         return Encoding(
             src_lang=self.src_lang,
             tgt_lang=self.tgt_lang,
             prefix=self.prefix,
             max_length=self.max_length,
+            # What is continued is continued from its end.
+            truncation_side="right" if decoder.is_encoder_decoder else "left",
+            add_special_tokens=self.add_special_tokens,
+            skip_special_tokens=self.skip_special_tokens,
+            clean_up_tokenization_spaces=self.clean_up_tokenization_spaces,
             room=room,
+            tokens=getattr(decoder, "source_vocab_size", decoder.vocab_size),
             remedy="" if room is None else self._remedy(room),
         )
 
@@ -87,6 +100,10 @@ class TextJob:
             rows[place] = row
         return rows
 
+    def texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of ids."""
+        return self.encoding.texts(self.tokenizer, rows)
+
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Ids `[B, S]` and mask `[B, S]`, padded on the side that the model wants."""
         side = "right" if self.request.decoder.is_encoder_decoder else "left"
@@ -117,8 +134,7 @@ class TextJob:
                 order.sort(key=lambda place: -len(rows[place]))
             blank = [Answer("", 0)] * self.request.config.num_return_sequences
             answered = {place: blank for place in places if not rows[place]}
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
+            for batch in self._batches(rows, order, batch_size):
                 found = list(self._batch(rows, batch))
                 answered |= zip(batch, found, strict=True)
                 done += len(batch)
@@ -127,13 +143,24 @@ class TextJob:
             for place in places:
                 yield from answered[place]
 
+    def _batches(
+        self, rows: Sequence[Sequence[int]], order: list[int], batch_size: int
+    ) -> Iterator[list[int]]:
+        """The places in `order` in batches; who runs out of positions ends nobody else's answer."""
+        if not self.request.counts_rows:
+            runs_out = {place: self.request.counts_longest(len(rows[place])) for place in order}
+            yield from ([place] for place in order if runs_out[place])
+            order = [place for place in order if not runs_out[place]]
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
+
     def _batch(
         self, rows: Sequence[Sequence[int]], places: Sequence[int]
     ) -> Iterator[list[Answer]]:
         """The answers to each of the rows at `places`."""
         request = self.request.part(places, len(rows))
         samples = self.found([rows[place] for place in places], request)
-        texts = iter(self.tokenizer.decode([row for each in samples for row in each.sequences]))
+        texts = iter(self.texts([row for each in samples for row in each.sequences]))
         for each in samples:
             yield [Answer(next(texts), tokens, each.trace) for tokens in each.tokens]
 
@@ -162,8 +189,8 @@ class TextJob:
         if self.request.decoder.is_encoder_decoder:
             return f"and the encoder has {room} positions: {cut}"
         return (
-            f"and beside what is generated there is room for {max(room, 0)}: shorten it, or pass "
-            "another max_new_tokens (--max-new-tokens)"
+            f"and beside what is generated there is room for {max(room, 0)}: shorten it, or have "
+            "its end kept by truncation=True (--truncation)"
         )
 
     def warn_of_open_target(self, texts: Iterable[Text]) -> None:

@@ -35,11 +35,13 @@ FLAGS = (
     "pos_shift",
     "do_lower_case",
 )
+# Whether a head of its own is to be expected; without one, the table of words is the head.
+TIE = "tie_word_embeddings"
 # Flags that only the tokenizer reads.
 OF_TEXT = ("s2s_special_token", "do_lower_case")
 KEYS = (
     *REQUIRED, *SIZES, *TYPE_IDS, *TOKENS, *FLAGS, "hidden_act", "layer_norm_eps", "rel_pos_bins",
-    "max_rel_pos", "max_seq_length", "variant",
+    "max_rel_pos", "max_seq_length", "variant", TIE,
 )  # fmt: skip
 # What version 1 has in its code and in no published model.
 STRANGE_PARTS = ("num_qkv", "seg_emb", "ffn_type")
@@ -94,16 +96,16 @@ def translate(
         "model_type": "unilm",
         "variant": variant,
         **{key: merged[key] for key in REQUIRED},
-        "hidden_act": merged.get("hidden_act") or "gelu",
+        "hidden_act": _stated(merged, "hidden_act", "gelu"),
         "layer_norm_eps": overrides.get("layer_norm_eps", LAYER_NORM_EPS),
-        "rel_pos_bins": bins or merged.get("rel_pos_bins") or 0,
-        "max_rel_pos": merged.get("max_rel_pos") or 0,
+        "rel_pos_bins": bins or _stated(merged, "rel_pos_bins", 0),
+        "max_rel_pos": _stated(merged, "max_rel_pos", 0),
         "pos_shift": bool(merged.get("pos_shift")),
         **sizes,
         "vocab_size": vocab_size,
         **_type_ids(merged, overrides, sizes["type_vocab_size"]),
         **tokens,
-        **{key: merged[key] for key in OF_TEXT if merged.get(key) is not None},
+        **{key: merged[key] for key in (*OF_TEXT, TIE) if merged.get(key) is not None},
     }
     return network, tensors
 
@@ -116,6 +118,12 @@ def generation_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     least = {"min_new_tokens": 1} if config["variant"] == "s2s" else {}
     ends = {key: config[key] for key in ("eos_token_id", "pad_token_id")}
     return {"search": "unilm", "length_penalty": 0.0, **ends, **least}
+
+
+def _stated(config: Mapping[str, Any], key: str, default: Any) -> Any:
+    """What a configuration says, whatever that is; a null says nothing."""
+    value = config.get(key)
+    return default if value is None else value
 
 
 def _check_keys(merged: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:

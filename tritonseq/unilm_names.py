@@ -14,6 +14,10 @@ POSITIONS = "bert.embeddings.position_embeddings.weight"
 TYPES = "bert.embeddings.token_type_embeddings.weight"
 RELATIVE = "bert.rel_pos_bias.weight"
 HEAD = "cls.predictions.transform"
+BIAS = "cls.predictions.bias"
+# What a head may have of its own, beside the table of words and the bias.
+OWN_HEAD = "cls.predictions.decoder.weight"
+DECODER_BIAS = "cls.predictions.decoder.bias"
 
 # From the names of other families, one after the other. Bare BERT models have no prefix.
 PREFIXES = {

@@ -61,6 +61,8 @@ class UniLMRules(NamedTuple):
     length_penalty: float
     stops_early: bool
     """Stop as soon as nothing can change the result, rather than at the very end."""
+    runs_out: bool
+    """Go on to the very end even after every hypothesis has ended, as upstream's traces do."""
     has_strangers: bool
     """Do functions of the caller's change scores? They may raise them, and are asked once."""
     most_new_tokens: int
@@ -178,6 +180,8 @@ class UniLMBeamSearch:
         for field, best in zip(state.pool, _best(state.pool, new), strict=True):
             field.copy_(best)
         done = ended.all(dim=1)
+        if self._rules.runs_out:
+            done = step + 1 >= written.limit
         if self._stops_early:
             done = done | ~self._can_improve(running, ended | dead, state)
         for field, value in ((state.running, running), (state.ended, ended), (state.dead, dead)):
@@ -195,7 +199,8 @@ class UniLMBeamSearch:
         """
         live = running.masked_fill(is_over, -math.inf).amax(dim=1)
         bound = live.double() / self._penalties[state.hypotheses.written.limit - 1]
-        return bound > state.pool.scores.amin(dim=1)
+        # NaN goes on to the end, where it is told of.
+        return ~(bound <= state.pool.scores.amin(dim=1))
 
     def output(self, state: UniLMBeams, prompt: Tensor) -> GenerateOutput:
         written = state.hypotheses.written

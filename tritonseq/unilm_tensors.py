@@ -13,29 +13,37 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .unilm_names import HEAD, POSITIONS, TYPES, WORDS, standard_name
+from tritonseq.models.weights import OTHER_HEADS, warn_of_unused
+
+from .unilm_names import (
+    BIAS,
+    DECODER_BIAS,
+    HEAD,
+    OWN_HEAD,
+    POSITIONS,
+    TYPES,
+    WORDS,
+    standard_name,
+)
+from .weights import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from .unilm_names import Shapes
     from .weights import WeightReader
 
-# What some writers keep in the place of a tensor that equals it.
-COPIES = {
-    "cls.predictions.decoder.weight": WORDS,
-    "cls.predictions.decoder_weight": WORDS,
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
+# What some writers keep in the place of a tensor that it may equal, or beside it.
+COPIES = {OWN_HEAD: WORDS, "cls.predictions.decoder_weight": WORDS, DECODER_BIAS: BIAS}
+# Constants, which are no weights.
+CONSTANTS = ("bert.embeddings.position_ids", "crit_mask_lm_smoothed.")
 # What training leaves behind and generation does not use.
 UNUSED = (
+    *OTHER_HEADS,
     "bert.pooler.",
-    "bert.embeddings.position_ids",
     "cls.seq_relationship.",
     "cls2.",
     "secondary_pred_proj.",
     "crit_pair_rel.",
-    "crit_mask_lm_smoothed.",
 )
 
 FIRST_ROBERTA_POSITION = 2
@@ -53,6 +61,8 @@ class Piece(NamedTuple):
     """Its name in the file; None stands for zeros."""
     shape: tuple[int, ...]
     make: Callable[[Tensor], Tensor]
+    is_plain: bool = False
+    """Is it that tensor as it is?"""
 
     def then(self, shape: Sequence[int], make: Callable[[Tensor], Tensor]) -> Piece:
         """The piece that `make` turns into one of `shape`."""
@@ -75,6 +85,11 @@ class TensorView:
         # Query, key and value may be parts of one tensor: it is read once for the three.
         self._last: tuple[str, Tensor] | None = None
 
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        if self._pieces[name].is_plain:
+            return self._reader.pieces(str(self._pieces[name].origin))
+        return rows_of(self.read(name))
+
     def read(self, name: str) -> Tensor:
         piece = self._pieces[name]
         if piece.origin is None:
@@ -90,11 +105,14 @@ def standard_tensors(
 ) -> TensorView:
     """The tensors of a checkpoint, with tables of so many `types` and `positions` if given.
 
-    Query, key and value stand apart and all have a bias; tied copies and the leftovers of
-    training are gone, whatever else is unknown is still there. Raises ValueError for sizes that
-    the tables cannot be brought to.
+    Query, key and value stand apart and all have a bias; a head that the file has is still
+    there, if there is a table of words beside it. What training left behind is gone, with a
+    warning; whatever else is unknown is still there. Raises ValueError for sizes that the tables
+    cannot be brought to.
     """
-    pieces = _renamed(reader.shapes)
+    names = {standard_name(name): name for name in reader.shapes}
+    warn_of_unused(old for name, old in names.items() if name.startswith(UNUSED))
+    pieces = _renamed(names, reader)
     if any(name.startswith("roberta.") for name in reader.shapes):
         _convert_roberta(pieces)
     _split_products(pieces)
@@ -108,15 +126,23 @@ def standard_tensors(
     return TensorView(reader, pieces)
 
 
-def _renamed(shapes: Shapes) -> dict[str, Piece]:
-    names = {standard_name(name): name for name in shapes}
+def _renamed(names: Mapping[str, str], reader: WeightReader) -> dict[str, Piece]:
+    """The tensors as they are, by their new names; `names` maps new ones to the file's."""
+    found = {n: old for n, old in names.items() if not n.startswith((*UNUSED, *CONSTANTS))}
     for copy, name in COPIES.items():
-        if copy in names:
-            names.setdefault(name, names.pop(copy))
+        if copy in found:
+            old = found.pop(copy)
+            if found.setdefault(name, old) != old and name == WORDS:
+                found[OWN_HEAD] = old
+    bias, other = names.get(BIAS), names.get(DECODER_BIAS)
+    if bias and other and not torch.equal(reader.read(bias), reader.read(other)):
+        raise ValueError(
+            f"{bias} and {other} differ, and both are the bias of one head: remove the one that "
+            "the model was not trained with"
+        )
     return {
-        name: Piece(old, tuple(shapes[old]), lambda tensor: tensor)
-        for name, old in names.items()
-        if not name.startswith(UNUSED)
+        name: Piece(old, tuple(reader.shapes[old]), lambda tensor: tensor, is_plain=True)
+        for name, old in found.items()
     }
 
 

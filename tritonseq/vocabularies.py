@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 
 class Vocabulary(Protocol):
@@ -20,8 +20,10 @@ class Vocabulary(Protocol):
         """The ids of every text, without anything before or behind it."""
         ...
 
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """The text of every row of ids, without special tokens; unknown ids are passed over."""
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        """The text of every row of ids; unknown ids are passed over."""
         ...
 
     def frame(self) -> tuple[list[int], list[int]]:
@@ -36,22 +38,27 @@ class Vocabulary(Protocol):
 class Bytes:
     """ByT5: every byte of UTF-8 is a token. Xue et al., "ByT5", 2022."""
 
-    def __init__(self, extra_ids: int = 125) -> None:
+    ends_once = True
+    """A text that says </s> at its end is given no second one."""
+
+    def __init__(self, sentinels: Iterable[str], special: Mapping[str, int] | None = None) -> None:
+        """`sentinels` stand behind the bytes, in order; other tokens of `special` have ids."""
         frame = ("<pad>", "</s>", "<unk>")
-        sentinels = [f"<extra_id_{n}>" for n in range(extra_ids)]
         self._offset = len(frame)
         self._special = {name: token for token, name in enumerate(frame)}
-        self._special |= {name: 259 + n for n, name in enumerate(sentinels)}
-        self._cut = splitter(sentinels, spaced=frame)
+        self._special |= {name: 259 + n for n, name in enumerate(sentinels)} | dict(special or {})
+        self._names = {token: name.encode() for name, token in self._special.items()}
+        self._cut = splitter(self._special, left=frame, right=frame)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._ids(text) for text in texts]
 
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        names = {} if skip_special_tokens else self._names
         return [
-            bytes(token - self._offset for token in row if 0 <= token - self._offset < 256).decode(
-                errors="ignore"
-            )
+            b"".join(names.get(token, self._byte(token)) for token in row).decode(errors="ignore")
             for row in rows
         ]
 
@@ -60,6 +67,10 @@ class Bytes:
 
     def token_id(self, token: str) -> int | None:
         return self._special.get(token)
+
+    def _byte(self, token: int) -> bytes:
+        value = token - self._offset
+        return bytes((value,)) if 0 <= value < 256 and token not in self._names else b""
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = []
@@ -72,34 +83,59 @@ class Bytes:
 
 
 def splitter(
-    names: Iterable[str], *, spaced: Iterable[str] = (), alone: Iterable[str] = ()
+    names: Iterable[str],
+    *,
+    left: Collection[str] = (),
+    right: Collection[str] = (),
+    words: Collection[str] = (),
+    alone: Collection[str] = (),
 ) -> Callable[[str], list[str]]:
     """A function that cuts a text into the tokens `names` and what is between them.
 
-    The tokens `spaced` swallow the white space around them; the tokens `alone` are found only
-    where white space, or nothing, is around them.
+    Of these, those of `left` and `right` swallow the white space on that side, those of `words`
+    are found only where no letter or digit touches them, and those of `alone` only where white
+    space, or nothing, is around them. The longest token that begins at a place is taken.
     """
-    alternatives = [re.escape(name) for name in sorted(names, key=len, reverse=True)]
-    alternatives += [rf"\s*{re.escape(name)}\s*" for name in spaced]
-    alternatives += [rf"(?<!\S){re.escape(name)}(?!\S)" for name in alone]
-    pattern = re.compile("|".join(alternatives))
+
+    def form(name: str) -> str:
+        text = re.escape(name)
+        if name in alone:
+            return rf"(?<!\S){text}(?!\S)"
+        return rf"(?<!\w){text}(?!\w)" if name in words else text
+
+    ordered = sorted((name for name in dict.fromkeys(names) if name), key=len, reverse=True)
+    pattern = re.compile("|".join(map(form, ordered)) or r"(?!)")
+    space = re.compile(r"\s*")
 
     def cut(text: str) -> list[str]:
+        # White space is looked at only beside tokens that were found, and once: searching for it
+        # with them would take a time that grows with the square of its length.
         parts, start = [], 0
-        for match in pattern.finditer(text):
-            parts += [text[start : match.start()], match.group().strip()]
+        while match := pattern.search(text, start):
+            name, before = match.group(), text[start : match.start()]
+            parts += [before.rstrip() if name in left else before, name]
             start = match.end()
+            if name in right:
+                behind = space.match(text, start)
+                start = behind.end() if behind else start
         return [part for part in (*parts, text[start:]) if part]
 
     return cut
 
 
 def framed(
-    bodies: Sequence[list[int]], frame: tuple[list[int], list[int]], max_length: int | None
+    bodies: Sequence[list[int]],
+    frame: tuple[list[int], list[int]],
+    max_length: int | None,
+    *,
+    keeps_end: bool = False,
+    ends_once: bool = False,
 ) -> list[list[int]]:
     """Each body within its frame, cut so that both together have at most `max_length` ids.
 
-    Raises ValueError for an empty body, and a limit that leaves no room for any.
+    What is cut off is the end, or with `keeps_end` the beginning. With `ends_once`, what stands
+    behind a body is left out if the body ends so itself. Raises ValueError for an empty body, and
+    a limit that leaves no room for any.
     """
     before, behind = frame
     for index, body in enumerate(bodies):
@@ -108,4 +144,8 @@ def framed(
     room = None if max_length is None else max_length - len(before) - len(behind)
     if room is not None and room < 1:
         raise ValueError(f"a limit of {max_length} tokens leaves no room for a token of text")
-    return [[*before, *body[:room], *behind] for body in bodies]
+    kept = slice(None, room) if room is None or not keeps_end else slice(-room, None)
+    return [
+        [*before, *body, *(() if ends_once and body[-1:] == behind else behind)]
+        for body in (body[kept] for body in bodies)
+    ]

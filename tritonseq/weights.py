@@ -6,6 +6,7 @@ goes. So a mapping here lives for one tensor, or a few megabytes of them.
 
 from __future__ import annotations
 
+import math
 import re
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .json_files import read_json, refuse_pointer
+from .json_files import is_there, read_json, refuse_irregular, refuse_pointer
+from .pickles import RefusedPickle, check_archive, checked_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 MAPPED_BYTES = 16 * 2**20
 
 
+# Bytes that are looked at through one mapping when tensors are compared.
+PIECE_BYTES = 16 * 2**20
+
+
 class WeightReader(Protocol):
     """Named tensors in one file or several."""
 
@@ -36,12 +42,32 @@ class WeightReader(Protocol):
     def read(self, name: str) -> Tensor:
         """The tensor as stored; drop it before the next call, or its mapping stays."""
 
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Its rows, some at a time, to be looked at; drop each before the next."""
+
+
+def row_ranges(shape: Sequence[int]) -> list[slice]:
+    """Where to cut a float32 tensor of `shape` into rows of at most `PIECE_BYTES`.
+
+    Tensors of one shape are cut alike, whatever their dtypes.
+    """
+    rows = shape[0] if shape else 1
+    step = max(1, PIECE_BYTES // (4 * max(1, math.prod(shape[1:]))))
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def rows_of(tensor: Tensor) -> Iterator[Tensor]:
+    """The pieces of a tensor that is in memory."""
+    table = tensor.detach() if tensor.dim() else tensor.detach()[None]
+    return (table[rows] for rows in row_ranges(table.shape))
+
 
 class SafetensorsFile:
     """One safetensors file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_irregular(path)
         with self._open() as file:
             # The handle is no mapping: its names come from keys() only.
             names = list(file.keys())
@@ -49,8 +75,21 @@ class SafetensorsFile:
 
     def read(self, name: str) -> Tensor:
         with self._open() as file:
-            tensor: Tensor = file.get_tensor(name)
+            try:
+                tensor: Tensor = file.get_tensor(name)
+            except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+                # Of a type that this torch does not have.
+                message = f"{self.path}: {name} cannot be read: {_first_line(error)}"
+                raise ValueError(message) from error
         return tensor
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        if not self.shapes[name]:
+            yield self.read(name)
+            return
+        for rows in row_ranges(self.shapes[name]):
+            with self._open() as file:
+                yield file.get_slice(name)[rows]
 
     def _open(self) -> Any:
         try:
@@ -64,6 +103,7 @@ class PickleFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_irregular(path)
         with path.open("rb") as file:
             # Files from before torch 1.6 are no zip archives and cannot be mapped.
             self._mapped = file.read(4) == b"PK\x03\x04"
@@ -77,23 +117,31 @@ class PickleFile:
             self._tensors, self._read_bytes = self._load(), 0
         # Popped, so that what was read from an unmapped file is freed as soon as it is copied.
         tensor = self._tensors.pop(name)
-        self._read_bytes += tensor.nbytes
+        self._read_bytes += tensor.numel() * tensor.itemsize
         return tensor
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        if not self._mapped:
+            # In memory all the same, and not popped: it is still to be read.
+            if name not in self._tensors:
+                self._tensors = self._load()
+            yield from rows_of(self._tensors[name])
+            return
+        for rows in row_ranges(self.shapes[name] or (1,)):
+            yield self._load()[name].detach()[rows if self.shapes[name] else None]
 
     def _load(self) -> dict[str, Tensor]:
         try:
+            if self._mapped:
+                check_archive(self.path)
             table = torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mapped)
         except UnpicklingError as error:
             raise _refused(self.path, error) from error
+        except RefusedPickle:
+            raise
         except Exception as error:  # a damaged pickle raises whatever its opcodes stumble over
             raise _damaged(self.path, error) from error
-        if not isinstance(table, dict):
-            raise ValueError(f"{self.path} holds a {type(table).__name__}, not a table of tensors")
-        for name, value in table.items():
-            if not isinstance(value, torch.Tensor):
-                kind = type(value).__name__
-                raise ValueError(f"{self.path}: {name!r} is a {kind}, not a tensor")
-        return dict(table)
+        return checked_table(self.path, table)
 
 
 class ShardedFiles:
@@ -102,16 +150,26 @@ class ShardedFiles:
     def __init__(self, index: Path, reader: Callable[[Path], WeightReader]) -> None:
         self._files: dict[str, WeightReader] = {}
         self.shapes: Shapes = {}
+        listed = read_json(index).get("weight_map") or {}
         for shard in shard_names(index):
             path = index.parent / shard
-            if not path.is_file():
+            if not is_there(path):
                 raise ValueError(f"{index} names {shard}, which is not there: fetch it again")
             file = reader(path)
-            self.shapes |= file.shapes
-            self._files |= dict.fromkeys(file.shapes, file)
+            # Of a tensor that several files have, the index says which one counts.
+            own = {
+                name: shape
+                for name, shape in file.shapes.items()
+                if listed.get(name, shard) == shard
+            }
+            self.shapes |= own
+            self._files |= dict.fromkeys(own, file)
 
     def read(self, name: str) -> Tensor:
         return self._files[name].read(name)
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        return self._files[name].pieces(name)
 
 
 FORMATS: dict[str, Callable[[Path], WeightReader]] = {
@@ -135,9 +193,9 @@ def open_weights(path: Path) -> WeightReader:
     if path.is_file():
         return _open_file(path)
     for name, reader in FORMATS.items():
-        if (path / name).is_file():
+        if is_there(path / name):
             return reader(path / name)
-        if index_of(path / name).is_file():
+        if is_there(index_of(path / name)):
             return ShardedFiles(index_of(path / name), reader)
     others = [file for file in sorted(path.iterdir()) if is_weight_file(file)]
     if not others:
@@ -173,7 +231,7 @@ def shard_names(index: Path) -> list[str]:
     shards = sorted({str(shard) for shard in weight_map.values()})
     for shard in shards:
         # An index comes with its checkpoint and has no business elsewhere on the disk.
-        if not re.fullmatch(r"\w[\w.-]*", shard):
+        if not re.fullmatch(r"\w[\w.-]*", shard) or shard == index.name:
             raise ValueError(f"{index} names {shard!r}, which is not a plain file name")
     return shards
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     Frame = tuple[tuple[str, ...], tuple[str, ...]]
 
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""The tokens of BERT that are no pieces of text."""
 
 # UniLM v1 has names of its own for tokens that BERT left unused, from [unused1] on.
 _NAMES = ("[X_SEP]", *(f"[SEP_{n}]" for n in range(10)), "[S2S_SEP]", "[S2S_CLS]", "[L2R_SEP]")
@@ -42,7 +43,8 @@ class Pieces(NamedTuple):
 class WordPieces:
     """The vocabulary of a UniLM; made by `s2s_pieces` or `unilm_pieces`.
 
-    A text is decoded up to its first [SEP] or [PAD]. All tokens before it are written as they are,
+    A text is decoded up to its first [SEP] or [PAD], or to its end if special tokens are not
+    skipped. All tokens before it are written as they are,
     with spaces between them; only "##ing" loses its marks and joins the word before it.
     """
 
@@ -65,7 +67,7 @@ class WordPieces:
         # Of two lines with the same token, the later one is meant by it.
         self._ids = {name: token for token, name in pieces.names.items()}
         before, behind = frame
-        for name in (*_SPECIAL, *before, *behind):
+        for name in (*SPECIAL, *before, *behind):
             if name not in self._ids:
                 raise ValueError(
                     f"{pieces.path} has no {name}, which the vocabulary of this model needs: "
@@ -84,8 +86,11 @@ class WordPieces:
         encodings = iter(self.backend.encode_batch(plain, add_special_tokens=False))
         return [[token for part in parts for token in self._part(part, encodings)] for parts in cut]
 
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        return [self._text(row) for row in rows]
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        ends = ("[SEP]", "[PAD]") if skip_special_tokens else ()
+        return [self._text(row, ends) for row in rows]
 
     def frame(self) -> tuple[list[int], list[int]]:
         return self._frame
@@ -100,11 +105,11 @@ class WordPieces:
         ids: list[int] = next(encodings).ids
         return ids
 
-    def _text(self, row: Sequence[int]) -> str:
+    def _text(self, row: Sequence[int], ends: Sequence[str]) -> str:
         words: list[str] = []
         for token in row:
             name = self._names.get(token, "")
-            if name in ("[SEP]", "[PAD]"):
+            if name in ends:
                 break
             if name.startswith("##") and words:
                 words[-1] += name[2:]
@@ -119,7 +124,7 @@ def s2s_pieces(pieces: Pieces, *, pos_shift: bool = False) -> WordPieces:
     Unknown tokens of sources that are cut already are [UNK].
     """
     frame: Frame = (("[CLS]",), () if pos_shift else ("[SEP]",))
-    return WordPieces(pieces, frame, _SPECIAL, splitter(_SPECIAL), refuses_unknown=False)
+    return WordPieces(pieces, frame, SPECIAL, splitter(SPECIAL), refuses_unknown=False)
 
 
 def unilm_pieces(pieces: Pieces, *, s2s_special_token: bool = False) -> WordPieces:
@@ -129,12 +134,12 @@ def unilm_pieces(pieces: Pieces, *, s2s_special_token: bool = False) -> WordPiec
     white space stands around them, as in "of it . [X_SEP] the". With `s2s_special_token`, sources
     stand between [S2S_CLS] and [S2S_SEP]. Sources that are cut already must hold known tokens.
     """
-    special = (*_SPECIAL, "[X_SEP]")
+    special = (*SPECIAL, "[X_SEP]")
     names = {token: _RENAMED.get(name, name) for token, name in pieces.names.items()}
     frame: Frame = (("[CLS]",), ("[SEP]",))
     if s2s_special_token:
         frame = (("[S2S_CLS]",), ("[S2S_SEP]",))
-    split = splitter((), alone=special)
+    split = splitter(special, alone=special)
     # Chinese characters and every kind of white space stand apart before tokens are looked for.
     clean = _normalizer(lowercase=False, strip_accents=False).normalize_str
     return WordPieces(

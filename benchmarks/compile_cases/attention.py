@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from tritonseq.kernels._attention_triton import attention_launches
-from tritonseq.kernels._checks import Attention
+from tritonseq.kernels._calls import Attention
 
 from . import floats, meta, short
 

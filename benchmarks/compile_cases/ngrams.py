@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tritonseq.kernels._checks import Ngrams
+from tritonseq.kernels._calls import Ngrams
 from tritonseq.kernels._ngrams_triton import ngram_launches
 
 from . import floats, meta, short

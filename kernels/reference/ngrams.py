@@ -75,7 +75,8 @@ def ngram_mask(
         else:
             sample, beam = divmod(row, tokens.shape[2])
             slots = _valid(lineage[:, :, beam], sample, None, lengths)
-            own = [int(tokens[sample, t, slot]) for t, slot in enumerate(slots)]
+            last = tokens.shape[2] - 1
+            own = [int(tokens[sample, t, min(max(s, 0), last)]) for t, s in enumerate(slots)]
         if prefix is not None:
             own = _valid(prefix, row * len(prefix) // rows, prefix_starts, prefix_lengths) + own
         searched = own
@@ -136,7 +137,8 @@ def ngram_bans(
 
 
 def _valid(tokens: Tensor, row: int, starts: Tensor | None, ends: Tensor | None) -> list[int]:
-    start = 0 if starts is None else int(starts[row])
-    end = tokens.shape[1] if ends is None else int(ends[row])
+    size = tokens.shape[1]
+    end = size if ends is None else min(max(int(ends[row]), 0), size)
+    start = 0 if starts is None else min(max(int(starts[row]), 0), end)
     values: list[int] = tokens[row, start:end].tolist()
     return values

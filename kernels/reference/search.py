@@ -48,19 +48,21 @@ def beam_advance(
         live: list[Candidate] = []
         new: list[Candidate] = []
         completed: list[bool] = []
-        rows = zip(scores[b].tolist(), tokens[b].tolist(), parents[b].tolist(), strict=True)
+        continued = parents[b].clamp(0, beams - 1)
+        rows = zip(scores[b].tolist(), tokens[b].tolist(), continued.tolist(), strict=True)
         for rank, (score, token, parent) in enumerate(rows):
             is_end = token in final
             hit = at + 1 >= limit or (is_end if hits is None else bool(hits[b, rank]))
             completed.append(hit)
             barred = is_end if at + 1 >= limit else hit
             live.append(Candidate(_lower(score, barred), False, at, parent, token))
-            score = _lower(_divide(score, powers[at + 1]), full)
+            score = _lower(_divide(score, powers[_within(at + 1, len(powers))]), full)
             done = hit and rank < beams
             score = _lower(_lower(score, not could), not done)
             new.append(Candidate(score, done, at, parent, token))
+        longest = limit if bounds_by_limit else at + 1
         live, pool = _best(live, beams), _best(old + new, beams)
-        bound = _divide(live[0].score, powers[limit if bounds_by_limit else at + 1])
+        bound = _divide(live[0].score, powers[_within(longest, len(powers))])
         worst = min(x.score for x in pool)
         could = could and any(bound > (worst if x.done else FAR_BELOW) for x in pool)
         over = all(completed) or not could
@@ -70,12 +72,13 @@ def beam_advance(
             for field, value in zip(group.pool, pool[k], strict=True):
                 field[b, k] = value
         group.improvable[b] = could
-        for t in range(at):
+        positions = written.tokens.shape[1]
+        for t in range(min(at, positions)):
             slots = written.lineage[b, t].tolist()
             for k in range(beams):
                 written.lineage[b, t, k] = slots[live[k].slot]
         for k in range(beams):
-            written.parents[b, at, k] = live[k].slot
+            written.parents[b, _within(at, positions), k] = live[k].slot
         _append(written, b, [x.token for x in live], over, retire)
 
 
@@ -125,7 +128,7 @@ def _append(written: Written, b: int, tokens: list[int], over: bool, retire: boo
     """One token for each slot of sample `b`, and its counters."""
     at = int(written.generated[b])
     for k, token in enumerate(tokens):
-        written.tokens[b, at, k] = token
+        written.tokens[b, _within(at, written.tokens.shape[1]), k] = token
         written.newest[b, k] = token
     written.generated[b] = at + 1
     if at > 0:
@@ -150,6 +153,11 @@ def _lower(score: float, condition: bool) -> float:
 
 def _divide(score: float, power: Tensor) -> float:
     return _rounded(score / float(power))
+
+
+def _within(i: int, size: int) -> int:
+    """The nearest of `size` places."""
+    return min(max(i, 0), size - 1)
 
 
 def _rounded(x: float) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import random
 
 import pytest
 import torch
 from attention_cases import random_case
+from kernel_calls import KERNELS, changed, tensors
 
 import tritonseq.kernels
 from tritonseq.kernels import (
@@ -96,3 +98,38 @@ def test_rowwise_operations_compile_as_torch():
     expected = block(tokens, table, weight, bias)
     for result, wanted in zip(compiled(tokens, table, weight, bias), expected, strict=True):
         torch.testing.assert_close(result, wanted)
+
+
+# The others are compiled above.
+TRACED = ("beam_topk", "beam_advance", "greedy_advance", "ngram_bans", "norm_linear")
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_every_operation_is_traced_with_its_checks(name):
+    """Whole, whatever the checks look at; eager code and compiled code write the same."""
+    torch._dynamo.reset()
+    run, call = KERNELS[name].run, KERNELS[name].call(random.Random(1), 0.0)
+    own, other = (changed(call, lambda x: x.clone()) for _ in range(2))
+    expected = tensors(run(**own)) + tensors(own)
+    compiled = torch.compile(lambda call: run(**call), backend="aot_eager", fullgraph=True)
+    found = tensors(compiled(other)) + tensors(other)
+    for result, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(result, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_operators_refuse_what_the_public_functions_do(compiled):
+    def attend(rows, options):
+        if compiled:
+            return torch.compile(decode_attention, backend="aot_eager")(*rows, **options)
+        return torch.ops.tritonseq.decode_attention(*rows, **options)
+
+    rows, cache = torch.randn(3, 1, 2, 1, 1, 8).unbind(0), torch.zeros(2, 1, 1, 3, 2, 8)
+    options = {"target_key": cache[0], "target_value": cache[1][:, :, :, :1].expand(1, 1, 3, 2, 8)}
+    options |= {"step": torch.zeros(1).long(), "lineage": torch.zeros(1, 3, 2).long()}
+    with pytest.raises(ValueError, match="target_value is written in place, and with strides"):
+        attend(rows, options)
+    with pytest.raises(ValueError, match=r"query has the layout torch.sparse_coo; pass query"):
+        attend((rows[0].to_sparse(), *rows[1:]), {})
+    with pytest.raises(ValueError, match=r"is on meta and query on cpu|tensors are on cpu, meta"):
+        attend((rows[0], rows[1].to("meta"), rows[2]), {})

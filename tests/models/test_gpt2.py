@@ -12,8 +12,8 @@ from walk import begin, feed
 from tritonseq.models import model_class
 from tritonseq.models.activations import ACTIVATIONS, activation
 from tritonseq.models.gpt2 import GPT2, GPT2Config
+from tritonseq.models.layout import empty_weight
 from tritonseq.models.packing import split_prompts
-from tritonseq.models.weights import empty_weight
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -155,7 +155,7 @@ def test_sources_name_what_is_missing_and_left_over() -> None:
 
 def every_name(config: GPT2Config) -> set[str]:
     names = {name for name, _ in GPT2(config).named_parameters()}
-    return {f"{name}.weight" if name in ("wte", "wpe") else name for name in names}
+    return {f"{name}.weight" if name in ("wte", "wpe", "lm_head") else name for name in names}
 
 
 def test_model_class_lists_what_is_supported() -> None:

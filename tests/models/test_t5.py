@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import tritonseq
-from tritonseq.models import products
+from tritonseq.models import layout
 from tritonseq.models.activations import ACTIVATIONS
 from tritonseq.models.t5 import T5Config
 
@@ -60,7 +60,7 @@ def test_logits_of_prefill_and_steps(
     variant: str, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if packed:
-        monkeypatch.setattr(products, "PACKED_FROM", 1)
+        monkeypatch.setattr(layout, "PACKED_FROM", 1)
     model_type, config = VARIANTS[variant]
     model = networks.network(model_type, seed=1, **config)
     ours = tritonseq.from_transformers(model).decoder

@@ -88,9 +88,7 @@ def theirs(folder: Path, family: str) -> Any:
     """transformers' tokenizer; it reads sentencepiece models only with yet another library."""
     if family not in _MODELS:
         return FAMILIES[family].from_pretrained(folder)
-    model = model_of(folder)
-    pieces = [(model.id_to_piece(i), model.get_score(i)) for i in range(model.get_piece_size())]
-    charsmap = _charsmap(model.serialized_model_proto())
+    pieces, charsmap = pieces_of(model_of(folder))
     if family == "t5":
         pieces += [(f"<extra_id_{n}>", 0.0) for n in reversed(range(100))]
     if family == "pegasus":
@@ -103,10 +101,16 @@ def theirs(folder: Path, family: str) -> Any:
     return FAMILIES[family](vocab=pieces, _spm_precompiled_charsmap=charsmap)
 
 
+def pieces_of(model: SentencePieceProcessor) -> tuple[list[tuple[str, float]], bytes]:
+    """The pieces of a model with their scores, and the table of its normalizer."""
+    pieces = [(model.id_to_piece(i), model.get_score(i)) for i in range(model.get_piece_size())]
+    return pieces, _charsmap(model.serialized_model_proto())
+
+
 def _charsmap(model: bytes) -> bytes:
     """The table of the normalizer: field 2 of field 3, as protocol buffers write them."""
     for field in (3, 2):
-        model = next(value for number, value in _fields(model) if number == field)
+        model = next((value for number, value in _fields(model) if number == field), b"")
     return model
 
 

@@ -97,7 +97,10 @@ def hf_model(family: str, seed: int = 0, **config: Any) -> Any:
                 # Activations are positive on average: without this, their mean would add the
                 # same vector to every state.
                 noise -= noise.mean(dim=1, keepdim=True)
-            parameter.data.copy_(noise * _scale(name) + float(is_norm))
+            # Sums over more terms are no larger.
+            wide = parameter.dim() == 2 and "relative" not in name
+            scale = _scale(name) * ((32 / settings.d_model) ** 0.5 if wide else 1.0)
+            parameter.data.copy_(noise * scale + float(is_norm))
     _spread(model, generator)
     if hasattr(model, "final_logits_bias"):
         bias = model.final_logits_bias

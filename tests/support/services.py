@@ -138,3 +138,8 @@ ACTS: dict[str, Callable[..., Any]] = {
     "say": _say,
     "variable": os.environ.get,
 }
+
+
+def generate(models: list[Any], ids: list[list[int]], answers: Any) -> None:
+    """What each of the models makes of `ids`, for the process that has sent them."""
+    answers.put([model.generate(ids).tolist() for model in models])

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from walk import NoKeys
+from walk import NoKeys, OfOneTensor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tritonseq.cache import Sizes
 
 
-class TableDecoder:
+class TableDecoder(OfOneTensor):
     """Logits of the next token by the last one; records every call."""
 
     is_encoder_decoder = False
@@ -41,7 +43,7 @@ class TableDecoder:
         self.lineages.append(None if lineage is None else lineage.clone())
         return self.table[tokens]
 
-    def parameters(self) -> object:
+    def parameters(self) -> Iterator[Tensor]:
         return iter([self.table])
 
 

@@ -40,6 +40,8 @@ def hf_gpt2(seed: int = 0, **config: Any) -> Any:
         centre = 1.0 if "ln_" in name and name.endswith("weight") else 0.0
         # A small embedding keeps the tied head from merely repeating the last token.
         scale = 0.1 if name.endswith(("wte.weight", "wpe.weight", "lm_head.weight")) else 0.3
+        if parameter.dim() == 2:  # sums over more terms are no larger
+            scale *= (32 / model.config.n_embd) ** 0.5
         if parameter.dim() > 0 and not name.endswith((".beta", ".eps")):
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * scale + centre)
     # Flat enough that hypotheses differ, with end tokens that come up every now and then.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tiny_unilm
 import torch
 from torch import Tensor
-from walk import NoKeys
+from walk import NoKeys, OfOneTensor
 
 import tritonseq
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tritonseq.cache import Sizes
 
 
-class Tables:
+class Tables(OfOneTensor):
     """A prefix language model without a network: a table per step, logits by the last token.
 
     The last token of the source decides about the first one.
@@ -77,7 +77,7 @@ def chances(*steps: dict[int, dict[int, float]]) -> Tables:
     return Tables(tables)
 
 
-class Replay:
+class Replay(OfOneTensor):
     """A decoder without caches: the definition read for every beam's whole history.
 
     The prompt names the source: token V + b for sample b, which never comes again.

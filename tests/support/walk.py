@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from tritonseq.cache import Sizes
 from tritonseq.hypotheses import Hypotheses, Text
 from tritonseq.kernels.search import append_beams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def begin(
@@ -88,3 +91,26 @@ class NoKeys:
 
     def advance(self) -> None:
         self.step += self.step >= 0
+
+
+class OfOneTensor:
+    """What a decoder has to say of its weights, for those that consist of one tensor."""
+
+    def parameters(self) -> Iterator[Tensor]:
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
+    def nbytes(self) -> int:
+        return next(self.parameters()).nbytes
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        return (next(self.parameters()).data_ptr(),)

@@ -155,7 +155,7 @@ class Inputs:
 
 def _compiled(case: Case, arguments: Arguments) -> tuple[Callable[..., Any] | None, str]:
     """The naive formulation under torch.compile, or why there is none."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled: Callable[..., Any] = torch.compile(case.naive, dynamic=False)
     try:
         with torch.no_grad():

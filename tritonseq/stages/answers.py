@@ -15,9 +15,11 @@ import torch
 
 from tritonseq.found import found
 from tritonseq.model import BATCH_SIZE
+from tritonseq.not_finite import NotFinite, broken_weights
 
 from .facts import Facts, checksum, settings_of
 from .sizing import Limits, Sizing, is_out_of_memory
+from .traces import record
 from .ways import Ways
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class Row(NamedTuple):
     number: int
     """Of its sample."""
     ids: list[int]
+    is_answered: bool = False
+    """Its answer is known, and not asked for: it is here for the others of its batch."""
 
 
 class Answer(NamedTuple):
@@ -64,6 +68,8 @@ class Answer(NamedTuple):
     scores: list[float] | None
     tokens: int
     fault: str | None = None
+    trace: bytes | None = None
+    """The search, as `traces.record` packs it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Manner:
     """Of what is drawn at random."""
     exact_scores: bool = False
     """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
+    traced: bool = False
+    """Keep the whole search of each row."""
 
 
 class Answers:
@@ -91,6 +99,9 @@ class Answers:
         _refuse_places(job.request)
         # Whoever gives up is heard between two steps.
         request = replace(job.request, before_step=lambda: self._admits())
+        if manner.traced:
+            # The search is part of a result, and then goes on after its hypotheses have ended.
+            request = replace(request, config=request.config.merged(return_dict_in_generate=True))
         self._admits: Callable[[], bool] = _always
         self._job = replace(job, request=request)
         self._manner = manner
@@ -114,6 +125,7 @@ class Answers:
             has_encoder=model.is_encoder_decoder,
             copies=config.num_return_sequences,
             has_scores=config.num_beams > 1,
+            has_traces=config.num_beams > 1 and config.searches_as_unilm,
             unit=self.unit,
             batch=self.sizing.count(1),
             settings=settings_of(
@@ -124,6 +136,7 @@ class Answers:
             ),
             plan=self._plan(),
             asks_for_language=job.asks_for_language,
+            is_drawn=_is_drawn(job.request),
         )
 
     def _plan(self) -> str:
@@ -132,19 +145,26 @@ class Answers:
         return self.sizing.describe(min(room or USUAL_LENGTH, USUAL_LENGTH))
 
     def run(self, rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
-        """Answer the rows; those that have not begun when `admits()` says no are left out.
+        """Answer the rows that have no answer yet; those that have not begun when `admits()` says
+        no are left out.
 
         It is asked before every step as well: what it raises ends the work at once.
         """
         self._admits = admits
         if self.unit > 1:
             for number, unit in itertools.groupby(rows, lambda row: row.number // self.unit):
-                yield from self._one_unit(number, list(unit))
+                yield from self._rest_of_unit(number, list(unit))
             return
-        rows = self._in_order(rows)
+        rows = self._in_order([row for row in rows if not row.is_answered])
         enough = TRIAL * self.sizing.count(max((len(row.ids) for row in rows), default=1))
         for refills, part in self._ways.share_out(rows, enough):
             yield from self._one_way(refills, part, enough)
+
+    def _rest_of_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+        """What is new among the answers of a unit."""
+        new = {row.number for row in rows if not row.is_answered}
+        for answers in self._one_unit(number, rows) if new else ():
+            yield [answer for answer in answers if answer.number in new]
 
     def _one_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
         """Batches that are the same whatever else there is; what is drawn has a seed per unit."""
@@ -161,7 +181,7 @@ class Answers:
     def _seeded(self, seed: int) -> Iterator[None]:
         """Draw from this seed meanwhile, and disturb no other who draws."""
         job = self._job
-        device = next(job.request.decoder.parameters()).device
+        device = job.request.decoder.device
         if device.type == "cuda":
             # A graph draws from the generator that the device has.
             with _DRAWING, torch.random.fork_rng([device]):
@@ -205,6 +225,12 @@ class Answers:
                     for answer in answers:
                         del waiting[answer.number]
                     yield answers
+            except NotFinite:
+                # One alone is to blame; were it the weights, everyone would be.
+                if broken_weights(self._job.request.decoder):
+                    raise
+                yield from self._one_by_one([waiting.pop(row.number) for row in rest[:count]])
+                continue
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -217,15 +243,30 @@ class Answers:
                 number = next(iter(waiting))
                 yield [Answer(number, [], None, 0, _too_large(waiting.pop(number), failure))]
 
+    def _one_by_one(self, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+        """Each row alone, where one has scores that are no numbers; that one gets a fault."""
+        for row in rows:
+            try:
+                answers = [answer for part in self._batched([row], 1) for answer in part]
+            except NotFinite as error:
+                answers = [Answer(row.number, [], None, 0, str(error))]
+            yield answers
+
     def _batched(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
         """The first of the rows, in one batch until its last one has ended."""
         batch = rows[:count]
-        if self._job.request.counts_prompts and self._job.request.fits_slots:
+        # What is drawn depends on what was drawn before it, too.
+        if all(row.is_answered for row in batch) and not _is_drawn(self._job.request):
+            yield [Answer(row.number, [], None, 0) for row in batch]
+            return
+        request = self._job.request
+        longest = max(len(row.ids) for row in batch)
+        if (request.counts_prompts or request.counts_longest(longest)) and request.fits_slots:
             # In slots each has the lengths that it has alone.
             yield from self._through_slots(batch, count)
             return
         found = self._job.found([row.ids for row in batch])
-        yield [_answer(row, each) for row, each in zip(batch, found, strict=True)]
+        yield [self._answer(row, each) for row, each in zip(batch, found, strict=True)]
 
     def _refilled(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
         """The first of the rows, through slots: who has ended makes room for the next."""
@@ -236,7 +277,11 @@ class Answers:
         together = request.together([row.ids for row in rows], count, self._admits)
         for places, output in together:
             each = found(output, request.config, samples=len(places), start=0, given=given)
-            yield [_answer(rows[at], one) for at, one in zip(places, each, strict=True)]
+            yield [self._answer(rows[at], one) for at, one in zip(places, each, strict=True)]
+
+    def _answer(self, row: Row, found: Found) -> Answer:
+        trace = record(found.trace) if self._manner.traced else None
+        return Answer(row.number, found.sequences, found.scores, sum(found.tokens), trace=trace)
 
 
 def _unit(request: Request, manner: Manner) -> int:
@@ -276,10 +321,6 @@ def _alike(rows: Sequence[Row], least: int) -> int:
     while count < len(rows) and len(rows[count].ids) >= bound:
         count += 1
     return count if len(rows) - count >= least else len(rows)
-
-
-def _answer(row: Row, found: Found) -> Answer:
-    return Answer(row.number, found.sequences, found.scores, sum(found.tokens))
 
 
 def _too_large(row: Row, error: Exception) -> str:

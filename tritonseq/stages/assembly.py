@@ -61,7 +61,12 @@ class Assembly:
         self._flow = Flow(clock)
         self._flow.on_abort(self._horizon.abort)
         smallest = None if window else -(-workers.facts.batch // PARTS)
-        self._connect(samples, lambda awaited: Windows(size, unit, awaited, first, smallest))
+        self._connect(
+            samples,
+            lambda awaited: Windows(
+                size, unit, awaited, first, smallest, is_cut_short=self._has_failed
+            ),
+        )
 
     def _connect(
         self, samples: Iterable[Sample], windows: Callable[[Callable[[], bool]], Windows]
@@ -139,6 +144,9 @@ class Assembly:
         self._tokenized.cut()
         self._horizon.abort()
         self._workers.drain()
+
+    def _has_failed(self) -> bool:
+        return self._flow.has_failed
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:

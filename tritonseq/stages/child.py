@@ -13,6 +13,9 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .descriptors import take_descriptors
+from .worker import DECIDED_BY_PARENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -44,6 +47,8 @@ class Child:
         self.is_ready = False
         """Has its service been made?"""
         self._sending = threading.Lock()
+        # The child inherits them, and its connection must be none of them.
+        take_descriptors()
         # Never closed but with the last reference: a number that is free again, and belongs to
         # another file, could still be in use by another thread.
         self._connection, theirs = Pipe()
@@ -55,8 +60,8 @@ class Child:
             descriptor=descriptor,
         )
         isolated = ["-I"] if sys.flags.isolated else []
-        # Until the child ignores Ctrl-C, which goes to it as well, it does not get it.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        # Until the child ignores Ctrl-C and the like, which go to it as well, it does not get them.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, DECIDED_BY_PARENT)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, *isolated, "-c", code],

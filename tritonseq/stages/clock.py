@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
+
+from .places import OWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,4 +126,9 @@ class Clock:
             }
             for span in self.spans
         ]  # fmt: skip
-        path.write_text(json.dumps({"traceEvents": events}), encoding="utf-8")
+        with open(path, "w", encoding="utf-8", opener=_open_own) as file:
+            file.write(json.dumps({"traceEvents": events}))
+
+
+def _open_own(path: str, flags: int) -> int:
+    return os.open(path, flags | OWN, 0o666)

@@ -1,4 +1,4 @@
-"""Files that outlive a crash: where they lie, who may write them, and when they are durable."""
+"""Files that outlive a crash: who may write them, and when they are durable."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import contextlib
 import errno
 import fcntl
 import os
-from dataclasses import dataclass
+import zlib
 from typing import TYPE_CHECKING
 
 from .faults import JobFailed
+from .places import OWN, new, open_to_read, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,49 +20,30 @@ _BUFFER = 1 << 20
 _REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
+    errno.EBUSY: "unmount it, as a mount point cannot be replaced",
     errno.EFBIG: "free some space or raise the limit on the size of files (ulimit -f)",
 }
+_STANDARD = 2
+"""The last of the descriptors that stdin, stdout and stderr have."""
 _UNKNOWN = (errno.EINVAL, errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
 """What file systems answer that cannot lock a file, or make a folder durable."""
 
 
-@dataclass(frozen=True)
-class Places:
-    """The files of a job: `output` is there when it is complete, the others until then."""
-
-    output: Path
-
-    @property
-    def partial(self) -> Path:
-        """The output while it grows."""
-        return self._beside(".partial")
-
-    @property
-    def journal(self) -> Path:
-        """What of it is durable."""
-        return self._beside(".journal")
-
-    @property
-    def rejected(self) -> Path:
-        """The lines without an output; it stays."""
-        return self._beside(".rejected.jsonl")
-
-    def _beside(self, ending: str) -> Path:
-        return self.output.with_name(self.output.name + ending)
-
-
 class Appender:
-    """A file that grows behind its first `size` bytes; what came after them is cut off.
+    """A file that grows behind its first `size` bytes, whose CRC-32 is `digest`; what came after
+    them is cut off.
 
     It is made when there is something to write; or it is there already, with the descriptor
-    `locked` that `lock` gave. Raises ValueError if it has fewer bytes.
+    `locked` that `lock` gave. Raises ValueError if its first bytes are fewer, or others.
     """
 
-    def __init__(self, path: Path, size: int, locked: int | None = None) -> None:
+    def __init__(self, path: Path, size: int, digest: int, locked: int | None = None) -> None:
         self._path = path
         self._descriptor = locked
         self._buffer = bytearray()
         self._written = size
+        self.digest = digest
+        """CRC-32 of its bytes, with those that are still to be written."""
         self._is_durable = True
         with writing(path):
             if size == 0 and locked is None:
@@ -77,6 +59,7 @@ class Appender:
     def append(self, data: bytes) -> None:
         """Add to its end, soon. Raises JobFailed if the disk will not take it."""
         self._buffer += data
+        self.digest = zlib.crc32(data, self.digest)
         if len(self._buffer) >= _BUFFER:
             self.flush()
 
@@ -86,7 +69,7 @@ class Appender:
             return
         with writing(self._path):
             if self._descriptor is None:
-                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                self._descriptor = open_own(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
                 sync_folder(self._path.parent)
             self._is_durable = False
             while self._buffer:
@@ -97,7 +80,10 @@ class Appender:
     def sync(self) -> None:
         """Make everything durable, so that it outlives the machine."""
         self.flush()
-        if self._descriptor is not None and not self._is_durable:
+        if self._descriptor is None:
+            return
+        self._refuse_lost(self._descriptor)
+        if not self._is_durable:
             with writing(self._path):
                 os.fsync(self._descriptor)
             self._is_durable = True
@@ -109,17 +95,78 @@ class Appender:
             self._descriptor = None
 
     def _cut(self, size: int) -> None:
-        there = os.path.getsize(self._path) if self._path.exists() else 0
-        if there < size:
-            raise ValueError(
-                f"{self._path} has {there} bytes, fewer than the {size} that the journal knows: it "
-                "was changed. Start afresh with --overwrite instead of --resume"
-            )
         if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_WRONLY)
+            try:
+                self._descriptor = open_own(self._path, os.O_RDWR)
+            except FileNotFoundError:
+                raise _changed(self._path, f"it is gone, with the {size} bytes") from None
+        there = os.fstat(self._descriptor).st_size
+        if there < size:
+            raise _changed(self._path, f"it has {there} bytes, fewer than the {size}")
+        if _digest(self._descriptor, size) != self.digest:
+            raise _changed(self._path, f"its first {size} bytes are not those")
         if there > size:
             os.ftruncate(self._descriptor, size)
         os.lseek(self._descriptor, size, os.SEEK_SET)
+
+    def _refuse_lost(self, descriptor: int) -> None:
+        """Raise JobFailed if it has no longer its name: all that would be written would be lost."""
+        try:
+            if os.path.samestat(os.fstat(descriptor), os.lstat(self._path)):
+                return
+        except OSError:
+            pass
+        raise JobFailed(
+            f"{self._path} was removed or replaced by others while it was written: start afresh "
+            "with --overwrite"
+        )
+
+
+def digest_of(path: Path) -> tuple[int, int]:
+    """The size of a file of a job, and the CRC-32 of its bytes."""
+    descriptor = open_to_read(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        return size, _digest(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def read_own(path: Path) -> bytes:
+    """All bytes of a file of a job. Raises as `open_to_read` does."""
+    with open(open_to_read(path), "rb") as file:
+        return file.read()
+
+
+def _digest(descriptor: int, size: int) -> int:
+    """CRC-32 of the first bytes of a file."""
+    digest, at = 0, 0
+    while at < size and (block := os.pread(descriptor, min(_BUFFER, size - at), at)):
+        digest = zlib.crc32(block, digest)
+        at += len(block)
+    return digest
+
+
+def _changed(path: Path, how: str) -> ValueError:
+    return ValueError(
+        f"{path} was changed: {how} that the journal knows. Start afresh with --overwrite instead "
+        "of --resume"
+    )
+
+
+def open_own(path: Path, flags: int) -> int:
+    """The descriptor of a file of a job that is written.
+
+    Raises ValueError as `refuse_foreign` does, OSError if it cannot be opened.
+    """
+    refuse_foreign(path)
+    # Should it become a link or a pipe right now, this fails, too.
+    descriptor = os.open(path, flags | OWN, 0o666)
+    if descriptor <= _STANDARD:
+        # Whoever writes to a standard stream that was closed would write into this file.
+        low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD + 1)
+        os.close(low)
+    return descriptor
 
 
 def lock(path: Path, name: str) -> int:
@@ -130,11 +177,11 @@ def lock(path: Path, name: str) -> int:
     """
     while True:
         with writing(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
             _lock(descriptor, name)
             # Whoever had it may have renamed it in between: then this is no longer the file.
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 return descriptor
         except FileNotFoundError:
             pass
@@ -144,10 +191,28 @@ def lock(path: Path, name: str) -> int:
         os.close(descriptor)
 
 
+def lock_afresh(path: Path, name: str, locked: int) -> int:
+    """As `lock`, of an empty file: `locked`, that of the file that is there, is closed.
+
+    Others may have that one by another name, and would lose what is in it.
+    """
+    if os.fstat(locked).st_size == 0:
+        return locked
+    with writing(path):
+        remove(path)
+    fresh = lock(path, name)
+    os.close(locked)
+    return fresh
+
+
 def refuse_locked(path: Path, name: str) -> None:
     """Raise ValueError if a process has the file to itself."""
-    with contextlib.suppress(FileNotFoundError, PermissionError), open(path, "rb") as file:
-        _lock(file.fileno(), name)
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        descriptor = open_to_read(path)
+        try:
+            _lock(descriptor, name)
+        finally:
+            os.close(descriptor)
 
 
 def _lock(descriptor: int, name: str) -> None:
@@ -164,10 +229,11 @@ def _lock(descriptor: int, name: str) -> None:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a file as a whole: after a crash it holds the old bytes or the new ones."""
-    fresh = path.with_name(f"{path.name}.new")
+    fresh = new(path)
     with writing(path):
         try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            remove(fresh)
+            descriptor = open_own(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
                 left = memoryview(data)
                 while left:

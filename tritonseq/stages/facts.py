@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
+from tritonseq.fingerprints import of_files
 from tritonseq.text import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import nn
-
     from tritonseq.config import GenerationConfig
     from tritonseq.encoding import Encoding
-
-
-# Elements at either end of a weight that stand for it.
-SAMPLED = 256
-
-# Suffixes of the files that tokenizers and configurations are in.
-_OF_TOKENIZERS = {".json", ".txt", ".model", ".spm"}
+    from tritonseq.models.network import Network
 
 
 class Facts(NamedTuple):
@@ -41,6 +31,8 @@ class Facts(NamedTuple):
     """The outputs of every sample."""
     has_scores: bool
     """Do outputs have scores?"""
+    has_traces: bool
+    """Is there a whole search to keep of each sample, that of UniLM?"""
     unit: int
     """So many consecutive samples are answered together in any case."""
     batch: int
@@ -51,23 +43,17 @@ class Facts(NamedTuple):
     """The memory that it takes, in words."""
     asks_for_language: bool
     """Is it for the texts to say which of several languages to write?"""
+    is_drawn: bool = False
+    """Is a unit answered as a whole or not at all, as what is drawn at random is?"""
 
     def tokenizer(self) -> Tokenizer:
         """The model's."""
         return Tokenizer.from_folder(self.folder, self.tokenizer_config)
 
 
-def checksum(network: nn.Module, folder: Path) -> str:
-    """What tells a model from another: samples of its weights, and the files of its tokenizer."""
-    crc = 0
-    for name, weight in network.named_parameters():
-        some = weight.detach().flatten()
-        some = torch.cat((some[:SAMPLED], some[-SAMPLED:])).float().cpu()
-        crc = zlib.crc32(f"{name} {tuple(weight.shape)} {some.tolist()}".encode(), crc)
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _OF_TOKENIZERS and path.is_file():
-            crc = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), crc))
-    return f"{crc:08x}"
+def checksum(network: Network, folder: Path) -> str:
+    """What tells a model from another: all of its weights, and the files of its tokenizer."""
+    return f"{network.checksum()} {of_files(folder)}"
 
 
 def settings_of(config: GenerationConfig, **others: Any) -> dict[str, Any]:

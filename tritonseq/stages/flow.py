@@ -143,6 +143,11 @@ class Flow:
         for act in self._aborts:
             act()
 
+    @property
+    def has_failed(self) -> bool:
+        """Has a thread failed? What came before a failure of the first stage still goes on."""
+        return self._failure is not None
+
     def check(self) -> None:
         """Raise what a thread has failed with."""
         if self._failure is not None:

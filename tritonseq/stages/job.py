@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from .assembly import Assembly
 from .clock import Clock
 from .faults import JobFailed
 from .progress import Progress
+from .traces import Traces
 from .workers import Staff, Workers
 
 if TYPE_CHECKING:
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
 RECORD = 1.0
 TICK = 0.25
 
+_NO_TRACES = (
+    "--need-score-traces needs --beam-size above 1, and writes one search for each text, that of "
+    "UniLM: drop --num-return-sequences and --search"
+)
+
 
 @dataclass(frozen=True)
 class JobOptions:
@@ -46,6 +53,8 @@ class JobOptions:
     """Show no bar."""
     trace: Path | None = None
     """Where to write what each stage did when, as chrome://tracing reads it."""
+    traces: Path | None = None
+    """Where to write the whole search of each line, as UniLM's tools read it."""
 
 
 class JobSummary(NamedTuple):
@@ -75,7 +84,8 @@ def run_job(
 ) -> JobSummary:
     """Answer every line of `source` into `target`.
 
-    Ctrl-C, or SIGTERM, lets what is begun be finished and recorded; a second one ends it at once.
+    Ctrl-C, SIGTERM or SIGHUP lets what is begun be finished and recorded; a second one ends it at
+    once.
 
     Args:
         text_options: arguments of `Model.text_job` about texts.
@@ -86,17 +96,25 @@ def run_job(
         ValueError: for arguments that cannot be, before anything is written.
         JobFailed: if the job cannot go on; what is done is kept, and `target.resume` continues.
     """
-    staff = replace(options.staff, exact_scores=target.with_scores)
+    # A search shows the last digits of its scores, and how long its batch took.
+    is_traced = options.traces is not None
+    exact = target.with_scores or is_traced
+    staff = replace(options.staff, exact_scores=exact, traced=is_traced)
     if callable(generation_options):
         generation_options = generation_options(model.tokenizer())
     workers = Workers(model, {**text_options, **generation_options}, staff, report)
     try:
         _check(workers.facts, source, target)
+        if is_traced and not (workers.facts.has_traces and workers.facts.copies == 1):
+            raise ValueError(_NO_TRACES)
         if options.verbose:
             report(workers.facts.plan)
         fingerprint = _fingerprint(source, target, text_options, workers.facts, staff)
-        writer = target.open(fingerprint, unit=workers.facts.unit, warn=report)
+        unit, is_drawn = workers.facts.unit, workers.facts.is_drawn
+        writer = target.open(fingerprint, unit=unit, whole_units=is_drawn, warn=report)
         try:
+            if options.traces is not None:
+                writer.traces = Traces(options.traces, writer.state.lines)
             return _run(source, writer, workers, options, report)
         finally:
             writer.close()
@@ -116,7 +134,10 @@ def _run(
     total = source.count_lines() if shows else None
     if state.lines:
         source.skip(state.lines, state.digest)
-    samples = state.restore(source, source.name)
+    if writer.traces is not None:
+        # The searches of what was finished ahead are not kept: it is done again.
+        state = replace(state, ahead=())
+    samples = state.restore(source, source.name, together=workers.facts.unit > 1)
     clock = Clock(traced=options.trace is not None)
     assembly = Assembly(samples, workers, clock, window=options.staff.window, first=state.lines)
     earlier = (writer.lines, writer.tokens)
@@ -129,11 +150,19 @@ def _run(
     finally:
         progress.close()
         if options.trace is not None:
-            clock.write_trace(options.trace)
+            _write_trace(clock, options.trace, report)
     return JobSummary(
         writer.lines, writer.rejected, writer.tokens, *earlier, clock.seconds, clock.times(),
         interrupted=interrupted.is_set(),
     )  # fmt: skip
+
+
+def _write_trace(clock: Clock, path: Path, report: Callable[[str], None]) -> None:
+    """What a job has done is no worse if nobody can see how."""
+    try:
+        clock.write_trace(path)
+    except OSError as error:
+        report(f"warning: the trace {path} cannot be written ({error.strerror})")
 
 
 def _write_all(
@@ -143,7 +172,9 @@ def _write_all(
 
     Once it is interrupted, what is begun is finished, and that is all.
     """
-    recorded, drains = time.monotonic(), False
+    # What is finished first is durable at once: a job may be stopped again and again, every few
+    # seconds, and shall come to its end.
+    recorded, drains = -math.inf, False
     finished = assembly.run(TICK)
     with contextlib.closing(finished):
         while True:
@@ -161,8 +192,7 @@ def _write_all(
                 progress.note("tritonseq: finishing what is begun; once more ends at once")
             assembly.leave(writer.add(samples))
             progress.show(writer.lines, writer.tokens, writer.rejected)
-            if time.monotonic() - recorded >= RECORD:
-                writer.checkpoint()
+            if time.monotonic() - recorded >= RECORD and writer.checkpoint():
                 recorded = time.monotonic()
     writer.checkpoint()
 
@@ -193,6 +223,7 @@ def _fingerprint(
         **text_options,
         **facts.settings,
         **drawn,
+        "need_score_traces": staff.traced,
         **source.settings,
         **target.settings,
     }
@@ -200,8 +231,9 @@ def _fingerprint(
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Is set by the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt.
+    """Is set by the first Ctrl-C, SIGTERM or SIGHUP; the second raises KeyboardInterrupt.
 
+    Those that whoever started this process has had ignored, as nohup does, stay ignored.
     Only the main thread can: in others nothing changes. Nothing else is done at once, as whoever
     is interrupted may hold any lock.
     """
@@ -209,7 +241,11 @@ def _interrupts() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
 
     def handle(number: int, frame: Any) -> None:
         for each in numbers:

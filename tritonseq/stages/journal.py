@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .disk import write_durably
+from .disk import read_own, write_durably
 from .raw_lines import changed_input
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", "Done", "State")
 
-_VERSION = 1
+_VERSION = 2
+_CHECKSUM = b', "checksum": "%08x"}\n'
+"""The end of a journal: CRC-32 of all that is before it."""
 _AFRESH = "start afresh with --overwrite instead of --resume"
 
 
@@ -57,7 +60,10 @@ class State:
     digest: int = 0
     """CRC-32 of these lines."""
     output_bytes: int = 0
+    output_digest: int = 0
+    """CRC-32 of these bytes."""
     rejected_bytes: int = 0
+    rejected_digest: int = 0
     rejected: int = 0
     tokens: int = 0
     is_complete: bool = False
@@ -65,9 +71,12 @@ class State:
     ahead: tuple[Done, ...] = ()
     """Samples that are finished before their turn."""
 
-    def restore(self, samples: Iterable[Sample], name: str) -> Iterator[Sample]:
+    def restore(
+        self, samples: Iterable[Sample], name: str, *, together: bool = False
+    ) -> Iterator[Sample]:
         """Samples of the input `name`, those `ahead` finished.
 
+        `together`: others may have to be answered beside them, in the batches that they were in.
         Raises ValueError if the input has other lines than the job began with.
         """
         ahead = {done.number: done for done in self.ahead}
@@ -78,6 +87,7 @@ class State:
                     raise ValueError(
                         changed_input(name, f"line {sample.number + 1}, or one before, is another")
                     )
+                sample.is_company = together and not sample.is_done
                 done.give(sample)
             yield sample
         if ahead:
@@ -99,17 +109,23 @@ class State:
 
 
 def load(path: Path) -> State:
-    """The state in a journal. Raises ValueError if it cannot be read or holds something else."""
+    """The state in a journal. Raises ValueError if it cannot be read, or is not what was stored."""
     try:
-        document = json.loads(path.read_bytes())
+        data = read_own(path)
+        document = json.loads(data)
         if document["version"] != _VERSION:
-            raise ValueError(f"version {document['version']!r}, not {_VERSION}")
+            raise ValueError(f"its version is {document['version']!r}, and not {_VERSION}")
+        body = data[: -len(_CHECKSUM % 0)]
+        if data != body + _CHECKSUM % zlib.crc32(body):
+            raise ValueError("its bytes were changed, as its checksum tells")
         ahead = tuple(_checked(Done, values) for values in document["ahead"])
         return _checked(State, {**document, "ahead": ahead})
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): {_AFRESH}") from None
     except (KeyError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no journal of this version: {error!r}; {_AFRESH}") from None
+        raise ValueError(
+            f"{path} is no journal of this version: {_words(error)}; {_AFRESH}"
+        ) from None
 
 
 def store(path: Path, state: State) -> None:
@@ -117,7 +133,12 @@ def store(path: Path, state: State) -> None:
     document = {item.name: getattr(state, item.name) for item in fields(State)}
     ahead = [{item.name: getattr(done, item.name) for item in fields(Done)} for done in state.ahead]
     document = {"version": _VERSION, **document, "ahead": ahead}
-    write_durably(path, json.dumps(document).encode() + b"\n")
+    body = json.dumps(document).encode().removesuffix(b"}")
+    write_durably(path, body + _CHECKSUM % zlib.crc32(body))
+
+
+def _words(error: Exception) -> str:
+    return str(error) if type(error) is ValueError else repr(error)
 
 
 def _told(settings: Mapping[str, Any], key: str) -> str:
@@ -134,7 +155,7 @@ def _is_list_of(kind: type, value: Any) -> bool:
 
 _FITS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("number", "digest", "lines", "output_bytes", "rejected_bytes"), _is_count),
-    **dict.fromkeys(("rejected", "tokens"), _is_count),
+    **dict.fromkeys(("output_digest", "rejected_digest", "rejected", "tokens"), _is_count),
     "fingerprint": lambda value: type(value) is dict,
     "ahead": lambda value: type(value) is tuple,
     "is_complete": lambda value: type(value) is bool,

@@ -6,8 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .members import Members
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from .formats import Format
     from .sample import Sample
@@ -65,15 +67,15 @@ class Parser:
                 sample.fields[self.source_field] = text
 
     def _read_object(self, sample: Sample, text: str) -> None:
-        value = _loaded(text)
-        sample.fields = self._carried(value)
-        if self.source_field not in value:
-            raise ValueError(f"there is no field {self.source_field!r}, {_named(value)}")
-        sample.text = self._source(value[self.source_field])
-        if self.id_field is not None and self.id_field not in value:
-            raise ValueError(f"there is no field {self.id_field!r} (id), {_named(value)}")
+        _check_object(text)
+        dropped = {*self.taken} if self.keep_source else {*self.taken, self.source_field}
+        fields = Members(text, dropped)
+        sample.fields = fields
+        sample.text = self._source(self._field(fields, self.source_field))
+        if self.id_field is not None:
+            self._field(fields, self.id_field, " (id)")
         for name in self.taken:
-            if name in value and (name != self.source_field or self.keep_source):
+            if name in fields.names and (name != self.source_field or self.keep_source):
                 scores = name in ("score", "scores")
                 other = (
                     "" if scores else "choose another name for the output's (--output-field), or "
@@ -82,11 +84,15 @@ class Parser:
                     f"there is a field {name!r} already: {other}rename it in the input"
                 )
 
-    def _carried(self, value: dict[str, Any]) -> dict[str, Any]:
-        dropped = {*self.taken} if self.keep_source else {*self.taken, self.source_field}
-        return {name: field for name, field in value.items() if name not in dropped}
+    def _field(self, fields: Members, name: str, what: str = "") -> str:
+        """The value of a field that must be there, as JSON."""
+        value = fields.raw(name)
+        if value is None:
+            raise ValueError(f"there is no field {name!r}{what}, {_named(fields.names)}")
+        return value
 
-    def _source(self, source: Any) -> str | list[str]:
+    def _source(self, value: str) -> str | list[str]:
+        source = json.loads(value)
         tokens = [source] if isinstance(source, str) else source
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise ValueError(
@@ -103,7 +109,8 @@ class Parser:
         return source.split() if self.tokenized and isinstance(source, str) else source
 
 
-def _loaded(text: str) -> dict[str, Any]:
+def _check_object(text: str) -> None:
+    """Raise ValueError if the line is no JSON object, or too deep a one."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -117,7 +124,6 @@ def _loaded(text: str) -> dict[str, Any]:
         raise ValueError(f"invalid JSON: it is nested more than {_DEEPEST} deep")
     if not isinstance(value, dict):
         raise ValueError(f"invalid JSON: the line holds {_kind(value)}, not an object")
-    return value
 
 
 def _is_deep(value: Any) -> bool:
@@ -137,9 +143,9 @@ def _kind(value: Any) -> str:
     return _KINDS.get(type(value), "a number")
 
 
-def _named(value: dict[str, Any]) -> str:
+def _named(names: Sequence[str]) -> str:
     """The fields of an object, as the end of a sentence."""
-    if not value:
+    if not names:
         return "and the object is empty"
-    shown = ", ".join(map(repr, list(value)[:_SHOWN_FIELDS]))
-    return f"only {shown}" + (", ..." if len(value) > _SHOWN_FIELDS else "")
+    shown = ", ".join(map(repr, names[:_SHOWN_FIELDS]))
+    return f"only {shown}" + (", ..." if len(names) > _SHOWN_FIELDS else "")

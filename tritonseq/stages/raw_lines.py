@@ -8,6 +8,7 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from .faults import JobFailed
+from .foreign import BEGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ def unpacked(stream: BinaryIO) -> io.BufferedReader:
     reader = cast("io.BufferedReader", plain)
     if reader.peek(2)[:2] != GZIP_MAGIC:
         return reader
-    return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=reader)))
+    return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=reader)), BEGIN)
 
 
 class RawLines:
@@ -38,6 +39,7 @@ class RawLines:
         self._stream = unpacked(stream)
         self._name = name
         self._most = longest + len(b"\r\n")
+        self._fault: Exception | None = None
         self.count = 0
         """The lines that were read."""
         self.digest = 0
@@ -47,6 +49,15 @@ class RawLines:
         """The lines not read yet. Raises JobFailed if the file is cut short, damaged or lost."""
         while line := self._line():
             yield line
+
+    def peek(self) -> bytes:
+        """What comes next, as far as it is there; nothing where it cannot be read."""
+        try:
+            return self._stream.peek(BEGIN)
+        except (EOFError, OSError, zlib.error) as error:
+            # It would not come again: whoever reads on shall be told, and not of an early end.
+            self._fault = error
+            return b""
 
     def skip(self, lines: int, digest: int) -> None:
         """Read past the first lines; ValueError if there are fewer, or others than `digest` says.
@@ -69,6 +80,8 @@ class RawLines:
 
     def _piece(self, limit: int) -> bytes:
         try:
+            if self._fault is not None:
+                raise self._fault
             piece = self._stream.readline(limit)
         except (EOFError, OSError, zlib.error) as error:
             raise JobFailed(

@@ -8,31 +8,37 @@ import itertools
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, BinaryIO
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .foreign import BEGIN, refuse_binary, refuse_kind
 from .formats import format_of, is_gzip
 from .layout import shown
 from .parser import Parser
 from .raw_lines import GZIP_MAGIC, RawLines
 from .sample import Sample
+from .shape import begins_with_object, refuse_shape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 _LONGEST = 16 << 20
 _BLOCK = 1 << 20
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Source:
     """A file of sources, or stdin for "-"; compressed ones are read by their first bytes.
 
-    - `format`: "lines" of text, or "json" lines; None goes by the name.
-    - `source_field`: where objects hold the source, a text or a list of tokens.
+    - `format`: "lines" of text, or "json" lines; None goes by the name, and "any" by the first
+      line, as UniLM does: it is an object or a text.
+    - `has_fields`: something was said of fields, so that it is JSON lines whatever its name.
+    - `source_field`: where objects hold the source, a text or a list of tokens; a name with dots
+      that no object has, such as "translation.en", leads into objects.
     - `id_field`: a field that every object must have.
     - `taken`: the fields that the output takes, which objects must not have: `Target.taken`.
     - `keep_source`: carry the source through to the output.
     - `tokenized`: sources are tokens with spaces between them.
+    - `trims_blanks`: a blank source is empty, whatever it is blank with.
     - `limit`: read the first lines only.
     - `copies`: the outputs of every sample; it may be set later, before the first one is read.
     - `longest`: the bytes that a line may have, its end not counted.
@@ -48,11 +54,13 @@ class Source:
         name: str | os.PathLike[str],
         *,
         format: str | None = None,
+        has_fields: bool = False,
         source_field: str = "source",
         id_field: str | None = None,
         taken: Collection[str] = (),
         keep_source: bool = False,
         tokenized: bool = False,
+        trims_blanks: bool = False,
         limit: int | None = None,
         copies: int = 1,
         longest: int = _LONGEST,
@@ -62,7 +70,11 @@ class Source:
             raise ValueError(f"the limit is {limit} lines: it must be at least 1")
         self.path = os.fspath(name)
         self.name = "stdin" if self.path == "-" else self.path
-        self.format = format_of(self.path, format)
+        self._goes_by_line = format == "any"
+        self._is_said = format is not None and not has_fields
+        if self._goes_by_line:
+            format = "lines"
+        self.format = format_of(self.path, format, is_read=True, has_fields=has_fields)
         if id_field is not None and self.format == "lines":
             raise ValueError(
                 f"lines of text have no field {id_field!r} (id): give JSON lines (--input-format "
@@ -74,18 +86,40 @@ class Source:
             self.format, source_field, id_field, taken, keep_source, tokenized, longest
         )
         self.copies = copies
-        self.settings = {
-            "input_format": self.format,
-            "source_field": source_field,
-            "keep_source": keep_source,
-            "tokenized": tokenized,
-            "limit": limit,
-        }
-        """What decides about the samples, as JSON values."""
         self._limit = limit
+        self._trims_blanks = trims_blanks
         self._stream = stream
         self._lines: RawLines | None = None
         self._check()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides about the samples, as JSON values."""
+        return {
+            "input_format": self.format,
+            "source_field": self._parser.source_field,
+            "keep_source": self._parser.keep_source,
+            "tokenized": self._parser.tokenized,
+            "limit": self._limit,
+        }
+
+    def look(self) -> None:
+        """See that it begins as what it is taken for, before anything is made of it.
+
+        Waits for the first bytes of a pipe, but not for what somebody types. Raises ValueError
+        for files of another kind or format, with the way to convert them.
+        """
+        if self.path == "-" and self._standard().isatty():
+            return
+        begin = self._begin()
+        refuse_kind(begin, self.name)
+        refuse_binary(begin, self.name)
+        if self._goes_by_line and begins_with_object(begin):
+            # Only texts can be tokens with spaces between them there.
+            self.format = "json"
+            self._parser = replace(self._parser, format="json", tokenized=False)
+        field = self._parser.id_field or self._parser.source_field
+        refuse_shape(begin, self.name, self.format, field, is_said=self._is_said)
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples not read yet. Raises JobFailed if the file is cut short, damaged or lost."""
@@ -96,6 +130,7 @@ class Source:
             self._parser.fill(sample, line)
             if sample.fault is None and not shown(sample).strip():
                 sample.texts = [""] * self.copies
+                sample.text = "" if self._trims_blanks else sample.text
             yield sample
 
     def skip(self, lines: int, digest: int) -> None:
@@ -137,15 +172,19 @@ class Source:
             if not stat.S_ISREG(kind):
                 return
             with open(self.path, "rb") as file:
-                begin = file.read(2)
-        if is_gzip(self.path) and begin != GZIP_MAGIC:
+                begin = file.read(BEGIN)
+        if is_gzip(self.path) and not begin.startswith(GZIP_MAGIC):
             raise ValueError(
                 f"{self.name} is no gzip file: drop the .gz from its name if it is text"
             )
-        if begin in _UTF16_MARKS:
-            raise ValueError(
-                f"{self.name} is UTF-16: convert it with `iconv -f UTF-16 -t UTF-8` first"
-            )
+        refuse_kind(begin, self.name)
+
+    def _begin(self) -> bytes:
+        """Its first bytes, unpacked. Of a pipe they stay where they are read from."""
+        if self.path == "-" or not os.path.isfile(self.path):
+            return self._opened().peek()
+        with self._readable(), open(self.path, "rb") as file:
+            return RawLines(file, self.name, self._parser.longest).peek()
 
     def _opened(self) -> RawLines:
         if self._lines is None:
@@ -168,16 +207,20 @@ class Source:
         try:
             yield
         except OSError as error:
-            raise ValueError(f"{self.name} cannot be read: {error.strerror}") from None
+            raise ValueError(f"{self.name} cannot be read: {error.strerror or error}") from None
 
     def _standard(self) -> BinaryIO:
         if self._stream is not None:
             return self._stream
         if sys.stdin is None:
             raise ValueError("stdin is closed: name a file instead of -")
+        if not hasattr(sys.stdin, "buffer"):
+            # Somebody has put a text in its place.
+            self._stream = io.BytesIO(sys.stdin.read().encode())
+            return self._stream
         return sys.stdin.buffer
 
 
 def _buffered(file: str | int) -> BinaryIO:
     """A file by its name, or an open one by its descriptor, which stays open."""
-    return io.BufferedReader(io.FileIO(file, closefd=isinstance(file, str)))
+    return io.BufferedReader(io.FileIO(file, closefd=isinstance(file, str)), BEGIN)

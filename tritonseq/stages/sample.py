@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(slots=True)
@@ -16,8 +19,8 @@ class Sample:
     """CRC-32 of the input up to the end of its line."""
     text: str | list[str] | None
     """The source, or its tokens if it is tokenized already; None if it cannot be read."""
-    fields: dict[str, Any] = field(default_factory=dict)
-    """What a JSON line carries through to the output."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """What a JSON line carries through to the output; `Members` are written as they were."""
     fault: str | None = None
     """Why there will be no output."""
     ids: list[int] | None = None
@@ -26,10 +29,14 @@ class Sample:
     """The ids that were generated, the best sequence first."""
     scores: list[float] | None = None
     """Of each sequence, where beams gave them."""
+    trace: bytes | None = None
+    """The search that found them, as `traces.record` packs it, where it is kept."""
     tokens: int = 0
     """How many were generated for it: the end token counts, padding does not."""
     texts: list[str] | None = None
     """The outputs, one for each sequence."""
+    is_company: bool = False
+    """It was done by an earlier run, and its ids still decide about others of its batch."""
 
     @property
     def is_done(self) -> bool:
@@ -39,5 +46,5 @@ class Sample:
     def reject(self, reason: str) -> None:
         """Give it up, for a reason that its user can do something about."""
         self.fault = reason
-        self.ids = self.sequences = self.scores = self.texts = None
+        self.ids = self.sequences = self.scores = self.texts = self.trace = None
         self.tokens = 0

@@ -7,7 +7,7 @@ import select
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .disk import Appender, Places, remove, sync_folder, writing
+from .disk import Appender, digest_of, remove, sync_folder, writing
 from .faults import JobFailed
 from .journal import State, store
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .layout import Layout
+    from .places import Places
     from .sample import Sample
 
 
@@ -52,9 +53,9 @@ class Files:
         self._may_replace = may_replace
         self._is_named = is_named(places, state)
         if self._is_named:
-            state = replace(state, output_bytes=0)
-        self._output = Appender(places.partial, state.output_bytes, locked)
-        self._rejected = Appender(places.rejected, state.rejected_bytes)
+            state = replace(state, output_bytes=0, output_digest=0)
+        self._output = Appender(places.partial, state.output_bytes, state.output_digest, locked)
+        self._rejected = Appender(places.rejected, state.rejected_bytes, state.rejected_digest)
 
     def write(self, data: bytes) -> None:
         self._output.append(data)
@@ -66,8 +67,16 @@ class Files:
         # The journal comes last: it speaks only of what is there.
         self._output.sync()
         self._rejected.sync()
-        state = replace(state, output_bytes=self._output.size, rejected_bytes=self._rejected.size)
-        store(self._places.journal, state)
+        store(
+            self._places.journal,
+            replace(
+                state,
+                output_bytes=self._output.size,
+                output_digest=self._output.digest,
+                rejected_bytes=self._rejected.size,
+                rejected_digest=self._rejected.digest,
+            ),
+        )
 
     def finish(self, state: State) -> None:
         if not self._is_named:
@@ -143,7 +152,9 @@ class Pipe:
 
 def is_named(places: Places, state: State) -> bool:
     """Has a complete output its name already, so that only the journal is left over?"""
-    if not state.is_complete or not places.output.exists():
+    if not state.is_complete or not places.output.is_file():
         return False
     left = places.partial.stat().st_size if places.partial.exists() else 0
-    return left == 0 and places.output.stat().st_size == state.output_bytes
+    if left or places.output.stat().st_size != state.output_bytes:
+        return False
+    return digest_of(places.output) == (state.output_bytes, state.output_digest)

@@ -44,7 +44,7 @@ class Sizing:
         self._request = request
         self._limits = limits
         self._warn = warn
-        self._device = next(request.decoder.parameters()).device
+        self._device = request.decoder.device
         self._known: dict[int, int] = {}
         self._tokens = limits.tokens
         self._is_short = False
@@ -75,7 +75,7 @@ class Sizing:
 
     def describe(self, longest: int) -> str:
         """The plan for sources of up to `longest` tokens, in words."""
-        weights = sum(weight.nbytes for weight in self._request.decoder.parameters())
+        weights = self._request.decoder.nbytes
         count = self.count(longest)
         plan = self._request.plan(count, longest, refilled=True)
         free = free_memory(self._device)

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .disk import Places, lock, refuse_locked
+from .disk import lock, lock_afresh, refuse_locked
 from .formats import format_of, is_gzip
 from .journal import State, load, store
 from .layout import Layout
+from .places import Places, refuse_foreign, refuse_guarded, refuse_mounted
+from .progress import note
 from .sinks import Files, Pipe, is_named
 from .writer import Writer
 
@@ -28,7 +30,7 @@ _ENDINGS = 30
 
 
 def _warn(message: str) -> None:
-    print(f"tritonseq: warning: {message}", file=sys.stderr)
+    note(f"tritonseq: warning: {message}")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Target:
     """The field that names a line of the input among the rejected ones."""
     whole: bool = False
     """Lines of text hold the source and how it goes on."""
+    pair_field: str | None = None
+    """JSON lines hold each output alone, with its source under this name."""
     resume: bool = False
     """Go on with an interrupted job, if there is one; else begin."""
     overwrite: bool = False
@@ -59,8 +63,9 @@ class Target:
         """How samples are written. Raises ValueError for an unknown format."""
         format = format_of(self.path, self.format)
         return Layout(
-            format, self.copies, self.with_scores, self.output_field, self.id_field, self.whole
-        )
+            format, self.copies, self.with_scores, self.output_field, self.id_field, self.whole,
+            self.pair_field,
+        )  # fmt: skip
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class Target:
         if self._is_pipe:
             return ()
         places = self._places
-        return (places.output, places.partial, places.journal, places.rejected)
+        return (places.output, *places.own)
 
     @property
     def is_complete(self) -> bool:
@@ -109,10 +114,12 @@ class Target:
                 raise ValueError(
                     f"{self.name} is no file that could be gone on with: drop --resume"
                 )
+            self._refuse_closed()
             return
         places = self._places
         self._check_folder(places.output)
         self._check_source(source, places)
+        self._check_kinds(places)
         refuse_locked(places.partial, self.path)
         self._interrupted(places)
 
@@ -121,13 +128,15 @@ class Target:
         fingerprint: Mapping[str, Any],
         *,
         unit: int = 1,
+        whole_units: bool = False,
         warn: Callable[[str], None] = _warn,
     ) -> Writer:
         """Begin, or go on with what `Writer.state` says.
 
         `fingerprint` holds JSON values for everything that the output depends on: a job that goes
-        on must have the same. It goes on behind a multiple of `unit` lines. `warn` is
-        told of rejected lines where no file for them can be. Raises ValueError as `check` does, for
+        on must have the same. It goes on behind a multiple of `unit` lines; `whole_units` says
+        that a part of so many is not worth keeping. `warn` is told of rejected lines where no file
+        for them can be. Raises ValueError as `check` does, for
         another fingerprint and for a damaged journal; JobFailed if the disk is full or fails.
         """
         self.check()
@@ -144,11 +153,20 @@ class Target:
                 state = State(fingerprint)
                 store(places.journal, state)
             state.compare(fingerprint, places.journal)
+            if state.output_bytes == 0:
+                locked = lock_afresh(places.partial, self.path, locked)
             sink = Files(places, self.layout, state, locked, may_replace=self.overwrite)
         except BaseException:
             os.close(locked)
             raise
-        return Writer(self.layout, sink, state, packed=is_gzip(self.path), unit=unit)
+        return Writer(
+            self.layout,
+            sink,
+            state,
+            packed=is_gzip(self.path),
+            unit=unit,
+            whole_units=whole_units,
+        )
 
     @property
     def _is_pipe(self) -> bool:
@@ -173,10 +191,13 @@ class Target:
             except OSError as error:
                 raise ValueError(f"{self.path} cannot be written: {error.strerror}") from None
         if self.stream is None:
-            if sys.stdout is None:
-                raise ValueError("stdout is closed: name a file instead of -")
+            self._refuse_closed()
             sys.stdout.flush()
         return Pipe(self.stream or sys.stdout.buffer, self.name, warn, is_ours=False)
+
+    def _refuse_closed(self) -> None:
+        if self.path == "-" and self.stream is None and sys.stdout is None:
+            raise ValueError("stdout is closed: name a file instead of -")
 
     def _check_folder(self, output: Path) -> None:
         folder = output.parent
@@ -191,11 +212,19 @@ class Target:
         if len(os.fsencode(output.name)) + _ENDINGS > os.pathconf(folder, "PC_NAME_MAX"):
             raise ValueError(f"the name of {self.path} is too long: leave {_ENDINGS} bytes of it")
 
+    def _check_kinds(self, places: Places) -> None:
+        if places.output.is_symlink():
+            raise ValueError(f"{self.path} is a link that leads to itself: name another OUTPUT")
+        refuse_mounted((places.output, *places.own))
+        refuse_guarded(places.output)
+        for path in places.own:
+            refuse_foreign(path)
+
     def _check_source(self, source: Source | None, places: Places) -> None:
         known = source.stat() if source is not None else None
         if known is None:
             return
-        for path in (places.output, places.partial, places.journal, places.rejected):
+        for path in (places.output, *places.own):
             if path.exists() and os.path.samestat(path.stat(), known):
                 raise ValueError(f"{path} is the input, and would be lost: name another OUTPUT")
 

@@ -46,10 +46,13 @@ class Texts:
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str | Fault]:
         """The text of each row of ids."""
-        return _each(self._tokenizer.decode, rows)
+        return _each(self._texts, rows)
 
     def _ids(self, texts: Sequence[Text]) -> list[list[int]]:
         return self._encoding.ids(self._tokenizer, texts)
+
+    def _texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return self._encoding.texts(self._tokenizer, rows)
 
     def _fitting(self, row: list[int] | Fault) -> list[int] | Fault:
         if isinstance(row, Fault):

@@ -33,16 +33,21 @@ class Windows:
         is_awaited: Callable[[], bool],
         first: int = 0,
         smallest: int | None = None,
+        is_cut_short: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`is_awaited()`: does the next stage wait for a window? `first`: the first number.
-
-        With `smallest`, the first window has so many, and each of the next ones twice as many as
-        the one before, up to `size`: the first results do not wait for a whole window.
+        """
+        Args:
+            is_awaited: does the next stage wait for a window?
+            first: the first number.
+            smallest: the first window has so many, and each of the next ones twice as many as the
+                one before, up to `size`: the first results do not wait for a whole window.
+            is_cut_short: has the input failed, so that it does not end where no more comes?
         """
         self._largest = size
         self._size = min(size, smallest or size)
         self._unit = unit
         self._is_awaited = is_awaited
+        self._is_cut_short = is_cut_short
         self._order = InOrder(first) if unit > 1 else None
         self._held: list[Sample] = []
 
@@ -55,8 +60,8 @@ class Windows:
             try:
                 came = inlet.take(self._size, LINGER if self._held else None)
             except Ended:
-                if self._held:
-                    yield [self._held]
+                if rest := self._held[: self._count_rest()]:
+                    yield [rest]
                 raise
             self._held += came if self._order is None else self._order.add(came)
             due = due or time.monotonic() + LINGER
@@ -66,6 +71,14 @@ class Windows:
                 due, is_late = 0.0, False
                 self._size = min(self._largest, 2 * self._size)
                 yield [window]
+
+    def _count_rest(self) -> int:
+        """How many of the last samples may be answered: a unit that lacks some would be another."""
+        if self._unit == 1 or not self._is_cut_short():
+            return len(self._held)
+        return max(
+            (n for n, sample in enumerate(self._held, 1) if self._ends_unit(sample)), default=0
+        )
 
     def _complete(self, *, is_late: bool) -> int:
         """How many samples make a window now; 0 if it is to be waited for more."""

@@ -30,6 +30,9 @@ it are `(number, pickled request)`, or `(number, None)` to stop that request and
 FOR_EVER = 2**63
 """As the number of a request to stop: all, those to come included."""
 
+DECIDED_BY_PARENT = (signal.SIGINT, signal.SIGHUP)
+"""What a terminal sends for Ctrl-C, and when it is closed."""
+
 GRACE = 1.0
 """Seconds that a child may go on without its parent."""
 
@@ -40,8 +43,9 @@ class _Gone(BaseException):
 
 def main(descriptor: int) -> None:
     """Serve over the socket that the parent left open under this number."""
-    # Ctrl-C in a terminal reaches every process of the job, and it is the parent who decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a terminal sends reaches every process of the job, and it is the parent who decides.
+    for number in DECIDED_BY_PARENT:
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.set_inheritable(descriptor, False)
     # The parent's stdout may be the output of the job: what a library prints goes to stderr.

@@ -81,6 +81,8 @@ class Staff:
     """Of what is drawn at random."""
     exact_scores: bool = False
     """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
+    traced: bool = False
+    """Keep the whole search of each sample."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that cannot be."""
@@ -102,6 +104,7 @@ class Staff:
             self.by_length,
             self.seed,
             self.exact_scores,
+            self.traced,
         )
 
 
@@ -240,14 +243,21 @@ def _text_call(remote: Remote, kind: str, things: Sequence[Any]) -> Any:
 
 
 def _responding(remote: Remote) -> Respond:
-    """Rows through a child; if it dies, another goes on with those that have no answer yet."""
+    """Rows through a child; if it dies, another goes on with those that have no answer yet.
+
+    It is shown all of them: batches may have to be those that they were.
+    """
 
     def respond(rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
-        waiting = {row.number: row for row in rows}
+        waiting = {row.number for row in rows if not row.is_answered}
+
+        def left() -> list[Row] | None:
+            told = [row._replace(is_answered=row.number not in waiting) for row in rows]
+            return told if waiting else None
+
         try:
-            for answers in remote.stream(lambda: list(waiting.values()) or None):
-                for answer in answers:
-                    del waiting[answer.number]
+            for answers in remote.stream(left):
+                waiting -= {answer.number for answer in answers}
                 yield answers
         except WorkerDied as error:
             raise JobFailed(f"{error}; what is done is kept") from error

@@ -32,16 +32,16 @@ def tokenizing(encode: Encode, look: Callable[[Sequence[Text]], None]) -> Work:
         is_first = True
         while True:
             samples = inlet.take(CHUNK)
-            waiting = [sample for sample in samples if not sample.is_done]
+            waiting = [sample for sample in samples if not sample.is_done or sample.is_company]
             texts: list[Any] = [sample.text for sample in waiting]
             if is_first and texts:
                 look(texts)
                 is_first = False
             for sample, ids in zip(waiting, encode(texts), strict=True):
-                if isinstance(ids, Fault):
-                    sample.reject(ids.reason)
-                else:
+                if not isinstance(ids, Fault):
                     sample.ids = ids
+                elif not sample.is_done:
+                    sample.reject(ids.reason)
             yield samples
 
     return work
@@ -56,9 +56,13 @@ def generating(respond: Respond, admits: Callable[[], bool]) -> Work:
                 yield from answered(window)
 
     def answered(window: list[Sample]) -> Iterator[list[Sample]]:
+        rows = [
+            Row(sample.number, sample.ids, sample.is_done)
+            for sample in window
+            if sample.ids is not None
+        ]
+        waiting = {sample.number: sample for sample in window if not sample.is_done}
         yield [sample for sample in window if sample.is_done]
-        waiting = {sample.number: sample for sample in window if sample.ids is not None}
-        rows = [Row(number, sample.ids or []) for number, sample in waiting.items()]
         for answers in respond(rows, admits) if rows else ():
             yield [_with_answer(waiting.pop(answer.number), answer) for answer in answers]
 
@@ -86,7 +90,7 @@ def _with_answer(sample: Sample, answer: Answer) -> Sample:
     else:
         sample.ids = None
         sample.sequences, sample.scores = answer.sequences, answer.scores
-        sample.tokens = answer.tokens
+        sample.tokens, sample.trace = answer.tokens, answer.trace
     return sample
 
 

@@ -1,0 +1,103 @@
+"""The operators that torch counts as private: asked for here, and nowhere else.
+
+A version of torch may rename or drop any of them. Each is looked up once, and where it is missing
+a plain path takes its place, which is slower and means the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Operator = Callable[..., Any]
+
+
+def _found(owner: Any, path: str) -> Operator | None:
+    """What stands at a dotted path below `owner`; None where any part of it is missing."""
+    for name in path.split("."):
+        owner = getattr(owner, name, None)
+    operator: Operator | None = owner
+    return operator
+
+
+_FLASH = _found(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu.default")
+_ADDMM_ACTIVATION = _found(torch, "_addmm_activation")
+_REORDER = _found(torch.ops.mkldnn, "_reorder_linear_weight")
+_POINTWISE = _found(torch.ops.mkldnn, "_linear_pointwise")
+_PACKS_BFLOAT16 = _found(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+_CLEAR_WORKSPACES = _found(torch, "_C._cuda_clearCublasWorkspaces")
+
+
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """On the CPU, `[B, H, Q, D]` and the log-sum-exp `[B, H, Q]` in float32, from `[B, H, S, D]`.
+
+    `attn_mask` is added to the scores. A row that sees nothing gets zeros, and 0 for its
+    log-sum-exp.
+    """
+    if _FLASH is not None:
+        output, lse = _FLASH(query, key, value, attn_mask=attn_mask, scale=scale)
+        return output, lse
+    scores = torch.matmul(query.float(), key.float().mT).mul_(scale)
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    lse = scores.logsumexp(-1)
+    blind = lse == -math.inf
+    chances = scores.sub_(lse.masked_fill(blind, 0.0)[..., None]).exp_()
+    output = torch.matmul(chances, value.float()).to(query.dtype)
+    return output, lse.masked_fill_(blind, 0.0)
+
+
+def has_product_with_activation() -> bool:
+    """Can a product end in an activation, in one launch on a GPU?"""
+    return _ADDMM_ACTIVATION is not None
+
+
+def product_with_activation(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool) -> Tensor:
+    """`act(x W + b)`: GELU by tanh, or else ReLU. Only where `has_product_with_activation()`."""
+    assert _ADDMM_ACTIVATION is not None
+    result: Tensor = _ADDMM_ACTIVATION(bias, x, weight, use_gelu=gelu)
+    return result
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Can this build, on this processor, multiply by weights in oneDNN's blocked layout?"""
+    if not torch.backends.mkldnn.is_available() or _REORDER is None or _POINTWISE is None:
+        return False
+    if dtype == torch.bfloat16:
+        return _PACKS_BFLOAT16 is not None and bool(_PACKS_BFLOAT16())
+    return dtype == torch.float32
+
+
+def packed(weight: Tensor, rows: int) -> Tensor:
+    """`weight [out, in]` in the blocked layout for products of `rows` rows, if `can_pack`."""
+    assert _REORDER is not None
+    blocked: Tensor = _REORDER(weight.detach(), rows)
+    return blocked
+
+
+def packed_product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, function: str, algorithm: str
+) -> Tensor:
+    """`f(x W^T + b)` with a `packed` weight; `function` and `algorithm` in oneDNN's names."""
+    assert _POINTWISE is not None
+    product: Tensor = _POINTWISE(x, weight, bias, function, [], algorithm)
+    return product
+
+
+def clear_workspaces() -> None:
+    """Let go of cuBLAS's workspaces; where torch cannot, the next graph holds on to them."""
+    if _CLEAR_WORKSPACES is not None:
+        _CLEAR_WORKSPACES()

@@ -1,0 +1,161 @@
+"""What is finished is durable about once a second, in every format; a job that is stopped again and
+again comes to its end.
+
+Compressed outputs are the hard ones: what is packed is packed by the thousand lines, and what is
+drawn, or has scores, is found by whole batches.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import pytest
+from commands import SLOW, Job
+from processes import children, is_alive
+
+from tritonseq.cli import main
+from tritonseq.demo import CHECKPOINTS, EMBEDDED
+from tritonseq.stages.job import _interrupts
+from tritonseq.stages.sinks import Files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tritonseq.stages.journal import State
+
+PROBLEMS = {checkpoint.name: checkpoint.problems for checkpoint in CHECKPOINTS}
+SCORES = ("--num-beams", "2", "--n-best", "2", "--scores")
+DRAWS = ("--do-sample", "--temperature", "4", "--top-k", "0", "--seed", "3")
+JOBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "scores": ("bart-numbers", "txt.gz", SCORES),
+    "scores in JSON": ("t5-dates", "jsonl.gz", SCORES),
+    "draws": ("gpt2-words", "txt.gz", (*DRAWS, "--postprocess-workers", "1")),
+    "draws in lines": ("gpt2-words", "txt", DRAWS),
+    "two processes": ("unilm-clock", "txt.gz", (*SCORES, "--devices", "cpu:2")),
+}  # fmt: skip
+
+
+def make(kind: str, folder: Path, count: int) -> Job:
+    """A job with fewer lines than are packed together; some of them are blank, or faulty."""
+    name, ending, flags = JOBS[kind]
+    folder.mkdir()
+    texts = [problem.prompt for problem in islice(PROBLEMS[name](4, unseen=True), count)]
+    texts[5::17] = ["" for _ in texts[5::17]]
+    texts[7::19] = ["three " * 200 for _ in texts[7::19]]
+    source = folder / f"in.{ending.removesuffix('.gz')}"
+    # Of these nothing can be made.
+    lines = [json.dumps({"source": text}) if "json" in ending else text for text in texts]
+    if "json" in ending:
+        lines[7::19] = ["{" for _ in lines[7::19]]
+    source.write_text("".join(f"{line}\n" for line in lines))
+    return Job(EMBEDDED / name, source, folder / f"out.{ending}", ("--batch-size", "4", *flags))
+
+
+def uninterrupted(job: Job) -> tuple[bytes, bytes | None]:
+    """What is written by a run in this process that is left in peace."""
+    flags = list(job.flags)
+    for flag in ("--devices", "--postprocess-workers"):
+        if flag in flags:
+            at = flags.index(flag)
+            del flags[at : at + 2]
+    folder = job.output.parent / "calm"
+    folder.mkdir()
+    calm = Job(job.model, job.source, folder / job.output.name, tuple(flags))
+    assert main(calm.arguments()) in (0, 3)
+    results = calm.results()
+    shutil.rmtree(folder)
+    return results
+
+
+def go_on(job: Job, wanted: tuple[bytes, bytes | None]) -> None:
+    """To the end, by the command in this process."""
+    before = job.lines
+    known = json.loads(job.journal.read_bytes())
+    assert 0 < before == known["lines"] + len(known["ahead"])
+    code, told = job.start("--resume").finish()
+    assert code == 3, told
+    assert job.results() == wanted
+
+
+@pytest.mark.parametrize("kind", ["scores in JSON", "draws", "two processes"])
+def test_a_job_is_killed_in_its_first_seconds(kind: str, tmp_path: Path) -> None:
+    job = make(kind, tmp_path / "job", 200)
+    wanted = uninterrupted(job)
+    process = job.start(fault=SLOW)
+    assert process.wait_for(lambda: job.lines > 0)
+    process.kill_9()
+    assert 0 < job.lines < 200, "and not all of what is packed together"
+    go_on(job, wanted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [("scores", signal.SIGTERM), ("draws", signal.SIGINT), ("two processes", signal.SIGHUP)],
+)
+def test_a_job_is_asked_to_end_in_its_first_seconds(
+    kind: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    job = make(kind, tmp_path / "job", 200)
+    wanted = uninterrupted(job)
+    process = job.start("--window", "16", fault=SLOW)
+    assert process.wait_for(lambda: job.lines > 0)
+    family = children(process.pid)
+    os.killpg(process.pid, number)
+    code, told = process.finish()
+    assert code == 130, told
+    assert "Traceback" not in told
+    assert not any(map(is_alive, family))
+    assert 0 < job.lines < 200
+    go_on(job, wanted)
+
+
+class Preempted(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("kind", ["scores", "scores in JSON", "draws in lines"])
+def test_a_job_that_is_stopped_again_and_again_gets_on_each_time(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped whenever anything new is durable: it comes to its end all the same."""
+    job = make(kind, tmp_path / "job", 60)
+    wanted = uninterrupted(job)
+    record = Files.record
+
+    def record_and_die(files: Files, state: State) -> None:
+        record(files, state)
+        if not state.is_complete:
+            raise Preempted
+
+    stops = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "record", record_and_die)
+        while True:
+            before = job.lines
+            try:
+                assert main(job.arguments("--resume")) == 3
+                break
+            except Preempted:
+                stops += 1
+                assert job.lines > before, "nothing was new"
+    assert 2 < stops <= 60
+    assert job.results() == wanted
+
+
+def test_signals_that_are_ignored_stay_so() -> None:
+    """As nohup has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _interrupts() as interrupted:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupted.is_set()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupted.is_set()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,66 @@
+"""Scores that are no numbers: where they come from, told once a search has met them.
+
+Nothing is looked at beforehand: a scan of all weights costs a part of the time that loading them
+takes, for every model that is well. A search notes what it has chosen by, and asks at its end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_SHOWN = 3
+
+
+class NotFinite(ValueError):
+    """The scores of a step are NaN, or infinite where nobody made them so."""
+
+
+def refuse(scores: Tensor, *, infinite: bool = False) -> None:
+    """Raise NotFinite if NaN is among the `scores`, or with `infinite`, infinity.
+
+    Waits for the device.
+    """
+    strange = scores.isnan() | (scores == torch.inf) if infinite else scores.isnan()
+    if bool(strange.any()):
+        raise NotFinite("the scores of the model are no numbers (NaN or infinite)")
+
+
+def explain(decoder: nn.Module, dtype: torch.dtype) -> NotFinite:
+    """What to tell the caller: which weights are to blame, or that numbers outgrow the dtype."""
+    broken = broken_weights(decoder)
+    start = "the scores of the model are no numbers (NaN or infinite): "
+    name = str(dtype).removeprefix("torch.")
+    if broken:
+        more = len(broken) - _SHOWN
+        names = ", ".join(broken[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        outgrown = "" if dtype == torch.float32 else f', or pass dtype="float32" if {name} is why'
+        return NotFinite(f"{start}its weights hold such in {names}: fetch them again{outgrown}")
+    if dtype == torch.float32:
+        return NotFinite(
+            f"{start}its weights are finite, and what is computed of them is not; "
+            "is the checkpoint damaged, or do the options leave no token at all?"
+        )
+    return NotFinite(
+        f'{start}they outgrow {name} on their way: load the model with dtype="float32"'
+        + (', or "bfloat16"' if dtype == torch.float16 else "")
+    )
+
+
+@torch.no_grad()
+def broken_weights(decoder: nn.Module) -> list[str]:
+    """The names of the parameters that hold NaN or infinity."""
+    return [
+        name for name, parameter in decoder.named_parameters() if not _is_finite(parameter.detach())
+    ]
+
+
+def _is_finite(weight: Tensor) -> bool:
+    dense = weight.to_dense() if weight.is_mkldnn else weight
+    # One pass, without a mask of the weight's size.
+    low, high = dense.aminmax()
+    return bool((high - low).isfinite()) or bool(dense.isfinite().all())

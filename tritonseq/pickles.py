@@ -1,0 +1,103 @@
+"""What a file of torch.save may hold: checked before it is unpickled, and after.
+
+torch's unpickler for weights runs no code. But it believes sizes: members of an archive that are
+compressed inflate to a thousand times the file, and a tensor may claim any shape over one number.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+class RefusedPickle(ValueError):
+    """The file is whole, and asks for more than it has."""
+
+
+MOST_SHARED = 8
+"""All tensors together may be so many times the file: an embedding has up to four names."""
+
+
+def check_archive(path: Path) -> None:
+    """Raise ValueError unless the members of a zip archive take no more than the file has.
+
+    torch.save compresses nothing, and nobody reads such a file by parts who does.
+    """
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise RefusedPickle(
+                f"{path} is refused: {member.filename!r} within it is compressed, "
+                f"{member.file_size} bytes in {member.compress_size}; torch.save compresses "
+                "nothing: save it anew, in safetensors format best"
+            )
+    if sum(member.file_size for member in members) > size:
+        raise RefusedPickle(f"{path} is refused: its parts claim more than its {size} bytes")
+
+
+def checked_table(path: Path, table: Any) -> dict[str, Tensor]:
+    """A table of plain tensors, by their names; ValueError that names what is none.
+
+    Tensors must lie within their own memory, and all of it within the file.
+    """
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} holds a {type(table).__name__}, not a table of tensors")
+    found = {name: _checked(path, name, value) for name, value in table.items()}
+    total, size = sum(tensor.nbytes for tensor in found.values()), path.stat().st_size
+    if total > MOST_SHARED * size:
+        raise ValueError(
+            f"{path} is refused: its tensors have {total} bytes, and the file {size}; they share "
+            "memory: save it anew, in safetensors format best"
+        )
+    _check_memories(path, found)
+    return found
+
+
+def _check_memories(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError if memory that is called by two names is only partly the same.
+
+    One says to be longer than it is then, and holds what belongs to its neighbour.
+    """
+    storages = [(tensor.untyped_storage(), name) for name, tensor in tensors.items()]
+    places = sorted(
+        {(s.data_ptr(), s.nbytes()): name for s, name in storages if s.nbytes()}.items()
+    )
+    for ((start, size), name), ((other, _), _) in pairwise(places):
+        if start + size > other:
+            raise RefusedPickle(f"{path} is damaged: {name!r} reaches into another tensor")
+
+
+def _checked(path: Path, name: Any, value: Any) -> Tensor:
+    if not isinstance(name, str):
+        raise ValueError(f"{path}: the key {name!r:.60} is no name of a tensor")
+    if not isinstance(value, torch.Tensor):
+        kind = type(value).__name__
+        raise ValueError(
+            f"{path}: {name!r} is a {kind}, not a tensor: save the table of tensors alone, which "
+            "is what a model's state_dict() returns"
+        )
+    # Detached, a parameter is a plain tensor.
+    tensor = value.detach()
+    is_plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
+    if not is_plain or tensor.is_meta or type(tensor) is not torch.Tensor:
+        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        kind = "quantised" if tensor.is_quantized else "meta" if tensor.is_meta else kind
+        raise ValueError(
+            f"{path}: {name!r} is a {kind} {type(value).__name__}: only plain weights are supported"
+        )
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise ValueError(
+            f"{path} is refused: {name!r} has shape {list(tensor.shape)} over only "
+            f"{tensor.untyped_storage().nbytes()} bytes: save it anew with .contiguous()"
+        )
+    return tensor
