@@ -107,11 +107,11 @@ def windows(size: int, count: int, **how: Any) -> list[int]:
     return found
 
 
-def test_the_first_windows_are_small_and_each_is_twice_the_one_before() -> None:
-    assert windows(100, 320, smallest=10) == [10, 20, 40, 80, 100, 70]
+def test_the_first_windows_are_small_and_the_next_ones_grow() -> None:
+    assert windows(100, 320, smallest=10) == [10, 40, 100, 100, 70]
     assert windows(100, 250) == [100, 100, 50]
     assert windows(4, 9, smallest=10) == [4, 4, 1]
-    assert windows(32, 64, unit=8, smallest=3) == [8, 8, 16, 24, 8]
+    assert windows(32, 64, unit=8, smallest=3) == [8, 16, 32, 8]
 
 
 def test_the_first_results_come_before_most_texts_are_answered() -> None:

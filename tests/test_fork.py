@@ -8,8 +8,6 @@ import sys
 PRELUDE = """
 import os, signal, sys, warnings
 import torch
-torch.set_num_threads(2)
-from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
 import tritonseq
 from tritonseq.demo import EMBEDDED
 
@@ -36,6 +34,8 @@ def forked(act):
 """
 
 OF_REAL_WIDTH = """
+from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
+torch.set_num_threads(2)
 kinds = {"eos_token_id": None, "bos_token_id": 0, "pad_token_id": 0}
 gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=1, vocab_size=999, **kinds))
 bart = BartForConditionalGeneration(
@@ -51,6 +51,7 @@ assert ask() == before
 """
 
 OF_TEXTS = """
+torch.set_num_threads(1)
 model = tritonseq.load(EMBEDDED / "t5-dates", device="cpu")
 texts = ["march the third", "", "may first 1999"]
 def ask():
@@ -58,14 +59,14 @@ def ask():
     return model.generate_text(texts), texts_of, [*model.generate_each([[5, 6], [7]])]
 before = ask()
 assert forked(ask) == repr(before)
-running = tritonseq.pipeline(model, texts * 300, preprocess_workers=1)
+running = tritonseq.pipeline(model, texts * 40, window=4, preprocess_workers=1)
 results = iter(running)
 first = next(results).text
 said = forked(lambda: list(results))
 assert said.startswith("RuntimeError: this pipeline began before"), said
 assert forked(running.close) == "None"
 assert forked(ask) == repr(before)
-assert [first, *(r.text for r in results)] == before[0] * 300
+assert [first, *(r.text for r in results)] == before[0] * 40
 """
 
 

@@ -87,7 +87,6 @@ ARGUMENTS = (
     "input_ids",
     "attention_mask",
     "inputs",
-    "slots",
     "decoder_input_ids",
     "decoder_attention_mask",
     "generation_config",
@@ -110,6 +109,7 @@ TEXT_ARGUMENTS = (
     "skip_special_tokens",
     "clean_up_tokenization_spaces",
     "batch_size",
+    "progress",
 )
 """What only `Model.generate_text` takes, which has texts to tokenize."""
 

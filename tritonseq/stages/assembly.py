@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 # Batches whose samples are put in order of length together.
 BATCHES = 16
 
-# The first window is this part of a batch, so that there is something to see soon; windows double
-# from then on. Fewer samples at once cost more each, and three windows are less than a batch.
+# The first window is this part of a batch, so that there is something to see soon; the next ones
+# grow. Fewer samples at once cost more each.
 PARTS = 8
 
 # Samples that wait between two stages, at most.

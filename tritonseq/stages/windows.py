@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 # trickle in.
 LINGER = 0.05
 
+# How many times the window before it a window may be, at first: two that are less than a batch
+# then bring the first results, and cost little.
+GROWTH = 4
+
 
 class Windows:
     """Gathers `size` samples at a time; fewer at the end, and when the model would have to wait.
@@ -69,7 +73,7 @@ class Windows:
             while (count := self._complete(is_late=is_late)) > 0:
                 window, self._held = self._held[:count], self._held[count:]
                 due, is_late = 0.0, False
-                self._size = min(self._largest, 2 * self._size)
+                self._size = min(self._largest, GROWTH * self._size)
                 yield [window]
 
     def _count_rest(self) -> int:
