@@ -6,7 +6,7 @@ import math
 import reprlib
 import sys
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -90,9 +90,9 @@ def _unfit(name: str, x: object) -> Exception:
     return ValueError(f"{name} is a negated view of other memory; pass {name}.resolve_neg()")
 
 
-def number(name: str, value: float, least: float = -math.inf) -> float:
+def number(name: str, value: Any, least: float = -math.inf) -> float:
     """`value`, which must be a finite number, `least` or more."""
-    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
+    if type(value) is not float and not _is_a(Real, value):
         raise TypeError(f"{name} is {_shown(value)}; pass a number")
     # Such comparisons hold for integers that are too large for a float as well.
     if not max(least, -_LARGEST) <= value <= _LARGEST:
@@ -101,11 +101,16 @@ def number(name: str, value: float, least: float = -math.inf) -> float:
     return float(value)
 
 
-def whole(name: str, value: int) -> int:
+def whole(name: str, value: Any) -> int:
     """`value`, which must be an integer; its range is a matter of the operation."""
-    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
+    if type(value) is not int and not _is_a(Integral, value):
         raise TypeError(f"{name} is {_shown(value)}; pass an integer")
     return int(value)
+
+
+def _is_a(kind: type, value: object) -> bool:
+    """Is it a number of a kind? True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def check_flags(**flags: bool) -> None:

@@ -113,8 +113,14 @@ def beam_advance(
         TypeError: for what is no tensor, record or flag.
     """
     own = {**_named(written, Written), **_named(group, Group)}
-    given = {"scores": scores, "tokens": tokens, "parents": parents, "powers": powers}
-    given |= {"ends": ends, "hits": hits}
+    given = {
+        "scores": scores,
+        "tokens": tokens,
+        "parents": parents,
+        "powers": powers,
+        "ends": ends,
+        "hits": hits,
+    }
     check_tensors({**own, **given}, optional=("ends", "hits"))
     check_flags(stops_when_full=stops_when_full, bounds_by_limit=bounds_by_limit, retire=retire)
     samples, beams = _check_written(written)
@@ -182,7 +188,9 @@ def greedy_advance(
             f"logits are {logits.dtype} {list(logits.shape)}; pass float16, bfloat16 or float32 "
             f"[{samples}, {beams}, V]"
         )
-    check_written(own, {"logits": logits, "ends": ends})
+    read = {"logits": logits, "ends": ends}
+    read |= {name: own.pop(name) for name in ("written.lineage", "written.parents")}
+    check_written(own, read)
     with torch.no_grad():
         if takes_triton(impl, logits.device):
             from ._search_triton import greedy_in_triton
@@ -249,7 +257,9 @@ def _named(record: Any, kind: type[Written] | type[Group]) -> dict[str, Tensor]:
     word = kind.__name__.lower()
     if not isinstance(record, kind):
         raise TypeError(f"{word} is a {type(record).__name__}; pass a {kind.__name__}")
-    named = {f"{word}.{name}": x for name, x in zip(record._fields, record, strict=True)}
+    named: dict[str, Any] = {
+        f"{word}.{name}": x for name, x in zip(record._fields, record, strict=True)
+    }
     pool = named.pop("group.pool", None)
     if kind is Group:
         if not isinstance(pool, Pool):
