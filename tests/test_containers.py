@@ -370,6 +370,13 @@ class TestArguments:
         "float": ({"max_new_tokens": 3.0}, "max_new_tokens must be an integer"),
         "no value": ({"max_new_tokens": torch.ones((), device="meta")}, "max_new_tokens"),
         "slots": ({"slots": 3}, "slots"),
+        "number without value": (
+            {"temperature": torch.ones((), device="meta"), "do_sample": True}, "temperature"
+        ),
+        "list without values": (
+            {"suppress_tokens": torch.ones(2, device="meta").long()}, "suppress_tokens"
+        ),
+        "key": ({"generation_config": {5: 3}}, "generation_config has the key 5"),
     }  # fmt: skip
 
     @pytest.mark.parametrize("case", FAULTS)

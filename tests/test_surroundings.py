@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,6 @@ SETTINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "autocast-float16": lambda: torch.autocast("cpu", dtype=torch.float16),
     "anomaly": torch.autograd.detect_anomaly,
     "denormals": lambda: called(torch.set_flush_denormal, True, False),
-    "warnings": lambda: warnings.catch_warnings(action="error", category=UserWarning),
 }
 
 

@@ -50,7 +50,7 @@ def real(rule: str, accepts: Callable[[float], bool]) -> Check:
     def check(name: str, value: Any) -> float:
         try:
             number = math.nan if isinstance(value, bool | str) else float(value)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             number = math.nan
         if not math.isfinite(number) or not accepts(number):
             raise ValueError(f"{name} must be {rule}, not {shown(value)}")
@@ -166,7 +166,10 @@ def _integer(value: Any) -> int | None:
 
 def _items(name: str, value: Any) -> list[Any]:
     """The items of a list, tuple, set, array or tensor, as Python objects."""
-    value = value.tolist() if hasattr(value, "tolist") else value
+    try:
+        value = value.tolist() if hasattr(value, "tolist") else value
+    except RuntimeError as error:  # a tensor without values
+        raise ValueError(f"{name} must be a list, not {shown(value)}: {error}") from None
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a list, not {shown(value)}")
     return list(value)

@@ -135,6 +135,8 @@ class GenerationConfig:
                 warnings.warn(f"ignored in the checkpoint's options: {reason}", stacklevel=2)
             return StoredConfig.read(_modern(options, known), origin)
         for name, value in others.items():
+            if not isinstance(name, str):
+                raise ValueError(f"generation_config has the key {name!r}: options have names")
             if name != "transformers_version" and not name.startswith("_"):
                 settle(name, value, cls.option_names)
         return cls(**known)
