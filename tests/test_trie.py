@@ -37,10 +37,8 @@ FAMILIES: dict[str, Callable[[], tiny.Pair]] = {
 ENCODING = ("t5", "bart")
 
 
-def by_sets(
-    candidates: list[Sequences], ends: set[int], prompt_length: int, rows: int = 1
-) -> Allowed:
-    """The constraint by definition; each set of candidates stands for `rows` samples in turn."""
+def by_sets(candidates: list[Sequences], ends: set[int], prompt_length: int) -> Allowed:
+    """The constraint by definition; each set of candidates stands for a sample in turn."""
     followers: list[dict[tuple[int, ...], set[int]]] = []
     for sequences in candidates:
         following: dict[tuple[int, ...], set[int]] = {}
@@ -51,7 +49,7 @@ def by_sets(
         followers.append(following)
 
     def allowed(sample: int, ids: torch.Tensor) -> list[int]:
-        following = followers[sample // rows % len(followers)]
+        following = followers[sample % len(followers)]
         return sorted(following.get(tuple(ids[prompt_length:].tolist()), ends))
 
     return allowed
@@ -179,9 +177,7 @@ def test_candidates_of_its_own_for_each_sample(family: str, search: str) -> None
     ids, mask = batch(family, 4, 6, seed=4, ragged=True)
     candidates = [random_sequences(seed, 1 + 7 * seed) for seed in range(4)]
     options = {"max_new_tokens": 9, **SEARCHES[search]}
-    # When sampling, transformers counts every row as a sample.
-    rows = options.get("num_return_sequences", 1) if options.get("do_sample") else 1
-    allowed = by_sets(candidates, {tiny.EOS}, prompt_length(pair, ids), rows)
+    allowed = by_sets(candidates, {tiny.EOS}, prompt_length(pair, ids))
     trie = Trie.per_sample(candidates)
     torch.manual_seed(2)
     other = tiny.theirs(pair.theirs, ids, mask, prefix_allowed_tokens_fn=allowed, **options)
@@ -299,8 +295,7 @@ def test_every_step_equals_the_function_bit_by_bit(
         trie = Trie.per_sample(candidates)
         h = begun(prompt, beams=beams, roots=trie.starts(samples))
         ends = [2, 12, 99]
-        rows = beams if independent else 1
-        slow = by_sets(candidates, {2, 12}, 3, rows)
+        slow = by_sets(candidates, {2, 12}, 3)
         slow_apply = constrain_prefix(slow, independent=independent)
         apply = follow_trie(trie, TokenSet(ends), independent=independent)
         group = rng.choice([n for n in (1, 2, 3, 6) if beams % n == 0])
@@ -316,7 +311,7 @@ def test_every_step_equals_the_function_bit_by_bit(
             tokens = torch.tensor(
                 [
                     [
-                        rng.choice(slow(b * rows, h.ids[b * beams + int(parents[b, k])]))
+                        rng.choice(slow(b, h.ids[b * beams + int(parents[b, k])]))
                         if rng.random() < 0.9
                         else rng.randrange(vocab)
                         for k in range(beams)

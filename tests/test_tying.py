@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import tritonseq
 from tritonseq import weights
+from tritonseq.demo import EMBEDDED
 from tritonseq.tying import same_tensors
 from tritonseq.weights import PickleFile, SafetensorsFile, ShardedFiles
 
@@ -229,3 +230,10 @@ def test_tensors_are_compared_piece_by_piece(
         # What was only looked at can still be read.
         assert torch.equal(reader.read("a"), table)
     assert len(weights.row_ranges((3, 10**9))) == 3
+
+
+@pytest.mark.parametrize("name", ["gpt2-words", "t5-dates", "bart-numbers", "unilm-clock"])
+def test_tables_under_one_name_are_no_surprise(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tritonseq.load(EMBEDDED / name)

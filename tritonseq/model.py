@@ -309,8 +309,8 @@ class Model:
                 beams they judge candidates, more than there are beams. `scores` is None unless
                 `output_scores` asks for them.
             prefix_allowed_tokens_fn: `(sample, ids [L]) -> allowed next tokens`, or a Trie of
-                allowed sequences, which is faster. As in transformers, `sample` counts rows when
-                sampling several sequences per prompt.
+                allowed sequences, which is faster. As in transformers since 5.24, `sample` counts
+                sources or prompts, also when several sequences of each are sampled.
             streamer: gets the prompt and every token as it is chosen; not with beams.
             options: transformers' generation parameters: max_new_tokens, num_beams, do_sample,
                 no_repeat_ngram_size and so on; `hf_exact=True` also reproduces its quirks.

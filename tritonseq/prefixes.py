@@ -30,11 +30,12 @@ def constrain_prefix(
 ) -> Apply:
     """Ban all but the tokens that a function of the caller allows, row by row.
 
-    `independent` rows never exchange places: each is a sample of its own, also to the caller.
+    `independent` rows of a sample never exchange places: what becomes of one is none of the
+    others' concern.
     """
 
     def apply(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
-        beams = 1 if independent else hypotheses.beams
+        beams = hypotheses.beams
         mask = torch.full_like(scores, -math.inf)
         for row, ids in enumerate(hypotheses.ids):
             answer = allowed(row // beams, ids)
@@ -49,8 +50,9 @@ def constrain_prefix(
             mask[row, columns.to(mask.device)] = 0.0
         scores += mask
         # Where every beam of a sample lost its allowed tokens to other bans, the constraint wins.
-        dead = scores.amax(dim=-1).isneginf().view(-1, beams).all(dim=-1)
-        return torch.where(dead.repeat_interleave(beams)[:, None], mask, scores)
+        together = 1 if independent else beams
+        dead = scores.amax(dim=-1).isneginf().view(-1, together).all(dim=-1)
+        return torch.where(dead.repeat_interleave(together)[:, None], mask, scores)
 
     return apply
 

@@ -273,21 +273,9 @@ class Request:
         if isinstance(allowed, Trie):
             allowed = allowed.part(places, samples)
         elif allowed is not None:
-            allowed = self._allowed_at(places, allowed)
+            allowed = _allowed_at(places, allowed)
         callables = replace(self.callables, prefix_allowed_tokens_fn=allowed)
         return replace(self, config=config, callables=callables, decoder_input_ids=begun)
-
-    def _allowed_at(
-        self, places: Sequence[int], allowed: Callable[[int, Tensor], Sequence[int]]
-    ) -> Callable[[int, Tensor], Sequence[int]]:
-        """A function that is told samples of a part by what they are in the whole."""
-        config = self.config
-        copies = config.num_return_sequences if config.num_beams == 1 else 1
-
-        def at(sample: int, ids: Tensor) -> Sequence[int]:
-            return allowed(places[sample // copies] * copies + sample % copies, ids)
-
-        return at
 
     def _start(self, input_ids: Ids, attention_mask: Any) -> tuple[Generation, Prompts]:
         sources, prompts = self._read(input_ids, attention_mask)
@@ -430,6 +418,13 @@ def _check_streamer(streamer: Any, config: GenerationConfig) -> None:
         )
     if not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
         raise ValueError(f"streamer must have put and end, which {type(streamer)} has not")
+
+
+def _allowed_at(
+    places: Sequence[int], allowed: Callable[[int, Tensor], Sequence[int]]
+) -> Callable[[int, Tensor], Sequence[int]]:
+    """A function that is told samples of a part by what they are in the whole."""
+    return lambda sample, ids: allowed(places[sample], ids)
 
 
 def _rows(name: str, values: Any, samples: int) -> Any:

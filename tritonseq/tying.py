@@ -39,10 +39,12 @@ def tied(
         distinct: list[Source] = []
         for name in group:
             source = sources[name]
-            same = (other for other in distinct if _is_copy(source, other, reader))
-            found[name] = next(same, source)
-            if found[name] is source:
+            copies = (other for other in distinct if _is_copy(source, other, reader))
+            same = next(copies, None)
+            if same is None:
                 distinct.append(source)
+            else:
+                found[name] = same
         if len(distinct) > 1 and _says_tied(config):
             names = " and ".join(source.names[0] for source in distinct)
             warnings.warn(
