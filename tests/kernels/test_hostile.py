@@ -95,8 +95,10 @@ class TestValuesBeyond:
         if name == "beam_topk":
             return [found[0]]
         if name == "ngram_bans":
-            mask = torch.zeros(found.shape[0], call["vocab_size"] + 1, dtype=torch.bool)
-            return [mask.scatter_(1, found.long().where(found >= 0, call["vocab_size"]), True)]
+            nothing = call["vocab_size"]
+            mask = torch.zeros(found.shape[0], nothing + 1, dtype=torch.bool)
+            mask.scatter_(1, found.long().where(found >= 0, nothing), True)
+            return [mask[:, :nothing]]
         return [x.clone() for x in tensors(found)]
 
 
