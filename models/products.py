@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tritonseq.kernels import activate, is_gpu, private_torch
 from tritonseq.kernels.linear import padded_rows
+
+# Rows up to which products are of any number of them.
+FEW_ROWS = 16
+
+
+def in_steps(rows: int) -> int:
+    """The rows of a product of oneDNN for so many: few different numbers, an eighth more at most.
+
+    For every shape of a product oneDNN compiles code, some tenths of a megabyte, and keeps it for
+    a thousand shapes. Prompts of ever new lengths would be as many shapes: time and memory that
+    grow with the input. Beyond a few rows, multiples of `FEW_ROWS` are tiles of matrix units.
+    """
+    if rows <= FEW_ROWS:
+        return rows
+    step = max(FEW_ROWS, 1 << ((rows - 1).bit_length() - 4))
+    return -(-rows // step) * step
+
+
+def padded_to_steps(x: Tensor) -> Tensor:
+    """`x [N, d]` with zeros below, `[in_steps(N), d]`."""
+    more = in_steps(x.shape[0]) - x.shape[0]
+    return F.pad(x, (0, 0, 0, more)) if more else x
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -16,6 +39,8 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         # general one.
         column = torch.mv(weight.t(), x[0]) if bias is None else torch.addmv(bias, weight.t(), x[0])
         return column[None]
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and in_steps(x.shape[0]) != x.shape[0]:
+        return matmul(padded_to_steps(x), weight, bias)[: x.shape[0]]
     return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
 
 
@@ -73,4 +98,5 @@ def packed_matmul(
 ) -> Tensor:
     """`x W^T + b` with a packed `weight`, and one of the kinds of `activate` applied to it."""
     function, algorithm = ("none", "") if epilogue is None else EPILOGUES[epilogue]
-    return private_torch.packed_product(x, weight, bias, function, algorithm)
+    rows = padded_to_steps(x)
+    return private_torch.packed_product(rows, weight, bias, function, algorithm)[: x.shape[0]]

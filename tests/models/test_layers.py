@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 import tritonseq
+from tritonseq.kernels import private_torch
 from tritonseq.models import layout
 from tritonseq.models.layers import Head, LayerNorm, Linear, RMSNorm
 from tritonseq.models.layout import pays_to_pack
+from tritonseq.models.products import in_steps
 from tritonseq.models.weights import Source, match, place_parameter
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -207,3 +209,31 @@ def test_matching_names_a_half_that_is_not_there(half: str) -> None:
     present = {name for name in names if half not in name}
     with pytest.raises(ValueError, match=f"the checkpoint holds no {half}"):
         match(wanted, present, ignorable=lambda name: False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_products_of_any_number_of_rows_have_few_shapes(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since oneDNN compiles and keeps code for each; and no row is lost or changed by another."""
+    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    packed, plain = (linear(24, 40, dtype, packed=packed) for packed in (True, False))
+    place_parameter(plain, "weight", packed.weight)
+    plain.bias = packed.bias
+    packed.pack()
+    shapes = set()
+    product = private_torch.packed_product
+
+    def recording(x: Tensor, *others: Any) -> Tensor:
+        shapes.add(x.shape)
+        return product(x, *others)
+
+    monkeypatch.setattr(private_torch, "packed_product", recording)
+    weight, bias = plain.weight.double(), plain.bias.double()
+    for rows in range(1, 600, 7):
+        x = torch.randn(rows, 24).to(dtype)
+        for module in (packed, plain):
+            assert_near(module(x), x.double() @ weight + bias)
+    assert len(shapes) < 45
+    for rows in range(1, 5000):
+        assert rows <= in_steps(rows) <= max(rows + 15, 1.125 * rows)
