@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 import sys
 from numbers import Integral, Real
@@ -90,13 +89,15 @@ def _unfit(name: str, x: object) -> Exception:
     return ValueError(f"{name} is a negated view of other memory; pass {name}.resolve_neg()")
 
 
-def number(name: str, value: Any, least: float = -math.inf) -> float:
+def number(name: str, value: Any, least: float = -_LARGEST) -> float:
     """`value`, which must be a finite number, `least` or more."""
-    if type(value) is not float and not _is_a(Real, value):
+    if type(value) is float and least <= value <= _LARGEST:
+        return value
+    if not _is_a(Real, value):
         raise TypeError(f"{name} is {_shown(value)}; pass a number")
     # Such comparisons hold for integers that are too large for a float as well.
-    if not max(least, -_LARGEST) <= value <= _LARGEST:
-        limit = "" if least == -math.inf else f", {least:g} or more"
+    if not least <= value <= _LARGEST:
+        limit = "" if least == -_LARGEST else f", {least:g} or more"
         raise ValueError(f"{name} is {_shown(value)}; pass a finite number{limit}")
     return float(value)
 

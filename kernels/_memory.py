@@ -37,7 +37,8 @@ def check_written(written: Mapping[str, Tensor | None], read: Mapping[str, Tenso
     for name, x in written.items():
         if x is None:
             continue
-        if not x.is_contiguous() and _reach(x) < 0:
+        reach = x.numel() if x.is_contiguous() else _reach(x)
+        if reach < 0:
             raise ValueError(
                 f"{name} is written in place, and with strides {list(x.stride())} its elements "
                 f"share memory; pass {name}.contiguous()"
@@ -54,7 +55,9 @@ def check_written(written: Mapping[str, Tensor | None], read: Mapping[str, Tenso
             )
         if alone:
             continue
-        place = start, end, _, _ = _place(name, x)
+        start = x.data_ptr()
+        end = start + reach * x.element_size()
+        place = start, end, name, x
         for other in places:
             # What begins at 0 is a stand-in without memory.
             if other[0] < end and start < other[1] and start and _share(place, other):

@@ -9,6 +9,8 @@ from ._attention_torch import attend_by_definition, attend_on_cpu
 from ._calls import Attention
 from ._checks import Impl, check_tensors, number, takes_triton, whole
 
+_OPTIONAL = frozenset(Attention._fields[1:])
+
 
 def decode_attention(
     query: Tensor,
@@ -98,7 +100,7 @@ def decode_attention(
             "bias": bias,
             "counters": counters,
         },
-        optional=Attention._fields[1:],
+        optional=_OPTIONAL,
     )
     call = Attention(
         query,

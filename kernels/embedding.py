@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ._checks import FLOATS, INTEGERS, Impl, check_tensors, number, takes_triton
 
-_OPTIONAL = ("positions", "position_table", "starts", "row")
+_OPTIONAL = frozenset(("positions", "position_table", "starts", "row"))
 
 
 def embed(
