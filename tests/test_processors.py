@@ -420,8 +420,8 @@ class TestPrefixAllowedTokens:
         assert got[:, 3].tolist() == [0.0, 0.0]
         assert got.isfinite().sum() == 2
 
-    def test_independent_rows_are_samples(self):
-        """Sampling several sequences makes every row a sample of its own, as in transformers."""
+    def test_independent_rows_are_of_one_sample(self):
+        """Of several sequences that are sampled, each is told the sample that it belongs to."""
         seen = []
         h = hypotheses(samples=2, beams=2)
         options = {"do_sample": True, "num_return_sequences": 2}
@@ -431,7 +431,7 @@ class TestPrefixAllowedTokens:
             scores_for(h, 11),
             prefix_allowed_tokens_fn=lambda sample, ids: seen.append(sample) or [0],
         )
-        assert seen == [0, 1, 2, 3]
+        assert seen == [0, 0, 1, 1]
 
     def test_independent_rows_are_judged_alone(self):
         """Were the second row's score what saves the first, nothing would be left to draw."""

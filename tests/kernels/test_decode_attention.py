@@ -348,10 +348,10 @@ class TestIdleOnTheCPU:
     @pytest.mark.parametrize("beams", [1, 4])
     def test_refilled_samples_are_as_fast(self, beams, steps, monkeypatch):
         """Wherever the samples stand, it is one call of torch's attention."""
-        calls, flash = [], _attention_torch._flash
+        calls, flash = [], _attention_torch.flash_attention
         monkeypatch.setattr(
             _attention_torch,
-            "_flash",
+            "flash_attention",
             lambda *given, **how: calls.append(1) or flash(*given, **how),
         )
         case = grown_case(samples=3, beams=beams)
