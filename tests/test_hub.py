@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tritonseq import hub
 from tritonseq.hub import snapshot, tokenizer_folder
 
 if TYPE_CHECKING:
@@ -510,3 +511,17 @@ def test_configurations_by_other_names(tmp_path: Path, name: str) -> None:
 def test_neither_folder_nor_id(name: str) -> None:
     with pytest.raises(ValueError, match="neither a folder nor a Hub id"):
         snapshot(name)
+
+
+def test_every_file_that_a_tokenizer_reads_is_fetched() -> None:
+    """And counted in the checksum by which a job knows its model."""
+    named = re.compile(r'"([\w.]+\.(?:txt|model|spm|json))"')
+    folder = Path(hub.__file__).parent
+    read = {
+        name
+        for pattern in ("tokenizer_*.py", "*vocabulary.py", "*pieces.py", "special_tokens.py")
+        for path in folder.glob(pattern)
+        for name in named.findall(path.read_text(encoding="utf-8"))
+    }
+    assert "vocab.txt" in read
+    assert read <= set(hub.SMALL_FILES)

@@ -30,6 +30,7 @@ SMALL_FILES = (
     "target_vocab.json",
     "source.spm",
     "target.spm",
+    "dict.txt",
     # It tells an adapter from a checkpoint.
     ADAPTER_CONFIG,
 )
