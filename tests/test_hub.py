@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-import tritonseq.hub as client
-from tritonseq.hub import snapshot, tokenizer_folder
+import tritonseq
+from tritonseq.hub import SMALL_FILES, snapshot, tokenizer_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -516,7 +516,7 @@ def test_neither_folder_nor_id(name: str) -> None:
 def test_every_file_that_a_tokenizer_reads_is_fetched() -> None:
     """And counted in the checksum by which a job knows its model."""
     named = re.compile(r'"([\w.]+\.(?:txt|model|spm|json))"')
-    folder = Path(client.__file__).parent
+    folder = Path(tritonseq.__file__).parent
     read = {
         name
         for pattern in ("tokenizer_*.py", "*vocabulary.py", "*pieces.py", "special_tokens.py")
@@ -524,4 +524,4 @@ def test_every_file_that_a_tokenizer_reads_is_fetched() -> None:
         for name in named.findall(path.read_text(encoding="utf-8"))
     }
     assert "vocab.txt" in read
-    assert read <= set(client.SMALL_FILES)
+    assert read <= set(SMALL_FILES)
