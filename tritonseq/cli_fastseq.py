@@ -44,8 +44,9 @@ _OURS = {
 }
 """The flags that mean the same here, by name."""
 
-_OF_FAIRSEQ = {"beam"}
-"""What fairseq has as well, which cuts nothing unless it is told to."""
+_CUT_NOTHING = {"beam", "include_special_tokens"}
+"""Flags that do not ask for FastSeq's cutting of sources: fairseq has the first as well, and the
+second is about what is written."""
 
 FAIRSEQ = {
     "--lenpen": "--length-penalty",
@@ -97,7 +98,7 @@ def translate(parsed: argparse.Namespace) -> None:
 
     Raises ValueError if both say something, and not the same.
     """
-    names = {*_OURS, *_NO_EFFECT, *_ALONE} - _OF_FAIRSEQ
+    names = {*_OURS, *_NO_EFFECT, *_ALONE} - _CUT_NOTHING
     parsed.fastseq = any(hasattr(parsed, name) for name in names)
     for name, ours in _OURS.items():
         if not hasattr(parsed, name):
