@@ -116,7 +116,9 @@ def through_stages(subject: Subject, staff: Staff) -> list[str]:
 def piped(subject: Subject, staff: Staff, *, traced: bool = False) -> Pipeline:
     """The pipeline, ready to be iterated over; setting it up counts as its work."""
     workers = Workers(subject.model, subject.options, staff)
-    return Pipeline(subject.texts, workers, window=staff.window, traced=traced)
+    return Pipeline(
+        subject.texts, workers, window=staff.window, ordered=True, progress=False, traced=traced
+    )
 
 
 def plain_loop(subject: Subject, size: int) -> list[str]:

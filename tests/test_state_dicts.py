@@ -78,16 +78,6 @@ def assert_loads_alike(tmp_path: Path, model: Any, state: Mapping[str, Any]) -> 
         assert torch.equal(found[name], weight), name
 
 
-def stride_0(model: Any) -> State:
-    """Vectors of one value, stored as that value."""
-    state = model.state_dict()
-    for name, tensor in state.items():
-        if tensor.dim() == 1:
-            model.get_parameter(name).data.fill_(float(tensor[0]))
-            state[name] = tensor[:1].clone().expand_as(tensor)
-    return dict(state)
-
-
 def parameters(model: Any, *, remove_duplicate: bool) -> State:
     """What a training loop may save; the bias of BART's logits is none of them."""
     own = dict(model.named_parameters(remove_duplicate=remove_duplicate))
@@ -104,7 +94,6 @@ FORMS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     "views": lambda m: {
         n: torch.stack((t, t))[1] if t.is_floating_point() else t for n, t in m.state_dict().items()
     },
-    "stride 0": stride_0,
     "mixed dtypes": lambda m: {
         n: t.double() if "bias" in n and t.is_floating_point() else t
         for n, t in m.state_dict().items()
@@ -148,14 +137,14 @@ def test_parameters_of_real_width(tmp_path: Path, family: str) -> None:
         (torch.ones(32, dtype=torch.complex64), "Tensor of torch.complex64"),
         (torch.ones(32, dtype=torch.bool), "Tensor of torch.bool"),
         (torch.ones(32, dtype=torch.int64), "Tensor of torch.int64"),
-        (torch.ones(32).to_sparse(), "sparse_coo tensor"),
-        (torch.ones(32, device="meta"), "a tensor without values"),
+        (torch.ones(32).to_sparse(), "a sparse_coo Tensor"),
+        (torch.ones(32, device="meta"), "a meta Tensor"),
     ],
 )
 def test_tensors_that_are_no_plain_numbers(tmp_path: Path, tensor: Tensor, message: str) -> None:
     model = tiny.hf_gpt2()
     name = "transformer.ln_f.bias"
-    with pytest.raises(ValueError, match=rf"{name} is .*{message}.*plain float weights"):
+    with pytest.raises(ValueError, match=rf"{name}'? is .*{message}.*plain (float )?weights"):
         tritonseq.load(write(tmp_path, model, {**model.state_dict(), name: tensor}))
 
 

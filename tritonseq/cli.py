@@ -9,7 +9,7 @@ import signal
 import sys
 import warnings
 from importlib.metadata import version
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .bench.options import add_bench
 from .cli_fastseq import FAIRSEQ
@@ -153,9 +153,18 @@ def _complaint(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
     return f"unrecognized arguments: {' '.join(unknown)}"
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that tells when its help cannot be written; argparse passes over that."""
+
+    def print_help(self, file: Any = None) -> None:
+        stream = sys.stdout if file is None else file
+        if stream is not None:
+            stream.write(self.format_help())
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tritonseq",
         description="Fast exact generation with encoder-decoder and small decoder models.",
         allow_abbrev=False,

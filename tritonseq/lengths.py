@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -23,6 +22,8 @@ class Lengths:
     prompt: int
     total: int
     minimum: int
+    asked: int
+    """What `total` would be if there were positions for it."""
 
     @property
     def new_tokens(self) -> int:
@@ -39,8 +40,8 @@ class Lengths:
         """Apply max_new_tokens, else max_length, else the model's default.
 
         `prompts` are what is continued, `sources` what is answered, if anything. Where the model
-        has fewer positions than are asked for, hypotheses go up to the last one; a warning says
-        so. Raises ValueError if there is no room for a token.
+        has fewer positions than are asked for, hypotheses go up to the last one. Raises
+        ValueError if there is no room for a token.
         """
         prompt = prompts.ids.shape[1]
         if config.max_new_tokens is not None:
@@ -56,6 +57,7 @@ class Lengths:
                 f"the prompt has {prompt} tokens and max_length is {total}: nothing can be "
                 "generated; pass max_new_tokens, or shorten the prompt"
             )
+        asked = total
         if decoder.max_positions is not None:
             read = sources if decoder.is_prefix_lm else prompts
             total = prompt + _fitting(
@@ -70,7 +72,7 @@ class Lengths:
         minimum = config.min_length
         if config.min_new_tokens is not None:
             minimum = prompt + config.min_new_tokens
-        return cls(prompt, total, minimum)
+        return cls(prompt, total, minimum, asked)
 
 
 def default_new_tokens(decoder: Decoder | EncoderDecoder) -> int:
@@ -157,10 +159,4 @@ def _fitting(decoder: Decoder | EncoderDecoder, positions: int, read: int, new_t
             f"{what} plus new tokens need {needed} positions, the model has {positions}: "
             f"{remedy}, or pass max_new_tokens <= {room}"
         )
-    # The same words for every batch, so that they are said once.
-    warnings.warn(
-        f"more new tokens are asked for than the {positions} positions of the model leave room "
-        "for: generation stops at the last one",
-        stacklevel=2,
-    )
     return room

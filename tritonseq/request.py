@@ -248,14 +248,15 @@ class Request:
     def _batch_at(self, place: int, ids: Any, samples: int) -> Batch:
         part = self.part([place], samples)
         try:
-            return part._batch(ids)
+            batch = part._batch(ids)
         except ValueError as error:
             message = str(error).replace("input_ids[0]", "its ids").replace("input_ids", "its ids")
             raise ValueError(f"inputs[{place}]: {message}") from None
+        _warn_of_lengths(part.config, part.decoder, batch.lengths)
+        return batch
 
     def _batch(self, ids: Any) -> Batch:
         sources, prompts = self._read(_as_row(ids), None)
-        _warn_of_infeasible(self.config, self.decoder, prompts, sources)
         return Batch.of(self.decoder, prompts, sources, self.config, self.callables.trie)
 
     def part(self, places: Sequence[int], samples: int) -> Request:
@@ -279,8 +280,8 @@ class Request:
 
     def _start(self, input_ids: Ids, attention_mask: Any) -> tuple[Generation, Prompts]:
         sources, prompts = self._read(input_ids, attention_mask)
-        _warn_of_infeasible(self.config, self.decoder, prompts, sources)
         batch = Batch.of(self.decoder, prompts, sources, self.config, self.callables.trie)
+        _warn_of_lengths(self.config, self.decoder, batch.lengths)
         generation = Generation(self.decoder, batch, self.config, self.callables, self.engines)
         return generation, prompts
 
@@ -358,15 +359,20 @@ def _check_alike(batches: Sequence[Batch], config: GenerationConfig, *, has_trie
         )
 
 
-def _warn_of_infeasible(
-    config: GenerationConfig, decoder: Any, prompts: Prompts, sources: Prompts | None
-) -> None:
-    """Warn of a minimum above the maximum; as in transformers, the maximum ends generation."""
+def _warn_of_lengths(config: GenerationConfig, decoder: Any, lengths: Lengths) -> None:
+    """Warn of a maximum beyond the positions, and of a minimum above the maximum.
+
+    As in transformers, the maximum ends generation.
+    """
+    if lengths.total < lengths.asked:
+        # The same words for every batch, so that they are said once.
+        warnings.warn(
+            f"more new tokens are asked for than the {decoder.max_positions} positions of the "
+            "model leave room for: generation stops at the last one",
+            stacklevel=5,
+        )
     name = "min_length" if config.min_new_tokens is None else "min_new_tokens"
-    if not getattr(config, name):
-        return
-    lengths = Lengths.resolve(config, decoder, prompts, sources)
-    if lengths.minimum > lengths.total:
+    if lengths.minimum > lengths.total and getattr(config, name):
         limit = f"the default of {default_new_tokens(decoder)} new tokens"
         for option in ("max_length", "max_new_tokens"):
             if getattr(config, option) is not None:
