@@ -168,9 +168,7 @@ def test_annotations_say_how_a_value_is_read(annotation: str, text: str, value: 
     ("arguments", "message"),
     [
         ([], "pass --prompt TEXT or --prompt-file F"),
-        (["--prompt", PROMPT, "--prompt", ""], "--prompt 2 is empty"),
         (["--prompt", PROMPT, "--num-beams", "0"], "num_beams"),
-        (["--prompt", PROMPT, "--max-new-tokens", "1000"], "max_new_tokens"),
         (["--prompt", PROMPT, "--stream", "--json"], "--stream prints the text of one prompt"),
         (["--prompt", PROMPT, "--stream", "--num-beams", "2"], "pass --num-beams 1"),
         (["--prompt", PROMPT, "--batch-size", "0"], "--batch-size is 0"),

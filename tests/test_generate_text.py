@@ -275,19 +275,19 @@ def test_what_is_said_of_each_text_follows_it_into_its_batch(
 
 
 def test_samples_are_counted_when_several_are_drawn(both: dict[str, Both]) -> None:
-    """As in `generate`, the function is told rows then."""
-    rows: set[int] = set()
+    """As in `generate`, the function is told the text that a row belongs to."""
+    samples: set[int] = set()
 
-    def allowed(row: int, ids: torch.Tensor) -> list[int]:
-        rows.add(row)
-        return [20 + row // 2]
+    def allowed(sample: int, ids: torch.Tensor) -> list[int]:
+        samples.add(sample)
+        return [20 + sample]
 
     ours = both["t5"].ours
     options: dict[str, Any] = {"do_sample": True, "num_return_sequences": 2, "max_new_tokens": 1}
     texts = ours.generate_text(
         TEXTS, batch_size=2, prefix_allowed_tokens_fn=allowed, top_k=0, **options
     )
-    assert rows == set(range(6))
+    assert samples == set(range(3))
     assert texts == ours.tokenizer.decode([[20 + row // 2] for row in range(6)])
 
 

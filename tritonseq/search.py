@@ -123,8 +123,10 @@ class Greedy:
         ends, pad = self.stopping.ends, self._pad_token_id or 0
         if self._fill is not None:
             state.lengths.add_(~state.ended)
-        # Without waiting: who reads the output is told.
-        live = ~state.ended & (hypotheses.written.step >= 0)[:, None]
+        # Processors may leave nothing but -inf to a row that has ended, or what is no number.
+        live = None
+        if self._processors:
+            live = ~state.ended & (hypotheses.written.step >= 0)[:, None]
         if not self._sample and self.stopping.is_plain:
             greedy_advance(
                 hypotheses.written,
@@ -166,11 +168,17 @@ class Greedy:
         return self._recorder.output(torch.cat((prompt, rows), dim=1))
 
 
-def _note(scores: Tensor, tokens: Tensor, live: Tensor, peak: Tensor) -> None:
-    """Keep in `peak [B, K]` the greatest score of `scores [B, K, V]` that a token was chosen by."""
+def _note(scores: Tensor, tokens: Tensor, live: Tensor | None, peak: Tensor) -> None:
+    """Keep in `peak [B, K]` the greatest score of `scores [B, K, V]` that a token was chosen by.
+
+    Without waiting: who reads the output is told. Without `live [B, K]`, rows that rest are noted
+    as well: what the network makes of them are numbers where those of the others are.
+    """
     chosen = scores.gather(2, tokens[:, :, None])[:, :, 0].float()
+    if live is not None:
+        chosen = chosen.masked_fill_(~live, -torch.inf)
     # Of NaN and a number the maximum is NaN.
-    torch.maximum(peak, chosen.masked_fill_(~live, -torch.inf), out=peak)
+    torch.maximum(peak, chosen, out=peak)
 
 
 def draw(probabilities: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
