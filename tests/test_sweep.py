@@ -178,6 +178,12 @@ def add_decay(rng: random.Random, config: dict[str, Any], options: dict[str, Any
         options["exponential_decay_length_penalty"] = (rng.randint(0, 5), rng.uniform(1.01, 1.5))
 
 
+def has_nan(output: Any) -> bool:
+    """Is a hypothesis returned whose score is no number?"""
+    scores = getattr(output, "sequences_scores", None)
+    return scores is not None and bool(scores.isnan().any())
+
+
 def run_case(
     pair: tiny.Pair, ids: torch.Tensor, mask: Any, case: int, options: dict[str, Any]
 ) -> bool:
@@ -197,11 +203,12 @@ def run_case(
 
     try:
         other = again()
-    except RuntimeError as error:
-        # Stacked penalties can leave nothing to draw from; then neither engine can.
-        with pytest.raises(ValueError, match="scores of the model are no numbers") as told:
+    except RuntimeError:
+        other = None
+    if other is None or has_nan(other):
+        # Stacked penalties can leave nothing to draw from, or no score that is a number.
+        with pytest.raises(ValueError, match="leave no token at all"):
             mine()
-        assert "leave no token at all" in str(told.value), error
         return True
     try:
         return seq2seq.assert_same(mine(), other, again)
