@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,12 @@ if not torch.cuda.is_available():
 # The models of the tests are tiny: a second thread costs more than it gives, and beside a busy
 # neighbour ten times as much.
 torch.set_num_threads(1)
+
+# What runs in the background is started with these ignored, and so would be what it starts. The
+# tests send them.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
