@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import tritonseq
 from tritonseq.checkpoint import load_checkpoint
+from tritonseq.models import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,7 +67,7 @@ def dense(folder: Path) -> dict[str, Any]:
     found = {}
     for name, weight in decoder.named_parameters():
         assert not weight.requires_grad
-        found[name] = weight.to_dense() if weight.is_mkldnn else weight.detach().clone()
+        found[name] = layout.dense(weight).clone()
     return found
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tritonseq.models.layout import dense
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -55,12 +57,11 @@ def explain(decoder: nn.Module, dtype: torch.dtype) -> NotFinite:
 def broken_weights(decoder: nn.Module) -> list[str]:
     """The names of the parameters that hold NaN or infinity."""
     return [
-        name for name, parameter in decoder.named_parameters() if not _is_finite(parameter.detach())
+        name for name, parameter in decoder.named_parameters() if not _is_finite(dense(parameter))
     ]
 
 
 def _is_finite(weight: Tensor) -> bool:
-    dense = weight.to_dense() if weight.is_mkldnn else weight
     # One pass, without a mask of the weight's size.
-    low, high = dense.aminmax()
-    return bool((high - low).isfinite()) or bool(dense.isfinite().all())
+    low, high = weight.aminmax()
+    return bool((high - low).isfinite()) or bool(weight.isfinite().all())
