@@ -52,7 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     take_descriptors()
     with forgiving_stderr():
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    if code == _INTERRUPTED and arguments is None:
+        # The process is about to end. Who goes on pressing Ctrl-C wants just that, and not to be
+        # told where it was.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -72,10 +77,7 @@ def _run(arguments: Sequence[str]) -> int:
             error = JobFailed(f"the output cannot be written ({error.strerror})")
         return _say(error, 1 if isinstance(error, JobFailed) else 2)
     except KeyboardInterrupt:
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:
-        # Who goes on pressing Ctrl-C wants it to end, and not to be told where it was.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return _INTERRUPTED
     return code
 
 
