@@ -131,6 +131,13 @@ def test_albert_is_told_what_to_change_in_texts(tmp_path: Path, name: str, confi
         same(ours, reference, text)
 
 
+@pytest.mark.parametrize("name", ["AlbertTokenizer", "BarthezTokenizer", "XLMRobertaTokenizer"])
+def test_pieces_without_a_space_before_the_text_are_refused(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path, name, add_prefix_space=False)
+    with pytest.raises(ValueError, match="add_prefix_space false, which is not supported"):
+        Tokenizer.from_folder(folder)
+
+
 def test_an_mbart_with_the_tokenizer_of_albert_is_asked_by_tokens(tmp_path: Path) -> None:
     """IndicBART: its languages are added tokens, and the caller puts them where they belong."""
     folder = write(tmp_path, "AlbertTokenizer", do_lower_case=False, keep_accents=True)

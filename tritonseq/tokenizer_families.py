@@ -116,13 +116,13 @@ def _pieces(source: Source, family: str | None, name: str) -> Vocabulary:
     if family in ("mbart", "mbart50"):
         codes = MBART50 if family == "mbart50" else MBART
         return mbart_pieces(source.file("sentencepiece.bpe.model", name), codes, stated)
-    if family == "albert":
-        return albert_pieces(source.file("spiece.model", name), config, stated)
     if config.get("add_prefix_space") is False:
         raise ValueError(
             f"{source.stated.path} says add_prefix_space false, which is not "
             f"supported for a sentencepiece model: {REMEDY}"
         )
+    if family == "albert":
+        return albert_pieces(source.file("spiece.model", name), config, stated)
     for known, read in (
         ("xlm_roberta", xlm_roberta_pieces),
         ("camembert", camembert_pieces),

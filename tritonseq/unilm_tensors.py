@@ -34,13 +34,15 @@ if TYPE_CHECKING:
 
 # What some writers keep in the place of a tensor that it may equal, or beside it.
 COPIES = {OWN_HEAD: WORDS, "cls.predictions.decoder_weight": WORDS, DECODER_BIAS: BIAS}
-# Constants, which are no weights.
-CONSTANTS = ("bert.embeddings.position_ids", "crit_mask_lm_smoothed.")
+# Constants, which are no weights, and what every BERT has beside its network, which says nothing
+# of what the file is for.
+CONSTANTS = (
+    *("bert.embeddings.position_ids", "crit_mask_lm_smoothed."),
+    *("bert.pooler.", "cls.seq_relationship."),
+)
 # What training leaves behind and generation does not use.
 UNUSED = (
     *OTHER_HEADS,
-    "bert.pooler.",
-    "cls.seq_relationship.",
     "cls2.",
     "secondary_pred_proj.",
     "crit_pair_rel.",
