@@ -21,6 +21,7 @@ from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .checks import check_sizes, check_types
 from .encoder_decoder import EncoderDecoder
 from .feed_forward import FeedForward
+from .keys import own_names
 from .layers import Embedding, Head, LayerNorm, empty_parameter, stream
 from .sizes import Layers, Size, refuse_large_table
 from .weights import Source, match
@@ -85,9 +86,7 @@ class BartConfig:
             "num_hidden_layers": "encoder_layers",
             "num_attention_heads": "encoder_attention_heads",
         }
-        # The exact names win over the general ones, which may stand beside them.
-        named = {general[key]: value for key, value in config.items() if key in general}
-        named |= {key: value for key, value in config.items() if key not in general}
+        named = own_names(config, general)
         variant = _VARIANTS[config.get("model_type", "bart")]
         known = {field.name for field in fields(cls)} - set(_STRUCTURE)
         stated = {key: named[key] for key in known if named.get(key) is not None}

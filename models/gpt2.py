@@ -20,6 +20,7 @@ from tritonseq.kernels import decode_attention, embed
 from .activations import activation
 from .attention import attend_and_append
 from .checks import check_flag, check_number, check_sizes, check_types
+from .keys import own_names
 from .layers import LayerNorm, Linear, empty_parameter
 from .network import Network
 from .packing import split_prompts
@@ -68,7 +69,7 @@ class GPT2Config:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> GPT2Config:
-        """Read the keys that matter; newer general names are accepted beside GPT-2's own."""
+        """Read the keys that matter, by GPT-2's own names or by newer, general ones."""
         if check_flag(config, "add_cross_attention"):
             raise ValueError("config.json: add_cross_attention is not supported for gpt2")
         general = {
@@ -77,7 +78,7 @@ class GPT2Config:
             "num_attention_heads": "n_head",
             "max_position_embeddings": "n_positions",
         }
-        named = {general.get(key, key): value for key, value in config.items()}
+        named = own_names(config, general)
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in named.items() if key in known})
 

@@ -16,6 +16,7 @@ from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .checks import check_flag, check_number, check_sizes, check_types
 from .encoder_decoder import EncoderDecoder
+from .keys import own_names
 from .layers import Embedding, Head, Linear, RMSNorm, activated, stream
 from .relative import RelativeBias, check_distance
 from .sizes import Layers, Size
@@ -46,6 +47,10 @@ class T5Config:
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "relu"
+    # What is in between the maps of a feed-forward, and is it gated? These count where they are
+    # stated, whatever feed_forward_proj says, as in transformers.
+    dense_act_fn: str | None = None
+    is_gated_act: bool | None = None
     # Are the decoder's states divided by sqrt(d_model) before the head?
     scale_decoder_outputs: bool = True
     # Has every layer a table of its own, rather than the first layer's?
@@ -87,10 +92,14 @@ class T5Config:
         }
         variant = _VARIANTS[config.get("model_type", "t5")]
         tied = check_flag(config, "tie_word_embeddings")
-        named = {general.get(key, key): value for key, value in config.items()}
+        named = own_names(config, general)
         if named.get("num_decoder_layers") is None:
-            named["num_decoder_layers"] = named.get("num_layers", variant["num_layers"])
-        if "scale_decoder_outputs" not in named and config.get("model_type") != "mt5":
+            # As many as T5's own name says, where a general one says otherwise.
+            layers = named.get("num_layers", variant["num_layers"])
+            named["num_decoder_layers"] = config.get("num_layers", layers)
+        if config.get("model_type") == "mt5":
+            named["scale_decoder_outputs"] = False
+        elif "scale_decoder_outputs" not in named:
             # T5 v1.0 ties the head to the embedding and scales; v1.1 does neither.
             named["scale_decoder_outputs"] = tied or config.get("tie_word_embeddings") is None
         known = {field.name for field in fields(cls)}
@@ -99,10 +108,14 @@ class T5Config:
 
     @property
     def is_gated(self) -> bool:
+        if self.is_gated_act is not None:
+            return self.is_gated_act
         return self.feed_forward_proj.startswith("gated-")
 
     @property
     def activation_name(self) -> str:
+        if self.dense_act_fn is not None:
+            return self.dense_act_fn
         name = self.feed_forward_proj.rpartition("-")[2]
         # What T5 v1.1 calls gated GELU is the tanh approximation.
         return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
@@ -118,7 +131,7 @@ _MULTILINGUAL: dict[str, Any] = {
 }
 _VARIANTS: dict[str, dict[str, Any]] = {
     "t5": {"num_layers": 6},
-    "mt5": {**_MULTILINGUAL, "scale_decoder_outputs": False},
+    "mt5": _MULTILINGUAL,
     "umt5": {**_MULTILINGUAL, "bias_per_layer": True},
 }
 

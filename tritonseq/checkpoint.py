@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.models import model_class
+from tritonseq.models.keys import check_general
 from tritonseq.models.sizes import compare
 
 from .adapters import refuse_adapter, refuse_parts
@@ -167,6 +168,10 @@ def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, d
     """The empty network, and the tensor that each of its parameters comes from."""
     cls = model_class(_model_type(config))
     own = cls.Config.from_dict(config)
+    if config["model_type"] != "unilm":
+        # Which is none of transformers' models: its own code knows no such keys.
+        positions = getattr(own, "n_positions", getattr(own, "max_position_embeddings", None))
+        check_general(config, has_encoder=cls.is_encoder_decoder, positions=positions)
     names = reader.shapes.keys()
     cut = compare(cls.sizes(names, own), reader.shapes)
     if cut:
