@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -216,13 +216,6 @@ class Bart(EncoderDecoder):
     """The network: tokens and caches in, logits out. It knows nothing of search."""
 
     Config = BartConfig
-    # What config.json may leave out.
-    GENERATION: ClassVar = {
-        "bos_token_id": 0,
-        "pad_token_id": 1,
-        "eos_token_id": 2,
-        "decoder_start_token_id": 2,
-    }
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
@@ -327,23 +320,13 @@ class Bart(EncoderDecoder):
 class MBart(Bart):
     """Starts with the token of a language, which the caller names."""
 
-    GENERATION: ClassVar = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-
 
 class Pegasus(Bart):
     """Starts with the pad token."""
 
-    GENERATION: ClassVar = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-
 
 class Marian(Bart):
     """Starts with the pad token, the last of the default vocabulary."""
-
-    GENERATION: ClassVar = {
-        "pad_token_id": 58100,
-        "eos_token_id": 0,
-        "decoder_start_token_id": 58100,
-    }
 
 
 def _prefix(names: Collection[str]) -> str:

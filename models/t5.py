@@ -8,7 +8,7 @@ and are not scaled.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -221,7 +221,6 @@ class T5(EncoderDecoder):
 
     Config = T5Config
     TRAINED_IN_BFLOAT16 = True
-    GENERATION: ClassVar = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 
     shares_vocabulary = True
     max_positions = None

@@ -134,17 +134,15 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
 def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The generation parameters of a checkpoint.
 
-    Those of generation_config.json, if there is one; older checkpoints keep them in config.json,
-    and leave to their architecture what is left out there. A UniLM has its own defaults.
+    Those of generation_config.json, if there is one; older checkpoints keep them in config.json.
+    As in transformers, what is left out there is not known, whatever tokens an architecture
+    has by default. A UniLM has its own defaults.
     """
     path = folder / GENERATION
     stated = _stated(read_json(path)) if is_there(path) else None
     if config.get("model_type") == "unilm":
         return {**generation_defaults(config), **(stated or {})}
-    if stated is not None:
-        return stated
-    defaults = getattr(model_class(_model_type(config)), "GENERATION", {})
-    return _stated({**defaults, **config})
+    return _stated(config) if stated is None else stated
 
 
 def _describe(
