@@ -525,9 +525,10 @@ class TestFiles:
         with pytest.raises(ValueError, match="unknown option 'activation_function'"):
             GenerationConfig.from_dict(stored, strict=True)
 
-    def test_what_would_decode_differently_is_dropped_aloud(self):
-        with pytest.warns(UserWarning, match=r"top_h=0\.4 is not yet supported"):
-            config = GenerationConfig.from_dict({"top_h": 0.4, "top_k": 5}, strict=False)
+    def test_what_would_decode_otherwise_is_dropped_aloud(self):
+        stored = {"prompt_lookup_num_tokens": 4, "top_k": 5}
+        with pytest.warns(UserWarning, match="prompt_lookup_num_tokens=4 is not yet supported"):
+            config = GenerationConfig.from_dict(stored, strict=False)
         assert config == GenerationConfig(top_k=5)
         with pytest.raises(ValueError, match=r"top_h=0\.4 is not yet supported"):
             GenerationConfig.from_dict({"top_h": 0.4}, strict=True)

@@ -68,6 +68,79 @@ def test_nonsense_about_what_is_not_asked_for_does_no_harm(tmp_path: Path) -> No
         model.generate(SOURCE, max_new_tokens=3, do_sample=True, temperature=1.0)
 
 
+FOREIGN = [
+    ({"guidance_scale": 2.0}, 1.0),
+    ({"watermarking_config": {"greenlist_ratio": 0.3}}, None),
+    ({"penalty_alpha": 0.6}, 0.0),
+    ({"stop_strings": ["a"]}, None),
+    ({"force_words_ids": [[9]]}, None),
+    ({"constraints": [1]}, None),
+    ({"dola_layers": "low"}, None),
+    ({"token_healing": True}, False),
+    ({"top_h": 0.4, "do_sample": True}, None),
+    ({"eta_cutoff": 0.1, "do_sample": True}, 0.0),
+]
+
+
+@pytest.mark.parametrize(("options", "neutral"), FOREIGN)
+def test_what_would_find_other_tokens_bars_the_call(
+    tmp_path: Path, options: dict[str, Any], neutral: Any
+) -> None:
+    name = next(iter(options))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = stored(tmp_path, **options)
+        refused = rf"^{name}=.*generation_config\.json says so\): take it out.* pass {name}=None"
+        with pytest.raises(ValueError, match=refused):
+            model.generate(SOURCE, max_new_tokens=3)
+        with pytest.raises(ValueError, match=refused):
+            model.generate(SOURCE, generation_config={"max_new_tokens": 3, name: None})
+        plain = stored(tmp_path, **{k: v for k, v in options.items() if k != name})
+        torch.manual_seed(0)
+        wanted = plain.generate(SOURCE, max_new_tokens=3)
+        for value in (None, neutral):
+            torch.manual_seed(0)
+            found = model.generate(SOURCE, max_new_tokens=3, **{name: value})
+            assert torch.equal(found, wanted)
+        if neutral is not None:
+            config = {"max_new_tokens": 3, name: neutral}
+            torch.manual_seed(0)
+            assert torch.equal(model.generate(SOURCE, generation_config=config), wanted)
+            plain = stored(tmp_path, **{**options, name: neutral})
+            torch.manual_seed(0)
+            assert torch.equal(plain.generate(SOURCE, max_new_tokens=3), wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ({"top_h": 0.4, "eta_cutoff": 0.1}, {}),
+        ({"penalty_alpha": 0.6}, {"num_beams": 2}),
+        ({"penalty_alpha": 0.6}, {"top_k": 1, "do_sample": True}),
+        ({"dola_layers": "low"}, {"num_beams": 2}),
+    ],
+)
+def test_what_would_change_nothing_bars_none(
+    tmp_path: Path, options: dict[str, Any], how: dict[str, Any]
+) -> None:
+    """In transformers they belong to another search than the one that is asked for."""
+    found = stored(tmp_path, **options).generate(SOURCE, max_new_tokens=3, **how)
+    assert torch.equal(found, stored(tmp_path).generate(SOURCE, max_new_tokens=3, **how))
+
+
+def test_a_live_model_and_a_task_may_say_so_too(tmp_path: Path) -> None:
+    theirs = tiny.hf_gpt2()
+    theirs.generation_config.guidance_scale = 2.0
+    model = tritonseq.from_transformers(theirs)
+    with pytest.raises(ValueError, match=r"guidance_scale=2\.0.*the model's generation_config"):
+        model.generate(SOURCE, max_new_tokens=3)
+    other = tiny.hf_gpt2(task_specific_params={"tell": {"stop_strings": ["a"]}})
+    model = tritonseq.from_transformers(other)
+    with pytest.raises(ValueError, match=r"stop_strings=.*task_specific_params.*'tell'"):
+        model.generate(SOURCE, task="tell", max_new_tokens=3)
+    assert model.generate(SOURCE, task="tell", max_new_tokens=3, stop_strings=None) is not None
+
+
 @pytest.mark.parametrize("options", [{"temperature": 10**400}, {"max_new_tokens": 10**400},
                                      {"sequence_bias": [[[1], 10**400]]},
                                      {"num_beams": 2**40}, {"max_new_tokens": 2**40}])  # fmt: skip

@@ -90,8 +90,19 @@ def idle_options(options: Mapping[str, Any], asked: set[str]) -> Iterator[str]:
 
 
 def idle_names(options: Mapping[str, Any]) -> set[str]:
-    """The options that change nothing under the others, whatever they say."""
-    return {name for _, applies, names in _reasons(options) if applies for name in names}
+    """The options that change nothing under the others, whatever they say.
+
+    Some of them are no options here, and may still stand in the files of a checkpoint.
+    """
+    idle = {name for _, applies, names in _reasons(options) if applies for name in names}
+    beams, sampling = options["num_beams"] > 1, options["do_sample"]
+    strange = {
+        "dola_layers": beams,
+        "eta_cutoff": not sampling,
+        "penalty_alpha": beams or sampling or options["top_k"] < 2,
+        "top_h": not sampling,
+    }
+    return idle | {name for name, is_idle in strange.items() if is_idle}
 
 
 def _reasons(options: Mapping[str, Any]) -> Iterator[tuple[str, bool, tuple[str, ...]]]:

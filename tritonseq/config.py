@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from .checks import CHECKS
 from .combinations import check_together, idle_names, idle_options
-from .options import refusal, settle
+from .options import CHANGING, refusal, settle
 
 TokenIds = int | Sequence[int] | None
 
@@ -122,24 +122,30 @@ class GenerationConfig:
     ) -> GenerationConfig:
         """Read a generation_config.json, or the generation keys of a config.json.
 
-        With `strict=False` keys of other purposes are dropped, and a warning says so where
-        transformers would decode differently because of one; and what is wrong is an error of
-        `merged`, unless the call says otherwise: then it names `origin`, the file. With
+        With `strict=False` keys of other purposes are dropped, with a warning where transformers
+        would heed one; and what is wrong, or would find other tokens in transformers, is an error
+        of `merged`, unless the call says otherwise: then it names `origin`, the file. With
         `strict=True` all of that is an error at once, except the bookkeeping that transformers
         writes.
         """
         known = {name: value for name, value in options.items() if name in CHECKS}
         others = {name: value for name, value in options.items() if name not in CHECKS}
         if not strict:
-            for reason in filter(None, map(refusal, others, others.values())):
-                warnings.warn(f"ignored in the checkpoint's options: {reason}", stacklevel=2)
-            return StoredConfig.read(_modern(options, known), origin)
+            reasons = {name: refusal(name, value) for name, value in others.items()}
+            for name, reason in reasons.items():
+                if reason and name not in CHANGING:
+                    warnings.warn(f"ignored in the checkpoint's options: {reason}", stacklevel=2)
+            faults = {name: reason for name, reason in reasons.items() if name in CHANGING}
+            return StoredConfig.read(_modern(options, known), origin, faults)
         for name, value in others.items():
             if not isinstance(name, str):
                 raise ValueError(f"generation_config has the key {name!r}: options have names")
             if name != "transformers_version" and not name.startswith("_"):
                 settle(name, value, cls.option_names)
-        return cls(**known)
+        config = cls(**known)
+        declined = frozenset(name for name, value in others.items() if value is not None)
+        object.__setattr__(config, "_declined", declined)
+        return config
 
     def merged(self, **options: Any) -> GenerationConfig:
         """A config in which `options` win over this one; an option that is None is switched off.
@@ -163,11 +169,15 @@ class GenerationConfig:
         values = {**defaults._values(), **self._values()}
         if not isinstance(self, StoredConfig) and not isinstance(defaults, StoredConfig):
             return GenerationConfig(**values)
-        left = {name: fault for name, fault in defaults._faults.items() if name not in self}
+        said = {*self._values(), *self._declined}
+        left = {name: fault for name, fault in defaults._faults.items() if name not in said}
         return StoredConfig.of(values, {**left, **self._faults})
 
     _faults: ClassVar[Mapping[str, str]] = {}
-    """By their names the options that a file gives a value that means nothing, and why."""
+    """By their names the options of a file that cannot be followed, and why."""
+
+    _declined: ClassVar[frozenset[str]] = frozenset()
+    """Options that are none here, and that the caller gave the value that changes nothing."""
 
     def _checked(self, values: dict[str, Any], options: Mapping[str, Any]) -> GenerationConfig:
         """A config of `values`, those of this one and the caller's `options` over them."""
@@ -272,9 +282,20 @@ class StoredConfig(GenerationConfig):
     """
 
     @classmethod
-    def read(cls, options: Mapping[str, Any], origin: str) -> StoredConfig:
-        """Options as they stand in the file `origin`."""
-        values, faults = {}, {}
+    def read(
+        cls, options: Mapping[str, Any], origin: str, refused: Mapping[str, str | None]
+    ) -> StoredConfig:
+        """Options as they stand in the file `origin`.
+
+        refused: by their names what is no option here, and why; None where it changes nothing.
+        """
+        values = {}
+        faults = {
+            name: f"{reason} ({origin} says so): take it out there, or pass {name}=None to do "
+            "without it"
+            for name, reason in refused.items()
+            if reason
+        }
         for name, value in options.items():
             try:
                 if value is not None:

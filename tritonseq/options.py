@@ -56,6 +56,22 @@ REFUSED = {
     "dola_layers": "contrasting layers (DoLa) needs the hidden states of every layer",
 }
 
+CHANGING = frozenset(
+    (
+        "constraints",
+        "dola_layers",
+        "eta_cutoff",
+        "force_words_ids",
+        "guidance_scale",
+        "penalty_alpha",
+        "stop_strings",
+        "token_healing",
+        "top_h",
+        "watermarking_config",
+    )
+)
+"""Of the above, what makes transformers find other tokens: the rest is about speed and results."""
+
 _CACHES = "a request makes its own caches: pass the whole prompt as input_ids"
 
 REFUSED_ARGUMENTS = {
