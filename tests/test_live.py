@@ -205,7 +205,7 @@ def deeper_head(model: Any) -> Any:
         (pruned, r"h\.0\.mlp\.c_fc has a hook .*remove it"),
         (parametrized, r"transformer\.wpe\.parametrizations.* is a torch\.nn\.utils\.parametr"),
         (biased_head, r"lm_head\.bias: gpt2 has no bias in its head here; set it to None"),
-        (deeper_head, r"left over: lm_head\.0\.bias"),
+        (deeper_head, r"lm_head is a Sequential, not as .* be a Linear"),
         (Parallel, r"a Parallel is not a transformers model: pass .* its \.module"),
         (Pipeline, r"a Pipeline is not a transformers model: pass .* its \.model"),
     ],
@@ -231,3 +231,113 @@ def test_a_bias_in_the_head_of_a_bart_goes_elsewhere() -> None:
     model.lm_head = nn.Linear(24, networks.VOCAB)
     with pytest.raises(ValueError, match=r"set it to None and add it to final_logits_bias"):
         from_transformers_model(model)
+
+
+def other_act(model: Any) -> Any:
+    model.transformer.h[0].mlp.act = nn.ReLU()
+    return model
+
+
+def other_config(model: Any) -> Any:
+    model.config.activation_function = "relu"
+    return model
+
+
+def unknown_config(model: Any) -> Any:
+    model.config.activation_function = "mystery"
+    return model
+
+
+def other_scaling(model: Any) -> Any:
+    model.transformer.h[0].attn.scaling = 2.0
+    return model
+
+
+def other_epsilon(model: Any) -> Any:
+    model.transformer.ln_f.eps = 0.5
+    return model
+
+
+def other_kind(model: Any) -> Any:
+    old = model.transformer.h[1].attn.c_proj
+    new = nn.Linear(32, 32)
+    new.weight, new.bias = old.weight, old.bias
+    model.transformer.h[1].attn.c_proj = new
+    return model
+
+
+class Short(type(tiny.hf_gpt2())):  # type: ignore[misc]
+    """Says another number of tokens than it is asked for."""
+
+    def generate(self, *args: Any, **options: Any) -> Any:
+        return super().generate(*args, **{**options, "max_new_tokens": 2})
+
+
+def own_generate(model: Any) -> Any:
+    model.__class__ = Short
+    return model
+
+
+def patched_generate(model: Any) -> Any:
+    model.generate = lambda *args, **options: None
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_act, r"transformer\.h\.0\.mlp\.act computes something else .* put this back"),
+        (other_config, r"transformer\.h\.0\.mlp\.act computes something else"),
+        (unknown_config, r"GPT2LMHeadModel cannot be made .*mystery"),
+        (other_scaling, r"transformer\.h\.0\.attn\.scaling is 2\.0, not as .* be 0\.35"),
+        (other_epsilon, r"transformer\.ln_f\.eps is 0\.5, not as .* 1e-05"),
+        (other_kind, r"transformer\.h\.1\.attn\.c_proj is a Linear, not as .* a Conv1D"),
+        (own_generate, r"the Short has its own generate \(\S*test_live\)"),
+        (patched_generate, r"has its own generate"),
+    ],
+)
+def test_what_is_not_as_the_configuration_makes_it_is_refused(change: Change, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_transformers_model(change(tiny.hf_gpt2()))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "place", "setting", "value"),
+    [
+        ("bart", "model.encoder.layers.0.self_attn", "scaling", 1.0),
+        ("bart", "model.decoder.layers.1.encoder_attn", "scaling", 1.0),
+        ("marian", "model.decoder.layers.1.final_layer_norm", "eps", 0.5),
+        ("pegasus", "model.encoder.layers.1", "activation_fn", nn.Tanh()),
+        ("t5", "encoder.final_layer_norm", "variance_epsilon", 0.5),
+        ("t5", "encoder.block.0.layer.0.SelfAttention", "has_relative_attention_bias", False),
+        ("t5", "decoder.block.0.layer.0.SelfAttention", "relative_attention_max_distance", 9),
+        ("mt5", "decoder.block.1.layer.2.DenseReluDense", "act", nn.ReLU()),
+    ],
+)
+def test_settings_of_other_families_are_seen(
+    model_type: str, place: str, setting: str, value: Any
+) -> None:
+    model = networks.network(model_type, **START)
+    tritonseq.from_transformers(model)
+    setattr(model.get_submodule(place), setting, value)
+    with pytest.raises(ValueError, match=rf"{place}\.{setting} "):
+        from_transformers_model(model)
+
+
+def test_what_computes_the_same_is_no_matter() -> None:
+    torch.manual_seed(9)
+    drawn = torch.rand(1)
+    torch.manual_seed(9)
+    model = tiny.hf_gpt2(activation_function="gelu")
+    model.transformer.h[0].mlp.act = nn.GELU()
+    model.transformer.drop = nn.Identity()
+    model.transformer.h[1].attn.resid_dropout.p = 0.9
+    model.config.use_cache, model.config.resid_pdrop = False, 0.0
+    model.gradient_checkpointing_enable()
+    torch.manual_seed(9)
+    ours = tritonseq.from_transformers(model)
+    # Nothing is drawn for it.
+    assert torch.equal(torch.rand(1), drawn)
+    model.gradient_checkpointing_disable()
+    model.config.use_cache = True
+    assert_same(ours, model)

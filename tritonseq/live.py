@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .adapters import MERGE, refuse_parts
+from .as_made import refuse_changes, refuse_own_steps
 from .weights import rows_of
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def plain_state(model: Any) -> WeightReader:
         if model_type in _OURS and type(module).__name__ != "OptimizedModule":
             _refuse_strange(name, module)
     _check_scales(model)
+    if model_type in _OURS:
+        refuse_own_steps(model)
+        refuse_changes(model, _modules(model))
     # Of models in parts on several devices only now, since those are refused.
     state = model.state_dict()
     for name, value in state.items():
@@ -99,6 +103,16 @@ class _Live:
 
     def pieces(self, name: str) -> Iterator[Tensor]:
         return rows_of(self.read(name))
+
+
+def _modules(model: Any) -> dict[str, nn.Module]:
+    """All modules by the names that they have where nothing is compiled."""
+    compiled = [name for name, module in model.named_modules() if COMPILED in module._modules]
+    return {
+        f"{name}.".replace(f"{COMPILED}.", "").removesuffix("."): module
+        for name, module in model.named_modules()
+        if name not in compiled
+    }
 
 
 def _is_adapted(model: Any) -> bool:
