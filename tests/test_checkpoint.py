@@ -244,6 +244,9 @@ def test_device_rules() -> None:
         resolve_device("gpu")
     with pytest.raises(ValueError, match="'cuda:99' is not here"):
         resolve_device("cuda:99")
+    for device in ("meta", torch.device("meta"), "", True, 3.0, None, [], {}, b"cpu"):
+        with pytest.raises(ValueError, match=r"^device .* say 'auto', 'cpu' or 'cuda'$"):
+            resolve_device(device)  # type: ignore[arg-type]
 
 
 def test_keys_of_the_caller(tmp_path: Path) -> None:

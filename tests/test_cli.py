@@ -38,6 +38,21 @@ def test_prompts_are_continued(capsys: Captured) -> None:
     assert capsys.readouterr().out.splitlines() == [f"{PROMPT} forty-one", "two plus two = four"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--device", "meta"], "device 'meta' holds no weights"),
+        (["--tokenizer", "a" * 5000], "tokenizer is 'aaa"),
+    ],
+)
+def test_what_nothing_can_be_loaded_with_is_one_line(
+    capsys: Captured, flags: list[str], message: str
+) -> None:
+    assert main(["generate", MODEL, "--prompt", PROMPT, *flags]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+
+
 def test_json_lines_with_several_returned_sequences(capsys: Captured) -> None:
     options = ["--num-beams", "4", "--num-return-sequences", "2", "--batch-size", "1", "--json"]
     assert generate("--prompt", PROMPT, "--prompt", "two plus two =", *options) == 0

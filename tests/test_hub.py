@@ -513,6 +513,21 @@ def test_neither_folder_nor_id(name: str) -> None:
         snapshot(name)
 
 
+@pytest.mark.parametrize("name", [None, 5, 3.0, True, [], b"x", "", "a" * 5000])
+def test_what_is_no_name_at_all(tmp_path: Path, name: Any) -> None:
+    with pytest.raises(ValueError, match=r"^name_or_path is .* a folder or a Hub id|no Hub id"):
+        snapshot(name)
+    with pytest.raises(ValueError, match=r"^tokenizer is .* a folder or a Hub id|no Hub id"):
+        tokenizer_folder(name)
+
+
+@pytest.mark.parametrize("option", ["revision", "cache_dir", "token"])
+@pytest.mark.parametrize("value", [3.0, b"x", []])
+def test_what_the_hub_cannot_be_asked_with(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{option} is .*: pass "):
+        snapshot("owner/model", local_files_only=True, **{option: value})
+
+
 def test_every_file_that_a_tokenizer_reads_is_fetched() -> None:
     """And counted in the checksum by which a job knows its model."""
     named = re.compile(r'"([\w.]+\.(?:txt|model|spm|json))"')

@@ -19,16 +19,30 @@ DTYPES = {
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device that a user named; "auto" is the first GPU if there is one, else the CPU."""
+    """The device that a user named; "auto" is the first GPU if there is one, else the CPU.
+
+    Raises ValueError for what names none, and for one that is not here or computes nothing.
+    """
+    if not isinstance(device, str | int | torch.device) or isinstance(device, bool):
+        raise ValueError(f"device is {device!r}: say 'auto', 'cpu' or 'cuda'")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device {device!r} is not known: say 'auto', 'cpu' or 'cuda'") from error
+    if resolved.type == "meta":
+        raise ValueError("device 'meta' holds no weights: say 'auto', 'cpu' or 'cuda'")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ValueError(f"device {str(device)!r} is not here: torch sees {count} GPUs")
+    try:
+        # One process does not touch the GPU that its children are for.
+        if resolved.type not in ("cpu", "cuda"):
+            torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(f"device {str(device)!r} is not to be had here: {first}") from error
     return resolved
 
 

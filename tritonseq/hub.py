@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .adapters import ADAPTER_CONFIG, refuse_adapter
 from .config_files import find_config
@@ -57,7 +59,7 @@ def snapshot(
             nothing in it that tritonseq can read.
         ConnectionError: if the Hub cannot be reached and the cache does not have everything.
     """
-    path = Path(name_or_path).expanduser()
+    path = _local("name_or_path", name_or_path)
     if is_weight_file(path):
         return path
     if path.is_dir():
@@ -84,7 +86,7 @@ def tokenizer_folder(
 
     Raises what `snapshot` raises.
     """
-    path = Path(name_or_path).expanduser()
+    path = _local("tokenizer", name_or_path)
     if path.is_dir():
         return path
     _refuse_file(path)
@@ -104,6 +106,9 @@ class _Repository:
         token: str | bool | None,
         local_files_only: bool,
     ) -> None:
+        _check("revision", revision, "a branch, tag or commit", str, type(None))
+        _check("cache_dir", cache_dir, "a folder", str, os.PathLike, type(None))
+        _check("token", token, "a token, True or False", str, bool, type(None))
         self.name = name
         self.revision = revision
         self.cache_dir = cache_dir
@@ -149,6 +154,36 @@ class _Repository:
         # The folder has the name of its commit: later calls stay on it, whatever is pushed.
         self.revision = folder.name
         return folder
+
+
+def _local(argument: str, name: Any) -> Path:
+    """The path that a folder or a Hub id is looked for at; ValueError if it can be neither."""
+    _check(argument, name, "a folder or a Hub id", str, os.PathLike)
+    if not name or not isinstance(os.fspath(name), str):
+        raise ValueError(f"{argument} is {name!r}: pass a folder or a Hub id")
+    path = Path(name)
+    with contextlib.suppress(RuntimeError):  # a ~ of nobody is a name like others
+        path = path.expanduser()
+    try:
+        path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ValueError(
+            f"{argument} is {_shown(str(name))}, of {len(str(name))} characters: no folder and no "
+            "Hub id has such a name"
+        ) from None
+    return path
+
+
+def _check(argument: str, value: Any, wanted: str, *types: type) -> None:
+    if not isinstance(value, types):
+        raise ValueError(f"{argument} is {_shown(value)}: pass {wanted}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _refuse_file(path: Path) -> None:
