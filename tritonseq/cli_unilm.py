@@ -7,6 +7,7 @@ only told upstream how to run (--amp), or that it takes and does not heed, are t
 from __future__ import annotations
 
 import glob
+import os.path
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,7 +175,7 @@ def _tokenizer(parsed: argparse.Namespace) -> str | None:
     given = [name for name in (parsed.tokenizer, parsed.tokenizer_name, parsed.bert_model) if name]
     if len(set(given)) > 1:
         raise ValueError(f"pass one tokenizer, not {' and '.join(given)}")
-    if not given or Path(given[0]).is_dir():
+    if not given or os.path.isdir(given[0]):
         return given[0] if given else None
     name = _VOCABULARIES.get(given[0], given[0])
     if name.startswith(("unilm", "minilm")):
