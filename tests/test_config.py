@@ -80,7 +80,7 @@ WRONG = [
     ("temperature", "hot"),
     ("top_k", -1),
     ("top_k", 5.0),
-    ("top_p", 0.0),
+    ("top_p", float("nan")),
     ("top_p", 1.1),
     ("top_p", -0.1),
     ("top_p", True),
@@ -125,7 +125,7 @@ WRONG = [
     ("exponential_decay_length_penalty", 1.1),
     ("suppress_tokens", 5),
     ("suppress_tokens", [1.5]),
-    ("begin_suppress_tokens", [-1]),
+    ("begin_suppress_tokens", [None]),
     ("pad_token_id", 1.5),
     ("pad_token_id", 2**63),
     ("pad_token_id", [1]),
@@ -133,7 +133,11 @@ WRONG = [
     ("eos_token_id", 1.5),
     ("eos_token_id", [1, True]),
     ("eos_token_id", "</s>"),
+    ("eos_token_id", 2.0),
+    ("eos_token_id", True),
     ("decoder_start_token_id", [0, -1]),
+    ("decoder_start_token_id", [[0, 1]]),
+    ("decoder_start_token_id", [[]]),
     ("output_scores", 1),
     ("return_dict_in_generate", 0),
     ("hf_exact", "no"),
@@ -149,7 +153,7 @@ class TestValues:
         assert "must" in shown or "empty" in shown
 
     def test_the_value_is_in_the_message(self):
-        with pytest.raises(ValueError, match=r"top_p must be a number in \(0, 1\], not 1\.1"):
+        with pytest.raises(ValueError, match=r"top_p must be a number in \[0, 1\], not 1\.1"):
             GenerationConfig(top_p=1.1)
 
     def test_every_checked_option_has_a_wrong_value_above(self):
@@ -163,7 +167,12 @@ class TestValues:
             eos_token_id=torch.tensor([1, 2]),
             forced_eos_token_id=torch.tensor(3),
             suppress_tokens=np.array([4, 5]),
+            decoder_start_token_id=np.array([[6], [7]]),
+            do_sample=np.bool_(False),
+            remove_invalid_values=np.bool_(True),
         )
+        assert config.decoder_start_token_id == (6, 7)
+        assert config.do_sample is False and config.remove_invalid_values is True
         assert config.max_new_tokens == 5 and type(config.max_new_tokens) is int
         assert config.temperature == 0.5 and type(config.length_penalty) is float
         assert config.eos_token_id == (1, 2) and config.forced_eos_token_id == 3
@@ -181,6 +190,11 @@ class TestValues:
         assert GenerationConfig().eos_token_ids == ()
         assert GenerationConfig(eos_token_id=0).eos_token_ids == (0,)
         assert GenerationConfig(eos_token_id=[3, 1]).eos_token_ids == (3, 1)
+
+    def test_one_end_token_is_no_list(self):
+        told = r"eos_token_id must be a token id or a list of them, not 2\.0"
+        with pytest.raises(ValueError, match=told):
+            GenerationConfig(eos_token_id=2.0)
 
     def test_both_spellings_of_biases(self):
         pairs = GenerationConfig(sequence_bias=[[[1, 2], 0.5], [[3], -1.0]])
@@ -545,11 +559,11 @@ class TestFiles:
 
 def test_a_checkpoint_with_idle_nonsense_still_loads():
     """transformers loads such files; what means nothing is told of as soon as it counts."""
-    stored = {"top_p": 0.0, "num_beams": 2}
+    stored = {"top_p": -0.5, "num_beams": 2}
     config = GenerationConfig.from_dict(stored, strict=False, origin="its.json")
     assert config.num_beams == 2 and config.top_p == 1.0
     assert config.merged(max_new_tokens=3).top_p == 1.0
-    with pytest.raises(ValueError, match=r"top_p must be .* not 0\.0 \(its\.json says so\)"):
+    with pytest.raises(ValueError, match=r"top_p must be .* not -0\.5 \(its\.json says so\)"):
         config.merged(do_sample=True)
     assert config.merged(do_sample=True, top_p=0.5).top_p == 0.5
     with warnings.catch_warnings():

@@ -349,8 +349,23 @@ def test_a_user_criterion_replaces_the_built_in_of_its_type() -> None:
             ids, attention_mask=mask, **options | {"stopping_criteria": criteria}
         )
         assert torch.equal(mine, other)
-    with pytest.raises(ValueError, match="pass max_new_tokens instead"):
-        pair.ours.generate(ids, mask, stopping_criteria=transformers.MaxLengthCriteria(9))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("limit", [3, 6, 9, 17])
+def test_a_length_that_is_a_criterion(beams: int, limit: int) -> None:
+    pair = models("tied")
+    ids, mask = tiny.prompts(4, 5, seed=28)
+    criterion = transformers.MaxLengthCriteria(limit)
+    options = {"num_beams": beams, "max_new_tokens": 12}
+    mine = pair.ours.generate(ids, mask, stopping_criteria=criterion, **options)
+    criteria = transformers.StoppingCriteriaList([criterion])
+    other = pair.theirs.generate(ids, attention_mask=mask, stopping_criteria=criteria, **options)
+    assert torch.equal(mine, other)
+    with pytest.raises(ValueError, match=r"MaxLengthCriteria\(18\) .* pass max_length=18, or"):
+        pair.ours.generate(
+            ids, mask, stopping_criteria=[transformers.MaxLengthCriteria(18)], **options
+        )
 
 
 @pytest.mark.parametrize("answer", [None, 1, torch.zeros(5, dtype=torch.bool)])

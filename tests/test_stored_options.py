@@ -10,6 +10,7 @@ import pytest
 import seq2seq
 import tiny
 import torch
+import transformers
 
 import tritonseq
 
@@ -187,6 +188,39 @@ def test_prompts_may_be_padded_with_what_is_no_token(given: bool) -> None:
     assert torch.equal(found[:, :6], strange) and torch.equal(found[:, 6:], wanted[:, 6:])
     with pytest.raises(ValueError, match="outside the vocabulary"):
         ours.generate(strange, torch.ones_like(mask), **how)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decoder_start_token_id": -1},
+        {"decoder_start_token_id": 999},
+        {"decoder_start_token_id": [[2], [5]]},
+        {"suppress_tokens": [-1]},
+        {"suppress_tokens": [-1, 21, 56]},
+        {"begin_suppress_tokens": [-1, 14]},
+        {"top_p": 0.0, "do_sample": True},
+    ],
+    ids=str,
+)
+def test_what_is_strange_and_harmless_is_as_in_transformers(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    ours = stored(tmp_path, **options)
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).float().eval()
+    ids, mask = tiny.prompts(3, 6, ragged=True)
+    wanted = theirs.generate(ids, attention_mask=mask, max_new_tokens=8)
+    assert torch.equal(ours.generate(ids, mask, max_new_tokens=8), wanted)
+
+
+@pytest.mark.parametrize("start", [[[5], [9]], torch.tensor([[5], [9]]), [5, 9]])
+def test_starts_may_stand_in_rows_of_one(start: Any) -> None:
+    theirs, ours = seq2seq.pair("bart", seed=1)
+    source = torch.randint(5, 60, (2, 7), generator=torch.Generator().manual_seed(3))
+    wanted = theirs.generate(source, decoder_start_token_id=start, max_new_tokens=6)
+    assert torch.equal(
+        ours.generate(source, decoder_start_token_id=start, max_new_tokens=6), wanted
+    )
 
 
 @pytest.mark.parametrize("search", [{}, {"num_beams": 2}])

@@ -108,7 +108,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "request": {
         "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs", "plan",
-        "prompts", "recipe", "refill", "slots", "trie",
+        "prompts", "recipe", "refill", "slots", "stopping", "trie",
     },
     "encoding": {"text"},
     "found": {"config", "outputs"},

@@ -60,7 +60,9 @@ def real(rule: str, accepts: Callable[[float], bool]) -> Check:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False itself."""
+    """True or False itself, or numpy's."""
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        value = bool(value)
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, not {shown(value)}")
     return value
@@ -86,16 +88,28 @@ def token_list(name: str, value: Any) -> tuple[int, ...] | None:
     return tuple(token_id(name, item) for item in _items(name, value)) or None
 
 
+def strange_list(name: str, value: Any) -> tuple[int, ...] | None:
+    """Any iterable of token ids; as in transformers, one that is no token's id changes nothing."""
+    return tuple(token(name, item) for item in _items(name, value)) or None
+
+
 def token_or_list(name: str, value: Any) -> int | tuple[int, ...] | None:
     """One token id or several."""
-    return token_id(name, value) if _integer(value) is not None else token_list(name, value)
+    return token_id(name, value) if _is_one(name, value) else token_list(name, value)
 
 
 def end_or_list(name: str, value: Any) -> int | tuple[int, ...] | None:
     """One end token or several; as in transformers, one that is no token's id ends nothing."""
-    if _integer(value) is not None:
-        return token(name, value)
-    return tuple(token(name, item) for item in _items(name, value)) or None
+    return token(name, value) if _is_one(name, value) else strange_list(name, value)
+
+
+def start_or_list(name: str, value: Any) -> int | tuple[int, ...] | None:
+    """One start token or several, which may stand in rows of one, as transformers makes them."""
+    if _is_one(name, value):
+        return token_id(name, value)
+    items = _items(name, value)
+    rows = [item if isinstance(item, list | tuple) and len(item) == 1 else [item] for item in items]
+    return token_list(name, [row[0] for row in rows])
 
 
 def words(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
@@ -164,6 +178,13 @@ def _integer(value: Any) -> int | None:
         return None
 
 
+def _is_one(name: str, value: Any) -> bool:
+    """Is it an integer, rather than a list? ValueError for what is neither."""
+    if _integer(value) is None and isinstance(value, bool | float | complex):
+        raise ValueError(f"{name} must be a token id or a list of them, not {shown(value)}")
+    return _integer(value) is not None
+
+
 def _items(name: str, value: Any) -> list[Any]:
     """The items of a list, tuple, set, array or tensor, as Python objects."""
     try:
@@ -202,7 +223,8 @@ CHECKS: dict[str, Check] = {
     "num_return_sequences": whole(1),
     "temperature": _NOT_NEGATIVE,
     "top_k": whole(0),
-    "top_p": _SHARE,
+    # At 0 the best token alone is left, in transformers too.
+    "top_p": real("a number in [0, 1]", lambda x: 0 <= x <= 1),
     "min_p": real("a number in [0, 1]", lambda x: 0 <= x <= 1),
     "typical_p": _SHARE,
     "epsilon_cutoff": real("a number in [0, 1)", lambda x: 0 <= x < 1),
@@ -217,13 +239,13 @@ CHECKS: dict[str, Check] = {
     "forced_eos_token_id": token_or_list,
     "remove_invalid_values": flag,
     "exponential_decay_length_penalty": decay,
-    "suppress_tokens": token_list,
-    "begin_suppress_tokens": token_list,
+    "suppress_tokens": strange_list,
+    "begin_suppress_tokens": strange_list,
     "renormalize_logits": flag,
     "pad_token_id": token,
     "bos_token_id": token_id,
     "eos_token_id": end_or_list,
-    "decoder_start_token_id": token_or_list,
+    "decoder_start_token_id": start_or_list,
     "output_scores": flag,
     "output_logits": flag,
     "return_dict_in_generate": flag,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 
@@ -127,9 +127,11 @@ def from_transformers(model: Any) -> Model:
 
 
 def _model(checkpoint: Checkpoint, origin: Origin | None) -> Model:
-    generation_config = GenerationConfig.from_dict(
-        checkpoint.generation, strict=False, origin=checkpoint.origin
-    )
+    stated, network = checkpoint.generation, cast("Any", checkpoint.decoder)
+    if not network.is_encoder_decoder:
+        # Where targets continue their prompts, transformers asks for no start, whatever it says.
+        stated = {name: v for name, v in stated.items() if name != "decoder_start_token_id"}
+    generation_config = GenerationConfig.from_dict(stated, strict=False, origin=checkpoint.origin)
     folder = None if origin is None else origin.folder
     return Model(
         checkpoint.decoder,

@@ -26,6 +26,7 @@ from .prompts import (
 from .recipe import Callables
 from .refill import refill
 from .slots import Batch
+from .stopping import check_limits
 from .trie import Trie
 
 if TYPE_CHECKING:
@@ -281,6 +282,7 @@ class Request:
     def _start(self, input_ids: Ids, attention_mask: Any) -> tuple[Generation, Prompts]:
         sources, prompts = self._read(input_ids, attention_mask)
         batch = Batch.of(self.decoder, prompts, sources, self.config, self.callables.trie)
+        check_limits(self.callables.stopping_criteria, batch.lengths.total)
         _warn_of_lengths(self.config, self.decoder, batch.lengths)
         generation = Generation(self.decoder, batch, self.config, self.callables, self.engines)
         return generation, prompts

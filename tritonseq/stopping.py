@@ -20,7 +20,8 @@ class Stopping:
     """Judges candidates: tokens that are about to extend hypotheses.
 
     As in transformers, a criterion of the caller's takes the place of the built-in one whose
-    class has its name: EosTokenCriteria or MaxTimeCriteria.
+    class has its name: EosTokenCriteria or MaxTimeCriteria. A MaxLengthCriteria ends hypotheses
+    earlier, see `check_limits`.
     """
 
     def __init__(
@@ -32,8 +33,6 @@ class Stopping:
         device: torch.device,
     ) -> None:
         given = {type(criterion).__name__ for criterion in criteria}
-        if "MaxLengthCriteria" in given:
-            raise ValueError("MaxLengthCriteria is not supported: pass max_new_tokens instead")
         self.ends = torch.tensor(eos_token_ids, device=device) if eos_token_ids else None
         """`[E]` the tokens that end a hypothesis, or None."""
         self._judge_ends = "EosTokenCriteria" not in given
@@ -85,6 +84,20 @@ class Stopping:
             for criterion in self._criteria:
                 hits = hits | _verdict(criterion, ids, recorded).view_as(hits)
         return hits
+
+
+def check_limits(criteria: Sequence[Criterion], total: int) -> None:
+    """Raise ValueError for a MaxLengthCriteria beyond `total`, prompt and new tokens together.
+
+    In transformers it takes the place of the limit that options set; buffers here have its size.
+    """
+    for criterion in criteria:
+        limit = getattr(criterion, "max_length", None)
+        if type(criterion).__name__ == "MaxLengthCriteria" and type(limit) is int and limit > total:
+            raise ValueError(
+                f"MaxLengthCriteria({limit}) is beyond the {total} tokens that options allow, and "
+                f"only ends what is longer: pass max_length={limit}, or max_new_tokens instead"
+            )
 
 
 def _verdict(criterion: Criterion, ids: Tensor, recorded: tuple[Tensor, ...] | None) -> Tensor:
