@@ -115,6 +115,18 @@ def test_what_transformers_saves(
     assert torch.equal(theirs.get_output_embeddings().weight, model.get_output_embeddings().weight)
 
 
+def test_an_index_that_names_the_wrong_shard(tmp_path: Path) -> None:
+    """Tensors are where they are, as transformers has it too."""
+    networks.network("bart").save_pretrained(tmp_path, max_shard_size="9KB")
+    path = tmp_path / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    shards = sorted(set(index["weight_map"].values()))
+    turned = dict(zip(shards, [*shards[1:], shards[0]], strict=True))
+    index["weight_map"] = {name: turned[shard] for name, shard in index["weight_map"].items()}
+    path.write_text(json.dumps(index))
+    assert_same_model(tmp_path)
+
+
 @FAMILIES
 def test_pickles_whose_tensors_share_memory(tmp_path: Path, model_type: str) -> None:
     model = networks.network(model_type)

@@ -151,19 +151,19 @@ class ShardedFiles:
         self._files: dict[str, WeightReader] = {}
         self.shapes: Shapes = {}
         listed = read_json(index).get("weight_map") or {}
+        files: dict[str, WeightReader] = {}
         for shard in shard_names(index):
             path = index.parent / shard
             if not is_there(path):
                 raise ValueError(f"{index} names {shard}, which is not there: fetch it again")
-            file = reader(path)
-            # Of a tensor that several files have, the index says which one counts.
-            own = {
-                name: shape
-                for name, shape in file.shapes.items()
-                if listed.get(name, shard) == shard
-            }
-            self.shapes |= own
-            self._files |= dict.fromkeys(own, file)
+            files[shard] = reader(path)
+        for shard, file in files.items():
+            for name, shape in file.shapes.items():
+                # Of a tensor that several files have, the index says which one counts.
+                other = files.get(str(listed.get(name, shard)), file)
+                if other is file or name not in other.shapes:
+                    self.shapes[name] = shape
+                    self._files[name] = file
 
     def read(self, name: str) -> Tensor:
         return self._files[name].read(name)
