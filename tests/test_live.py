@@ -341,3 +341,16 @@ def test_what_computes_the_same_is_no_matter() -> None:
     model.gradient_checkpointing_disable()
     model.config.use_cache = True
     assert_same(ours, model)
+
+
+def test_layers_that_were_taken_out_or_turned_round() -> None:
+    theirs = tiny.hf_gpt2(n_layer=3)
+    layers = list(theirs.transformer.h)
+    theirs.transformer.h = nn.ModuleList([layers[2], layers[0]])
+    with pytest.raises(ValueError, match="n_layer is 3, and the weights have 2 layers"):
+        from_transformers_model(theirs)
+    theirs.config.n_layer = 2
+    ours = tritonseq.from_transformers(theirs)
+    ids = torch.tensor([[9, 10, 11, 12]])
+    wanted = theirs.generate(ids, max_new_tokens=6, use_cache=False)
+    assert torch.equal(ours.generate(ids, max_new_tokens=6), wanted)

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 PLAIN = (bool, int, float, str, type(None))
 """Settings of a module that are compared."""
 
-# Sizes show in the weights, the scale of embeddings is compared by who knows where it stands; the
+# Sizes show in the weights, and the scale of embeddings is compared by who knows where it stands. A
+# layer's number only says where its keys are kept: what was scaled by it is compared itself. The
 # rest is for training, or no part of what is computed.
 UNIMPORTANT = frozenset(
     (
-        "embed_scale", "embedding_dim", "gradient_checkpointing", "in_features", "inplace", "nf",
-        "num_embeddings", "num_labels", "nx", "out_features", "padding_idx", "training",
+        "embed_scale", "embedding_dim", "gradient_checkpointing", "in_features", "inplace",
+        "layer_idx", "nf", "num_embeddings", "num_labels", "nx", "out_features", "padding_idx",
+        "training",
     )
 )  # fmt: skip
 
@@ -66,7 +68,9 @@ def refuse_changes(model: Any, modules: Mapping[str, nn.Module]) -> None:
     modules: those of the model by the names that transformers gives them.
     """
     for name, made in _made(model).named_modules():
-        module, leaf = modules.get(name), name.rpartition(".")[2]
+        module, (owner, _, leaf) = modules.get(name), name.rpartition(".")
+        if owner not in modules:
+            continue  # a whole layer is missing, which shows in the weights
         if leaf in ACTIVATIONS:
             if module is None or not _same_function(module, made):
                 _refuse(name, "computes something else than", "another activation function")
