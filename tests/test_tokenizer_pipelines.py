@@ -131,6 +131,19 @@ def test_where_no_class_is_named_that_of_the_model_counts(tmp_path: Path, kind: 
     assert ((ids[0], ids[-1]) == (0, 2)) is (kind in ("bart", "led"))
 
 
+@pytest.mark.parametrize("config", [{}, {"legacy": True}, {"add_prefix_space": False}], ids=str)
+def test_llamas_words_begin_with_a_space(tmp_path: Path, config: dict[str, Any]) -> None:
+    """But for those by bytes, which are left as they are: see above."""
+    backend = Backend(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(
+        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
+    )
+    backend.train_from_iterator(TEXTS * 5, trainer)
+    backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    same(write(tmp_path, backend, tokenizer_class="LlamaTokenizer", **config))
+
+
 @pytest.mark.parametrize("scheme", ["always", "first", "never"])
 @pytest.mark.parametrize("name", ["T5Tokenizer", "PegasusTokenizer", "CamembertTokenizer", None])
 @pytest.mark.parametrize("frame", [None, FRAME, END])
@@ -192,6 +205,13 @@ def test_what_a_class_would_make_another_of_is_refused(
     with pytest.raises(ValueError, match=f"{message}.*TokenizersBackend"):
         Tokenizer.from_folder(tmp_path)
     same(write(tmp_path, backend, tokenizer_class="TokenizersBackend"))
+
+
+def test_words_that_are_unknown_need_a_token(tmp_path: Path) -> None:
+    write(tmp_path, berts(), tokenizer_class="BertTokenizer", unk_token="[NONE]")
+    with pytest.raises(ValueError, match=r"has no '\[NONE\]', which BertTokenizer writes for"):
+        Tokenizer.from_folder(tmp_path)
+    same(write(tmp_path, berts(), tokenizer_class="BertTokenizer", unk_token="<unk>"))
 
 
 def test_a_frame_of_tokens_that_there_are_not_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -230,8 +229,7 @@ def _found_frame(backend: Any) -> Frame:
 
 def _any_token(backend: Any) -> Any:
     """What comes of a text that is the name of a token; None if nothing comes of any of them."""
-    added = (token.content for token in backend.get_added_tokens_decoder().values())
-    for name in itertools.chain(added, backend.get_vocab()):
+    for name in _names(backend):
         try:
             inner = backend.encode(name, add_special_tokens=False)
         except Exception:
@@ -243,6 +241,13 @@ def _any_token(backend: Any) -> Any:
         if inner.ids:
             return inner
     return None
+
+
+def _names(backend: Any) -> Iterator[str]:
+    """The names of tokens: first of added ones, which nothing is done to before they are found."""
+    for token in backend.get_added_tokens_decoder().values():
+        yield token.content
+    yield from backend.get_vocab()
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ class Pipeline(NamedTuple):
     keeps_frame: bool = False
     """Does the post-processor of the file count before that?"""
     unknown: int | None = None
-    """The id of unknown pieces; None: that of the file."""
+    """The id of what is unknown among pieces; None: that of the unk_token."""
     mask_strips: bool = False
     """Does the mask take the space before it, where no file says?"""
     extras: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: ()
@@ -84,13 +84,11 @@ def rebuilt(
     ValueError for a file that the class cannot hold, and for tokens that the frame lacks.
     """
     library = tokenizers_library()
-    _check_model(backend, pipeline, name, path)
-    fresh = library.Tokenizer(backend.model)
-    _settle_model(fresh.model, pipeline, said)
-    fresh.normalizer, fresh.pre_tokenizer, fresh.decoder = pipeline.build(library, config, backend)
-    if backend.truncation is not None:
-        fresh.enable_truncation(**backend.truncation)
     roles = _roles(pipeline, config, said)
+    _check_model(backend, pipeline, name, path, roles)
+    fresh = library.Tokenizer(backend.model)
+    _settle_model(fresh.model, pipeline, roles)
+    fresh.normalizer, fresh.pre_tokenizer, fresh.decoder = pipeline.build(library, config, backend)
     keeps = pipeline.keeps_frame and backend.post_processor is not None
     frame = ((), ()) if keeps else pipeline.frame
     for role in (*frame[0], *frame[1]):
@@ -99,26 +97,34 @@ def rebuilt(
     check_ids(path, fresh)
     if keeps:
         fresh.post_processor = backend.post_processor
-        return FastVocabulary(fresh)
-    before, behind = ([fresh.token_to_id(roles[role]) for role in end] for end in frame)
-    return FastVocabulary(fresh, (before, behind))
+        fast = FastVocabulary(fresh)
+    else:
+        before, behind = ([fresh.token_to_id(roles[role]) for role in end] for end in frame)
+        fast = FastVocabulary(fresh, (before, behind))
+    fast.saved_side = (backend.truncation or {}).get("direction")
+    return fast
 
 
-def _check_model(backend: Any, pipeline: Pipeline, name: str, path: Path) -> None:
+def _check_model(
+    backend: Any, pipeline: Pipeline, name: str, path: Path, roles: Mapping[str, str]
+) -> None:
     model = backend.model
     kind = type(model).__name__
     fault = None
     if kind != pipeline.model:
         fault = f"holds a {kind} model, and {name} is made for {pipeline.model}"
-    elif getattr(model, "continuing_subword_prefix", None) and kind == "BPE":
+    elif kind == "BPE" and model.continuing_subword_prefix:
         fault = f"says continuing_subword_prefix, which {name} does without"
     elif pipeline.languages is MBART50 and not any(map(backend.token_to_id, MBART50)):
         fault = f"has none of the languages that {name} has"
-    elif pipeline.unknown is not None:
-        with library_errors(path):
-            found = [token.id for token in model.tokenize(_UNASSIGNED)]
-        if len(found) == 1 and found[0] != pipeline.unknown:
-            fault = f"has the id {found[0]} for what is unknown, and {name} {pipeline.unknown}"
+    elif kind == "WordPiece" and model.token_to_id(roles.get("unk_token", "")) is None:
+        fault = f"has no {shown(roles.get('unk_token'))}, which {name} writes for what is unknown"
+    elif kind == "Unigram":
+        wanted, found = pipeline.unknown, _unknown_id(model, path)
+        if wanted is None:
+            wanted = model.token_to_id(roles.get("unk_token", ""))
+        if found not in (None, wanted):
+            fault = f"has the id {found} for what is unknown, and {name} {wanted}"
     if fault is not None:
         raise ValueError(
             f"{path} {fault}: if the file describes this tokenizer to the end, say tokenizer_class "
@@ -126,7 +132,14 @@ def _check_model(backend: Any, pipeline: Pipeline, name: str, path: Path) -> Non
         )
 
 
-def _settle_model(model: Any, pipeline: Pipeline, said: Stated) -> None:
+def _unknown_id(model: Any, path: Path) -> int | None:
+    """What pieces have for the unknown; None if they write it as bytes."""
+    with library_errors(path):
+        found: list[int] = [token.id for token in model.tokenize(_UNASSIGNED)]
+    return found[0] if len(found) == 1 else None
+
+
+def _settle_model(model: Any, pipeline: Pipeline, roles: Mapping[str, str]) -> None:
     """The options of a model are the class's own; random merges (dropout) have no place here."""
     if pipeline.model == "BPE":
         model.dropout = model.unk_token = None
@@ -134,7 +147,7 @@ def _settle_model(model: Any, pipeline: Pipeline, said: Stated) -> None:
         model.fuse_unk = model.byte_fallback = pipeline.falls_back
         model.ignore_merges = False
     if pipeline.model == "WordPiece":
-        model.unk_token = said.roles.get("unk_token", pipeline.roles["unk_token"])
+        model.unk_token = roles["unk_token"]
         model.continuing_subword_prefix = "##"
         model.max_input_chars_per_word = 100
 
