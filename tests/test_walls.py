@@ -82,9 +82,13 @@ ALLOWED: dict[str, set[str]] = {
     "marian_vocabulary": {"sentencepieces", "special_tokens", "vocabularies"},
     "languages": {"vocabularies"},
     "wordpieces": {"fast_vocabulary", "unilm_tokens", "vocabularies"},
+    "tokenizer_pipelines": {
+        "bert_vocabulary", "fast_vocabulary", "languages", "special_tokens", "tokenizer_keys",
+    },
     "tokenizer_families": {
         "bert_vocabulary", "fast_vocabulary", "languages", "marian_vocabulary", "roberta_pieces",
-        "sentencepieces", "special_tokens", "tokenizer_classes", "tokenizer_keys", "vocabularies",
+        "sentencepieces", "special_tokens", "tokenizer_classes", "tokenizer_keys",
+        "tokenizer_pipelines", "vocabularies",
     },
     "tokenizer_files": {
         "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
     from .special_tokens import Stated
 
-_USUAL = {
+BERT_ROLES = {
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
     "pad_token": "[PAD]",
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+"""The special tokens of every BERT, unless other ones are said."""
 
 
 def bert_vocabulary(path: Path, config: Mapping[str, Any], stated: Stated) -> FastVocabulary:
@@ -41,7 +42,7 @@ def bert_vocabulary(path: Path, config: Mapping[str, Any], stated: Stated) -> Fa
     """
     library = tokenizers_library()
     refuse_pointer(path)
-    roles = {**_USUAL, **stated.roles}
+    roles = {**BERT_ROLES, **stated.roles}
     with library_errors(path):
         # Of two lines with the same token, the later one counts.
         vocabulary = library.models.WordPiece.read_file(str(path))
@@ -57,7 +58,7 @@ def bert_vocabulary(path: Path, config: Mapping[str, Any], stated: Stated) -> Fa
     backend.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     backend.decoder = library.decoders.WordPiece(prefix="##")
     add_tokens(backend, stated)
-    backend.add_special_tokens(list(dict.fromkeys(roles[role] for role in _USUAL)))
+    backend.add_special_tokens(list(dict.fromkeys(roles[role] for role in BERT_ROLES)))
     check_ids(path, backend)
     ends = [backend.token_to_id(roles[role]) for role in ("cls_token", "sep_token")]
     return FastVocabulary(backend, (ends[:1], ends[1:]))

@@ -8,13 +8,13 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from .json_files import refuse_pointer
-from .special_tokens import differing, read_numbered
+from .special_tokens import FLAGS, differing, read_numbered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from .special_tokens import Stated
+    from .special_tokens import Stated, Token
 
     Frame = tuple[list[int], list[int]]
 
@@ -96,8 +96,8 @@ class OneLineVocabulary(FastVocabulary):
         return before, [] if self._pos_shift else behind
 
 
-def saved_vocabulary(path: Path, stated: Stated) -> FastVocabulary:
-    """That of a `tokenizer.json`, with the special tokens that files beside it name.
+def read_saved(path: Path) -> Any:
+    """What a `tokenizer.json` describes, as an object of the library.
 
     Raises ValueError if it is damaged, or the `text` extra is missing.
     """
@@ -105,50 +105,59 @@ def saved_vocabulary(path: Path, stated: Stated) -> FastVocabulary:
     refuse_pointer(path)
     _check_table(path)
     with library_errors(path):
-        backend = library.Tokenizer.from_file(str(path))
+        return library.Tokenizer.from_file(str(path))
+
+
+def saved_vocabulary(path: Path, backend: Any, stated: Stated) -> FastVocabulary:
+    """That of a `tokenizer.json` as it is, with the tokens that files beside it name.
+
+    `backend` was read from `path`. Raises ValueError for tokens that are not where they are said
+    to be, and for a model that cuts texts at random.
+    """
+    if getattr(backend.model, "dropout", None):
+        raise ValueError(
+            f"{path} says dropout is {backend.model.dropout}: the same text would have other ids "
+            "each time. That is for training; put null there"
+        )
     add_tokens(backend, stated)
     check_ids(path, backend)
     return FastVocabulary(backend)
 
 
-def byte_level(
-    folder: Path, stated: Stated, *, framed: bool, add_prefix_space: bool
-) -> FastVocabulary:
+def merged_bytes(folder: Path) -> Any:
     """GPT-2's scheme by `vocab.json` and `merges.txt`: words with their leading space, as bytes.
 
-    With `framed`, <s> stands before and </s> behind every text, as BART wants it; without, the
-    end of text is special where the vocabulary has it. Raises ValueError if files are damaged, or
-    the `text` extra is missing.
+    What is around that scheme, its class brings. Raises ValueError if files are damaged, or the
+    `text` extra is missing.
     """
     library = tokenizers_library()
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     refuse_pointer(merges)
     read_numbered(vocab)
     with library_errors(merges):
-        backend = library.Tokenizer(library.models.BPE.from_file(str(vocab), str(merges)))
-    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
-    backend.decoder = library.decoders.ByteLevel()
-    if not framed and backend.token_to_id("<|endoftext|>") is not None:
-        backend.add_special_tokens(["<|endoftext|>"])
-    add_tokens(backend, stated)
-    frame = _frame_of_bart(library, backend, folder, stated) if framed else ([], [])
-    check_ids(vocab, backend)
-    return FastVocabulary(backend, frame)
+        return library.Tokenizer(library.models.BPE.from_file(str(vocab), str(merges)))
 
 
 def add_tokens(backend: Any, stated: Stated) -> None:
     """Add what files beside a vocabulary name; ValueError if a token is not where they say."""
     library = tokenizers_library()
-    added = {token.content: token.special for token in backend.get_added_tokens_decoder().values()}
+    held = {token.content: token for token in backend.get_added_tokens_decoder().values()}
     for token in stated.tokens:
-        if added.get(token.content, not token.special) < token.special or (
-            token.content not in added
-        ):
+        if (added := _added(token, held.get(token.content))) is not None:
             add = backend.add_special_tokens if token.special else backend.add_tokens
-            add([library.AddedToken(token.content, special=token.special, **token.flags)])
+            add([library.AddedToken(token.content, **added)])
         found = backend.token_to_id(token.content)
         if token.id is not None and found != token.id:
             raise differing(stated, token, found)
+
+
+def _added(token: Token, held: Any) -> dict[str, bool] | None:
+    """The flags to add a token with; None if it is `held` already as it should be."""
+    known = {} if held is None else {flag: getattr(held, flag) for flag in ("special", *FLAGS)}
+    stated = {**token.flags, "special": token.special}
+    if held is None or token.is_whole:
+        return stated if stated != known else None
+    return {**known, "special": True} if token.special and not held.special else None
 
 
 def tokenizers_library() -> Any:
@@ -194,30 +203,64 @@ def _check_table(path: Path) -> None:
 
 
 def _found_frame(backend: Any) -> Frame:
-    """What the post-processor puts around any token at all."""
-    for name in backend.get_vocab():
-        with contextlib.suppress(Exception):
+    """What the post-processor puts around any token at all.
+
+    Raises ValueError if it does anything else than that.
+    """
+    inner = _any_token(backend)
+    if inner is None:
+        raise ValueError(
+            "tokenizer.json is damaged: no token of its vocabulary comes out of it again; fetch it "
+            "again, or call generate with token ids"
+        )
+    with _framing_errors():
+        framed = backend.post_process(inner)
+    marks, count = framed.special_tokens_mask, len(inner.ids)
+    first = marks.index(0) if 0 in marks else 0
+    last = first + count
+    if framed.ids[first:last] != inner.ids or sum(marks) != len(marks) - count:
+        raise ValueError(
+            "the post_processor of tokenizer.json does not put special tokens around every text, "
+            "which is all that is supported: write such a one there, or call generate with token "
+            "ids"
+        )
+    return framed.ids[:first], framed.ids[last:]
+
+
+def _any_token(backend: Any) -> Any:
+    """What comes of a text that is the name of a token; None if nothing comes of any of them."""
+    for name in _names(backend):
+        try:
             inner = backend.encode(name, add_special_tokens=False)
-            if not inner.ids:
-                continue
-            framed = backend.post_process(inner)
-            first = framed.special_tokens_mask.index(0)
-            return framed.ids[:first], framed.ids[first + len(inner.ids) :]
-    raise ValueError(
-        "tokenizer.json is damaged: no token of its vocabulary comes out of it again, framed by "
-        "its special tokens; fetch it again, or call generate with token ids"
-    )
+        except Exception:
+            continue  # it has a character that the model does not know
+        except BaseException as error:
+            if not _is_of_library(error):
+                raise
+            return None  # it would panic at all of them, and say so each time
+        if inner.ids:
+            return inner
+    return None
 
 
-def _frame_of_bart(library: Any, backend: Any, folder: Path, stated: Stated) -> Frame:
-    """<s> and </s> around every text, and BART's other special tokens."""
-    stated.expect("BartTokenizer", cls_token="<s>", sep_token="</s>", unk_token="<unk>")
-    for name in ("<s>", "<pad>", "</s>", "<unk>", "<mask>"):
-        if backend.token_to_id(name) is None:
-            raise ValueError(f"the vocabulary in {folder} has no {name}, which BART's have")
-        strip = name == "<mask>"
-        backend.add_special_tokens([library.AddedToken(name, lstrip=strip, normalized=False)])
-    return [backend.token_to_id("<s>")], [backend.token_to_id("</s>")]
+def _names(backend: Any) -> Iterator[str]:
+    """The names of tokens: first of added ones, which nothing is done to before they are found."""
+    for token in backend.get_added_tokens_decoder().values():
+        yield token.content
+    yield from backend.get_vocab()
+
+
+@contextlib.contextmanager
+def _framing_errors() -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
+        raise ValueError(
+            f"the post_processor of tokenizer.json fails at a text: {error}; call generate with "
+            "token ids"
+        ) from None
 
 
 def check_ids(path: Path, backend: Any) -> None:

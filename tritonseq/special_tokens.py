@@ -26,6 +26,8 @@ class Token(NamedTuple):
     special: bool
     flags: Mapping[str, bool]
     """Those of `FLAGS` that are stated."""
+    is_whole: bool = False
+    """Is this all about it, whatever the vocabulary says?"""
 
 
 class Stated(NamedTuple):
@@ -79,6 +81,8 @@ def read_stated(folder: Path, config: Mapping[str, Any]) -> Stated:
         with_ids = _in_file(
             folder / "added_tokens.json", {token.content for token in named.values()}
         )
+    # Those that are new are given their ids in this order.
+    named = dict(sorted(named.items(), key=lambda item: _rank(item[0])))
     special = {token.content for token in named.values()}
     tokens: dict[str, Token] = {}
     for token in (*with_ids, *named.values()):
@@ -150,6 +154,13 @@ def _of(path: Path, content: Mapping[str, Any]) -> dict[str, Token]:
     return found
 
 
+def _rank(name: str) -> int:
+    """Roles first, then tokens that a kind of model has, then those of lists."""
+    if name in ROLES:
+        return ROLES.index(name)
+    return len(ROLES) + ("[" in name)
+
+
 def _several(key: str, value: Any) -> dict[str, Token]:
     """A list of tokens, or an object that names them."""
     if isinstance(value, dict) and key != "additional_special_tokens":
@@ -171,10 +182,16 @@ def _by_id(path: Path, config: Mapping[str, Any]) -> list[Token]:
                 raise _Malformed(f"it has the id {token} twice")
             if not isinstance(value, dict):
                 raise _Malformed(f"{shown(value)} is no object with 'content'")
-            found[token] = _token(value)._replace(id=token, special=bool(value.get("special")))
+            found[token] = _whole(_token(value), token, special=bool(value.get("special")))
     except _Malformed as error:
         raise _unreadable(path, key, error) from None
     return [found[token] for token in sorted(found)]
+
+
+def _whole(token: Token, number: int, *, special: bool) -> Token:
+    """With all of its flags: those that are left out have their usual values."""
+    usual = dict.fromkeys(FLAGS, False) | {"normalized": not special}
+    return Token(token.content, number, special, {**usual, **token.flags}, is_whole=True)
 
 
 def _id(name: str) -> int:

@@ -50,7 +50,8 @@ class Tokenizer:
     def from_folder(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
         """Read the tokenizer of a checkpoint.
 
-        That is `tokenizer.json`, else the files that the class of the tokenizer has: a
+        That is `tokenizer.json`, of which the class of the tokenizer takes what its namesake in
+        transformers takes, else the files that the class has: a
         sentencepiece model (`spiece.model` of T5, Pegasus and ALBERT, `sentencepiece.bpe.model` of
         mBART, XLM-R, BARThez, CamemBERT and BARTpho), byte-level BPE of `vocab.json` and
         `merges.txt`, or BERT's `vocab.txt`. Marian's is `source.spm` and `target.spm` with

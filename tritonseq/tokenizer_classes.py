@@ -27,11 +27,13 @@ _FAMILIES = {
     "Bert": "bert",
     "ByT5": "byt5",
     "Camembert": "camembert",
+    "CodeGen": "gpt2",
     "DistilBert": "bert",
     "Electra": "bert",
     "GPT2": "gpt2",
     "LED": "bart",
     "Longformer": "bart",
+    "Lxmert": "bert",
     "MBart": "mbart",
     "MBart50": "mbart50",
     "MT5": "mt5",
@@ -41,19 +43,19 @@ _FAMILIES = {
     "Mvp": "bart",
     "Pegasus": "pegasus",
     "Roberta": "bart",
+    "SqueezeBert": "bert",
     "T5": "t5",
     "UMT5": "umt5",
     "Unilm": "bert",
     "XLMRoberta": "xlm_roberta",
 }
 
-# Their files are read as tokenizer.json only, which says all there is to say about them.
+# Their files are read as tokenizer.json only. Others of which that is true are not here, as
+# transformers 5 builds them anew around its vocabulary, in ways that are of no use to our models.
 _SAVED = frozenset(
     (
-        *("BigBird", "Blenderbot", "Bloom", "CLIP", "CodeGen", "CodeLlama", "Cohere", "ConvBert"),
-        *("Deberta", "DebertaV2", "FNet", "Funnel", "GPTNeoX", "Gemma", "Herbert", "Llama"),
-        *("Lxmert", "MPNet", "OpenAIGPT", "PreTrained", "Qwen2", "Reformer", "RemBert"),
-        *("SqueezeBert", "XGLM", "XLNet"),
+        *("Blenderbot", "Bloom", "Cohere", "ConvBert", "Deberta", "FNet", "GPTNeoX", "Llama"),
+        *("PreTrained", "Qwen2"),
     )
 )
 _BACKENDS = frozenset(("TokenizersBackend", "PythonBackend", "SentencePieceBackend"))
@@ -70,16 +72,34 @@ _OF_MODELS = {
     "distilbert": "bert",
     "electra": "bert",
     "gpt2": "gpt2",
+    "led": "bart",
     "longformer": "bart",
     "marian": "marian",
     "mbart": "mbart",
     "mbart50": "mbart50",
     "mt5": "mt5",
+    "mvp": "bart",
     "pegasus": "pegasus",
     "roberta": "bart",
     "t5": "t5",
     "umt5": "umt5",
     "xlm-roberta": "xlm_roberta",
+}
+
+# Those of other models, whose tokenizer may stand in for the one of ours.
+_OTHERS = {
+    "blenderbot": "Blenderbot",
+    "codegen": "gpt2",
+    "cohere": "Cohere",
+    "cohere2": "Cohere",
+    "deberta": "Deberta",
+    "gpt_neo": "gpt2",
+    "gpt_neox": "GPTNeoX",
+    "gptj": "gpt2",
+    "opt": "gpt2",
+    "phi": "gpt2",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen2",
 }
 
 
@@ -108,6 +128,20 @@ def family_of(
             f"is neither tokenizer_class nor tokenizer.json: {REMEDY}"
         )
     return family, str(kind)
+
+
+def class_within(family: str | None, name: str, model: Mapping[str, Any]) -> str | None:
+    """Whose way with a tokenizer.json counts: a family's, a class's, or None's.
+
+    `name` is what the family was named by, `model` the configuration of the network.
+    """
+    if model.get("model_type") == "umt5" or family == "umt5":
+        return None  # transformers reads all of them as they are
+    if family == "mt5":
+        return "t5" if name == "mt5" else None
+    if family != WHOLE:
+        return family
+    return _OTHERS.get(name, name.removesuffix("Fast").removesuffix("Tokenizer"))
 
 
 def _named(name: Any, where: str, has: Collection[str]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .bert_vocabulary import bert_vocabulary, normalizing
-from .fast_vocabulary import byte_level, saved_vocabulary
+from .bert_vocabulary import bert_vocabulary
+from .fast_vocabulary import merged_bytes, read_saved, saved_vocabulary
 from .languages import MBART, MBART50
 from .marian_vocabulary import MarianPieces
 from .roberta_pieces import (
@@ -17,9 +17,10 @@ from .roberta_pieces import (
 )
 from .sentencepieces import PEGASUS_OFFSET, mbart_pieces, pegasus_pieces, t5_pieces
 from .special_tokens import number
-from .tokenizer_classes import REMEDY, WHOLE
-from .tokenizer_keys import shown
-from .vocabularies import Bytes
+from .tokenizer_classes import REMEDY, class_within
+from .tokenizer_keys import LISTS, shown
+from .tokenizer_pipelines import PIPELINES, pipeline_of, rebuilt
+from .vocabularies import FRAME, Bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +60,8 @@ class Source(NamedTuple):
 def vocabulary_of(source: Source, family: str | None, name: str) -> Vocabulary:
     """By the files that there are, and the family where they do not say enough."""
     folder, has, config, _, stated = source
-    if family == "byt5":
+    if family == "byt5" and not (name == "byt5" and "tokenizer.json" in has):
+        # Where no class is named, a tokenizer.json goes before bytes.
         return _bytes(config, stated)
     if family == "bartpho":
         source.file("sentencepiece.bpe.model", name)
@@ -71,7 +73,9 @@ def vocabulary_of(source: Source, family: str | None, name: str) -> Vocabulary:
             source.file("target_vocab.json", name)
         return MarianPieces(folder, stated, separate=separate)
     if "tokenizer.json" in has:
-        return _settled(saved_vocabulary(folder / "tokenizer.json", stated), family, source)
+        fast = saved(source, family, name)
+        fast.frame()  # what it cannot do is said now
+        return fast
     if family == "marian":
         raise ValueError(
             f"{folder} has no {' and no '.join(sorted(missing))}, which Marian's tokenizer needs: "
@@ -93,7 +97,7 @@ def _by_own_files(source: Source, family: str | None, name: str) -> Vocabulary:
     if family in ("bart", "gpt2") or (family is None and "vocab.json" in has):
         for file in ("vocab.json", "merges.txt"):
             source.file(file, name)
-        return _settled(saved_or_byte_level(source, framed=family == "bart"), family, source)
+        return byte_pairs(source, family or "gpt2", name)
     return _pieces(source, family, name)
 
 
@@ -138,48 +142,51 @@ def _pieces(source: Source, family: str | None, name: str) -> Vocabulary:
 
 def _bytes(config: dict[str, Any], stated: Stated) -> Bytes:
     stated.expect("ByT5Tokenizer", eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
-    listed = [token.content for token in stated.tokens if "extra_id" in token.content]
     count = config.get("extra_ids")
-    usual = [f"<extra_id_{n}>" for n in range(125 if count is None else count)]
-    known = Bytes(listed or usual)
-    added = number(stated, lambda name: known.token_id(name), 259 + len(listed or usual))
+    behind = [f"<extra_id_{n}>" for n in range(125 if count is None else count)]
+    listed = [token.content for token in stated.tokens if "extra_id" in token.content]
+    if listed or any(isinstance(config.get(key), list) for key in LISTS):
+        behind = listed
+    if not any(token.id is not None for token in stated.tokens):
+        # In the order of their roles, and those of lists last.
+        news = [token.content for token in stated.tokens if token.content not in FRAME]
+        behind = [*news, *(name for name in behind if name not in news)]
+    known = Bytes(behind)
+    added = number(stated, lambda name: known.token_id(name), 259 + len(behind))
     if added.plain:
         raise ValueError(
             f"{stated.path} adds {shown(next(iter(added.plain)))} to bytes as an ordinary token, "
             "which is not supported: call generate with token ids"
         )
-    return Bytes(listed or usual, added.special)
+    return Bytes(behind, added.special)
 
 
-def saved_or_byte_level(source: Source, *, framed: bool) -> FastVocabulary:
-    """tokenizer.json, else byte-level BPE of vocab.json and merges.txt."""
-    if "tokenizer.json" in source.has:
-        return saved_vocabulary(source.folder / "tokenizer.json", source.stated)
-    spaced = source.config.get("add_prefix_space") is True
-    return byte_level(source.folder, source.stated, framed=framed, add_prefix_space=spaced)
+def saved(source: Source, family: str | None, name: str) -> FastVocabulary:
+    """That of tokenizer.json, as the class of the tokenizer has it."""
+    path = source.folder / "tokenizer.json"
+    backend = read_saved(path)
+    pipeline = pipeline_of(class_within(family, name, source.model), backend)
+    if pipeline is None:
+        return saved_vocabulary(path, backend, source.stated)
+    return rebuilt(backend, pipeline, name, path, source.config, source.stated)
 
 
-def _settled(fast: FastVocabulary, family: str | None, source: Source) -> FastVocabulary:
-    """With what tokenizer_config.json says in place of tokenizer.json, as transformers has it."""
-    config, backend = source.config, fast.backend
-    kind = type(backend.pre_tokenizer).__name__
-    if family in ("gpt2", "bart") and kind == "ByteLevel":
-        backend.pre_tokenizer.add_prefix_space = config.get("add_prefix_space") is True
-    if family == "bert" and type(backend.normalizer).__name__ == "BertNormalizer":
-        for name, value in normalizing(config).items():
-            setattr(backend.normalizer, name, value)
-    says_ends = config.keys() & {"add_bos_token", "add_eos_token"}
-    if family in ("gpt2", WHOLE) and says_ends:
-        fast.own_frame = _ends(fast, family, source)
+def byte_pairs(source: Source, family: str, name: str) -> FastVocabulary:
+    """That of vocab.json and merges.txt, as GPT-2 or BART has it."""
+    backend, path = merged_bytes(source.folder), source.folder / "vocab.json"
+    # The mask of BART takes the space before it, as it does in every tokenizer.json of one.
+    pipeline = PIPELINES[family]._replace(mask_strips=family == "bart")
+    fast = rebuilt(backend, pipeline, name, path, source.config, source.stated)
+    if family == "gpt2":
+        fast.own_frame = _ends(fast, source)
     return fast
 
 
-def _ends(fast: FastVocabulary, family: str, source: Source) -> tuple[list[int], list[int]]:
-    """What add_bos_token and add_eos_token put around texts."""
-    usual = "<|endoftext|>" if family == "gpt2" else None
+def _ends(fast: FastVocabulary, source: Source) -> tuple[list[int], list[int]]:
+    """What add_bos_token and add_eos_token put around texts, unless tokenizer.json says it."""
     ends: list[list[int]] = []
     for role in ("bos_token", "eos_token"):
-        content = source.stated.roles.get(role, usual)
+        content = source.stated.roles.get(role, "<|endoftext|>")
         token = None if content is None else fast.token_id(content)
         wanted = source.config.get(f"add_{role}") and content is not None
         if wanted and token is None:

@@ -11,7 +11,7 @@ from .languages import MBART, MBART50, Languages
 from .marian_vocabulary import MarianPieces
 from .special_tokens import read_stated
 from .tokenizer_classes import REMEDY, WHOLE, family_of
-from .tokenizer_families import Source, saved_or_byte_level, vocabulary_of
+from .tokenizer_families import Source, byte_pairs, saved, vocabulary_of
 from .tokenizer_keys import check_keys, shown
 from .unilm_families import variant_of
 from .wordpieces import SPECIAL, read_pieces, s2s_pieces, saved_pieces, unilm_pieces
@@ -124,11 +124,14 @@ def _unilm(source: Source) -> Vocabulary:
     shifted = bool(model.get("pos_shift"))
     if "vocab.txt" in has:
         pieces = read_pieces(folder / "vocab.txt", config)
-    elif "tokenizer.json" in has or {"vocab.json", "merges.txt"} <= has:
-        fast = saved_or_byte_level(source, framed=True)
+    elif "tokenizer.json" in has:
+        fast = saved(source, None, "UniLM")
         if type(fast.backend.model).__name__ != "WordPiece":
-            return OneLineVocabulary(fast, pos_shift=shifted)
+            return OneLineVocabulary(saved(source, "bart", "RobertaTokenizer"), pos_shift=shifted)
         pieces = saved_pieces(folder / "tokenizer.json", fast.backend, model)
+    elif {"vocab.json", "merges.txt"} <= has:
+        fast = byte_pairs(source, "bart", "RobertaTokenizer")
+        return OneLineVocabulary(fast, pos_shift=shifted)
     else:
         raise ValueError(
             f"{folder} has no tokenizer: s2s-ft leaves vocab.txt (RoBERTa: vocab.json and "

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 
+FRAME = ("<pad>", "</s>", "<unk>")
+"""The tokens before the bytes of ByT5."""
+
+
 class Vocabulary(Protocol):
     """The ids of texts and the texts of ids."""
 
@@ -43,12 +47,11 @@ class Bytes:
 
     def __init__(self, sentinels: Iterable[str], special: Mapping[str, int] | None = None) -> None:
         """`sentinels` stand behind the bytes, in order; other tokens of `special` have ids."""
-        frame = ("<pad>", "</s>", "<unk>")
-        self._offset = len(frame)
-        self._special = {name: token for token, name in enumerate(frame)}
+        self._offset = len(FRAME)
+        self._special = {name: token for token, name in enumerate(FRAME)}
         self._special |= {name: 259 + n for n, name in enumerate(sentinels)} | dict(special or {})
         self._names = {token: name.encode() for name, token in self._special.items()}
-        self._cut = splitter(self._special, left=frame, right=frame)
+        self._cut = splitter(self._special, left=FRAME, right=FRAME)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._ids(text) for text in texts]
