@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tritonseq
+from tritonseq import json_files
 from tritonseq.cli import main
 from tritonseq.json_files import read_json
 from tritonseq.models.bart import Bart
@@ -197,13 +198,21 @@ def test_a_key_said_twice_alike_and_a_mark_before_the_text_do_no_harm(tmp_path: 
         read_json(path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "generation_config.json", "model.safetensors", "adapter_config.json"),
+        "model.safetensors.index.json",
+    ],
+)
 @pytest.mark.parametrize("form", ["folder", "pipe", "device", "nowhere"])
 def test_what_is_no_file_is_neither_opened_nor_overlooked(
     copy: Callable[..., Path], name: str, form: str
 ) -> None:
     folder = copy("gpt2")
-    (folder / name).unlink()
+    (folder / name).unlink(missing_ok=True)
+    if name.endswith("index.json"):
+        (folder / "model.safetensors").unlink()
     if form == "folder":
         (folder / name).mkdir()
     elif form == "pipe":
@@ -212,6 +221,22 @@ def test_what_is_no_file_is_neither_opened_nor_overlooked(
         (folder / name).symlink_to("/dev/zero" if form == "device" else "nowhere")
     with pytest.raises(ValueError, match=name):
         tritonseq.load(folder)
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_files, "MOST_BYTES", 10)
+    (tmp_path / "any.json").write_text('{"a": 1}' + " " * 9)
+    real = os.fstat
+
+    def before(file: int) -> os.stat_result:
+        """As it was when it was opened: of a few bytes."""
+        return os.stat_result([*real(file)[:6], 8, *real(file)[7:]])
+
+    monkeypatch.setattr(os, "fstat", before)
+    with pytest.raises(ValueError, match=r"any\.json has 11 bytes or more"):
+        read_json(tmp_path / "any.json")
 
 
 @pytest.mark.parametrize(

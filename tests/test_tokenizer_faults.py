@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -179,6 +181,32 @@ def test_many_changed_files_are_read_or_refused_by_name(
 ) -> None:
     for seed in range(first, first + 500):
         try_one(folders, tmp_path, seed)
+
+
+FORMS = {
+    "folder": lambda path: path.mkdir(),
+    "pipe": os.mkfifo,
+    "nowhere": lambda path: path.symlink_to("nowhere"),
+    "huge": lambda path: os.truncate(path.open("w").name, 6 * 2**30),
+    "pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+}
+"""What may stand in the place of a file; nothing is there before."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_file_of_a_tokenizer_is_read_as_a_regular_one_only(
+    folders: dict[str, Path], tmp_path: Path, form: str
+) -> None:
+    """It is neither waited for nor overlooked, and not read whatever its size."""
+    (folders["gpt2-json"] / "special_tokens_map.json").write_text("{}")
+    for kind, source in folders.items():
+        for name in sorted(path.name for path in source.iterdir()):
+            folder = tmp_path / f"{kind}-{name}"
+            shutil.copytree(source, folder)
+            (folder / name).unlink()
+            FORMS[form](folder / name)
+            with pytest.raises(ValueError, match=f"{name}.*(not a file|cannot be|bytes|pointer)"):
+                Tokenizer.from_folder(folder)
 
 
 def saved(folder: Path, vocabulary: dict[str, int], **parts: Any) -> Path:

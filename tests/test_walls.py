@@ -99,7 +99,7 @@ ALLOWED: dict[str, set[str]] = {
     "unilm_checkpoint": {
         "unilm_families", "unilm_names", "unilm_tensors", "unilm_tokens", "weights",
     },
-    "fingerprints": {"hub"},
+    "fingerprints": {"hub", "json_files"},
     "origin": {"checkpoint", "fingerprints", "models", "placement"},
     "checkpoint": {
         "adapters", "config_files", "devices", "json_files", "live", "models", "placement",
@@ -127,8 +127,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bench": {"bench", "devices", "kernels"},
     "stages": {
-        "stages", "config", "containers", "encoding", "fingerprints", "found", "model", "models",
-        "not_finite", "openmp", "outputs", "plan", "progress", "request", "text", "text_job",
+        "stages", "config", "containers", "encoding", "fingerprints", "found", "json_files",
+        "model", "models", "not_finite", "openmp", "outputs", "plan", "progress", "request",
+        "text", "text_job",
     },
     "standard_streams": {"stages"},
     "cli_values": set(),

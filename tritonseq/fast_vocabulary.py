@@ -7,7 +7,7 @@ import re
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from .json_files import refuse_pointer
+from .json_files import read_bytes, refuse_unfit
 from .special_tokens import differing, read_numbered
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def saved_vocabulary(path: Path, stated: Stated) -> FastVocabulary:
     Raises ValueError if it is damaged, or the `text` extra is missing.
     """
     library = tokenizers_library()
-    refuse_pointer(path)
+    refuse_unfit(path)
     _check_table(path)
     with library_errors(path):
         backend = library.Tokenizer.from_file(str(path))
@@ -122,7 +122,7 @@ def byte_level(
     """
     library = tokenizers_library()
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    refuse_pointer(merges)
+    refuse_unfit(merges)
     read_numbered(vocab)
     with library_errors(merges):
         backend = library.Tokenizer(library.models.BPE.from_file(str(vocab), str(merges)))
@@ -183,7 +183,7 @@ def _is_of_library(error: BaseException) -> bool:
 
 def _check_table(path: Path) -> None:
     """Raise ValueError for a table of equal characters that the library would panic at."""
-    content = path.read_bytes()
+    content = read_bytes(path)
     tables = re.findall(rb'"precompiled_charsmap"\s*:\s*"([A-Za-z0-9+/]*={0,2})"', content)
     if len(tables) < len(re.findall(rb'"type"\s*:\s*"Precompiled"', content)) or any(
         len(table) % 4 for table in tables

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .fast_vocabulary import tokenizers_library
-from .json_files import refuse_pointer
+from .json_files import read_text
 from .sentencepieces import FAIRSEQ, SentencePieces, has_piece, load_model, required
 from .special_tokens import number
 from .vocabularies import splitter
@@ -113,12 +113,8 @@ class BartphoPieces:
 
 def _read_pieces(path: Path) -> dict[str, int]:
     """fairseq's tokens, those at the start of lines, and the mask last."""
-    refuse_pointer(path)
     ids = {name: token for token, name in enumerate(FAIRSEQ)}
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as UTF-8 text: fetch it again ({error})") from None
+    lines = read_text(path).removesuffix("\n").split("\n")
     for count, line in enumerate(lines, start=1):
         words = line.split()
         if not words:

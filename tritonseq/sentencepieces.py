@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from .json_files import refuse_pointer
+from .json_files import refuse_unfit
 from .special_tokens import number
 from .vocabularies import splitter
 
@@ -180,7 +180,7 @@ def load_model(path: Path) -> Any:
             "this checkpoint's text needs the sentencepiece library: pip install "
             "'tritonseq[text]' (generate and stream take token ids without it)"
         ) from None
-    refuse_pointer(path)
+    refuse_unfit(path)
     try:
         return SentencePieceProcessor(model_file=str(path))
     except Exception as error:  # the library raises what its C++ side throws

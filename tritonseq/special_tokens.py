@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .json_files import read_json
+from .json_files import is_there, read_json
 from .tokenizer_keys import LISTS, ROLES, check_keys, is_token_key, shown
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def read_stated(folder: Path, config: Mapping[str, Any]) -> Stated:
     path, beside = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
     named, with_ids = _of(path, config), _by_id(path, config)
     if config.get("added_tokens_decoder") is None:
-        old = read_json(beside) if beside.is_file() else {}
+        old = read_json(beside) if is_there(beside) else {}
         check_keys(beside, old)
         named = {**named, **_of(beside, old)}
         with_ids = _in_file(
@@ -185,7 +185,7 @@ def _id(name: str) -> int:
 
 def _in_file(path: Path, special: set[str]) -> list[Token]:
     """The tokens of added_tokens.json, by id."""
-    content = read_json(path) if path.is_file() else {}
+    content = read_json(path) if is_there(path) else {}
     for name, token in content.items():
         if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < _MOST:
             raise _unreadable(
