@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import zipfile
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import pytest
 import seq2seq
@@ -16,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tritonseq
-from tritonseq import json_files
+from tritonseq import json_files, weights
 from tritonseq.cli import main
 from tritonseq.json_files import read_json
 from tritonseq.models.bart import Bart
@@ -322,3 +324,67 @@ def test_pickled_parameters_load(copy: Callable[..., Path], family: str, zipped:
     table = {name: torch.nn.Parameter(value) for name, value in torch.load(path).items()}
     torch.save(table, path, _use_new_zipfile_serialization=zipped)
     assert torch.equal(tritonseq.load(folder).generate(SOURCE, max_new_tokens=5), wanted)
+
+
+_KEY = b"K\x01s."
+"""1 becomes the value of what is on the stack, in the table below it; and the end."""
+_SHARED = b"".join(b"q%ch%c\x86" % (number, number) for number in range(40))
+BOMBS = {
+    "nested keys": (b"})" + b"\x85" * 200_000 + _KEY, "tuples of more than"),
+    "doubled keys": (b"})" + _SHARED + _KEY, "tuples of more than"),
+    "doubled names of memory": (b"}X\1\0\0\0a)" + _SHARED + b"Qs.", "tuples of more than"),
+    "a large array": (
+        b"cbuiltins\nbytearray\n\x8a\x05" + (4 * 10**9).to_bytes(5, "little") + b"\x85R.",
+        "asks for builtins.bytearray",
+    ),
+    "an array, by its old name": (b"c__builtin__\nbytearray\nK\x08\x85R.", "__builtin__.bytearray"),
+    "a tensor that is called": (b"ctorch\nTensor\nJ\x00\x00\x00\x70\x85R.", r"calls torch\.Tensor"),
+    "a number that is called": (b"K\x01K\x01\x85R.", "calls a value"),
+    "bytes": (b"B\x01\x00\x00\x00a.", "more than tensors"),
+    "an attribute for a method": (
+        b"ccollections\nOrderedDict\n)R}X\5\0\0\0itemsK\x05sb.",
+        "does not fit its config",
+    ),
+    "nothing": (b".", "is damaged"),
+    "less than nothing": (b"}K\x01s.", "is damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickles_that_take_more_than_there_is(
+    copy: Callable[..., Path], kind: str, zipped: bool
+) -> None:
+    """They are told by their opcodes: carried out, some would end the process."""
+    content, told = BOMBS[kind]
+    folder = copy("gpt2")
+    (folder / "model.safetensors").unlink()
+    bomb(folder / "pytorch_model.bin", b"\x80\x02" + content, zipped=zipped)
+    with pytest.raises(ValueError, match=told):
+        tritonseq.load(folder)
+
+
+def bomb(path: Path, content: bytes, *, zipped: bool) -> None:
+    """A file of torch.save with this for a table."""
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+            archive.writestr("archive/version", "3\n")
+        return
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    first = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, system))
+    path.write_bytes(first + content + pickle.dumps([], 2))
+
+
+def test_a_pickle_is_mapped_once_for_all_pieces_of_a_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = torch.arange(6.0)[:, None].expand(6, 4).contiguous()
+    torch.save({"a": table, "b": torch.tensor(3.0)}, tmp_path / "a.bin")
+    reader = weights.PickleFile(tmp_path / "a.bin")
+    monkeypatch.setattr(weights, "PIECE_BYTES", 32)
+    load = MagicMock(wraps=torch.load)
+    monkeypatch.setattr(torch, "load", load)
+    pieces = list(reader.pieces("a"))
+    assert len(pieces) == 3 and torch.equal(torch.cat(pieces), table) and load.call_count == 1
+    assert [float(piece) for piece in reader.pieces("b")] == [3.0]
