@@ -8,11 +8,13 @@ import os
 import random
 import shutil
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import pytest
 import tokenizers
 from pieces import FAMILIES, theirs, write_checkpoint
 from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Tokenizer
 
 from tritonseq.text import Tokenizer
 
@@ -254,6 +256,30 @@ def test_ids_of_two_tokens_are_refused(
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     with pytest.raises(ValueError, match=r"vocab\.json has tokens that are not valid Unicode"):
         Tokenizer.from_folder(tmp_path)
+
+
+def test_added_tokens_are_added_in_one_call(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call goes through all tokens that there are: one for each takes the square of them."""
+    for path in folders["gpt2"].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    more = {f"<{n}>": 1000 + n for n in range(300)}
+    size = len(json.loads((tmp_path / "vocab.json").read_text()))
+    tokens = {
+        str(size + n): {"content": name, "special": n % 3 == 0} for n, name in enumerate(more)
+    }
+    said = {"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": tokens}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    backend = MagicMock(wraps=Tokenizer.from_folder(tmp_path).backend)
+    monkeypatch.setattr(tokenizers, "Tokenizer", lambda model: backend)
+    ours, reference = Tokenizer.from_folder(tmp_path), GPT2Tokenizer.from_pretrained(tmp_path)
+    assert backend.add_tokens.call_count == 1 and backend.add_special_tokens.call_count <= 1
+    text = "the <0><1> <299>"
+    assert ours.rows([text]) == [reference(text)["input_ids"]]
+    assert ours.decode(ours.rows([text])) == [
+        reference.decode(reference(text)["input_ids"], skip_special_tokens=True)
+    ]
 
 
 def test_a_token_is_not_added_where_ids_have_a_hole(

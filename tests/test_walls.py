@@ -91,7 +91,7 @@ ALLOWED: dict[str, set[str]] = {
         "special_tokens", "tokenizer_classes", "tokenizer_families", "tokenizer_keys",
         "unilm_families", "vocabularies", "wordpieces",
     },
-    "text": {"languages", "tokenizer_files", "vocabularies"},
+    "text": {"containers", "id_rows", "languages", "tokenizer_files", "vocabularies"},
     "devices": {"models"},
     "placement": {"models", "weights"},
     "unilm_tensors": {"models", "unilm_names", "weights"},

@@ -140,12 +140,15 @@ def add_tokens(backend: Any, stated: Stated) -> None:
     """Add what files beside a vocabulary name; ValueError if a token is not where they say."""
     library = tokenizers_library()
     added = {token.content: token.special for token in backend.get_added_tokens_decoder().values()}
+    # In one call: the library goes through all that it has in each. A special token stays one.
+    backend.add_tokens(
+        [
+            library.AddedToken(token.content, special=token.special, **token.flags)
+            for token in stated.tokens
+            if token.content not in added or token.special > added[token.content]
+        ]
+    )
     for token in stated.tokens:
-        if added.get(token.content, not token.special) < token.special or (
-            token.content not in added
-        ):
-            add = backend.add_special_tokens if token.special else backend.add_tokens
-            add([library.AddedToken(token.content, special=token.special, **token.flags)])
         found = backend.token_to_id(token.content)
         if token.id is not None and found != token.id:
             raise differing(stated, token, found)

@@ -141,7 +141,7 @@ def _of(path: Path, content: Mapping[str, Any]) -> dict[str, Token]:
             if value is None:
                 continue
             if key in ROLES or (is_token_key(key) and isinstance(value, str | dict)):
-                if value:
+                if value != "":
                     found[key] = _token(value)
             elif key in LISTS:
                 found |= _several(key, value)
