@@ -305,18 +305,59 @@ def test_the_map_of_special_tokens_has_known_keys_too(
         ({"<a>": True}, "maps to True"),
         ({"<a>": -1}, "maps to -1"),
         ({"<a>": 500, "<b>": 500}, "two tokens have the same id"),
-        ({"the": 1}, "form|id"),
     ],
 )
 def test_malformed_added_tokens_name_their_file(
     folders: dict[str, Path], tmp_path: Path, added: dict[str, Any], message: str
 ) -> None:
     folder = with_config(folders["t5"], tmp_path, added_tokens=added)
-    if message == "form|id":
-        Tokenizer.from_folder(folder)  # a token of its own, where the model has a piece
-        return
     with pytest.raises(ValueError, match=rf"added_tokens\.json names.*{message}"):
         Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["decoder", "file"])
+def test_an_id_that_another_token_has_is_refused(
+    folders: dict[str, Path], tmp_path: Path, family: str, form: str
+) -> None:
+    """Else what was that token before comes out as the new one."""
+    said = {"added_tokens": {"<new>": 50}}
+    if form == "decoder":
+        said = {"tokenizer_config": {"added_tokens_decoder": {"50": {"content": "<new>"}}}}
+    folder = with_config(folders[family], tmp_path, **said)
+    with pytest.raises(ValueError, match="'<new>' has the id 50, which in the vocabulary is that"):
+        Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize("pad", ["<new>", "</s>", "<unk>"])
+def test_padding_of_another_name_leaves_marian_s_to_the_text(
+    folders: dict[str, Path], tmp_path: Path, pad: str
+) -> None:
+    said = {"tokenizer_class": "MarianTokenizer", "pad_token": pad}
+    folder = with_config(folders["marian"], tmp_path, tokenizer_config=said)
+    ours, reference = (
+        Tokenizer.from_folder(folder),
+        transformers.MarianTokenizer.from_pretrained(folder),
+    )
+    ids = reference("the <pad> fox <new> it")["input_ids"]
+    assert ours.rows(["the <pad> fox <new> it"]) == [ids]
+    row = [*ids, reference.convert_tokens_to_ids("<pad>")]
+    for skips in (True, False):
+        wanted = reference.decode(row, skip_special_tokens=skips)
+        assert ours.decode([row], skip_special_tokens=skips) == [wanted]
+
+
+@pytest.mark.parametrize("said", ["add_bos_token", "add_eos_token"])
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("family", ["t5", "pegasus", "mbart", "mbart50", "marian"])
+def test_ends_that_a_class_does_not_ask_for_have_no_effect(
+    folders: dict[str, Path], tmp_path: Path, family: str, said: str, value: bool
+) -> None:
+    """As in transformers, whose classes of these families set their own."""
+    before = json.loads((folders[family] / "tokenizer_config.json").read_text())
+    folder = with_config(folders[family], tmp_path, tokenizer_config={**before, said: value})
+    reference = Tokenizer.from_folder(folders[family])
+    assert Tokenizer.from_folder(folder).rows(["the fox"]) == reference.rows(["the fox"])
 
 
 # As they were published: what they say must not keep a checkpoint from being read.

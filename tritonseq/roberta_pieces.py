@@ -75,7 +75,8 @@ class BartphoPieces:
         _expect(stated, "BartphoTokenizer")
         self._model = load_model(folder / "sentencepiece.bpe.model")
         self._ids = _read_pieces(folder / "dict.txt")
-        added = number(stated, self._ids.get, len(self._ids))
+        names = {token: name for name, token in self._ids.items()}
+        added = number(stated, self._ids.get, len(self._ids), names.get)
         special = {name: self._ids[name] for name in (*FAIRSEQ, "<mask>")} | added.special
         self._own = {**special, **added.plain}
         self._ids |= self._own

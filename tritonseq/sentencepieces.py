@@ -48,7 +48,13 @@ class SentencePieces:
         self._unknown = special["<unk>"]
         size = max((model.get_piece_size() + offset - 1, *special.values())) + 1
         known = {**special, **(plain or {})}
-        added = number(stated, lambda name: known.get(name, self._inside(name)), size)
+        names = {token: name for name, token in known.items()}
+        added = number(
+            stated,
+            lambda name: known.get(name, self._inside(name)),
+            size,
+            lambda token: names.get(token, self._at(token)),
+        )
         special = {**special, **added.special}
         plain = {**(plain or {}), **added.plain}
         self._own = {**special, **plain}
@@ -105,9 +111,13 @@ class SentencePieces:
         """The piece of text that an id stands for; nothing for special and unknown ids."""
         if token in self._names:
             return self._names[token]
+        return "" if token in self._skipped else self._at(token) or ""
+
+    def _at(self, token: int) -> str | None:
+        """The name of the model's piece that has an id, if one has it."""
         number = token - self._offset
-        if token in self._skipped or not 0 <= number < self._model.get_piece_size():
-            return ""
+        if not 0 <= number < self._model.get_piece_size():
+            return None
         piece: str = self._model.id_to_piece(number)
         return piece
 

@@ -90,11 +90,16 @@ def read_stated(folder: Path, config: Mapping[str, Any]) -> Stated:
     return Stated(path, roles, tuple(tokens.values()))
 
 
-def number(stated: Stated, known: Callable[[str], int | None], size: int) -> Numbered:
+def number(
+    stated: Stated,
+    known: Callable[[str], int | None],
+    size: int,
+    named: Callable[[int], str | None],
+) -> Numbered:
     """The ids of stated tokens: their own, those of the vocabulary, or new ones behind it.
 
-    `known` tells the id of a token that the vocabulary of `size` tokens has. Raises ValueError if
-    that is another than the one stated.
+    `known` tells the id of a token that the vocabulary of `size` tokens has, `named` what has an
+    id there. Raises ValueError if that is another than the one stated, by either.
     """
     free = 1 + max((size - 1, *(token.id for token in stated.tokens if token.id is not None)))
     numbered = Numbered({}, {})
@@ -102,11 +107,23 @@ def number(stated: Stated, known: Callable[[str], int | None], size: int) -> Num
         found = known(token.content)
         if None not in (found, token.id) and found != token.id:
             raise differing(stated, token, found)
+        if found is None and token.id is not None:
+            _refuse_taken(stated, token, named(token.id))
         chosen = token.id if found is None else found
         if chosen is None:
             chosen, free = free, free + 1
         (numbered.special if token.special else numbered.plain)[token.content] = chosen
     return numbered
+
+
+def _refuse_taken(stated: Stated, token: Token, name: str | None) -> None:
+    # Sentinels of mT5 have the mark of a space in its vocabulary.
+    if name is not None and name.removeprefix("\N{LOWER ONE EIGHTH BLOCK}") != token.content:
+        raise ValueError(
+            f"the files in {stated.path.parent} say that {shown(token.content)} has the id "
+            f"{token.id}, which in the vocabulary is that of {shown(name)}: are they those of "
+            "another checkpoint? Save them again with transformers' save_pretrained"
+        )
 
 
 def differing(stated: Stated, token: Token, found: int | None) -> ValueError:
