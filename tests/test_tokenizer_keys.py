@@ -315,6 +315,25 @@ def test_malformed_added_tokens_name_their_file(
         Tokenizer.from_folder(folder)
 
 
+@pytest.mark.parametrize("said", [{}, {"special": False}, {"special": True}, {"lstrip": True}])
+@pytest.mark.parametrize("key", ["additional_special_tokens", "extra_special_tokens"])
+@pytest.mark.parametrize("kind", ["gpt2", "marian"])
+def test_a_token_in_a_list_is_special_if_its_object_says_so(
+    bpe: dict[str, Path], folders: dict[str, Path], tmp_path: Path, kind: str, key: str,
+    said: dict[str, bool],
+) -> None:  # fmt: skip
+    """Marian's is, whatever it says: its class is not one of the library's."""
+    token = {"__type": "AddedToken", "content": "<x>", **said}
+    name = {"gpt2": "GPT2Tokenizer", "marian": "MarianTokenizer"}[kind]
+    config = {"tokenizer_class": name, key: [token]}
+    folder = with_config({**bpe, **folders}[kind], tmp_path, tokenizer_config=config)
+    ours = Tokenizer.from_folder(folder)
+    reference = getattr(transformers, name).from_pretrained(folder)
+    ids = reference("the <x> fox", add_special_tokens=False)["input_ids"]
+    assert ours.rows(["the <x> fox"], add_special_tokens=False) == [ids]
+    assert ours.decode([ids]) == [reference.decode(ids, skip_special_tokens=True)]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("form", ["decoder", "file"])
 def test_an_id_that_another_token_has_is_refused(

@@ -37,6 +37,18 @@ class Stated(NamedTuple):
     """Contents by role, such as "eos_token"."""
     tokens: tuple[Token, ...]
     """Those with ids first, in the order of these; each content once."""
+    listed: frozenset[str] = frozenset()
+    """Contents that are named as special tokens, wherever."""
+
+    def all_special(self) -> Stated:
+        """With all that are listed special, whatever their objects say: as transformers has it
+        for tokenizers without the `tokenizers` library."""
+        return self._replace(
+            tokens=tuple(
+                token._replace(special=token.special or token.content in self.listed)
+                for token in self.tokens
+            )
+        )
 
     def expect(self, kind: str, **usual: str) -> None:
         """Raise ValueError if a role has another token than it always has in tokenizers of `kind`.
@@ -75,19 +87,25 @@ def read_stated(folder: Path, config: Mapping[str, Any]) -> Stated:
     if config.get("added_tokens_decoder") is None:
         old = read_json(beside) if is_there(beside) else {}
         check_keys(beside, old)
-        named = {**named, **_of(beside, old)}
+        # Those of that file are special, though it never says so.
+        more = {key: token._replace(special=True) for key, token in _of(beside, old).items()}
+        named = {**named, **more}
         with_ids = _in_file(
             folder / "added_tokens.json", {token.content for token in named.values()}
         )
-    special = {token.content for token in named.values()}
+    # Those with a role are special; of those in lists, only the ones whose objects say it.
+    special = {
+        token.content for key, token in named.items() if token.special or not key.endswith("]")
+    }
     tokens: dict[str, Token] = {}
     for token in (*with_ids, *named.values()):
         _encodable(path, token.content)
-        # A token with a role is special, whatever is said of it by its id.
+        # Whatever is said of it by its id.
         is_special = token.special or token.content in special
         tokens.setdefault(token.content, token._replace(special=is_special))
     roles = {name: token.content for name, token in named.items() if name in ROLES}
-    return Stated(path, roles, tuple(tokens.values()))
+    listed = frozenset(token.content for token in named.values())
+    return Stated(path, roles, tuple(tokens.values()), listed)
 
 
 def number(

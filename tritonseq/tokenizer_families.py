@@ -155,7 +155,7 @@ def _bytes(config: dict[str, Any], stated: Stated) -> Bytes:
     count = config.get("extra_ids")
     usual = [f"<extra_id_{n}>" for n in range(125 if count is None else count)]
     known = Bytes(listed or usual)
-    added = number(stated, known.token_id, 259 + len(listed or usual), known.name)
+    added = number(stated.all_special(), known.token_id, 259 + len(listed or usual), known.name)
     if added.plain:
         raise ValueError(
             f"{stated.path} adds {shown(next(iter(added.plain)))} to bytes as an ordinary token, "
