@@ -258,6 +258,34 @@ def test_ids_of_two_tokens_are_refused(
         Tokenizer.from_folder(tmp_path)
 
 
+def replace(content: str, **pattern: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+GROWING: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "replaced": ("normalizer", [replace("e" * 1000, String="e")] * 4),
+    "replaced by a pattern": ("normalizer", [replace("ee", Regex="[a-z]")] * 20),
+    "between all": ("normalizer", [replace("e", Regex="x*")] * 20),
+    "put before": ("normalizer", [{"type": "Prepend", "prepend": "x" * 10**5}]),
+    "joined": ("decoder", [replace("t" * 3000, String="t")] * 3),
+}
+
+
+@pytest.mark.parametrize("kind", GROWING)
+def test_steps_that_make_texts_beyond_memory_are_refused(tmp_path: Path, kind: str) -> None:
+    part, steps = GROWING[kind]
+    chain = {"type": "Sequence", f"{part}s": steps}
+    with pytest.raises(ValueError, match=rf"tokenizer\.json is refused: its {part} can make"):
+        Tokenizer.from_folder(saved(tmp_path, {"a": 0, "b": 1}, **{part: chain}))
+
+
+def test_steps_that_lengthen_a_text_a_little_are_none_of_these(tmp_path: Path) -> None:
+    steps = [{"type": "Prepend", "prepend": "a"}, *[replace("b", String="a")] * 50]
+    chain = {"type": "Sequence", "normalizers": [*steps, replace(" ", Regex=" {2,}")]}
+    folder = saved(tmp_path, {"a": 0, "bb": 1}, normalizer=chain)
+    assert Tokenizer.from_folder(folder).rows(["a"]) == [[1]]
+
+
 def test_added_tokens_are_added_in_one_call(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

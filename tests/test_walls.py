@@ -18,7 +18,7 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 LEAVES = ("checks", "combinations", "env", "options", "outputs")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
 LEAVES += ("containers", "openmp", "pickle_scan", "progress", "surroundings")
-LEAVES += ("tokenizer_classes", "tokenizer_keys", "vocabularies")
+LEAVES += ("text_growth", "tokenizer_classes", "tokenizer_keys", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "config_files": {"json_files"},
     "hub": {"adapters", "config_files", "weights"},
     "special_tokens": {"json_files", "tokenizer_keys"},
-    "fast_vocabulary": {"json_files", "special_tokens"},
+    "fast_vocabulary": {"json_files", "special_tokens", "text_growth"},
     "bert_vocabulary": {"fast_vocabulary", "json_files", "special_tokens"},
     "sentencepieces": {"json_files", "special_tokens", "vocabularies"},
     "roberta_pieces": {

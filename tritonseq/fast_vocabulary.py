@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .json_files import read_bytes, refuse_unfit
 from .special_tokens import differing, read_numbered
+from .text_growth import refuse_growth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,6 +107,7 @@ def saved_vocabulary(path: Path, stated: Stated) -> FastVocabulary:
     _check_table(path)
     with library_errors(path):
         backend = library.Tokenizer.from_file(str(path))
+    refuse_growth(path, backend)
     add_tokens(backend, stated)
     check_ids(path, backend)
     return FastVocabulary(backend)
