@@ -376,6 +376,23 @@ def bomb(path: Path, content: bytes, *, zipped: bool) -> None:
     path.write_bytes(first + content + pickle.dumps([], 2))
 
 
+def test_an_archive_that_torch_and_python_read_differently(copy: Callable[..., Path]) -> None:
+    """Of two tables of contents, each takes another one."""
+    folder = copy("gpt2")
+    path = pickled(folder)
+    halves = []
+    # Of one length, so that offsets in both tables hold.
+    for content in (b"\x80\x02})" + b"\x85" * 300 + _KEY, b"\x80\x02}."):
+        bomb(path, content.ljust(400, b"."), zipped=True)
+        whole = path.read_bytes()
+        end = whole.rindex(b"PK\5\6")
+        start = int.from_bytes(whole[end + 16 : end + 20], "little")
+        halves += [whole[:start], whole[start:end]]
+    path.write_bytes(b"".join(halves) + whole[end:])
+    with pytest.raises(ValueError, match="its archive can be read in two ways"):
+        tritonseq.load(folder)
+
+
 def test_a_pickle_is_mapped_once_for_all_pieces_of_a_tensor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

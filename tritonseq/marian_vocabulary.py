@@ -34,8 +34,8 @@ class MarianPieces:
         # As in transformers 5; pieces that are not in the model keep their marks of spaces.
         self._decoder = target_model if separate else self._source
         target = _read_vocabulary(folder / "target_vocab.json") if separate else self._ids
-        names = {token: name for name, token in self._ids.items()}
-        added = number(stated.all_special(), self._ids.get, len(self._ids), names.get)
+        by_id = {token: name for name, token in self._ids.items()}
+        added = number(stated.all_special(), self._ids.get, len(self._ids), by_id.get)
         # Where padding is called otherwise, "<pad>" is text as any other.
         usual = ("</s>", stated.roles.get("pad_token", "<pad>"), "<unk>")
         self._own = {name: self._ids[name] for name in usual if name in self._ids}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import re
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +75,7 @@ class _Scan:
 
     def run(self, pickle: bytes | IO[bytes]) -> None:
         stack, memo = self._stack, self._memo
+        argument: Any  # of the type that the opcode has
         for opcode, argument, _ in pickletools.genops(pickle):
             name = opcode.name
             if name in _PLAIN:
@@ -90,7 +91,7 @@ class _Scan:
             else:
                 self._rarer(name, argument)
 
-    def _rarer(self, name: str, argument: str) -> None:
+    def _rarer(self, name: str, argument: Any) -> None:
         if name in ("APPENDS", "SETITEMS"):
             self._take(len(self._stack) - self._marks.pop())
         elif name == "TUPLE":

@@ -30,6 +30,12 @@ _LEGACY = 5
 """Pickles in a file from before torch 1.6: a number, a version, the system, the table, the keys."""
 
 
+# Bytes of what ends an archive without a comment; with what stands before it in large ones, which
+# is twenty bytes that say where the other fifty-six are.
+_END = 22
+_TAIL = _END + 20 + 56
+
+
 def check_pickle(path: Path, *, zipped: bool) -> None:
     """Raise RefusedPickle for a file that holds more than tensors, or claims more than it has.
 
@@ -45,11 +51,31 @@ def _check_archive(path: Path) -> None:
     """torch.save compresses nothing, and nobody reads such a file by parts who does."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        if archive.comment or not _has_one_table(path, members):
+            raise RefusedPickle(
+                f"{path} is refused: its archive can be read in two ways: save it anew, in "
+                "safetensors format best"
+            )
         _check_members(path, members)
         for member in members:
             # Whichever of them torch takes for the one.
             if member.filename.lower().endswith("data.pkl"):
                 _check_opcodes(path, archive.read(member))
+
+
+def _has_one_table(path: Path, members: list[zipfile.ZipInfo]) -> bool:
+    """Is the table of contents where the end of the archive says?
+
+    torch goes where that says, and Python to the table just before the end: what is checked would
+    not be what is read. Python counts members from there; the first one is at the start else.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _TAIL))
+        end = file.read()
+    large = end[-_END - 20 : -_END]
+    is_apart = large[:4] == b"PK\x06\x07" and large[8:16] != (size - _TAIL).to_bytes(8, "little")
+    return not is_apart and min((member.header_offset for member in members), default=0) == 0
 
 
 def _check_legacy(path: Path) -> None:
