@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import zipfile
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import pytest
 import seq2seq
@@ -16,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tritonseq
+from tritonseq import json_files, weights
 from tritonseq.cli import main
 from tritonseq.json_files import read_json
 from tritonseq.models.bart import Bart
@@ -197,13 +200,21 @@ def test_a_key_said_twice_alike_and_a_mark_before_the_text_do_no_harm(tmp_path: 
         read_json(path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "generation_config.json", "model.safetensors", "adapter_config.json"),
+        "model.safetensors.index.json",
+    ],
+)
 @pytest.mark.parametrize("form", ["folder", "pipe", "device", "nowhere"])
 def test_what_is_no_file_is_neither_opened_nor_overlooked(
     copy: Callable[..., Path], name: str, form: str
 ) -> None:
     folder = copy("gpt2")
-    (folder / name).unlink()
+    (folder / name).unlink(missing_ok=True)
+    if name.endswith("index.json"):
+        (folder / "model.safetensors").unlink()
     if form == "folder":
         (folder / name).mkdir()
     elif form == "pipe":
@@ -212,6 +223,22 @@ def test_what_is_no_file_is_neither_opened_nor_overlooked(
         (folder / name).symlink_to("/dev/zero" if form == "device" else "nowhere")
     with pytest.raises(ValueError, match=name):
         tritonseq.load(folder)
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_files, "MOST_BYTES", 10)
+    (tmp_path / "any.json").write_text('{"a": 1}' + " " * 9)
+    real = os.fstat
+
+    def before(file: int) -> os.stat_result:
+        """As it was when it was opened: of a few bytes."""
+        return os.stat_result([*real(file)[:6], 8, *real(file)[7:]])
+
+    monkeypatch.setattr(os, "fstat", before)
+    with pytest.raises(ValueError, match=r"any\.json has 11 bytes or more"):
+        read_json(tmp_path / "any.json")
 
 
 @pytest.mark.parametrize(
@@ -297,3 +324,84 @@ def test_pickled_parameters_load(copy: Callable[..., Path], family: str, zipped:
     table = {name: torch.nn.Parameter(value) for name, value in torch.load(path).items()}
     torch.save(table, path, _use_new_zipfile_serialization=zipped)
     assert torch.equal(tritonseq.load(folder).generate(SOURCE, max_new_tokens=5), wanted)
+
+
+_KEY = b"K\x01s."
+"""1 becomes the value of what is on the stack, in the table below it; and the end."""
+_SHARED = b"".join(b"q%ch%c\x86" % (number, number) for number in range(40))
+BOMBS = {
+    "nested keys": (b"})" + b"\x85" * 200_000 + _KEY, "tuples of more than"),
+    "doubled keys": (b"})" + _SHARED + _KEY, "tuples of more than"),
+    "doubled names of memory": (b"}X\1\0\0\0a)" + _SHARED + b"Qs.", "tuples of more than"),
+    "a large array": (
+        b"cbuiltins\nbytearray\n\x8a\x05" + (4 * 10**9).to_bytes(5, "little") + b"\x85R.",
+        "asks for builtins.bytearray",
+    ),
+    "an array, by its old name": (b"c__builtin__\nbytearray\nK\x08\x85R.", "__builtin__.bytearray"),
+    "a tensor that is called": (b"ctorch\nTensor\nJ\x00\x00\x00\x70\x85R.", r"calls torch\.Tensor"),
+    "a number that is called": (b"K\x01K\x01\x85R.", "calls a value"),
+    "bytes": (b"B\x01\x00\x00\x00a.", "more than tensors"),
+    "an attribute for a method": (
+        b"ccollections\nOrderedDict\n)R}X\5\0\0\0itemsK\x05sb.",
+        "does not fit its config",
+    ),
+    "nothing": (b".", "is damaged"),
+    "less than nothing": (b"}K\x01s.", "is damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickles_that_take_more_than_there_is(
+    copy: Callable[..., Path], kind: str, zipped: bool
+) -> None:
+    """They are told by their opcodes: carried out, some would end the process."""
+    content, told = BOMBS[kind]
+    folder = copy("gpt2")
+    (folder / "model.safetensors").unlink()
+    bomb(folder / "pytorch_model.bin", b"\x80\x02" + content, zipped=zipped)
+    with pytest.raises(ValueError, match=told):
+        tritonseq.load(folder)
+
+
+def bomb(path: Path, content: bytes, *, zipped: bool) -> None:
+    """A file of torch.save with this for a table."""
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+            archive.writestr("archive/version", "3\n")
+        return
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    first = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, system))
+    path.write_bytes(first + content + pickle.dumps([], 2))
+
+
+def test_an_archive_that_torch_and_python_read_differently(copy: Callable[..., Path]) -> None:
+    """Of two tables of contents, each takes another one."""
+    folder = copy("gpt2")
+    path = pickled(folder)
+    halves = []
+    # Of one length, so that offsets in both tables hold.
+    for content in (b"\x80\x02})" + b"\x85" * 300 + _KEY, b"\x80\x02}."):
+        bomb(path, content.ljust(400, b"."), zipped=True)
+        whole = path.read_bytes()
+        end = whole.rindex(b"PK\5\6")
+        start = int.from_bytes(whole[end + 16 : end + 20], "little")
+        halves += [whole[:start], whole[start:end]]
+    path.write_bytes(b"".join(halves) + whole[end:])
+    with pytest.raises(ValueError, match="its archive can be read in two ways"):
+        tritonseq.load(folder)
+
+
+def test_a_pickle_is_mapped_once_for_all_pieces_of_a_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = torch.arange(6.0)[:, None].expand(6, 4).contiguous()
+    torch.save({"a": table, "b": torch.tensor(3.0)}, tmp_path / "a.bin")
+    reader = weights.PickleFile(tmp_path / "a.bin")
+    monkeypatch.setattr(weights, "PIECE_BYTES", 32)
+    load = MagicMock(wraps=torch.load)
+    monkeypatch.setattr(torch, "load", load)
+    pieces = list(reader.pieces("a"))
+    assert len(pieces) == 3 and torch.equal(torch.cat(pieces), table) and load.call_count == 1
+    assert [float(piece) for piece in reader.pieces("b")] == [3.0]

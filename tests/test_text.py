@@ -127,6 +127,26 @@ def test_saved_padding_and_truncation_are_switched_off(gpt2_folder: Path, tmp_pa
     assert ids_of(reread, TEXTS[2]) == ids_of(plain, TEXTS[2])
 
 
+NO_ROWS = {
+    "None": (None, "ids must be a tensor or lists of token ids, not NoneType"),
+    "a number": (5, "not int"),
+    "text": ("x", "not str"),
+    "letters": ([["a"]], r"ids\[0\]\[0\] is 'a'"),
+    "a float": ([[1], [1, 1.5]], r"ids\[1\]\[1\] is 1\.5"),
+    "nothing": ([[1, None]], r"ids\[0\]\[1\] is None"),
+    "a dictionary": ({"input_ids": [[1]]}, "not dict"),
+    "one id": (torch.tensor(3), "ids must be"),
+    "no values": (torch.zeros(1, 2, dtype=torch.long, device="meta"), "on the meta device"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_ROWS)
+def test_what_is_no_rows_of_ids_is_named(gpt2_folder: Path, kind: str) -> None:
+    rows, message = NO_ROWS[kind]
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.from_folder(gpt2_folder).decode(rows)
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_batch_is_padded_and_masked(gpt2_folder: Path, side: str) -> None:
     tokenizer = Tokenizer.from_folder(gpt2_folder)
@@ -148,7 +168,7 @@ def test_decode_passes_over_special_negative_and_unknown_ids(gpt2_folder: Path) 
     assert tokenizer.decode(rows) == [" dog"]
     assert tokenizer.decode([[], end]) == ["", ""]
     for single in ([5, 6], torch.tensor([5, 6])):
-        with pytest.raises(ValueError, match=r"wrap a single one as \[ids\]"):
+        with pytest.raises(ValueError, match=r"wrap a single row as \[ids\]"):
             tokenizer.decode(single)
 
 
@@ -163,6 +183,7 @@ def test_decode_passes_over_special_negative_and_unknown_ids(gpt2_folder: Path) 
         (["fine", "\ud800"], "text 1 is not valid Unicode"),
         (5, "texts must be a list of strings, not 5"),
         (None, "texts must be a list of strings, not None"),
+        ({"text": "fine"}, r"texts is a dict .*mapping\['text'\]"),
     ],
 )
 def test_bad_texts_are_named(gpt2_folder: Path, texts: list[str], message: str) -> None:
@@ -173,7 +194,7 @@ def test_bad_texts_are_named(gpt2_folder: Path, texts: list[str], message: str) 
 def test_any_iterable_is_a_batch(gpt2_folder: Path) -> None:
     tokenizer = Tokenizer.from_folder(gpt2_folder)
     wanted = tokenizer.encode(TEXTS, pad_id=399)
-    for batch in (iter(TEXTS), (text for text in TEXTS), tuple(TEXTS), dict.fromkeys(TEXTS)):
+    for batch in (iter(TEXTS), (text for text in TEXTS), tuple(TEXTS), dict.fromkeys(TEXTS).keys()):
         for ours, theirs in zip(tokenizer.encode(batch, pad_id=399), wanted, strict=True):
             assert torch.equal(ours, theirs)
 

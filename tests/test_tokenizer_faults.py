@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
+import shutil
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import pytest
 import tokenizers
 from pieces import FAMILIES, theirs, write_checkpoint
 from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Tokenizer
 
+from tritonseq.fast_vocabulary import add_tokens, merged_bytes
+from tritonseq.special_tokens import read_stated
 from tritonseq.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -181,6 +187,32 @@ def test_many_changed_files_are_read_or_refused_by_name(
         try_one(folders, tmp_path, seed)
 
 
+FORMS = {
+    "folder": lambda path: path.mkdir(),
+    "pipe": os.mkfifo,
+    "nowhere": lambda path: path.symlink_to("nowhere"),
+    "huge": lambda path: os.truncate(path.open("w").name, 6 * 2**30),
+    "pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+}
+"""What may stand in the place of a file; nothing is there before."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_file_of_a_tokenizer_is_read_as_a_regular_one_only(
+    folders: dict[str, Path], tmp_path: Path, form: str
+) -> None:
+    """It is neither waited for nor overlooked, and not read whatever its size."""
+    (folders["gpt2-json"] / "special_tokens_map.json").write_text("{}")
+    for kind, source in folders.items():
+        for name in sorted(path.name for path in source.iterdir()):
+            folder = tmp_path / f"{kind}-{name}"
+            shutil.copytree(source, folder)
+            (folder / name).unlink()
+            FORMS[form](folder / name)
+            with pytest.raises(ValueError, match=f"{name}.*(not a file|cannot be|bytes|pointer)"):
+                Tokenizer.from_folder(folder)
+
+
 def saved(folder: Path, vocabulary: dict[str, int], **parts: Any) -> Path:
     """A tokenizer.json of whole words."""
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "a"))
@@ -226,6 +258,56 @@ def test_ids_of_two_tokens_are_refused(
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     with pytest.raises(ValueError, match=r"vocab\.json has tokens that are not valid Unicode"):
         Tokenizer.from_folder(tmp_path)
+
+
+def replace(content: str, **pattern: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+GROWING: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "replaced": ("normalizer", [replace("e" * 1000, String="e")] * 4),
+    "replaced by a pattern": ("normalizer", [replace("ee", Regex="[a-z]")] * 20),
+    "between all": ("normalizer", [replace("e", Regex="x*")] * 20),
+    "put before": ("normalizer", [{"type": "Prepend", "prepend": "x" * 10**5}]),
+    "joined": ("decoder", [replace("t" * 3000, String="t")] * 3),
+}
+
+
+@pytest.mark.parametrize("kind", GROWING)
+def test_steps_that_make_texts_beyond_memory_are_refused(tmp_path: Path, kind: str) -> None:
+    part, steps = GROWING[kind]
+    chain = {"type": "Sequence", f"{part}s": steps}
+    with pytest.raises(ValueError, match=rf"tokenizer\.json is refused: its {part} can make"):
+        Tokenizer.from_folder(saved(tmp_path, {"a": 0, "b": 1}, **{part: chain}))
+
+
+def test_steps_that_lengthen_a_text_a_little_are_none_of_these(tmp_path: Path) -> None:
+    steps = [{"type": "Prepend", "prepend": "a"}, *[replace("b", String="a")] * 50]
+    chain = {"type": "Sequence", "normalizers": [*steps, replace(" ", Regex=" {2,}")]}
+    folder = saved(tmp_path, {"a": 0, "bb": 1}, normalizer=chain)
+    assert Tokenizer.from_folder(folder).rows(["a"]) == [[1]]
+
+
+def test_added_tokens_are_added_in_one_call(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Each call goes through all tokens that there are: one for each takes the square of them."""
+    for path in folders["gpt2"].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    more = {f"<{n}>": 1000 + n for n in range(300)}
+    size = len(json.loads((tmp_path / "vocab.json").read_text()))
+    tokens = {
+        str(size + n): {"content": name, "special": n % 3 == 0} for n, name in enumerate(more)
+    }
+    said = {"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": tokens}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    backend = MagicMock(wraps=merged_bytes(tmp_path))
+    add_tokens(backend, read_stated(tmp_path, said))
+    assert backend.add_tokens.call_count == 1 and not backend.add_special_tokens.called
+    ours, reference = Tokenizer.from_folder(tmp_path), GPT2Tokenizer.from_pretrained(tmp_path)
+    text = "the <0><1> <299>"
+    assert ours.rows([text]) == [reference(text)["input_ids"]]
+    assert ours.decode(ours.rows([text])) == [
+        reference.decode(reference(text)["input_ids"], skip_special_tokens=True)
+    ]
 
 
 def test_a_token_is_not_added_where_ids_have_a_hole(

@@ -249,6 +249,8 @@ BAD = [
     ({"clean_up_tokenization_spaces": []}, r"clean_up_tokenization_spaces is \[\]"),
     ({"model_max_length": "512"}, "model_max_length is '512': it must be a number"),
     ({"model_max_length": True}, "model_max_length is True"),
+    *(({"model_max_length": n}, f"model_max_length is {n}") for n in (-5, 0, 3.5)),
+    ({"model_max_length": float("nan")}, "model_max_length is nan: it must be a number of tokens"),
     ({"max_len": [5]}, r"max_len is \[5\]"),
     ({"extra_ids": -1}, "extra_ids is -1: it must be a number of tokens"),
     ({"extra_ids": 10**9}, "extra_ids is 1000000000"),
@@ -266,6 +268,9 @@ BAD = [
     ({"vocabulary_offset": 0}, "the key 'vocabulary_offset', which is not known here"),
     ({"eos_token": "<end>"}, "eos_token is '<end>', and that of T5Tokenizer is '</s>'"),
     ({"unk_token": 5}, "names special tokens in a form"),
+    ({"pad_token": False}, "names special tokens in a form"),
+    ({"foo_token": 5}, "foo_token is 5: it must be a token"),
+    ({"foo_token": ["<foo>"]}, "it must be a token"),
     ({"extra_special_tokens": "<a>"}, "extra_special_tokens: it is '<a>', not a list"),
     ({"additional_special_tokens": {"a": "<a>"}}, "additional_special_tokens: it is"),
     ({"pad_token": {"content": "<pad>", "strip": True}}, "the unknown key 'strip'"),
@@ -300,18 +305,78 @@ def test_the_map_of_special_tokens_has_known_keys_too(
         ({"<a>": True}, "maps to True"),
         ({"<a>": -1}, "maps to -1"),
         ({"<a>": 500, "<b>": 500}, "two tokens have the same id"),
-        ({"the": 1}, "form|id"),
     ],
 )
 def test_malformed_added_tokens_name_their_file(
     folders: dict[str, Path], tmp_path: Path, added: dict[str, Any], message: str
 ) -> None:
     folder = with_config(folders["t5"], tmp_path, added_tokens=added)
-    if message == "form|id":
-        Tokenizer.from_folder(folder)  # a token of its own, where the model has a piece
-        return
     with pytest.raises(ValueError, match=rf"added_tokens\.json names.*{message}"):
         Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize("said", [{}, {"special": False}, {"special": True}, {"lstrip": True}])
+@pytest.mark.parametrize("key", ["additional_special_tokens", "extra_special_tokens"])
+@pytest.mark.parametrize("kind", ["gpt2", "marian"])
+def test_a_token_in_a_list_is_special_if_its_object_says_so(
+    bpe: dict[str, Path], folders: dict[str, Path], tmp_path: Path, kind: str, key: str,
+    said: dict[str, bool],
+) -> None:  # fmt: skip
+    """Marian's is, whatever it says: its class is not one of the library's."""
+    token = {"__type": "AddedToken", "content": "<x>", **said}
+    name = {"gpt2": "GPT2Tokenizer", "marian": "MarianTokenizer"}[kind]
+    config = {"tokenizer_class": name, key: [token]}
+    folder = with_config({**bpe, **folders}[kind], tmp_path, tokenizer_config=config)
+    ours = Tokenizer.from_folder(folder)
+    reference = getattr(transformers, name).from_pretrained(folder)
+    ids = reference("the <x> fox", add_special_tokens=False)["input_ids"]
+    assert ours.rows(["the <x> fox"], add_special_tokens=False) == [ids]
+    assert ours.decode([ids]) == [reference.decode(ids, skip_special_tokens=True)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["decoder", "file"])
+def test_an_id_that_another_token_has_is_refused(
+    folders: dict[str, Path], tmp_path: Path, family: str, form: str
+) -> None:
+    """Else what was that token before comes out as the new one."""
+    said = {"added_tokens": {"<new>": 50}}
+    if form == "decoder":
+        said = {"tokenizer_config": {"added_tokens_decoder": {"50": {"content": "<new>"}}}}
+    folder = with_config(folders[family], tmp_path, **said)
+    with pytest.raises(ValueError, match="'<new>' has the id 50, which in the vocabulary is that"):
+        Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize("pad", ["<new>", "</s>", "<unk>"])
+def test_padding_of_another_name_leaves_marian_s_to_the_text(
+    folders: dict[str, Path], tmp_path: Path, pad: str
+) -> None:
+    said = {"tokenizer_class": "MarianTokenizer", "pad_token": pad}
+    folder = with_config(folders["marian"], tmp_path, tokenizer_config=said)
+    ours, reference = (
+        Tokenizer.from_folder(folder),
+        transformers.MarianTokenizer.from_pretrained(folder),
+    )
+    ids = reference("the <pad> fox <new> it")["input_ids"]
+    assert ours.rows(["the <pad> fox <new> it"]) == [ids]
+    row = [*ids, reference.convert_tokens_to_ids("<pad>")]
+    for skips in (True, False):
+        wanted = reference.decode(row, skip_special_tokens=skips)
+        assert ours.decode([row], skip_special_tokens=skips) == [wanted]
+
+
+@pytest.mark.parametrize("said", ["add_bos_token", "add_eos_token"])
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("family", ["t5", "pegasus", "mbart", "mbart50", "marian"])
+def test_ends_that_a_class_does_not_ask_for_have_no_effect(
+    folders: dict[str, Path], tmp_path: Path, family: str, said: str, value: bool
+) -> None:
+    """As in transformers, whose classes of these families set their own."""
+    before = json.loads((folders[family] / "tokenizer_config.json").read_text())
+    folder = with_config(folders[family], tmp_path, tokenizer_config={**before, said: value})
+    reference = Tokenizer.from_folder(folders[family])
+    assert Tokenizer.from_folder(folder).rows(["the fox"]) == reference.rows(["the fox"])
 
 
 # As they were published: what they say must not keep a checkpoint from being read.

@@ -17,8 +17,8 @@ ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models":
 # file or room -> what of ours it may import. Everything points downwards.
 LEAVES = ("checks", "combinations", "env", "options", "outputs")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("containers", "openmp", "pickles", "progress", "surroundings")
-LEAVES += ("tokenizer_classes", "tokenizer_keys", "vocabularies")
+LEAVES += ("containers", "openmp", "pickle_scan", "progress", "surroundings")
+LEAVES += ("text_growth", "tokenizer_classes", "tokenizer_keys", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
     "models": {"models", "kernels", "cache", "memory"},
@@ -64,7 +64,8 @@ ALLOWED: dict[str, set[str]] = {
     "generate": {
         "config", "engine", "engines", "outputs", "plan", "protocol", "recipe", "slots",
     },
-    "weights": {"json_files", "pickles"},
+    "pickles": {"pickle_scan"},
+    "weights": {"json_files", "pickle_scan", "pickles"},
     "adapters": {"config_files", "json_files"},
     "as_made": set(),
     "live": {"adapters", "as_made", "weights"},
@@ -73,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "config_files": {"json_files"},
     "hub": {"adapters", "config_files", "weights"},
     "special_tokens": {"json_files", "tokenizer_keys"},
-    "fast_vocabulary": {"json_files", "special_tokens"},
+    "fast_vocabulary": {"json_files", "special_tokens", "text_growth"},
     "bert_vocabulary": {"fast_vocabulary", "json_files", "special_tokens"},
     "sentencepieces": {"json_files", "special_tokens", "vocabularies"},
     "roberta_pieces": {
@@ -95,7 +96,7 @@ ALLOWED: dict[str, set[str]] = {
         "special_tokens", "tokenizer_classes", "tokenizer_families", "tokenizer_keys",
         "unilm_families", "vocabularies", "wordpieces",
     },
-    "text": {"languages", "tokenizer_files", "vocabularies"},
+    "text": {"containers", "id_rows", "languages", "tokenizer_files", "vocabularies"},
     "devices": {"models"},
     "placement": {"models", "weights"},
     "unilm_tensors": {"models", "unilm_names", "weights"},
@@ -104,7 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     "unilm_checkpoint": {
         "unilm_families", "unilm_names", "unilm_tensors", "unilm_tokens", "weights",
     },
-    "fingerprints": {"hub"},
+    "fingerprints": {"hub", "json_files"},
     "origin": {"checkpoint", "fingerprints", "models", "placement"},
     "checkpoint": {
         "adapters", "config_files", "devices", "json_files", "live", "models", "placement",
@@ -132,8 +133,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bench": {"bench", "devices", "kernels"},
     "stages": {
-        "stages", "config", "containers", "encoding", "fingerprints", "found", "model", "models",
-        "not_finite", "openmp", "outputs", "plan", "progress", "request", "text", "text_job",
+        "stages", "config", "containers", "encoding", "fingerprints", "found", "json_files",
+        "model", "models", "not_finite", "openmp", "outputs", "plan", "progress", "request",
+        "text", "text_job",
     },
     "standard_streams": {"stages"},
     "cli_values": set(),

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from .config_files import find_config
-from .json_files import read_json
+from .json_files import is_there, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -35,7 +35,7 @@ def refuse_adapter(folder: Path) -> None:
     Whether weights beside it hold the adapter already, no file says.
     """
     path = folder / ADAPTER_CONFIG
-    if not path.exists():
+    if not is_there(path):
         return
     stated = _read(path)
     kind, base = stated.get("peft_type"), stated.get("base_model_name_or_path")

@@ -15,7 +15,7 @@ from .fast_vocabulary import (
     library_errors,
     tokenizers_library,
 )
-from .json_files import refuse_pointer
+from .json_files import refuse_unfit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ def bert_vocabulary(path: Path, config: Mapping[str, Any], stated: Stated) -> Fa
     it must have, or the `text` extra is missing.
     """
     library = tokenizers_library()
-    refuse_pointer(path)
+    refuse_unfit(path)
     roles = {**BERT_ROLES, **stated.roles}
     with library_errors(path):
         # Of two lines with the same token, the later one counts.

@@ -7,8 +7,9 @@ import re
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from .json_files import refuse_pointer
+from .json_files import read_bytes, refuse_unfit
 from .special_tokens import FLAGS, differing, read_numbered
+from .text_growth import refuse_growth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,10 +103,12 @@ def read_saved(path: Path) -> Any:
     Raises ValueError if it is damaged, or the `text` extra is missing.
     """
     library = tokenizers_library()
-    refuse_pointer(path)
+    refuse_unfit(path)
     _check_table(path)
     with library_errors(path):
-        return library.Tokenizer.from_file(str(path))
+        backend = library.Tokenizer.from_file(str(path))
+    refuse_growth(path, backend)
+    return backend
 
 
 def saved_vocabulary(path: Path, backend: Any, stated: Stated) -> FastVocabulary:
@@ -132,7 +135,7 @@ def merged_bytes(folder: Path) -> Any:
     """
     library = tokenizers_library()
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    refuse_pointer(merges)
+    refuse_unfit(merges)
     read_numbered(vocab)
     with library_errors(merges):
         return library.Tokenizer(library.models.BPE.from_file(str(vocab), str(merges)))
@@ -142,10 +145,12 @@ def add_tokens(backend: Any, stated: Stated) -> None:
     """Add what files beside a vocabulary name; ValueError if a token is not where they say."""
     library = tokenizers_library()
     held = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    wanted = ((token, _added(token, held.get(token.content))) for token in stated.tokens)
+    # In one call: the library goes through all that it has in each. A special token stays one.
+    backend.add_tokens(
+        [library.AddedToken(token.content, **added) for token, added in wanted if added is not None]
+    )
     for token in stated.tokens:
-        if (added := _added(token, held.get(token.content))) is not None:
-            add = backend.add_special_tokens if token.special else backend.add_tokens
-            add([library.AddedToken(token.content, **added)])
         found = backend.token_to_id(token.content)
         if token.id is not None and found != token.id:
             raise differing(stated, token, found)
@@ -192,7 +197,7 @@ def _is_of_library(error: BaseException) -> bool:
 
 def _check_table(path: Path) -> None:
     """Raise ValueError for a table of equal characters that the library would panic at."""
-    content = path.read_bytes()
+    content = read_bytes(path)
     tables = re.findall(rb'"precompiled_charsmap"\s*:\s*"([A-Za-z0-9+/]*={0,2})"', content)
     if len(tables) < len(re.findall(rb'"type"\s*:\s*"Precompiled"', content)) or any(
         len(table) % 4 for table in tables

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from .hub import SMALL_FILES
+from .json_files import is_there, read_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,7 @@ def of_files(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(SMALL_FILES):
         path = folder / name
-        if path.is_file():
-            content = path.read_bytes()
+        if is_there(path):
+            content = read_bytes(path)
             digest.update(f"{name} {len(content)} ".encode() + content)
     return digest.hexdigest()

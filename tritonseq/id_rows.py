@@ -37,11 +37,13 @@ def plain(tensor: Tensor, name: str) -> Tensor:
     return tensor
 
 
-def read_rows(values: Any, name: str) -> list[list[int]]:
+def read_rows(
+    values: Any, name: str, *, single: str = "wrap a single prompt as [prompt]"
+) -> list[list[int]]:
     """Rows of any lengths, as lists of ints in the range of int64.
 
     Any iterable of iterables of integers will do that has an order. ValueError says which place
-    holds what is none.
+    holds what is none, and `single` what to do with one row alone.
     """
     rows = []
     for place, row in enumerate(_items(values, name)):
@@ -51,7 +53,7 @@ def read_rows(values: Any, name: str) -> list[list[int]]:
         if not isinstance(row, Iterable) or (isinstance(row, Tensor) and row.dim() == 0):
             if _integer(row) is None:
                 raise ValueError(f"{where} is {_shown(row)}: {name} must be lists of token ids")
-            raise ValueError(f"{name} must be a batch: wrap a single prompt as [prompt]")
+            raise ValueError(f"{name} must be a batch: {single}")
         rows.append(_ids(_items(row, where), where))
     return rows
 

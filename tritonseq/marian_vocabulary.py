@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from .special_tokens import Stated
 
-_SPECIAL = ("</s>", "<pad>", "<unk>")
-
 
 class MarianPieces:
     """Pieces of the source's model in, pieces of the target's model out.
@@ -36,11 +34,14 @@ class MarianPieces:
         # As in transformers 5; pieces that are not in the model keep their marks of spaces.
         self._decoder = target_model if separate else self._source
         target = _read_vocabulary(folder / "target_vocab.json") if separate else self._ids
-        added = number(stated, self._ids.get, len(self._ids))
-        self._own = {name: self._ids[name] for name in _SPECIAL if name in self._ids}
+        by_id = {token: name for name, token in self._ids.items()}
+        added = number(stated.all_special(), self._ids.get, len(self._ids), by_id.get)
+        # Where padding is called otherwise, "<pad>" is text as any other.
+        usual = ("</s>", stated.roles.get("pad_token", "<pad>"), "<unk>")
+        self._own = {name: self._ids[name] for name in usual if name in self._ids}
         self._own |= {**added.special, **added.plain}
         self._ids = {**self._ids, **self._own}
-        special = {*_SPECIAL, *added.special}
+        special = {*usual, *added.special}
         names = {**target, **added.plain}
         self._pieces = {token: name for name, token in names.items() if name not in special}
         self._special = {target.get(name, self._own.get(name)): name for name in special}

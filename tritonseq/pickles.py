@@ -2,15 +2,19 @@
 
 torch's unpickler for weights runs no code. But it believes sizes: members of an archive that are
 compressed inflate to a thousand times the file, and a tensor may claim any shape over one number.
+What it would call and nest is told by its opcodes, in `pickle_scan.py`.
 """
 
 from __future__ import annotations
 
+import mmap
 import zipfile
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from .pickle_scan import RefusedPickle, check_opcodes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,22 +22,83 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class RefusedPickle(ValueError):
-    """The file is whole, and asks for more than it has."""
-
-
 MOST_SHARED = 8
 """All tensors together may be so many times the file: an embedding has up to four names."""
 
 
-def check_archive(path: Path) -> None:
-    """Raise ValueError unless the members of a zip archive take no more than the file has.
+_LEGACY = 5
+"""Pickles in a file from before torch 1.6: a number, a version, the system, the table, the keys."""
 
-    torch.save compresses nothing, and nobody reads such a file by parts who does.
+
+# Bytes of what ends an archive without a comment; with what stands before it in large ones, which
+# is twenty bytes that say where the other fifty-six are.
+_END = 22
+_TAIL = _END + 20 + 56
+
+
+def check_pickle(path: Path, *, zipped: bool) -> None:
+    """Raise RefusedPickle for a file that holds more than tensors, or claims more than it has.
+
+    Raises whatever a damaged one makes its readers stumble over.
     """
-    size = path.stat().st_size
+    if zipped:
+        _check_archive(path)
+    else:
+        _check_legacy(path)
+
+
+def _check_archive(path: Path) -> None:
+    """torch.save compresses nothing, and nobody reads such a file by parts who does."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        if archive.comment or not _has_one_table(path, members):
+            raise RefusedPickle(
+                f"{path} is refused: its archive can be read in two ways: save it anew, in "
+                "safetensors format best"
+            )
+        _check_members(path, members)
+        for member in members:
+            # Whichever of them torch takes for the one.
+            if member.filename.lower().endswith("data.pkl"):
+                _check_opcodes(path, archive.read(member))
+
+
+def _has_one_table(path: Path, members: list[zipfile.ZipInfo]) -> bool:
+    """Is the table of contents where the end of the archive says?
+
+    torch goes where that says, and Python to the table just before the end: what is checked would
+    not be what is read. Python counts members from there; the first one is at the start else.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _TAIL))
+        end = file.read()
+    large = end[-_END - 20 : -_END]
+    is_apart = large[:4] == b"PK\x06\x07" and large[8:16] != (size - _TAIL).to_bytes(8, "little")
+    return not is_apart and min((member.header_offset for member in members), default=0) == 0
+
+
+def _check_legacy(path: Path) -> None:
+    with (
+        path.open("rb") as file,
+        # What a string says of its length is not believed: no more is read than there is.
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        for _ in range(_LEGACY):
+            _check_opcodes(path, content)
+
+
+def _check_opcodes(path: Path, pickle: Any) -> None:
+    try:
+        check_opcodes(pickle)
+    except RefusedPickle as error:
+        raise RefusedPickle(
+            f"{path} is refused: {error}. Use a checkpoint in safetensors format."
+        ) from None
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    size = path.stat().st_size
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise RefusedPickle(
@@ -52,7 +117,7 @@ def checked_table(path: Path, table: Any) -> dict[str, Tensor]:
     """
     if not isinstance(table, dict):
         raise ValueError(f"{path} holds a {type(table).__name__}, not a table of tensors")
-    found = {name: _checked(path, name, value) for name, value in table.items()}
+    found = {name: _checked(path, name, value) for name, value in dict.items(table)}
     total, size = sum(tensor.nbytes for tensor in found.values()), path.stat().st_size
     if total > MOST_SHARED * size:
         raise ValueError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .fast_vocabulary import tokenizers_library
-from .json_files import refuse_pointer
+from .json_files import read_text
 from .sentencepieces import FAIRSEQ, SentencePieces, has_piece, load_model, required
 from .special_tokens import number
 from .vocabularies import splitter
@@ -75,7 +75,8 @@ class BartphoPieces:
         _expect(stated, "BartphoTokenizer")
         self._model = load_model(folder / "sentencepiece.bpe.model")
         self._ids = _read_pieces(folder / "dict.txt")
-        added = number(stated, self._ids.get, len(self._ids))
+        names = {token: name for name, token in self._ids.items()}
+        added = number(stated, self._ids.get, len(self._ids), names.get)
         special = {name: self._ids[name] for name in (*FAIRSEQ, "<mask>")} | added.special
         self._own = {**special, **added.plain}
         self._ids |= self._own
@@ -113,12 +114,8 @@ class BartphoPieces:
 
 def _read_pieces(path: Path) -> dict[str, int]:
     """fairseq's tokens, those at the start of lines, and the mask last."""
-    refuse_pointer(path)
     ids = {name: token for token, name in enumerate(FAIRSEQ)}
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as UTF-8 text: fetch it again ({error})") from None
+    lines = read_text(path).removesuffix("\n").split("\n")
     for count, line in enumerate(lines, start=1):
         words = line.split()
         if not words:

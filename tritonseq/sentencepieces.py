@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from .json_files import refuse_pointer
+from .json_files import refuse_unfit
 from .special_tokens import number
 from .vocabularies import splitter
 
@@ -48,7 +48,13 @@ class SentencePieces:
         self._unknown = special["<unk>"]
         size = max((model.get_piece_size() + offset - 1, *special.values())) + 1
         known = {**special, **(plain or {})}
-        added = number(stated, lambda name: known.get(name, self._inside(name)), size)
+        names = {token: name for name, token in known.items()}
+        added = number(
+            stated,
+            lambda name: known.get(name, self._inside(name)),
+            size,
+            lambda token: names.get(token, self._at(token)),
+        )
         special = {**special, **added.special}
         plain = {**(plain or {}), **added.plain}
         self._own = {**special, **plain}
@@ -105,9 +111,13 @@ class SentencePieces:
         """The piece of text that an id stands for; nothing for special and unknown ids."""
         if token in self._names:
             return self._names[token]
+        return "" if token in self._skipped else self._at(token) or ""
+
+    def _at(self, token: int) -> str | None:
+        """The name of the model's piece that has an id, if one has it."""
         number = token - self._offset
-        if token in self._skipped or not 0 <= number < self._model.get_piece_size():
-            return ""
+        if not 0 <= number < self._model.get_piece_size():
+            return None
         piece: str = self._model.id_to_piece(number)
         return piece
 
@@ -180,7 +190,7 @@ def load_model(path: Path) -> Any:
             "this checkpoint's text needs the sentencepiece library: pip install "
             "'tritonseq[text]' (generate and stream take token ids without it)"
         ) from None
-    refuse_pointer(path)
+    refuse_unfit(path)
     try:
         return SentencePieceProcessor(model_file=str(path))
     except Exception as error:  # the library raises what its C++ side throws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .json_files import read_json
+from .json_files import is_there, read_json
 from .tokenizer_keys import LISTS, ROLES, check_keys, is_token_key, shown
 
 if TYPE_CHECKING:
@@ -39,6 +39,18 @@ class Stated(NamedTuple):
     """Contents by role, such as "eos_token"."""
     tokens: tuple[Token, ...]
     """Those with ids first, in the order of these; each content once."""
+    listed: frozenset[str] = frozenset()
+    """Contents that are named as special tokens, wherever."""
+
+    def all_special(self) -> Stated:
+        """With all that are listed special, whatever their objects say: as transformers has it
+        for tokenizers without the `tokenizers` library."""
+        return self._replace(
+            tokens=tuple(
+                token._replace(special=token.special or token.content in self.listed)
+                for token in self.tokens
+            )
+        )
 
     def expect(self, kind: str, **usual: str) -> None:
         """Raise ValueError if a role has another token than it always has in tokenizers of `kind`.
@@ -75,30 +87,41 @@ def read_stated(folder: Path, config: Mapping[str, Any]) -> Stated:
     path, beside = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
     named, with_ids = _of(path, config), _by_id(path, config)
     if config.get("added_tokens_decoder") is None:
-        old = read_json(beside) if beside.is_file() else {}
+        old = read_json(beside) if is_there(beside) else {}
         check_keys(beside, old)
-        named = {**named, **_of(beside, old)}
+        # Those of that file are special, though it never says so.
+        more = {key: token._replace(special=True) for key, token in _of(beside, old).items()}
+        named = {**named, **more}
         with_ids = _in_file(
             folder / "added_tokens.json", {token.content for token in named.values()}
         )
     # Those that are new are given their ids in this order.
     named = dict(sorted(named.items(), key=lambda item: _rank(item[0])))
-    special = {token.content for token in named.values()}
+    # Those with a role are special; of those in lists, only the ones whose objects say it.
+    special = {
+        token.content for key, token in named.items() if token.special or not key.endswith("]")
+    }
     tokens: dict[str, Token] = {}
     for token in (*with_ids, *named.values()):
         _encodable(path, token.content)
-        # A token with a role is special, whatever is said of it by its id.
+        # Whatever is said of it by its id.
         is_special = token.special or token.content in special
         tokens.setdefault(token.content, token._replace(special=is_special))
     roles = {name: token.content for name, token in named.items() if name in ROLES}
-    return Stated(path, roles, tuple(tokens.values()))
+    listed = frozenset(token.content for token in named.values())
+    return Stated(path, roles, tuple(tokens.values()), listed)
 
 
-def number(stated: Stated, known: Callable[[str], int | None], size: int) -> Numbered:
+def number(
+    stated: Stated,
+    known: Callable[[str], int | None],
+    size: int,
+    named: Callable[[int], str | None],
+) -> Numbered:
     """The ids of stated tokens: their own, those of the vocabulary, or new ones behind it.
 
-    `known` tells the id of a token that the vocabulary of `size` tokens has. Raises ValueError if
-    that is another than the one stated.
+    `known` tells the id of a token that the vocabulary of `size` tokens has, `named` what has an
+    id there. Raises ValueError if that is another than the one stated, by either.
     """
     free = 1 + max((size - 1, *(token.id for token in stated.tokens if token.id is not None)))
     numbered = Numbered({}, {})
@@ -106,11 +129,23 @@ def number(stated: Stated, known: Callable[[str], int | None], size: int) -> Num
         found = known(token.content)
         if None not in (found, token.id) and found != token.id:
             raise differing(stated, token, found)
+        if found is None and token.id is not None:
+            _refuse_taken(stated, token, named(token.id))
         chosen = token.id if found is None else found
         if chosen is None:
             chosen, free = free, free + 1
         (numbered.special if token.special else numbered.plain)[token.content] = chosen
     return numbered
+
+
+def _refuse_taken(stated: Stated, token: Token, name: str | None) -> None:
+    # Sentinels of mT5 have the mark of a space in its vocabulary.
+    if name is not None and name.removeprefix("\N{LOWER ONE EIGHTH BLOCK}") != token.content:
+        raise ValueError(
+            f"the files in {stated.path.parent} say that {shown(token.content)} has the id "
+            f"{token.id}, which in the vocabulary is that of {shown(name)}: are they those of "
+            "another checkpoint? Save them again with transformers' save_pretrained"
+        )
 
 
 def differing(stated: Stated, token: Token, found: int | None) -> ValueError:
@@ -145,7 +180,7 @@ def _of(path: Path, content: Mapping[str, Any]) -> dict[str, Token]:
             if value is None:
                 continue
             if key in ROLES or (is_token_key(key) and isinstance(value, str | dict)):
-                if value:
+                if value != "":
                     found[key] = _token(value)
             elif key in LISTS:
                 found |= _several(key, value)
@@ -202,7 +237,7 @@ def _id(name: str) -> int:
 
 def _in_file(path: Path, special: set[str]) -> list[Token]:
     """The tokens of added_tokens.json, by id."""
-    content = read_json(path) if path.is_file() else {}
+    content = read_json(path) if is_there(path) else {}
     for name, token in content.items():
         if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < _MOST:
             raise _unreadable(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .containers import check_container
 from .languages import Languages
 from .tokenizer_files import read_tokenizer
 from .vocabularies import framed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import TypeGuard
 
     from torch import Tensor
 
@@ -169,11 +171,10 @@ class Tokenizer:
         Negative ids, which fill rows where a model has no pad token, are passed over. With
         `clean_up_tokenization_spaces`, by default what tokenizer_config.json says, there are no
         spaces before punctuation and contracted words; it has no effect on byte-level BPE, as in
-        transformers. Raises ValueError for a single row that is not in a list.
+        transformers. Raises ValueError, with the place, for what is no id, and for a single row
+        that is not in a list.
         """
-        lists = rows.tolist() if hasattr(rows, "tolist") else list(rows)
-        if any(not hasattr(row, "__iter__") for row in lists):
-            raise ValueError("ids must be rows, one for each text: wrap a single one as [ids]")
+        lists = rows if _are_lists(rows) else _read(rows)
         texts = self._vocabulary.decode(
             [[token for token in row if token >= 0] for row in lists],
             skip_special_tokens=skip_special_tokens,
@@ -224,6 +225,19 @@ class Tokenizer:
         return found
 
 
+def _are_lists(rows: Any) -> TypeGuard[list[list[int]]]:
+    """Is it what `generate` gives in lists? Most rows are, and torch is not needed for them."""
+    return type(rows) is list and all(
+        type(row) is list and all(type(token) is int for token in row) for row in rows
+    )
+
+
+def _read(rows: Any) -> list[list[int]]:
+    from .id_rows import read_rows  # here only, as torch above
+
+    return read_rows(rows, "ids", single="wrap a single row as [ids]")
+
+
 def _close_up(text: str) -> str:
     """`text` as `clean_up_tokenization_spaces` has it, in the order of transformers."""
     for joined in (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re"):
@@ -236,6 +250,7 @@ def _listed(texts: Iterable[_T], kind: str) -> list[_T]:
         raise ValueError(f"texts must be a list of {kind}: wrap a single text as [text]")
     if not hasattr(texts, "__iter__"):
         raise ValueError(f"texts must be a list of {kind}, not {texts!r}")
+    check_container("texts", texts)
     batch = list(texts)
     if not batch:
         raise ValueError("texts is empty: pass at least one text")

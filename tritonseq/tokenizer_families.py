@@ -125,6 +125,8 @@ def _pieces(source: Source, family: str | None, name: str) -> Vocabulary:
             f"{source.stated.path} says add_prefix_space false, which is not "
             f"supported for a sentencepiece model: {REMEDY}"
         )
+    if family in ("albert", "barthez"):
+        _refuse_other_ends(source)
     if family == "albert":
         return albert_pieces(source.file("spiece.model", name), config, stated)
     for known, read in (
@@ -140,6 +142,17 @@ def _pieces(source: Source, family: str | None, name: str) -> Vocabulary:
     )
 
 
+def _refuse_other_ends(source: Source) -> None:
+    """Raise ValueError where transformers puts fewer tokens around texts than there are here."""
+    said = {f"add_{end}_token": source.config.get(f"add_{end}_token") for end in ("bos", "eos")}
+    if set(said.values()) not in ({None}, {True}):
+        told = ", ".join(f"{name} {value}" for name, value in said.items() if value is not None)
+        raise ValueError(
+            f"{source.stated.path} says {told}, which is not supported for this sentencepiece "
+            f"model unless both are true: {REMEDY}"
+        )
+
+
 def _bytes(config: dict[str, Any], stated: Stated) -> Bytes:
     stated.expect("ByT5Tokenizer", eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
     count = config.get("extra_ids")
@@ -152,7 +165,7 @@ def _bytes(config: dict[str, Any], stated: Stated) -> Bytes:
         news = [token.content for token in stated.tokens if token.content not in FRAME]
         behind = [*news, *(name for name in behind if name not in news)]
     known = Bytes(behind)
-    added = number(stated, lambda name: known.token_id(name), 259 + len(behind))
+    added = number(stated.all_special(), known.token_id, 259 + len(behind), known.name)
     if added.plain:
         raise ValueError(
             f"{stated.path} adds {shown(next(iter(added.plain)))} to bytes as an ordinary token, "

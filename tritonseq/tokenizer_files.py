@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config_files import find_config
 from .fast_vocabulary import OneLineVocabulary
-from .json_files import read_json
+from .json_files import is_there, read_json
 from .languages import MBART, MBART50, Languages
 from .marian_vocabulary import MarianPieces
 from .special_tokens import read_stated
@@ -49,7 +49,7 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
     `overrides` are keys that count instead of those of the network's configuration.
     """
     path = folder / "tokenizer_config.json"
-    config, found = read_json(path) if path.is_file() else {}, find_config(folder)
+    config, found = read_json(path) if is_there(path) else {}, find_config(folder)
     check_keys(path, config)
     model = {**(read_json(found) if found else {}), **(overrides or {})}
     has = {path.name for path in folder.iterdir()} if folder.is_dir() else set()

@@ -121,7 +121,7 @@ def _check_of(key: str) -> Callable[[Any], str | None] | None:
     ):
         if key in keys:
             return check
-    return _anything if is_token_key(key) else None
+    return _token if is_token_key(key) else None
 
 
 def is_token_key(key: str) -> bool:
@@ -144,8 +144,14 @@ def _count(value: Any) -> str | None:
 
 
 def _length(value: Any) -> str | None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool)
-    return None if fits else "a number of tokens"
+    # transformers writes 10**30 where there is no limit, as an integer of 31 digits or as 1e30.
+    fits = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return None if fits and not isinstance(value, bool) and value >= 1 else "a number of tokens"
+
+
+def _token(value: Any) -> str | None:
+    fits = isinstance(value, str | dict)
+    return None if fits else "a token, which is a string or an object with 'content'"
 
 
 def _name(value: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from .json_files import read_json, refuse_pointer
+from .json_files import is_there, read_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +75,7 @@ def read_vocabulary(folder: Path, vocab_size: int) -> dict[str, int] | None:
 
     Warns of a `vocab.txt` that has not the `vocab_size` tokens of the network.
     """
-    if (folder / "vocab.txt").is_file():
+    if is_there(folder / "vocab.txt"):
         lines = read_lines(folder / "vocab.txt")
         if len(lines) != vocab_size:
             warnings.warn(
@@ -85,9 +85,9 @@ def read_vocabulary(folder: Path, vocab_size: int) -> dict[str, int] | None:
             )
         # Of two lines that agree, the later one counts.
         return {token: line for line, token in enumerate(lines)}
-    if (folder / "vocab.json").is_file():
+    if is_there(folder / "vocab.json"):
         return read_json(folder / "vocab.json")
-    if (folder / "tokenizer.json").is_file():
+    if is_there(folder / "tokenizer.json"):
         added = read_json(folder / "tokenizer.json").get("added_tokens") or []
         return {token["content"]: token["id"] for token in added if "content" in token}
     return None
@@ -98,12 +98,8 @@ def read_lines(path: Path) -> list[str]:
 
     Raises ValueError if it is empty or no UTF-8.
     """
-    refuse_pointer(path)
-    try:
-        # Lines end as Python's text files have it; other separators of Unicode are tokens.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: fetch it again ({error})") from None
+    # Lines end as Python's text files have it; other separators of Unicode are tokens.
+    lines = read_text(path, "utf-8-sig").split("\n")
     if lines[-1] == "":
         lines.pop()
     if not lines:

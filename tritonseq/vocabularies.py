@@ -71,6 +71,13 @@ class Bytes:
     def token_id(self, token: str) -> int | None:
         return self._special.get(token)
 
+    def name(self, token: int) -> str | None:
+        """What an id stands for, if it is in use."""
+        if token in self._names:
+            return self._names[token].decode()
+        byte = self._byte(token)
+        return f"the byte {byte[0]}" if byte else None
+
     def _byte(self, token: int) -> bytes:
         value = token - self._offset
         return bytes((value,)) if 0 <= value < 256 and token not in self._names else b""

@@ -6,6 +6,7 @@ goes. So a mapping here lives for one tensor, or a few megabytes of them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from pickle import UnpicklingError
@@ -15,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .json_files import is_there, read_json, refuse_irregular, refuse_pointer
-from .pickles import RefusedPickle, check_archive, checked_table
+from .pickle_scan import RefusedPickle
+from .pickles import check_pickle, checked_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -107,6 +109,8 @@ class PickleFile:
         with path.open("rb") as file:
             # Files from before torch 1.6 are no zip archives and cannot be mapped.
             self._mapped = file.read(4) == b"PK\x03\x04"
+        with self._words():
+            check_pickle(path, zipped=self._mapped)
         self._tensors = self._load()
         self._read_bytes = 0
         self.shapes: Shapes = {name: tuple(t.shape) for name, t in self._tensors.items()}
@@ -127,21 +131,26 @@ class PickleFile:
                 self._tensors = self._load()
             yield from rows_of(self._tensors[name])
             return
+        tensor = self._load()[name]
         for rows in row_ranges(self.shapes[name] or (1,)):
-            yield self._load()[name].detach()[rows if self.shapes[name] else None]
+            yield tensor.detach()[rows if self.shapes[name] else None]
 
     def _load(self) -> dict[str, Tensor]:
-        try:
-            if self._mapped:
-                check_archive(self.path)
+        with self._words():
             table = torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mapped)
+        return checked_table(self.path, table)
+
+    @contextlib.contextmanager
+    def _words(self) -> Iterator[None]:
+        """Faults of the file, in words that name it."""
+        try:
+            yield
         except UnpicklingError as error:
             raise _refused(self.path, error) from error
         except RefusedPickle:
             raise
         except Exception as error:  # a damaged pickle raises whatever its opcodes stumble over
             raise _damaged(self.path, error) from error
-        return checked_table(self.path, table)
 
 
 class ShardedFiles:

@@ -9,20 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..json_files import KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MOUNTS = Path("/proc/self/mountinfo")
 OWN = os.O_NOFOLLOW | os.O_NONBLOCK
 """To open files of a job with: no link is followed, and nothing is waited for."""
-_KINDS = (
-    (stat.S_ISLNK, "a symbolic link"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ def refuse_foreign(path: Path) -> None:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
-    for is_kind, name in _KINDS:
+    for is_kind, name in KINDS:
         if is_kind(mode):
             raise ValueError(
                 f"{path} is {name}, and the job keeps a file of its own there: move it away, or "
