@@ -21,6 +21,9 @@ MOST = 2**62
 MOST_BEAMS = 2**16
 """More would be chosen among for hours. Some hundreds are in use."""
 
+MOST_PROCESSES = 256
+"""More of one kind would only be in each other's way, and fill the memory."""
+
 
 def whole(minimum: int, maximum: int = MOST) -> Check:
     """A check for integers from `minimum` to `maximum`; bools are refused."""

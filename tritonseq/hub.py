@@ -57,6 +57,7 @@ def snapshot(
             nothing in it that tritonseq can read.
         ConnectionError: if the Hub cannot be reached and the cache does not have everything.
     """
+    _refuse_empty("checkpoint", name_or_path)
     path = Path(name_or_path).expanduser()
     if is_weight_file(path):
         return path
@@ -84,6 +85,7 @@ def tokenizer_folder(
 
     Raises what `snapshot` raises.
     """
+    _refuse_empty("tokenizer", name_or_path)
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
@@ -149,6 +151,12 @@ class _Repository:
         # The folder has the name of its commit: later calls stay on it, whatever is pushed.
         self.revision = folder.name
         return folder
+
+
+def _refuse_empty(what: str, name: str | Path) -> None:
+    """An empty text would be taken for the folder that happens to be the current one."""
+    if name == "":
+        raise ValueError(f"the name of the {what} is an empty text: pass a folder or a Hub id")
 
 
 def _refuse_file(path: Path) -> None:
