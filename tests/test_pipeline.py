@@ -132,15 +132,14 @@ class TestResults:
         wanted = [sum(job.found([ids])[0].tokens) for ids in job.ids(texts)]
         assert [result.tokens for result in tritonseq.pipeline(model, texts)] == wanted
 
-    def test_none_and_one_and_a_tuple_of_tokens(self) -> None:
+    def test_none_and_one_and_a_list_of_tokens(self) -> None:
         model = load("unilm-clock")
         assert list(tritonseq.pipeline(model, [])) == []
         (prompt,) = prompts("unilm-clock", 1)
         wanted = expected(model, [prompt])
         assert outputs(list(tritonseq.pipeline(model, iter([prompt])))) == wanted
-        tokens = ("we", "meet", "at", "noon")
-        (one,) = tritonseq.pipeline(model, [tokens])
-        assert one.texts == model.generate_text([list(tokens)])
+        (one,) = tritonseq.pipeline(model, [["we", "meet", "at", "noon"]])
+        assert one.texts == model.generate_text([["we", "meet", "at", "noon"]])
 
     def test_a_prefix_and_truncation(self) -> None:
         model, texts = load("bart-numbers"), [*prompts("bart-numbers", 9), "It is 7. " * 30]

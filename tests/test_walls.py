@@ -109,7 +109,7 @@ ALLOWED: dict[str, set[str]] = {
         "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs", "plan",
         "prompts", "recipe", "refill", "slots", "trie",
     },
-    "encoding": {"text"},
+    "encoding": {"containers", "text"},
     "found": {"config", "outputs"},
     "text_job": {
         "config", "containers", "encoding", "found", "lengths", "outputs", "request", "text",

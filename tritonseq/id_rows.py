@@ -22,7 +22,10 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def plain(tensor: Tensor, name: str) -> Tensor:
-    """The tensor, if it has an element in memory for each place; else ValueError."""
+    """The tensor, if it has an element in memory for each place; else ValueError.
+
+    A negated view of other memory, which kernels cannot read, becomes its values.
+    """
     kind, remedy = "", ""
     if tensor.is_meta:
         kind, remedy = "on the meta device, where there are no values", "pass one that has values"
@@ -34,7 +37,7 @@ def plain(tensor: Tensor, name: str) -> Tensor:
         kind, remedy = "quantized", f"pass {name}.int_repr().long()"
     if kind:
         raise ValueError(f"{name} is a tensor {kind}: {remedy}")
-    return tensor
+    return tensor.resolve_neg()
 
 
 def read_rows(values: Any, name: str) -> list[list[int]]:
@@ -91,7 +94,7 @@ def _items(values: Any, name: str) -> list[Any]:
             f"{name} must be a tensor or lists of token ids, not {type(values).__name__}: "
             "pass text to generate_text, and the output of a tokenizer as generate(**encoding)"
         )
-    check_container(name, values)
+    check_container(name, values, are_ids=True)
     return list(values)
 
 

@@ -324,7 +324,7 @@ def _separate(inputs: Any) -> list[Any]:
     """The inputs of `generate_each`, one by one."""
     if isinstance(inputs, Tensor):
         inputs = plain(inputs, "inputs")
-    check_container("inputs", inputs)
+    check_container("inputs", inputs, are_ids=True)
     is_listed = hasattr(inputs, "__len__") and hasattr(inputs, "__iter__")
     if isinstance(inputs, (str, type)) or not is_listed or getattr(inputs, "ndim", 1) == 0:
         raise ValueError(f"inputs must be a list of lists of ids, not {_shown(inputs)}")

@@ -139,6 +139,14 @@ class Tokenizer:
         """The ids of single tokens, such as "." and "[X_SEP]"; ValueError for unknown ones."""
         return [self._token(token) for token in tokens]
 
+    def may_be_tokens(self, strings: Iterable[str]) -> bool:
+        """Can they be a text's tokens: is one known, or may it be a word that is not?"""
+        return any(
+            self._vocabulary.token_id(string) is not None
+            or (self._unknown is not None and not _has_space(string))
+            for string in strings
+        )
+
     def pad(
         self, rows: Sequence[Sequence[int]], *, pad_id: int, side: str = "left"
     ) -> tuple[Tensor, Tensor]:
@@ -221,6 +229,11 @@ class Tokenizer:
         if found is None:
             raise ValueError(f"{token!r} is no token of the vocabulary")
         return found
+
+
+def _has_space(text: str) -> bool:
+    """Has it a space within, as no word has that a vocabulary does not know?"""
+    return len(text.split()) > 1
 
 
 def _close_up(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from .containers import check_first, check_texts
-from .encoding import Encoding, at_places, is_blank
+from .encoding import Encoding, at_places, check_tokens, is_blank
 from .found import found
 from .lengths import longest_answered
 
@@ -87,6 +87,7 @@ class TextJob:
         texts = list(texts)
         if texts:
             check_first("texts", texts[0])
+            check_tokens(lambda: self.tokenizer, texts[0])
         places = [place for place, text in enumerate(texts) if not is_blank(text)]
         if not places:
             return [[] for _ in texts]
