@@ -15,19 +15,20 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("checks", "combinations", "env", "options", "outputs")
+LEAVES = ("callers", "checks", "combinations", "env", "outputs")
 LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
 LEAVES += ("containers", "openmp", "pickles", "progress", "surroundings")
 LEAVES += ("tokenizer_classes", "tokenizer_keys", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
-    "models": {"models", "kernels", "cache", "memory"},
+    "models": {"models", "kernels", "cache", "callers", "memory"},
     "cache": {"buffers", "memory"},
     "protocol": {"cache"},
     **{leaf: set() for leaf in LEAVES},
     "id_rows": {"containers"},
+    "options": {"callers"},
     "prompts": {"id_rows"},
-    "config": {"checks", "combinations", "options"},
+    "config": {"callers", "checks", "combinations", "options"},
     "stopping": {"hypotheses"},
     "flags": {"kernels"},
     "graphs": {"kernels"},
@@ -67,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"json_files", "pickles"},
     "adapters": {"config_files", "json_files"},
     "live": {"adapters", "weights"},
-    "tying": {"models", "weights"},
+    "tying": {"callers", "models", "weights"},
     "wrapped": {"models", "weights"},
     "config_files": {"json_files"},
     "hub": {"adapters", "config_files", "weights"},
@@ -95,7 +96,7 @@ ALLOWED: dict[str, set[str]] = {
     "placement": {"models", "weights"},
     "unilm_tensors": {"models", "unilm_names", "weights"},
     "unilm_families": {"unilm_names"},
-    "unilm_tokens": {"json_files"},
+    "unilm_tokens": {"callers", "json_files"},
     "unilm_checkpoint": {
         "unilm_families", "unilm_names", "unilm_tensors", "unilm_tokens", "weights",
     },
@@ -106,13 +107,14 @@ ALLOWED: dict[str, set[str]] = {
         "tying", "unilm_checkpoint", "weights", "wrapped",
     },
     "request": {
-        "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs", "plan",
-        "prompts", "recipe", "refill", "slots", "trie",
+        "callers", "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs",
+        "plan", "prompts", "recipe", "refill", "slots", "trie",
     },
     "encoding": {"containers", "text"},
     "found": {"config", "outputs"},
     "text_job": {
-        "config", "containers", "encoding", "found", "lengths", "outputs", "request", "text",
+        "callers", "config", "containers", "encoding", "found", "lengths", "outputs", "request",
+        "text",
     },
     "model": {
         "checkpoint", "config", "engines", "generate", "hub", "lengths", "origin", "outputs",
@@ -127,8 +129,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bench": {"bench", "devices", "kernels"},
     "stages": {
-        "stages", "checks", "config", "containers", "encoding", "fingerprints", "found", "model",
-        "models", "not_finite", "openmp", "outputs", "plan", "progress", "request", "text",
+        "stages", "callers", "checks", "config", "containers", "encoding", "fingerprints", "found",
+        "model", "models", "not_finite", "openmp", "outputs", "plan", "progress", "request", "text",
         "text_job",
     },
     "standard_streams": {"stages"},

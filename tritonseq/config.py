@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from .callers import warn
 from .checks import CHECKS
 from .combinations import check_together, idle_names, idle_options
 from .options import refusal, settle
@@ -132,7 +132,7 @@ class GenerationConfig:
         others = {name: value for name, value in options.items() if name not in CHECKS}
         if not strict:
             for reason in filter(None, map(refusal, others, others.values())):
-                warnings.warn(f"ignored in the checkpoint's options: {reason}", stacklevel=2)
+                warn(f"ignored in the checkpoint's options: {reason}")
             return StoredConfig.read(_modern(options, known), origin)
         for name, value in others.items():
             if not isinstance(name, str):
@@ -155,7 +155,7 @@ class GenerationConfig:
                 values[name] = _OFF.get(name) if value is None else value
         config = self._checked(values, options)
         for reason in idle_options(config._settled(), config._asked(options)):
-            warnings.warn(reason, stacklevel=2)
+            warn(reason)
         return config
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from typing import TYPE_CHECKING, Any
+
+from .callers import warn
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -151,7 +152,7 @@ def settle(name: str, value: Any, known: Collection[str]) -> None:
     """
     if name in IGNORED:
         if name == "use_cache" and value is False:
-            warnings.warn("use_cache=False is ignored: the caches are always used", stacklevel=3)
+            warn("use_cache=False is ignored: the caches are always used")
         return
     if name in ARGUMENTS:
         raise ValueError(f"{name} is no generation option: it is an argument of Model.generate")

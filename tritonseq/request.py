@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .callers import warn
 from .containers import check_container
 from .generate import Generation, slots_for
 from .id_rows import plain
@@ -366,10 +366,9 @@ def _warn_of_lengths(config: GenerationConfig, decoder: Any, lengths: Lengths) -
     """
     if lengths.total < lengths.asked:
         # The same words for every batch, so that they are said once.
-        warnings.warn(
+        warn(
             f"more new tokens are asked for than the {decoder.max_positions} positions of the "
             "model leave room for: generation stops at the last one",
-            stacklevel=5,
         )
     name = "min_length" if config.min_new_tokens is None else "min_new_tokens"
     if lengths.minimum > lengths.total and getattr(config, name):
@@ -377,10 +376,9 @@ def _warn_of_lengths(config: GenerationConfig, decoder: Any, lengths: Lengths) -
         for option in ("max_length", "max_new_tokens"):
             if getattr(config, option) is not None:
                 limit = f"{option}={getattr(config, option)}"
-        warnings.warn(
+        warn(
             f"unfeasible lengths: {name}={getattr(config, name)} asks for more than {limit} "
             "leaves room for; no end token is chosen, and generation stops at the maximum",
-            stacklevel=5,
         )
 
 

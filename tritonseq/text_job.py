@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from .callers import warn
 from .containers import check_first, check_texts
 from .encoding import Encoding, at_places, check_tokens, is_blank
 from .found import found
@@ -200,7 +200,7 @@ class TextJob:
             return
         message = open_target(self.tokenizer, self.prefix, texts)
         if message is not None:
-            warnings.warn(message, stacklevel=4)
+            warn(message)
 
     @property
     def asks_for_language(self) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tritonseq import callers
 from tritonseq.checks import MOST, MOST_PROCESSES, shown
 from tritonseq.text_job import open_target
 
@@ -124,7 +124,7 @@ class Workers:
         model: Model | ModelSource,
         options: Options,
         staff: Staff,
-        warn: Callable[[str], None] = warnings.warn,
+        warn: Callable[[str], None] = callers.warn,
     ) -> None:
         """`options`: arguments of `Model.text_job`. Raises ValueError as that and `load` do."""
         self._warn = warn
