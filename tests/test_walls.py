@@ -15,18 +15,19 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
 # file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("callers", "checks", "combinations", "env", "outputs")
-LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("containers", "openmp", "pickles", "progress", "surroundings")
-LEAVES += ("tokenizer_classes", "tokenizer_keys", "vocabularies")
+LEAVES = ("callers", "combinations", "env", "outputs", "shown")
+LEAVES += ("buffers", "english", "memory", "tasks", "trie_tables", "unilm_names")
+LEAVES += ("openmp", "pickles", "progress", "surroundings")
+LEAVES += ("tokenizer_classes", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
-    "models": {"models", "kernels", "cache", "callers", "memory"},
+    "models": {"models", "kernels", "cache", "callers", "memory", "shown"},
     "cache": {"buffers", "memory"},
     "protocol": {"cache"},
     **{leaf: set() for leaf in LEAVES},
-    "id_rows": {"containers"},
-    "options": {"callers"},
+    **{unit: {"shown"} for unit in ("checks", "containers", "json_files", "tokenizer_keys")},
+    "id_rows": {"containers", "shown"},
+    "options": {"callers", "shown"},
     "prompts": {"id_rows"},
     "config": {"callers", "checks", "combinations", "options"},
     "stopping": {"hypotheses"},
@@ -72,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "wrapped": {"models", "weights"},
     "config_files": {"json_files"},
     "hub": {"adapters", "config_files", "weights"},
-    "special_tokens": {"json_files", "tokenizer_keys"},
+    "special_tokens": {"json_files", "shown", "tokenizer_keys"},
     "fast_vocabulary": {"json_files", "special_tokens"},
     "bert_vocabulary": {"fast_vocabulary", "json_files", "special_tokens"},
     "sentencepieces": {"json_files", "special_tokens", "vocabularies"},
@@ -84,10 +85,11 @@ ALLOWED: dict[str, set[str]] = {
     "wordpieces": {"fast_vocabulary", "unilm_tokens", "vocabularies"},
     "tokenizer_families": {
         "bert_vocabulary", "fast_vocabulary", "languages", "marian_vocabulary", "roberta_pieces",
-        "sentencepieces", "special_tokens", "tokenizer_classes", "tokenizer_keys", "vocabularies",
+        "sentencepieces", "shown", "special_tokens", "tokenizer_classes", "tokenizer_keys",
+        "vocabularies",
     },
     "tokenizer_files": {
-        "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",
+        "shown", "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",
         "special_tokens", "tokenizer_classes", "tokenizer_families", "tokenizer_keys",
         "unilm_families", "vocabularies", "wordpieces",
     },
@@ -108,9 +110,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "request": {
         "callers", "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs",
-        "plan", "prompts", "recipe", "refill", "slots", "trie",
+        "plan", "prompts", "recipe", "refill", "shown", "slots", "trie",
     },
-    "encoding": {"containers", "text"},
+    "encoding": {"containers", "shown", "text"},
     "found": {"config", "outputs"},
     "text_job": {
         "callers", "config", "containers", "encoding", "found", "lengths", "outputs", "request",
@@ -130,8 +132,8 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"bench", "devices", "kernels"},
     "stages": {
         "stages", "callers", "checks", "config", "containers", "encoding", "fingerprints", "found",
-        "model", "models", "not_finite", "openmp", "outputs", "plan", "progress", "request", "text",
-        "text_job",
+        "model", "models", "not_finite", "openmp", "outputs", "plan", "progress", "request",
+        "shown", "text", "text_job",
     },
     "standard_streams": {"stages"},
     "cli_values": {"checks"},

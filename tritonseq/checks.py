@@ -12,6 +12,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .shown import shown
+
 Check = Callable[[str, Any], Any]
 
 MOST = 2**62
@@ -144,17 +146,6 @@ def _bias(name: str, value: Any) -> float:
     if math.isnan(bias):
         raise ValueError(f"{name} must have numbers as biases, not {shown(value)}")
     return bias
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: cut, if it is long."""
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return f"an integer of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-_SHOWN = 200
 
 
 def _integer(value: Any) -> int | None:

@@ -12,6 +12,8 @@ from array import array as Array
 from collections.abc import ItemsView, KeysView, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
+from .shown import shown as _shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -187,8 +189,3 @@ def _example(names: list[str]) -> str:
 
 def _type(values: Any) -> str:
     return type(values).__name__
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .containers import is_token_list
+from .shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -120,7 +120,7 @@ def check_tokens(tokenizer: Callable[[], Tokenizer], text: Text) -> None:
     """
     if not isinstance(text, str) and not is_blank(text) and not tokenizer().may_be_tokens(text):
         raise ValueError(
-            f"texts holds lists, such as {reprlib.repr(text)}, none of whose strings is a token of "
+            f"texts holds lists, such as {shown(text)}, none of whose strings is a token of "
             "the vocabulary: pass a flat list of texts"
         )
 

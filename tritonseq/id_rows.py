@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .containers import check_container
+from .shown import shown as _shown
 
 _MASKS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _WIDER_MASKS = (
@@ -123,8 +124,3 @@ def _integer(item: Any) -> int | None:
         return operator.index(item)
     except (TypeError, RuntimeError):  # a tensor on the meta device has no value
         return None
-
-
-def _shown(item: Any) -> str:
-    text = " ".join(repr(item).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

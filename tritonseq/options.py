@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from .callers import warn
+from .shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -127,9 +128,6 @@ _HARMLESS = {
 }
 """Values that change nothing in transformers, besides None and (where it is not True) False."""
 
-_SHOWN = 60
-"""Characters of a value that a message shows."""
-
 
 def refusal(name: str, value: Any) -> str | None:
     """Why a known option may not have this value; None where it changes nothing."""
@@ -195,5 +193,4 @@ def _shown(value: Any) -> str:
     """Plain values as they are written, cut; of others, tensors and modules say, the type."""
     if not isinstance(value, bool | int | float | str | list | tuple | dict):
         return f"<{type(value).__name__}>"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return shown(value)

@@ -25,6 +25,7 @@ from .prompts import (
 )
 from .recipe import Callables
 from .refill import refill
+from .shown import shown as _shown
 from .slots import Batch
 from .trie import Trie
 
@@ -329,11 +330,6 @@ def _separate(inputs: Any) -> list[Any]:
     if isinstance(inputs, (str, type)) or not is_listed or getattr(inputs, "ndim", 1) == 0:
         raise ValueError(f"inputs must be a list of lists of ids, not {_shown(inputs)}")
     return list(inputs)
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _as_row(ids: Any) -> Any:

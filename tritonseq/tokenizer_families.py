@@ -16,9 +16,9 @@ from .roberta_pieces import (
     xlm_roberta_pieces,
 )
 from .sentencepieces import PEGASUS_OFFSET, mbart_pieces, pegasus_pieces, t5_pieces
+from .shown import shown
 from .special_tokens import number
 from .tokenizer_classes import REMEDY, WHOLE
-from .tokenizer_keys import shown
 from .vocabularies import Bytes
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tritonseq import callers
-from tritonseq.checks import MOST, MOST_PROCESSES, shown
+from tritonseq.checks import MOST, MOST_PROCESSES
+from tritonseq.shown import shown
 from tritonseq.text_job import open_target
 
 from .answers import Answers, Manner, Row
