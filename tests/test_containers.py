@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "letters": (iter("march"), r"over single letters: wrap a single text as \[text\]"),
     "other letters": (iter("m\xe4rz"), "over single letters"),
     "set iterator": (iter(set(TEXTS)), "has no order"),
-    "array of letters": (array("u", "march"), "an array of single characters"),
+    "array of letters": (array("b", b"march"), "an array of single characters"),
     "class": (list, "must be a list or another iterable of texts, not <class 'list'>"),
     "nothing": (None, "must be a list or another iterable of texts, not None"),
     "number": (7, "must be a list or another iterable of texts, not 7"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from array import array as Array
 from collections.abc import ItemsView, KeysView, Mapping, Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .shown import shown as _shown
 
@@ -73,7 +73,7 @@ def check_first(name: str, text: Any) -> None:
         )
 
 
-def is_token_list(text: Any) -> bool:
+def is_token_list(text: Any) -> TypeGuard[list[str]]:
     """Is it a text that is tokenized already? Tuples are none: they are pairs, or rows."""
     return isinstance(text, list) and all(isinstance(token, str) for token in text)
 
@@ -109,7 +109,7 @@ def _is(*types: type) -> Callable[[Any], bool]:
     return lambda values: isinstance(values, types)
 
 
-_KEYS = tuple(type(iterate({})) for iterate in (iter, reversed))
+_KEYS: tuple[type, ...] = (type(iter({})), type(reversed({})))
 _LETTERS = (type(iter("a")), type(iter("\xe9")))  # some versions have one of its own for ASCII
 
 _OTHERS: tuple[tuple[Callable[[Any], bool], str], ...] = (
