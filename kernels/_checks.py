@@ -52,7 +52,8 @@ def check_tensors(
 
     Raises:
         TypeError: for what is no tensor.
-        ValueError: for a tensor that is sparse, nested, packed, negated, or on another device.
+        ValueError: for a tensor that is sparse, nested, packed, negated, fake, or on another
+            device.
     """
     # What is traced cannot be asked whether it is negated.
     device, traced = None, torch.compiler.is_compiling()
@@ -64,6 +65,7 @@ def check_tensors(
             or tensor.layout is not _DENSE
             or tensor.is_nested
             or (not traced and tensor.is_neg())
+            or (type(tensor) is not Tensor and not traced and _is_stray(tensor))
         ):
             raise _unfit(name, tensor)
         if device is None:
@@ -78,6 +80,11 @@ def check_tensors(
     return device
 
 
+def _is_stray(tensor: Tensor) -> bool:
+    """Is it a fake tensor, which has no values, where nothing else is fake?"""
+    return hasattr(tensor, "fake_mode") and not hasattr(torch.empty(0), "fake_mode")
+
+
 def _unfit(name: str, x: object) -> Exception:
     """What is wrong with an argument that is no dense tensor."""
     if not isinstance(x, Tensor):
@@ -86,6 +93,8 @@ def _unfit(name: str, x: object) -> Exception:
         return ValueError(f"{name} is a nested tensor; pad it with torch.nested.to_padded_tensor")
     if x.layout is not _DENSE:
         return ValueError(f"{name} has the layout {x.layout}; pass {name}.to_dense()")
+    if _is_stray(x):
+        return ValueError(f"{name} is a fake tensor, which holds no values, outside of its mode")
     return ValueError(f"{name} is a negated view of other memory; pass {name}.resolve_neg()")
 
 

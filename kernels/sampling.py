@@ -85,7 +85,7 @@ def sample_tokens(
         number("min_p", min_p),
     )
     cuts.check()
-    cuts = cuts._replace(temperature=min(max(temperature, COLDEST), HOTTEST))
+    cuts = cuts._replace(temperature=min(max(cuts.temperature, COLDEST), HOTTEST))
     with torch.no_grad():
         if takes_triton(impl, logits.device):
             from ._sampling_triton import sample_in_triton

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from tritonseq.shown import shown
+
 MOST = 2**40
 """What no size of a network reaches. The product of any two fits into 128 bits, not into 64, so
 products are checked where weights are made."""
@@ -65,14 +67,3 @@ def check_name(config: Any, name: str) -> None:
     value = getattr(config, name)
     if not isinstance(value, str):
         raise ValueError(f"config.json: {name} must be a name, not {shown(value)}")
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: cut, if it is long."""
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return f"an integer of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-_SHOWN = 60

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from tritonseq.callers import warn
 
 from .layout import empty_weight
 
@@ -124,9 +125,8 @@ def warn_of_unused(names: Iterable[str]) -> None:
     """Say once which weights of a checkpoint are left alone, if any are."""
     unused = sorted(names)
     if unused:
-        warnings.warn(
+        warn(
             f"generation does not use these weights of the checkpoint: {_listed(unused)}",
-            stacklevel=2,
         )
 
 

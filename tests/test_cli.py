@@ -407,6 +407,12 @@ def test_help_and_early_faults_come_without_torch(arguments: list[str]) -> None:
         assert done.stderr.startswith("tritonseq: error: /no/such/file cannot be read")
 
 
+@pytest.mark.parametrize("count", ["0", "100001", "1" + "0" * 31])
+def test_the_demo_makes_its_problems_beforehand(count: str, capsys: Captured) -> None:
+    assert main(["demo", "--problems", count]) == 2
+    assert "the demo takes from 1 to 100000 problems" in capsys.readouterr().err
+
+
 def test_demo_runs_as_a_process_without_transformers() -> None:
     program = (
         "import sys; sys.modules['transformers'] = None; "

@@ -323,6 +323,15 @@ def test_outputs_of_every_form_are_compared(
         (["--limit", "0"], "--limit is 0: it must be at least 1"),
         (["--batch-tokens", "-1"], "--batch-tokens is -1: it must be at least 1"),
         (["--postprocess-workers", "-1"], "--postprocess-workers is -1: it must be at least 0"),
+        (["--preprocess-workers", "257"], "--preprocess-workers is 257: it must be at most 256"),
+        (["--postprocess-workers", "1" + "0" * 31], "it must be at most 256"),
+        (["--batch-size", "1" + "0" * 31], "--batch-size is 1"),
+        (["--limit", "1" + "0" * 31], "it must be at most 4611686018427387904"),
+        (["--seed", "1" + "0" * 31], "it must be at most 18446744073709551615"),
+        *(
+            ([flag, ""], f"{flag} is an empty text: name something, or leave it out")
+            for flag in ("--output-field", "--source-field", "--id-field", "--tokenizer")
+        ),
         (["--num-beams", "0"], "num_beams"),
         (["--n-best", "0"], "num_return_sequences"),
         (["--beam-size", "2", "--num-beams", "3"], "num_beams is said twice"),
@@ -527,13 +536,27 @@ def test_devices(text: str, names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "cpu:0", "cpu:x", "cpu:", "cuda:", "gpu", "cuda:0,", "cpu,cuda"]
-)
+    "text",
+    [
+        "", "cpu:0", "cpu:x", "cpu:", "cuda:", "gpu", "cuda:0,", "cpu,cuda", "cpu:257",
+        "cpu:1000000000", "cpu:" + "9" * 5000, "cpu:200,cpu:200", "cpu:00",
+        "cpu:\N{ARABIC-INDIC DIGIT TWO}",
+    ],
+)  # fmt: skip
 def test_no_devices(text: str, sources: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["generate", DATES, sources, f"--devices={text}"])
     assert stop.value.code == 2
     assert "argument --devices: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("places", "name"),
+    [(("", "a", "b"), "MODEL"), (("m", "", "b"), "INPUT"), (("m", "a", ""), "OUTPUT")],
+)
+def test_empty_places_are_none(places: tuple[str, ...], name: str, capsys: Captured) -> None:
+    assert main(["generate", *places]) == 2
+    assert f"{name} is an empty text" in capsys.readouterr().err
 
 
 def test_how_a_job_ends_is_the_exit_code(

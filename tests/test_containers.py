@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from array import array
 from collections import UserDict, namedtuple
 from functools import cache
 from pathlib import Path
@@ -138,6 +139,23 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "bytes array": (np.array([b"march"]), "array of bytes: pass texts.astype"),
     "numbers array": (np.arange(3), "of int64, not of texts"),
     "tensor": (torch.arange(3), "of torch.int64, not of texts"),
+    "pairs of texts": ([("march", "may")], "holds tuples, such as .*pair.0. for pair in pairs"),
+    "empty tuple": ([()], "holds tuples"),
+    "nothings": ([None, "a"], "text 0 is None, no text and no list of tokens"),
+    "numbers": ([1, 2], "text 0 is 1, no text"),
+    "paths": ([Path("a")], "text 0 is PosixPath"),
+    "lists of lists": ([[["a"]]], "text 0 is ..'a'.., no text"),
+    "bytes in a list": ([b"a"], "text 0 is b'a'"),
+    "structured": (
+        np.array([(1, "a")], dtype=[("id", int), ("text", "U4")]),
+        r"ndarray with columns 'id', 'text': .*array\['text'\].tolist\(\)",
+    ),
+    "key iterator": (iter({"a": 1}), "a dict_keyiterator over the keys"),
+    "reversed keys": (reversed({"a": 1}), "over the keys of a dictionary"),
+    "letters": (iter("march"), r"over single letters: wrap a single text as \[text\]"),
+    "other letters": (iter("m\xe4rz"), "over single letters"),
+    "set iterator": (iter(set(TEXTS)), "has no order"),
+    "array of letters": (array("b", b"march"), "an array of single characters"),
     "class": (list, "must be a list or another iterable of texts, not <class 'list'>"),
     "nothing": (None, "must be a list or another iterable of texts, not None"),
     "number": (7, "must be a list or another iterable of texts, not 7"),
@@ -180,6 +198,35 @@ def test_rows_of_an_iterator_are_refused_when_the_first_one_comes() -> None:
         load().generate_text(iter(ROWS))
     with pytest.raises(ValueError, match="holds dictionaries"):
         list(tritonseq.pipeline(load(), iter(ROWS)))
+    for odd in (None, 7, ("march", "may"), Path("a"), [5]):
+        with pytest.raises(ValueError, match=r"^text 0 is|holds tuples"):
+            load().generate_text(iter([odd]))
+        with pytest.raises(ValueError, match=r"^text 0 is|holds tuples"):
+            list(tritonseq.pipeline(load(), iter([odd])))
+
+
+@pytest.mark.parametrize("name", ["t5-dates", "gpt2-words", "unilm-clock"])
+def test_lists_of_texts_are_no_lists_of_tokens(name: str) -> None:
+    """And of the latter, one that is faulty spoils no other."""
+    with pytest.raises(ValueError, match="of the vocabulary"):
+        load(name).generate_text([["march the third"]])
+    lists = np.empty(2, dtype=object)
+    lists[:] = [["march the third"], ["may the first"]]
+    for texts in ([["march the third"], ["may the first"]], lists):
+        with pytest.raises(ValueError, match="none of whose strings is a token of the vocabulary"):
+            list(tritonseq.pipeline(load(name), texts))
+
+
+def test_tuples_are_no_lists_of_tokens() -> None:
+    """Pairs of texts are tuples, also where both are words of the vocabulary."""
+    model = load("unilm-clock")
+    tokens = ["at", "noon"]
+    assert model.generate_text([tokens, "at noon"])[0]
+    with pytest.raises(ValueError, match=r"^text 1\b"):
+        model.generate_text([tokens, tuple(tokens)])
+    first, second = tritonseq.pipeline(model, [tokens, tuple(tokens)])
+    assert (first.fault, second.text) == (None, "")
+    assert second.fault is not None and "no text and no list of tokens" in second.fault
 
 
 @pytest.mark.parametrize("name", ["t5-dates", "gpt2-words", "bart-numbers", "unilm-clock"])
@@ -229,10 +276,10 @@ IDS: dict[str, tuple[Any, str]] = {
     "dictionary": ({"input_ids": [[5]]}, r"generate\(\*\*encoding\)"),
     "table": (DataFrame(), "DataFrame with columns"),
     "dataset": (Dataset(), "Dataset with columns"),
-    "bytes": (b"ab", "is a bytes"),
+    "bytes": (b"ab", r"is a bytes: pass list\(\w+\) if its bytes are ids"),
     "bytes in rows": ([b"ab"], r"input_ids\[0\] is a bytes"),
     "set": ({(5, 6)}, "no order"),
-    "set in rows": ([{5, 6}], r"input_ids\[0\] is a set"),
+    "set in rows": ([{5, 6}], r"input_ids\[0\] is a set.*: pass input_ids\[0\] as a list"),
     "dictionary in rows": ([{5: 6}], r"input_ids\[0\] must be"),
     "file": (io.StringIO("5"), "keep their ends"),
     "path": (Path("ids"), "must be a tensor or lists of token ids, not PosixPath"),
@@ -287,6 +334,17 @@ def test_ids_may_be_of_any_integers(dtype: Any) -> None:
         rows.append(torch.from_numpy(ids))
     for given in rows:
         assert torch.equal(gpt2().generate(given, max_new_tokens=3), wanted)
+
+
+def test_ids_may_be_a_negated_view() -> None:
+    wanted = gpt2().generate([[5, 6]], max_new_tokens=3)
+    ids = torch._neg_view(torch.tensor([[-5, -6]]))
+    assert torch.equal(gpt2().generate(ids, max_new_tokens=3), wanted)
+    assert torch.equal(gpt2().generate([ids[0]], max_new_tokens=3), wanted)
+    ((_, found),) = gpt2().generate_each(ids, max_new_tokens=3)
+    assert torch.equal(found.reshape(wanted.shape), wanted)
+    wanted = load("bart-numbers").generate([[5, 6]])
+    assert torch.equal(load("bart-numbers").generate(ids), wanted)
 
 
 MASKS: dict[str, Any] = {

@@ -132,15 +132,14 @@ class TestResults:
         wanted = [sum(job.found([ids])[0].tokens) for ids in job.ids(texts)]
         assert [result.tokens for result in tritonseq.pipeline(model, texts)] == wanted
 
-    def test_none_and_one_and_a_tuple_of_tokens(self) -> None:
+    def test_none_and_one_and_a_list_of_tokens(self) -> None:
         model = load("unilm-clock")
         assert list(tritonseq.pipeline(model, [])) == []
         (prompt,) = prompts("unilm-clock", 1)
         wanted = expected(model, [prompt])
         assert outputs(list(tritonseq.pipeline(model, iter([prompt])))) == wanted
-        tokens = ("we", "meet", "at", "noon")
-        (one,) = tritonseq.pipeline(model, [tokens])
-        assert one.texts == model.generate_text([list(tokens)])
+        (one,) = tritonseq.pipeline(model, [["we", "meet", "at", "noon"]])
+        assert one.texts == model.generate_text([["we", "meet", "at", "noon"]])
 
     def test_a_prefix_and_truncation(self) -> None:
         model, texts = load("bart-numbers"), [*prompts("bart-numbers", 9), "It is 7. " * 30]
@@ -355,6 +354,10 @@ class TestRefused:
             ({"batch_size": 0}, "batch_size is 0: it must be an integer >= 1"),
             ({"batch_tokens": -1}, "batch_tokens is -1"),
             ({"window": True}, "window is True"),
+            ({"preprocess_workers": 10**5}, "preprocess_workers is 100000: the most are 256"),
+            ({"postprocess_workers": 10**31}, "the most are 256"),
+            ({"window": 10**31}, "the most are 4611686018427387904"),
+            ({"devices": ["cpu"] * 257}, "devices are 257, .* the most are 256"),
             ({"preprocess_workers": -1}, "preprocess_workers is -1: it must be an integer >= 0"),
             ({"postprocess_workers": None}, "postprocess_workers is None"),
             ({"devices": ["cpu"]}, "devices are for processes that load the model themselves"),

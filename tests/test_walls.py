@@ -21,13 +21,15 @@ LEAVES += ("containers", "openmp", "pickle_scan", "progress", "surroundings")
 LEAVES += ("text_growth", "tokenizer_classes", "tokenizer_keys", "vocabularies")
 ALLOWED: dict[str, set[str]] = {
     "kernels": {"kernels"},
-    "models": {"models", "kernels", "cache", "memory"},
+    "models": {"models", "kernels", "cache", "callers", "memory", "shown"},
     "cache": {"buffers", "memory"},
     "protocol": {"cache"},
     **{leaf: set() for leaf in LEAVES},
-    "id_rows": {"containers"},
+    **{unit: {"shown"} for unit in ("checks", "containers", "json_files", "tokenizer_keys")},
+    "id_rows": {"containers", "shown"},
+    "options": {"callers", "shown"},
     "prompts": {"id_rows"},
-    "config": {"checks", "combinations", "options"},
+    "config": {"callers", "checks", "combinations", "options"},
     "stopping": {"hypotheses"},
     "flags": {"kernels"},
     "graphs": {"kernels"},
@@ -92,7 +94,7 @@ ALLOWED: dict[str, set[str]] = {
         "tokenizer_pipelines", "vocabularies",
     },
     "tokenizer_files": {
-        "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",
+        "shown", "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",
         "special_tokens", "tokenizer_classes", "tokenizer_families", "tokenizer_keys",
         "unilm_families", "vocabularies", "wordpieces",
     },
@@ -101,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "placement": {"models", "weights"},
     "unilm_tensors": {"models", "unilm_names", "weights"},
     "unilm_families": {"unilm_names"},
-    "unilm_tokens": {"json_files"},
+    "unilm_tokens": {"callers", "json_files"},
     "unilm_checkpoint": {
         "unilm_families", "unilm_names", "unilm_tensors", "unilm_tokens", "weights",
     },
@@ -115,10 +117,11 @@ ALLOWED: dict[str, set[str]] = {
         "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs", "plan",
         "prompts", "recipe", "refill", "slots", "stopping", "trie",
     },
-    "encoding": {"text"},
+    "encoding": {"containers", "shown", "text"},
     "found": {"config", "outputs"},
     "text_job": {
-        "config", "containers", "encoding", "found", "lengths", "outputs", "request", "text",
+        "callers", "config", "containers", "encoding", "found", "lengths", "outputs", "request",
+        "text",
     },
     "model": {
         "checkpoint", "config", "engines", "generate", "hub", "lengths", "origin", "outputs",
@@ -138,10 +141,10 @@ ALLOWED: dict[str, set[str]] = {
         "text", "text_job",
     },
     "standard_streams": {"stages"},
-    "cli_values": set(),
+    "cli_values": {"checks"},
     "cli_fastseq": set(),
     "cli_flags": {"cli_fastseq", "cli_unilm", "cli_values", "config", "stages"},
-    "cli_rules": {"cli_fastseq", "stages"},
+    "cli_rules": {"checks", "cli_fastseq", "stages"},
     "cli_checkpoint": {"config_files", "hub", "json_files", "models"},
     "cli_files": {
         "checks", "cli_checkpoint", "cli_fastseq", "cli_unilm", "cli_values", "stages",

@@ -12,6 +12,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .shown import shown
+
 Check = Callable[[str, Any], Any]
 
 MOST = 2**62
@@ -20,6 +22,9 @@ MOST = 2**62
 
 MOST_BEAMS = 2**16
 """More would be chosen among for hours. Some hundreds are in use."""
+
+MOST_PROCESSES = 256
+"""More of one kind would only be in each other's way, and fill the memory."""
 
 
 def whole(minimum: int, maximum: int = MOST) -> Check:
@@ -155,17 +160,6 @@ def _bias(name: str, value: Any) -> float:
     if math.isnan(bias):
         raise ValueError(f"{name} must have numbers as biases, not {shown(value)}")
     return bias
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: cut, if it is long."""
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return f"an integer of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-_SHOWN = 200
 
 
 def _integer(value: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import cli_fastseq
+from .checks import MOST, MOST_PROCESSES
 from .stages.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -28,29 +29,58 @@ _OF_PROMPTS = ("prompt", *_FILES, "json", "stream", *_OF_NAMED_FILES)
 # What speaks of the form of an output, which --json has decided.
 _FORMS = ("output_format", "output_field", "keep_source", "scores", "full_text", "reference")
 
-# The least that a number may be.
-_LEAST = {
-    "limit": 1,
-    "subset": 0,
-    "batch_size": 1,
-    "batch_tokens": 1,
-    "window": 1,
-    "max_source_length": 1,
-    "preprocess_workers": 0,
-    "postprocess_workers": 0,
+# The least and the most that a number may be.
+_RANGES = {
+    "limit": (1, MOST),
+    "subset": (0, MOST),
+    "batch_size": (1, MOST),
+    "batch_tokens": (1, MOST),
+    "window": (1, MOST),
+    "max_source_length": (1, MOST),
+    "preprocess_workers": (0, MOST_PROCESSES),
+    "postprocess_workers": (0, MOST_PROCESSES),
+    # What torch takes for a seed.
+    "seed": (-(2**63), 2**64 - 1),
 }
+
+# What names something, so that it cannot be empty.
+_NAMES = (
+    "model", "input", "output", "model_type", "tokenizer", "revision", "cache_dir", "source_field",
+    "id_field", "task", "src_lang", "tgt_lang", "output_field", "reference", "prompt_file",
+    "input_file", "output_file", "model_path", "model_recover_path", "config_path",
+    "tokenizer_name", "bert_model", "split", "device", "dtype",
+)  # fmt: skip
+_PLACES = ("model", "input", "output")
 
 
 def check_flags(parsed: argparse.Namespace) -> None:
-    """Raise ValueError for numbers that are too low, and for flags that do not go together."""
+    """Raise ValueError for empty names, for numbers that are too low or too high, and for flags
+    that do not go together."""
     cli_fastseq.translate(parsed)
-    for name, least in _LEAST.items():
-        number = getattr(parsed, name)
-        if number is not None and number < least:
-            raise ValueError(f"{_flag(name)} is {number}: it must be at least {least}")
+    _check_names(parsed)
+    _check_numbers(parsed)
     _check_texts(parsed)
     _check_forms(parsed)
     _check_placement(parsed)
+
+
+def _check_names(parsed: argparse.Namespace) -> None:
+    """As a variable of the shell that is not set leaves them."""
+    for name in _NAMES:
+        if getattr(parsed, name) == "":
+            what = name.upper() if name in _PLACES else _flag(name)
+            raise ValueError(f"{what} is an empty text: name something, or leave it out")
+
+
+def _check_numbers(parsed: argparse.Namespace) -> None:
+    for name, (least, most) in _RANGES.items():
+        number = getattr(parsed, name)
+        if number is None:
+            continue
+        if number < least:
+            raise ValueError(f"{_flag(name)} is {number}: it must be at least {least}")
+        if number > most:
+            raise ValueError(f"{_flag(name)} is {number}: it must be at most {most}")
 
 
 def _check_texts(parsed: argparse.Namespace) -> None:

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from .checks import MOST_PROCESSES
+
 _SHOWN = 60
 """Characters of a value that a message shows."""
 
@@ -71,22 +73,31 @@ def devices(text: str) -> tuple[str, ...]:
     names: list[str] = []
     for name in text.split(","):
         kind, colon, number = name.strip().partition(":")
-        numbered = bool(colon) and number.isdecimal()
-        if (
-            kind not in ("cpu", "cuda")
-            or (colon and not numbered)
-            or (kind, number) == ("cpu", "0")
-        ):
+        is_numbered = number.isascii() and number.isdecimal()
+        is_none = kind == "cpu" and is_numbered and not number.strip("0")
+        if kind not in ("cpu", "cuda") or (colon and not is_numbered) or is_none:
             raise argparse.ArgumentTypeError(
                 f"{name!r} is no device: say cuda:0,cuda:1 for two GPUs, or cpu:2"
             )
-        names += ["cpu"] * int(number or 1) if kind == "cpu" else [name.strip()]
+        names += ["cpu"] * _processes(name, number) if kind == "cpu" else [name.strip()]
+    if len(names) > MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{len(names)} processes: the most are {MOST_PROCESSES}")
     if len({name.partition(":")[0] for name in names}) > 1:
         raise argparse.ArgumentTypeError(
             f"{text} mixes the CPU with GPUs, whose results differ in the last digits: name one "
             "kind of device"
         )
     return tuple(names)
+
+
+def _processes(name: str, number: str) -> int:
+    """How many "cpu:NUMBER" asks for, looked at before as many names are made."""
+    number = number.lstrip("0")
+    if len(number) > len(str(MOST_PROCESSES)) or int(number or 1) > MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(
+            f"{name[:_SHOWN]} asks for more than {MOST_PROCESSES} processes: pass fewer"
+        )
+    return int(number or 1)
 
 
 def special_tokens(parsed: argparse.Namespace) -> dict[str, bool]:

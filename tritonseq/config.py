@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from .callers import warn
 from .checks import CHECKS
 from .combinations import check_together, idle_names, idle_options
 from .options import CHANGING, refusal, settle
@@ -134,7 +134,7 @@ class GenerationConfig:
             reasons = {name: refusal(name, value) for name, value in others.items()}
             for name, reason in reasons.items():
                 if reason and name not in CHANGING:
-                    warnings.warn(f"ignored in the checkpoint's options: {reason}", stacklevel=2)
+                    warn(f"ignored in the checkpoint's options: {reason}")
             faults = {name: reason for name, reason in reasons.items() if name in CHANGING}
             return StoredConfig.read(_modern(options, known), origin, faults)
         for name, value in others.items():
@@ -161,7 +161,7 @@ class GenerationConfig:
                 values[name] = _OFF.get(name) if value is None else value
         config = self._checked(values, options)
         for reason in idle_options(config._settled(), config._asked(options)):
-            warnings.warn(reason, stacklevel=2)
+            warn(reason)
         return config
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:

@@ -28,6 +28,9 @@ SEED = 7
 BATCH = 25
 SHOWN = 3
 
+_MOST = 100_000
+"""Problems that are made before the first one is answered."""
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -124,8 +127,8 @@ def run(*, device: str = "auto", dtype: str = "auto", count: int = 200) -> int:
 
     Returns 0 if enough answers are right, else 1.
     """
-    if count < 1:
-        raise ValueError(f"the demo needs at least 1 problem, not {count}")
+    if not 1 <= count <= _MOST:
+        raise ValueError(f"the demo takes from 1 to {_MOST} problems, not {count}")
     with one_thread():
         rows = [row for checkpoint in CHECKPOINTS for row in _run(checkpoint, device, dtype, count)]
     _print_table(rows)

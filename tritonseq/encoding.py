@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .containers import is_token_list
+from .shown import shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .text import Tokenizer
 
 Text = str | Sequence[str]
-"""A text, or the tokens of one that is tokenized already."""
+"""A text, or the list of tokens of one that is tokenized already."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Encoding:
         if isinstance(texts, str) or not hasattr(texts, "__iter__"):
             return self._rows(tokenizer, texts)
         texts = list(texts)
-        tokenized = [place for place, text in enumerate(texts) if isinstance(text, list | tuple)]
+        tokenized = [place for place, text in enumerate(texts) if isinstance(text, list)]
         if not tokenized:
             return self._rows(tokenizer, texts)
         whole = sorted(set(range(len(texts))).difference(tokenized))
@@ -105,9 +108,21 @@ class Encoding:
 
 def is_blank(text: object) -> bool:
     """Is it a text, or a list of tokens, of white space only? The answer to it is blank as well."""
-    if isinstance(text, (list, tuple)) and all(isinstance(token, str) for token in text):
+    if is_token_list(text):
         text = "".join(text)
     return isinstance(text, str) and not text.strip()
+
+
+def check_tokens(tokenizer: Callable[[], Tokenizer], text: Text) -> None:
+    """Raise ValueError if the first of many texts is a list, and not one of tokens.
+
+    So are the others then. `tokenizer` is called for it only where it is needed.
+    """
+    if not isinstance(text, str) and not is_blank(text) and not tokenizer().may_be_tokens(text):
+        raise ValueError(
+            f"texts holds lists, such as {shown(text)}, none of whose strings is a token of "
+            "the vocabulary: pass a flat list of texts"
+        )
 
 
 def at_places(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters import ADAPTER_CONFIG, refuse_adapter
 from .config_files import find_config
+from .shown import shown
 from .weights import FORMATS, index_of, is_weight_file, shard_names
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _local(argument: str, name: Any) -> Path:
         if error.errno != errno.ENAMETOOLONG:
             raise
         raise ValueError(
-            f"{argument} is {_shown(str(name))}, of {len(str(name))} characters: no folder and no "
+            f"{argument} is {shown(str(name))}, of {len(str(name))} characters: no folder and no "
             "Hub id has such a name"
         ) from None
     return path
@@ -178,12 +179,7 @@ def _local(argument: str, name: Any) -> Path:
 
 def _check(argument: str, value: Any, wanted: str, *types: type) -> None:
     if not isinstance(value, types):
-        raise ValueError(f"{argument} is {_shown(value)}: pass {wanted}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        raise ValueError(f"{argument} is {shown(value)}: pass {wanted}")
 
 
 def _refuse_file(path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .containers import check_container
+from .shown import shown
 
 _MASKS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _WIDER_MASKS = (
@@ -22,7 +23,10 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def plain(tensor: Tensor, name: str) -> Tensor:
-    """The tensor, if it has an element in memory for each place; else ValueError."""
+    """The tensor, if it has an element in memory for each place; else ValueError.
+
+    A negated view of other memory, which kernels cannot read, becomes its values.
+    """
     kind, remedy = "", ""
     if tensor.is_meta:
         kind, remedy = "on the meta device, where there are no values", "pass one that has values"
@@ -34,7 +38,7 @@ def plain(tensor: Tensor, name: str) -> Tensor:
         kind, remedy = "quantized", f"pass {name}.int_repr().long()"
     if kind:
         raise ValueError(f"{name} is a tensor {kind}: {remedy}")
-    return tensor
+    return tensor.resolve_neg()
 
 
 def read_rows(
@@ -52,7 +56,7 @@ def read_rows(
             raise ValueError(f"{name} must be token ids, not text: pass text to generate_text")
         if not isinstance(row, Iterable) or (isinstance(row, Tensor) and row.dim() == 0):
             if _integer(row) is None:
-                raise ValueError(f"{where} is {_shown(row)}: {name} must be lists of token ids")
+                raise ValueError(f"{where} is {shown(row)}: {name} must be lists of token ids")
             raise ValueError(f"{name} must be a batch: {single}")
         rows.append(_ids(_items(row, where), where))
     return rows
@@ -93,7 +97,7 @@ def _items(values: Any, name: str) -> list[Any]:
             f"{name} must be a tensor or lists of token ids, not {type(values).__name__}: "
             "pass text to generate_text, and the output of a tokenizer as generate(**encoding)"
         )
-    check_container(name, values)
+    check_container(name, values, are_ids=True)
     return list(values)
 
 
@@ -108,7 +112,7 @@ def _ids(items: list[Any], where: str) -> list[int]:
 def _id(item: Any, where: str) -> int:
     number = _integer(item)
     if number is None:
-        raise ValueError(f"{where} is {_shown(item)}: token ids must be integers")
+        raise ValueError(f"{where} is {shown(item)}: token ids must be integers")
     if number not in _INT64:
         raise ValueError(f"{where} is {number}, outside every vocabulary: pass token ids")
     return number
@@ -122,8 +126,3 @@ def _integer(item: Any) -> int | None:
         return operator.index(item)
     except (TypeError, RuntimeError):  # a tensor on the meta device has no value
         return None
-
-
-def _shown(item: Any) -> str:
-    text = " ".join(repr(item).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,6 +8,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .shown import shown
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -153,11 +155,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             # Not by ==, which takes 1 for true, and NaN for another than itself.
             if repr(said) != repr(value[key]):
                 raise ValueError(
-                    f"it says {key!r} twice, {_short(said)} and {_short(value[key])}: keep one"
+                    f"it says {key!r} twice, {shown(said)} and {shown(value[key])}: keep one"
                 )
     return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from typing import TYPE_CHECKING, Any
+
+from .callers import warn
+from .shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -142,9 +144,6 @@ _HARMLESS = {
 }
 """Values that change nothing in transformers, besides None and (where it is not True) False."""
 
-_SHOWN = 60
-"""Characters of a value that a message shows."""
-
 
 def refusal(name: str, value: Any) -> str | None:
     """Why a known option may not have this value; None where it changes nothing."""
@@ -167,7 +166,7 @@ def settle(name: str, value: Any, known: Collection[str]) -> None:
     """
     if name in IGNORED:
         if name == "use_cache" and value is False:
-            warnings.warn("use_cache=False is ignored: the caches are always used", stacklevel=3)
+            warn("use_cache=False is ignored: the caches are always used")
         return
     if name in ARGUMENTS:
         raise ValueError(f"{name} is no generation option: it is an argument of Model.generate")
@@ -210,5 +209,4 @@ def _shown(value: Any) -> str:
     """Plain values as they are written, cut; of others, tensors and modules say, the type."""
     if not isinstance(value, bool | int | float | str | list | tuple | dict):
         return f"<{type(value).__name__}>"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return shown(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .callers import warn
 from .containers import check_container
 from .generate import Generation, slots_for
 from .id_rows import plain
@@ -25,6 +25,7 @@ from .prompts import (
 )
 from .recipe import Callables
 from .refill import refill
+from .shown import shown
 from .slots import Batch
 from .stopping import check_limits
 from .trie import Trie
@@ -326,16 +327,11 @@ def _separate(inputs: Any) -> list[Any]:
     """The inputs of `generate_each`, one by one."""
     if isinstance(inputs, Tensor):
         inputs = plain(inputs, "inputs")
-    check_container("inputs", inputs)
+    check_container("inputs", inputs, are_ids=True)
     is_listed = hasattr(inputs, "__len__") and hasattr(inputs, "__iter__")
     if isinstance(inputs, (str, type)) or not is_listed or getattr(inputs, "ndim", 1) == 0:
-        raise ValueError(f"inputs must be a list of lists of ids, not {_shown(inputs)}")
+        raise ValueError(f"inputs must be a list of lists of ids, not {shown(inputs)}")
     return list(inputs)
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _as_row(ids: Any) -> Any:
@@ -368,10 +364,9 @@ def _warn_of_lengths(config: GenerationConfig, decoder: Any, lengths: Lengths) -
     """
     if lengths.total < lengths.asked:
         # The same words for every batch, so that they are said once.
-        warnings.warn(
+        warn(
             f"more new tokens are asked for than the {decoder.max_positions} positions of the "
             "model leave room for: generation stops at the last one",
-            stacklevel=5,
         )
     name = "min_length" if config.min_new_tokens is None else "min_new_tokens"
     if lengths.minimum > lengths.total and getattr(config, name):
@@ -379,10 +374,9 @@ def _warn_of_lengths(config: GenerationConfig, decoder: Any, lengths: Lengths) -
         for option in ("max_length", "max_new_tokens"):
             if getattr(config, option) is not None:
                 limit = f"{option}={getattr(config, option)}"
-        warnings.warn(
+        warn(
             f"unfeasible lengths: {name}={getattr(config, name)} asks for more than {limit} "
             "leaves room for; no end token is chosen, and generation stops at the maximum",
-            stacklevel=5,
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .json_files import is_there, read_json
-from .tokenizer_keys import LISTS, ROLES, check_keys, is_token_key, shown
+from .shown import shown
+from .tokenizer_keys import LISTS, ROLES, check_keys, is_token_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -142,6 +142,14 @@ class Tokenizer:
         """The ids of single tokens, such as "." and "[X_SEP]"; ValueError for unknown ones."""
         return [self._token(token) for token in tokens]
 
+    def may_be_tokens(self, strings: Iterable[str]) -> bool:
+        """Can they be a text's tokens: is one known, or may it be a word that is not?"""
+        return any(
+            self._vocabulary.token_id(string) is not None
+            or (self._unknown is not None and not _has_space(string))
+            for string in strings
+        )
+
     def pad(
         self, rows: Sequence[Sequence[int]], *, pad_id: int, side: str = "left"
     ) -> tuple[Tensor, Tensor]:
@@ -236,6 +244,11 @@ def _read(rows: Any) -> list[list[int]]:
     from .id_rows import read_rows  # here only, as torch above
 
     return read_rows(rows, "ids", single="wrap a single row as [ids]")
+
+
+def _has_space(text: str) -> bool:
+    """Has it a space within, as no word has that a vocabulary does not know?"""
+    return len(text.split()) > 1
 
 
 def _close_up(text: str) -> str:

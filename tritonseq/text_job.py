@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from .callers import warn
 from .containers import check_first, check_texts
-from .encoding import Encoding, at_places, is_blank
+from .encoding import Encoding, at_places, check_tokens, is_blank
 from .found import found
 from .lengths import longest_answered
 
@@ -87,6 +87,7 @@ class TextJob:
         texts = list(texts)
         if texts:
             check_first("texts", texts[0])
+            check_tokens(lambda: self.tokenizer, texts[0])
         places = [place for place, text in enumerate(texts) if not is_blank(text)]
         if not places:
             return [[] for _ in texts]
@@ -199,7 +200,7 @@ class TextJob:
             return
         message = open_target(self.tokenizer, self.prefix, texts)
         if message is not None:
-            warnings.warn(message, stacklevel=4)
+            warn(message)
 
     @property
     def asks_for_language(self) -> bool:

@@ -16,9 +16,10 @@ from .roberta_pieces import (
     xlm_roberta_pieces,
 )
 from .sentencepieces import PEGASUS_OFFSET, mbart_pieces, pegasus_pieces, t5_pieces
+from .shown import shown
 from .special_tokens import number
 from .tokenizer_classes import REMEDY, class_within
-from .tokenizer_keys import LISTS, shown
+from .tokenizer_keys import LISTS
 from .tokenizer_pipelines import PIPELINES, pipeline_of, rebuilt
 from .vocabularies import FRAME, Bytes
 

@@ -9,10 +9,11 @@ from .fast_vocabulary import OneLineVocabulary
 from .json_files import is_there, read_json
 from .languages import MBART, MBART50, Languages
 from .marian_vocabulary import MarianPieces
+from .shown import shown
 from .special_tokens import read_stated
 from .tokenizer_classes import REMEDY, WHOLE, family_of
 from .tokenizer_families import Source, byte_pairs, saved, vocabulary_of
-from .tokenizer_keys import check_keys, shown
+from .tokenizer_keys import check_keys
 from .unilm_families import variant_of
 from .wordpieces import SPECIAL, read_pieces, s2s_pieces, saved_pieces, unilm_pieces
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .shown import shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -69,19 +71,6 @@ _HARMLESS = frozenset(_NAMED.split())
 
 # Read elsewhere: as tokens, and by the families that have them.
 _ELSEWHERE = frozenset((*ROLES, *LISTS, "added_tokens_decoder", "auto_map", "mask_token_sent"))
-
-
-_SHOWN = 60
-"""Characters of a key or value that a message shows."""
-
-
-def shown(value: Any) -> str:
-    """What a message says of a key or a value, which may be of any size."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return "a huge number"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def check_keys(path: Path, content: Mapping[str, Any]) -> None:

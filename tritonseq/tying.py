@@ -7,11 +7,12 @@ its own, whatever config.json says, and a warning tells it.
 
 from __future__ import annotations
 
-import warnings
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from .callers import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,11 +48,10 @@ def tied(
                 found[name] = same
         if len(distinct) > 1 and _says_tied(config):
             names = " and ".join(source.names[0] for source in distinct)
-            warnings.warn(
+            warn(
                 f"{names} differ, and are one tensor by what config.json says or leaves open: "
                 "each is used for its own part, as the weights have it; "
                 "tie_word_embeddings=false in config.json would say so",
-                stacklevel=2,
             )
     return found
 

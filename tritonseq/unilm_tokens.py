@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from .callers import warn
 from .json_files import is_there, read_json, read_text
 
 if TYPE_CHECKING:
@@ -78,10 +78,9 @@ def read_vocabulary(folder: Path, vocab_size: int) -> dict[str, int] | None:
     if is_there(folder / "vocab.txt"):
         lines = read_lines(folder / "vocab.txt")
         if len(lines) != vocab_size:
-            warnings.warn(
+            warn(
                 f"{folder / 'vocab.txt'} has {len(lines)} tokens and the network {vocab_size}: is "
                 "it the vocabulary of another model?",
-                stacklevel=2,
             )
         # Of two lines that agree, the later one counts.
         return {token: line for line, token in enumerate(lines)}

@@ -219,5 +219,5 @@ def copies(call):
     return [
         bits(x.detach()).clone() for x in tensors(call)
         if x.layout is torch.strided and not x.is_nested and not x.is_quantized
-        and x.device.type == "cpu" and not x.is_complex()
+        and x.device.type == "cpu" and not x.is_complex() and not hasattr(x, "fake_mode")
     ]  # fmt: skip

@@ -329,7 +329,7 @@ class TestExtremes:
             assert torch.equal(tokens, logits.argmax(dim=1))
 
     @BOTH
-    @pytest.mark.parametrize("temperature", [1e9, 1e30, 1e300])
+    @pytest.mark.parametrize("temperature", [1e9, 1e30, 1e300, 10**30])
     @pytest.mark.parametrize("cut", [{}, {"top_p": 0.999, "min_p": 0.5}])
     def test_hot_knows_no_logits(self, cut, temperature, impl, device):
         logits, seeds = torch.randn(10, 40, device=device), torch.arange(10, device=device)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,10 @@ def _overlapping(x: Tensor) -> Tensor:
 
 def _negated(x: Tensor) -> Tensor:
     return torch._neg_view(x) if x.is_floating_point() else x
+
+
+class _Own(Tensor):
+    """What holds data as any tensor does."""
 
 
 TENSORS: dict[str, Stand] = {
@@ -80,6 +85,9 @@ TENSORS: dict[str, Stand] = {
     "expanded": Stand(_expanded, refused=False),
     "overlapping": Stand(_overlapping, refused=False),
     "negated": Stand(_negated, refused=False),
+    "fake": Stand(lambda x: FakeTensorMode().from_tensor(x)),
+    "a parameter": Stand(lambda x: torch.nn.Parameter(x, requires_grad=False), refused=False),
+    "of its own class": Stand(lambda x: x.as_subclass(_Own), refused=False),
 }
 
 # Those with which nothing that is written to may pass.

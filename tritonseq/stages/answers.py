@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import threading
 import time
-import warnings
 import zlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from tritonseq import callers
 from tritonseq.found import found
 from tritonseq.model import BATCH_SIZE
 from tritonseq.not_finite import NotFinite, broken_weights
@@ -93,7 +93,7 @@ class Answers:
     """Answers windows of rows with one model; a window comes back in pieces, in any order."""
 
     def __init__(
-        self, job: TextJob, manner: Manner, warn: Callable[[str], None] = warnings.warn
+        self, job: TextJob, manner: Manner, warn: Callable[[str], None] = callers.warn
     ) -> None:
         """Raises ValueError for options that speak of single samples by their place."""
         _refuse_places(job.request)

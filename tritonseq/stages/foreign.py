@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import PurePath
 from typing import NamedTuple
@@ -18,6 +19,12 @@ _PANDAS = (
     '"in.jsonl", orient="records", lines=True)\''
 )
 _UNPACK = "hand on what is in it: {how} {quoted} | tritonseq generate MODEL - OUTPUT"
+_PANDOC = "extract its text: pandoc -t plain {quoted} > in.txt"
+_YAML = (
+    "python -c 'import json, sys, yaml; [print(json.dumps(row)) for row in "
+    "yaml.safe_load(sys.stdin)]' > in.jsonl"
+)
+_AS_IT_IS = " (--input-format lines takes each line for a text as it is)"
 _ICONV = "convert it with `iconv -f {how} -t UTF-8` first"
 _TEXT = "name a file of UTF-8 text or JSON lines"
 
@@ -37,23 +44,34 @@ class Kind(NamedTuple):
     remedy: str
 
     @property
-    def is_table(self) -> bool:
-        """Is it text all the same?"""
+    def is_text(self) -> bool:
+        """Is it text all the same, so that its lines can be taken as they are?"""
         return not self.magic
 
     def told(self, name: str) -> str:
         """The remedy for the file of this name."""
-        quoted = shlex.quote("/dev/stdin" if name == "stdin" else name)
-        remedy = self.remedy.replace("{quoted}", quoted).replace("{name}", name)
-        return remedy.replace("cat ", "gzip -dc ", 1) if name.lower().endswith(".gz") else remedy
+        return _told(self.remedy, name) + (_AS_IT_IS if self.is_text else "")
+
+
+def _told(remedy: str, name: str) -> str:
+    quoted = shlex.quote("/dev/stdin" if name == "stdin" else name)
+    remedy = remedy.replace("{quoted}", quoted).replace("{name}", name)
+    return remedy.replace("cat ", "gzip -dc ", 1) if name.lower().endswith(".gz") else remedy
+
+
+def _table(delimiter: str) -> str:
+    more = "" if delimiter == "," else f', delimiter="{delimiter}"'
+    more = more.replace("\t", "\\t")
+    return "make JSON lines of it: cat {quoted} | " + _CSV.format(more=more)
 
 
 _KINDS = (
-    Kind("CSV", (".csv",), (), "make JSON lines of it: cat {quoted} | " + _CSV.format(more="")),
-    Kind(
-        "TSV", (".tsv", ".tab"), (),
-        "make JSON lines of it: cat {quoted} | " + _CSV.format(more=', delimiter="\\t"'),
-    ),
+    Kind("CSV", (".csv",), (), _table(",")),
+    Kind("TSV", (".tsv", ".tab"), (), _table("\t")),
+    Kind("HTML", (".html", ".htm", ".xhtml"), (), _PANDOC),
+    Kind("XML", (".xml",), (), "take its texts out of the tags, one a line"),
+    Kind("RTF", (".rtf",), (), _PANDOC),
+    Kind("YAML", (".yaml", ".yml"), (), "make JSON lines of it: cat {quoted} | " + _YAML),
     Kind("Parquet", (".parquet",), (b"PAR1\x15",), _PANDAS.replace("{how}", "parquet")),
     Kind(
         "Arrow", (".arrow", ".feather"), (b"ARROW1\0\0", b"FEA1\0"),
@@ -81,6 +99,13 @@ _KINDS = (
     Kind("a program", (), (b"\x7fELF",), _TEXT),
 )  # fmt: skip
 
+_MARKUP = (
+    ("HTML", re.compile(r"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)),
+    ("XML", re.compile(r"\s*<\?xml\s")),
+    ("RTF", re.compile(r"\{\\rtf\d")),
+)
+"""What texts that are written for other programs begin with."""
+
 _ZEROS = 0.2
 """Text has hardly any zero bytes; UTF-16 without a mark and binary files have more than this."""
 
@@ -94,6 +119,19 @@ def kind_by_name(name: str) -> Kind | None:
     """The kind that the ending of a name tells, before .gz or without."""
     ending = PurePath(name.lower().removesuffix(".gz")).suffix
     return next((kind for kind in _KINDS if ending and ending in kind.endings), None)
+
+
+def table_told(name: str, delimiter: str) -> str:
+    """The remedy for a table with so delimited cells."""
+    return _told(_table(delimiter), name) + _AS_IT_IS
+
+
+def refuse_markup(text: str, name: str) -> None:
+    """Raise ValueError, with the remedy, if a text begins as a document with tags."""
+    for found, begin in _MARKUP:
+        if begin.match(text):
+            kind = next(kind for kind in _KINDS if kind.name == found)
+            raise ValueError(f"{name} is {found}, not plain text: {kind.told(name)}")
 
 
 def refuse_kind(begin: bytes, name: str) -> None:

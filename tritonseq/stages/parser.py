@@ -88,7 +88,7 @@ class Parser:
         """The value of a field that must be there, as JSON."""
         value = fields.raw(name)
         if value is None:
-            raise ValueError(f"there is no field {name!r}{what}, {_named(fields.names)}")
+            raise ValueError(f"there is no field {name!r}{what}, {named(fields.names)}")
         return value
 
     def _source(self, value: str) -> str | list[str]:
@@ -143,7 +143,7 @@ def _kind(value: Any) -> str:
     return _KINDS.get(type(value), "a number")
 
 
-def _named(names: Sequence[str]) -> str:
+def named(names: Sequence[str]) -> str:
     """The fields of an object, as the end of a sentence."""
     if not names:
         return "and the object is empty"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritonseq.containers import check_first, check_texts
-from tritonseq.encoding import is_blank
+from tritonseq.containers import check_first, check_texts, is_token_list
+from tritonseq.encoding import check_tokens, is_blank
 from tritonseq.progress import Progress
 
 from .assembly import Assembly
@@ -285,7 +285,7 @@ class Pipeline:
         return self._running
 
     def _results(self, texts: Iterable[Text]) -> Generator[list[Result], None, None]:
-        samples = _samples(texts, self._workers.facts.copies)
+        samples = _samples(texts, self._workers)
         self._assembly = assembly = Assembly(
             samples, self._workers, self.clock, window=self._window
         )
@@ -324,15 +324,15 @@ class _Bar:
         self._progress.close()
 
 
-def _samples(texts: Iterable[Any], copies: int) -> Iterator[Sample]:
+def _samples(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
     for number, text in enumerate(texts):
         if number == 0:
             check_first("texts", text)
+            check_tokens(lambda: workers.tokenizer, text)
         sample = Sample(number, 0, text)
-        is_tokens = isinstance(text, (list, tuple)) and all(isinstance(t, str) for t in text)
         if is_blank(text):
-            sample.texts = [""] * copies
-        elif not isinstance(text, str) and not is_tokens:
+            sample.texts = [""] * workers.facts.copies
+        elif not isinstance(text, str) and not is_token_list(text):
             sample.reject(f"it is {text!r}, no text and no list of tokens")
         yield sample
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .foreign import BEGIN, refuse_binary, refuse_kind
-from .formats import format_of, is_gzip
+from .formats import FORMATS, format_of, is_gzip
 from .layout import shown
 from .parser import Parser
 from .raw_lines import GZIP_MAGIC, RawLines
@@ -71,7 +71,7 @@ class Source:
         self.path = os.fspath(name)
         self.name = "stdin" if self.path == "-" else self.path
         self._goes_by_line = format == "any"
-        self._is_said = format is not None and not has_fields
+        self._is_said = format in FORMATS and not has_fields
         if self._goes_by_line:
             format = "lines"
         self.format = format_of(self.path, format, is_read=True, has_fields=has_fields)
@@ -118,8 +118,9 @@ class Source:
             # Only texts can be tokens with spaces between them there.
             self.format = "json"
             self._parser = replace(self._parser, format="json", tokenized=False)
-        field = self._parser.id_field or self._parser.source_field
-        refuse_shape(begin, self.name, self.format, field, is_said=self._is_said)
+        named = {self._parser.id_field: "--id-field", self._parser.source_field: "--source-field"}
+        fields = {field: flag for field, flag in named.items() if field is not None}
+        refuse_shape(begin, self.name, self.format, fields, is_said=self._is_said)
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples not read yet. Raises JobFailed if the file is cut short, damaged or lost."""

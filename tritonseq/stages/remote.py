@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from tritonseq.callers import warn
 
 from .child import Child, obituary
 from .worker import END, ERROR, FOR_EVER, REPLY
@@ -143,7 +144,7 @@ class Remote:
             raise WorkerDied(
                 f"{self._name} died {deaths} times over its work: it {death}"
             ) from None
-        warnings.warn(f"{self._name} {death}; it is replaced", RuntimeWarning, stacklevel=4)
+        warn(f"{self._name} {death}; it is replaced", RuntimeWarning)
 
     def _replies(self, body: bytes) -> Iterator[Any]:
         """Those of one child to one request."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .foreign import refuse_markup
+from .members import Members
+from .parser import named
+from .tables import refuse_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .formats import Format
 
@@ -21,28 +26,52 @@ _SHOWN = 40
 _NAME = r'\{\s*"(?:[^"\\]|\\.)*"\s*:'
 _OBJECT = re.compile(r"\s*" + _NAME)
 _ARRAY = re.compile(r"\s*\[\s*" + _NAME)
+_OPENED = re.compile(r'\s*\[[ \t\r]*\n\s*("(?:[^"\\\n]|\\.)*"\s*[,\]]|\[)')
+"""An array that begins in a line of its own."""
+_CUT = re.compile(r'\s*\[\s*"(?:[^"\\]|\\.)*"\s*,\s*"')
+_DICT = re.compile(r"\s*\{\s*'(?:[^'\\]|\\.)*'\s*:.*\}\s*,?\s*")
+"""A dictionary as Python prints it."""
 
+_AS_IT_IS = "(--input-format lines takes each line for a text as it is)"
+
+_EVAL = (
+    "make JSON lines of them: python -c 'import ast, json, sys; "
+    "[print(json.dumps(ast.literal_eval(line))) for line in sys.stdin]' < {quoted} > in.jsonl"
+)
+_WRAP = (
+    'python -c \'import json, sys; [print(json.dumps({{"source": text}})) for text in '
+    "json.load(sys.stdin)]' < {quoted} > in.jsonl"
+)
 _SPLIT = (
     "python -c 'import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]' < "
     "{quoted} > in.jsonl"
 )
 
 
-def refuse_shape(begin: bytes, name: str, format: Format, field: str, *, is_said: bool) -> None:
+def refuse_shape(
+    begin: bytes, name: str, format: Format, fields: Mapping[str, str], *, is_said: bool
+) -> None:
     """Raise ValueError, with the remedy, if the first lines are plainly of another format.
 
-    Single lines that are faulty are no reason: they are rejected. `field`: what objects must
-    have. `is_said`: the user has named the format, so that texts may look as they like.
+    Single lines that are faulty are no reason: they are rejected. `fields`: what objects must
+    have, each with the flag that says so. `is_said`: the user has named the format, so that texts
+    may look as they like.
     """
     text = begin.decode("utf-8-sig", errors="replace")
     *whole, rest = text.split("\n")
     lines = [line for line in whole if line.strip()][:_LINES] or [rest]
     if not lines[0].strip() or (format == "lines" and is_said):
         return
+    _refuse_returns(text, name)
     if format == "lines":
+        refuse_markup(text, name)
         _refuse_objects(text, lines, name)
+        _refuse_values(text, lines, name)
+        refuse_table([line for line in [*whole, rest] if line.strip()][:_LINES], name)
     else:
-        _refuse_others(text, lines, name, field)
+        _refuse_others(text, lines, name, next(iter(fields)))
+        _refuse_unlike(lines, name)
+        _refuse_lacking(lines, name, fields)
 
 
 def begins_with_object(begin: bytes) -> bool:
@@ -56,13 +85,82 @@ def _refuse_objects(text: str, lines: Sequence[str], name: str) -> None:
         raise ValueError(f"{name} holds a JSON array: {_array(name)}")
     if lines[0].strip() == "{" and _OBJECT.match(text):
         raise ValueError(f"{name} holds a JSON object over several lines: {_several(name)}")
-    is_cut = "\n" not in text and _OBJECT.match(text)
-    objects = [_is_object(line) for line in lines]
-    if is_cut or (objects[0] and 2 * sum(objects) > len(objects)):
+    _refuse_unlike(lines, name)
+    if _prevail(_is_python, lines):
+        raise ValueError(
+            f"{name} holds dictionaries as Python prints them: "
+            f"{_EVAL.format(quoted=_quoted(name))} {_AS_IT_IS}"
+        )
+    is_cut = "\n" not in text and _OBJECT.match(text) and _behind_object(lines[0]) is None
+    if is_cut or _prevail(_is_object, lines):
         raise ValueError(
             f"{name} is taken for lines of text and holds JSON objects: pass --input-format json "
             "(and --source-field NAME), or --input-format lines if these are the texts"
         )
+
+
+def _refuse_returns(text: str, name: str) -> None:
+    """The line ends of old Macs, by which everything would be one line."""
+    if "\n" not in text and "\r" in text.strip("\r"):
+        raise ValueError(
+            f"{name} ends its lines with carriage returns: convert it by "
+            f"tr '\\r' '\\n' < {_quoted(name)} > in.txt {_AS_IT_IS}"
+        )
+
+
+def _refuse_values(text: str, lines: Sequence[str], name: str) -> None:
+    """JSON that is no object: an array over one line or all of them, or a list or text a line."""
+    is_alone = len(text.split("\n", 1)[-1].strip()) == 0 or "\n" not in text
+    if _OPENED.match(text) or (is_alone and (_CUT.match(text) or _is_list(lines[0]))):
+        raise ValueError(
+            f"{name} holds a JSON array: make JSON lines of it: "
+            f"{_WRAP.format(quoted=_quoted(name))} {_AS_IT_IS}"
+        )
+    are_lists = len(lines) > 1 and all(map(_is_list, lines))
+    # Whole lines in quotation marks may be what somebody says; only JSON escapes what is in them.
+    are_texts = all(map(_is_string, lines)) and any("\\" in line for line in lines)
+    if are_lists or are_texts:
+        what = "lists" if are_lists else "strings"
+        raise ValueError(
+            f'{name} holds JSON {what}: make an object of each line, {{"source": TEXT}} {_AS_IT_IS}'
+        )
+
+
+def _refuse_unlike(lines: Sequence[str], name: str) -> None:
+    """Objects that are not one a line, throughout."""
+    behind = [_behind_object(line) for line in lines]
+    if all(rest is not None and rest.startswith("{") for rest in behind):
+        raise ValueError(f"{name} holds several JSON objects in a line: {_several(name)}")
+    # The last one of an array that was cut open has no comma.
+    if behind[0] == "," and all(rest == "," for rest in behind[:-1]) and behind[-1] in (",", ""):
+        raise ValueError(
+            f"{name} holds JSON objects with a comma behind each: remove them by "
+            f"sed 's/,[[:space:]]*$//' < {_quoted(name)} > in.jsonl"
+        )
+
+
+def _refuse_lacking(lines: Sequence[str], name: str, fields: Mapping[str, str]) -> None:
+    """Objects none of which has what all must have."""
+    objects = [Members(line.strip()) for line in lines if _is_object(line)]
+    for field, flag in fields.items():
+        if objects and not any(_has(one, field) for one in objects):
+            raise ValueError(
+                f"the objects of {name} have no field {field!r}, {named(objects[0].names)}: name "
+                f"another by {flag}"
+            )
+
+
+def _has(members: Members, field: str) -> bool:
+    try:
+        return members.raw(field) is not None
+    except ValueError:  # it is there twice
+        return True
+
+
+def _prevail(is_such: Callable[[str], bool], lines: Sequence[str]) -> bool:
+    """Are most lines such, the first one among them, or all but the first one, a title?"""
+    such = [is_such(line) for line in lines]
+    return (such[0] and 2 * sum(such) > len(such)) or (len(such) > 2 and all(such[1:]))
 
 
 def _refuse_others(text: str, lines: Sequence[str], name: str, field: str) -> None:
@@ -88,15 +186,45 @@ def _goes_on(lines: Sequence[str]) -> bool:
 
 
 def _is_object(line: str) -> bool:
-    return line.lstrip().startswith("{") and _is_json(line)
+    return _behind_object(line) == ""
+
+
+def _behind_object(line: str) -> str | None:
+    """What follows the object that a line begins with; None if there is none."""
+    text = line.strip()
+    if not text.startswith("{"):
+        return None
+    try:
+        _, end = json.JSONDecoder(parse_int=len).raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return text[end:].lstrip()
+
+
+def _is_python(line: str) -> bool:
+    return _DICT.fullmatch(line) is not None
+
+
+def _is_list(line: str) -> bool:
+    """Is it a JSON list with a string in it?"""
+    value = _value(line) if line.lstrip().startswith("[") else None
+    return isinstance(value, list) and any(isinstance(item, str) for item in value)
+
+
+def _is_string(line: str) -> bool:
+    return isinstance(_value(line), str)
 
 
 def _is_json(line: str) -> bool:
+    return _value(line) is not None
+
+
+def _value(line: str) -> Any:
+    """What a line of JSON holds; None of others."""
     try:
-        json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
 
 
 def _array(name: str) -> str:

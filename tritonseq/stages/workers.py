@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tritonseq import callers
+from tritonseq.checks import MOST, MOST_PROCESSES
+from tritonseq.shown import shown
 from tritonseq.text_job import open_target
 
 from .answers import Answers, Manner, Row
@@ -86,15 +88,22 @@ class Staff:
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that cannot be."""
-        for name, least in (
-            ("batch_size", 1), ("batch_tokens", 1), ("window", 1),
-            ("preprocess_workers", 0), ("postprocess_workers", 0),
+        for name, least, most in (
+            ("batch_size", 1, MOST), ("batch_tokens", 1, MOST), ("window", 1, MOST),
+            ("preprocess_workers", 0, MOST_PROCESSES), ("postprocess_workers", 0, MOST_PROCESSES),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is None and least == 1:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}: it must be an integer >= {least}")
+                raise ValueError(f"{name} is {shown(value)}: it must be an integer >= {least}")
+            if value > most:
+                raise ValueError(f"{name} is {shown(value)}: the most are {most}")
+        if len(self.devices) > MOST_PROCESSES:
+            raise ValueError(
+                f"devices are {len(self.devices)}, with a process each: the most are "
+                f"{MOST_PROCESSES}"
+            )
 
     @property
     def manner(self) -> Manner:
@@ -116,7 +125,7 @@ class Workers:
         model: Model | ModelSource,
         options: Options,
         staff: Staff,
-        warn: Callable[[str], None] = warnings.warn,
+        warn: Callable[[str], None] = callers.warn,
     ) -> None:
         """`options`: arguments of `Model.text_job`. Raises ValueError as that and `load` do."""
         self._warn = warn
