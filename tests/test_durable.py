@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from commands import SLOW, Job
@@ -20,8 +21,10 @@ from processes import children, is_alive
 
 from tritonseq.cli import main
 from tritonseq.demo import CHECKPOINTS, EMBEDDED
+from tritonseq.request import Request
 from tritonseq.stages.job import _interrupts
 from tritonseq.stages.sinks import Files
+from tritonseq.text_job import TextJob
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +37,7 @@ DRAWS = ("--do-sample", "--temperature", "4", "--top-k", "0", "--seed", "3")
 JOBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "scores": ("bart-numbers", "txt.gz", SCORES),
     "scores in JSON": ("t5-dates", "jsonl.gz", SCORES),
+    "scores in lines": ("bart-numbers", "txt", SCORES),
     "draws": ("gpt2-words", "txt.gz", (*DRAWS, "--postprocess-workers", "1")),
     "draws in lines": ("gpt2-words", "txt", DRAWS),
     "two processes": ("unilm-clock", "txt.gz", (*SCORES, "--devices", "cpu:2")),
@@ -114,8 +118,53 @@ def test_a_job_is_asked_to_end_in_its_first_seconds(
     go_on(job, wanted)
 
 
+HALF = ("--dtype", "bfloat16", "--num-beams", "2")
+
+
+@pytest.mark.parametrize("ways", [(), ("--refill",)], ids=["batches", "slots"])
+def test_in_half_precision_a_job_goes_on_in_the_batches_that_it_was_in(
+    ways: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last bits of a row depend on the shape of its batch there."""
+    job = make("scores in lines", tmp_path / "job", 50)
+    job = replace(job, flags=("--batch-size", "4", *HALF, *ways))
+    seen: list[set[tuple[tuple[int, ...], ...]]] = [set(), set()]
+
+    def watch(into: set[tuple[tuple[int, ...], ...]]) -> None:
+        for kind, name in ((TextJob, "found"), (Request, "together")):
+            monkeypatch.setattr(kind, name, watched(getattr(kind, name), into))
+
+    watch(seen[0])
+    calm = replace(job, output=tmp_path / "calm.txt")
+    assert main(calm.arguments("--window", "1")) == 3
+    monkeypatch.undo()
+    watch(seen[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "record", record_and_die)
+        for _ in range(2):
+            with pytest.raises(Preempted):
+                main(job.arguments("--resume"))
+    assert main(job.arguments("--resume")) == 3
+    assert seen[1] <= seen[0]
+    assert job.output.read_bytes() == calm.output.read_bytes()
+
+
+def watched(found: Any, into: set[tuple[tuple[int, ...], ...]]) -> Any:
+    def watch(self: Any, rows: Any, *others: Any) -> Any:
+        into.add(tuple(map(tuple, rows)))
+        return found(self, rows, *others)
+
+    return watch
+
+
 class Preempted(BaseException):
     """The process is gone."""
+
+
+def record_and_die(files: Files, state: State, record: Any = Files.record) -> None:
+    record(files, state)
+    if not state.is_complete:
+        raise Preempted
 
 
 @pytest.mark.parametrize("kind", ["scores", "scores in JSON", "draws in lines"])
@@ -125,13 +174,6 @@ def test_a_job_that_is_stopped_again_and_again_gets_on_each_time(
     """Stopped whenever anything new is durable: it comes to its end all the same."""
     job = make(kind, tmp_path / "job", 60)
     wanted = uninterrupted(job)
-    record = Files.record
-
-    def record_and_die(files: Files, state: State) -> None:
-        record(files, state)
-        if not state.is_complete:
-            raise Preempted
-
     stops = 0
     with monkeypatch.context() as patch:
         patch.setattr(Files, "record", record_and_die)

@@ -46,7 +46,7 @@ class JobOptions:
     """How a job runs, and what its user is shown of it."""
 
     staff: Staff = field(default_factory=Staff)
-    """Who does the work; `exact_scores` is seen to by the job."""
+    """Who does the work; `exact_scores`, `traced` and `repeats` are seen to by the job."""
     verbose: bool = False
     """Report the memory plan."""
     quiet: bool = False
@@ -99,7 +99,9 @@ def run_job(
     # A search shows the last digits of its scores, and how long its batch took.
     is_traced = options.traces is not None
     exact = target.with_scores or is_traced
-    staff = replace(options.staff, exact_scores=exact, traced=is_traced)
+    # Whoever reads a pipe wants what is done, and cannot go on with it.
+    repeats = bool(target.paths)
+    staff = replace(options.staff, exact_scores=exact, traced=is_traced, repeats=repeats)
     if callable(generation_options):
         generation_options = generation_options(model.tokenizer())
     workers = Workers(model, {**text_options, **generation_options}, staff, report)
@@ -217,12 +219,10 @@ def _fingerprint(
     staff: Staff,
 ) -> dict[str, Any]:
     """Everything that decides what the output holds, by the names of flags where there are any."""
-    names = ("seed", "batch_size", "batch_tokens") if facts.unit > 1 else ()
-    drawn = {name: getattr(staff, name) for name in names}
     return {
         **text_options,
         **facts.settings,
-        **drawn,
+        **facts.batches,
         "need_score_traces": staff.traced,
         **source.settings,
         **target.settings,
