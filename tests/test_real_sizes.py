@@ -235,3 +235,24 @@ def test_processes_on_the_same_weights(checkpoint: Real, tmp_path: Path) -> None
     code, messages = Job(checkpoint.folder, source, output, flags).start().finish()
     assert code == 0, messages
     assert output.read_text().splitlines() == wanted
+
+
+def test_a_live_model_that_is_changed_in_place_is_noticed(checkpoint: Real) -> None:
+    """Where some of its weights are copies, it would be neither the old model nor the new one."""
+    if checkpoint.family == "unilm":
+        return  # transformers has none
+    theirs = copy.deepcopy(checkpoint.model)
+    model, ids = tritonseq.from_transformers(theirs), [checkpoint.ids(LINES[0])]
+    kept = copy.deepcopy(model)
+    before = model.generate(ids, **OPTIONS)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.mul_(0.5)
+    if checkpoint.family == "gpt2":
+        wanted = tritonseq.from_transformers(theirs).generate(ids, **OPTIONS)
+        assert torch.equal(model.generate(ids, **OPTIONS), wanted)
+    else:
+        for use in (lambda: model.generate(ids, **OPTIONS), lambda: copy.deepcopy(model)):
+            with pytest.raises(ValueError, match=r"in place.*call tritonseq\.from"):
+                use()
+    assert torch.equal(kept.generate(ids, **OPTIONS), before)
