@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ import pytest
 from commands import SLOW, Job
 from processes import children, is_alive
 
+from tritonseq import cli_files
+from tritonseq.__main__ import run
 from tritonseq.cli import main
 from tritonseq.demo import CHECKPOINTS, EMBEDDED
 from tritonseq.request import Request
@@ -201,3 +204,67 @@ def test_signals_that_are_ignored_stay_so() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_after_the_output_is_complete_makes_no_failure_of_it(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while it gets its name, and, where the process is the command's own, not until its end:
+    a caller's own handlers stay."""
+    job = make("draws in lines", tmp_path / "job", 3)
+    finish = Files.finish
+
+    def finish_and_be_told(files: Files, state: State) -> None:
+        finish(files, state)
+        os.kill(os.getpid(), number)
+
+    def told_at_the_end(*arguments: Any, end: Any = cli_files._end) -> int:
+        os.kill(os.getpid(), number)
+        code: int = end(*arguments)
+        return code
+
+    monkeypatch.setattr(Files, "finish", finish_and_be_told)
+    before = [signal.getsignal(each) for each in NUMBERS]
+    try:
+        assert main(job.arguments()) == 0
+        assert [signal.getsignal(each) for each in NUMBERS] == before
+        monkeypatch.setattr("sys.argv", ["tritonseq", *job.arguments("--overwrite")])
+        monkeypatch.setattr(cli_files, "_end", told_at_the_end)
+        assert main() == 0
+        assert {signal.getsignal(each) for each in NUMBERS} == {signal.SIG_IGN}
+    finally:
+        for each, handler in zip(NUMBERS, before, strict=True):
+            signal.signal(each, handler)
+    job.results()
+
+
+@pytest.mark.parametrize("arguments", [["env"], ["generate", "/no/model", "none", "out"]])
+def test_the_process_of_a_command_is_deaf_as_it_ends(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its code is: nothing is left to be interrupted."""
+    before = [signal.getsignal(each) for each in NUMBERS]
+    monkeypatch.setattr("sys.argv", ["tritonseq", *arguments])
+    try:
+        main()
+        assert {signal.getsignal(each) for each in NUMBERS} == {signal.SIG_IGN}
+    finally:
+        for each, handler in zip(NUMBERS, before, strict=True):
+            signal.signal(each, handler)
+
+
+def test_ctrl_c_while_everything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.delitem(sys.modules, "tritonseq.cli")
+    monkeypatch.setattr("importlib._bootstrap._find_spec", interrupted)
+    try:
+        assert run() == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
