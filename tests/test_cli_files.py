@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -612,6 +613,32 @@ def test_a_job_that_is_complete_is_compared_all_the_same(
     assert "complete" in captured.err and not jobs
     (tmp_path / "out.txt.rejected.jsonl").write_text("{}\n")
     assert main(command) == 3
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out.txt.gz", "out.jsonl"])
+def test_a_complete_output_is_that_of_its_input(
+    name: str, tmp_path: Path, jobs: Jobs, sources: str, capsys: Captured
+) -> None:
+    """As far as its lines tell."""
+    output, count = tmp_path / name, len(SOURCES)
+    flags = ("--num-beams", "2", "--n-best", "2", "--resume")
+    each = 1 if "json" in name else 2
+    data = b"{}\n" * (each * count)
+    output.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    command = ["generate", DATES, sources, str(output), *flags]
+    assert main(command) == 0
+    assert "is complete" in capsys.readouterr().err
+    assert main([*command, "--limit", "2"]) == 2
+    assert f"is complete with {each * count} lines" in capsys.readouterr().err
+    with open(sources, "a") as file:
+        file.write("one more\n")
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert f"asks for {count + 1}" in told and "--overwrite" in told
+    assert main(["generate", "/no/such/model/", *command[2:]]) == 2
+    assert "/no/such/model" in capsys.readouterr().err
+    assert main(["generate", DATES, str(tmp_path / "none"), *command[3:]]) == 2
+    assert not jobs
 
 
 def test_the_command_line_goes_before_the_checkpoint(tmp_path: Path, sources: str) -> None:

@@ -11,17 +11,23 @@ import json
 import os
 import shutil
 import signal
+import sys
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from commands import SLOW, Job
 from processes import children, is_alive
 
+from tritonseq import cli_files
+from tritonseq.__main__ import run
 from tritonseq.cli import main
 from tritonseq.demo import CHECKPOINTS, EMBEDDED
+from tritonseq.request import Request
 from tritonseq.stages.job import _interrupts
 from tritonseq.stages.sinks import Files
+from tritonseq.text_job import TextJob
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +40,7 @@ DRAWS = ("--do-sample", "--temperature", "4", "--top-k", "0", "--seed", "3")
 JOBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "scores": ("bart-numbers", "txt.gz", SCORES),
     "scores in JSON": ("t5-dates", "jsonl.gz", SCORES),
+    "scores in lines": ("bart-numbers", "txt", SCORES),
     "draws": ("gpt2-words", "txt.gz", (*DRAWS, "--postprocess-workers", "1")),
     "draws in lines": ("gpt2-words", "txt", DRAWS),
     "two processes": ("unilm-clock", "txt.gz", (*SCORES, "--devices", "cpu:2")),
@@ -114,8 +121,53 @@ def test_a_job_is_asked_to_end_in_its_first_seconds(
     go_on(job, wanted)
 
 
+HALF = ("--dtype", "bfloat16", "--num-beams", "2")
+
+
+@pytest.mark.parametrize("ways", [(), ("--refill",)], ids=["batches", "slots"])
+def test_in_half_precision_a_job_goes_on_in_the_batches_that_it_was_in(
+    ways: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last bits of a row depend on the shape of its batch there."""
+    job = make("scores in lines", tmp_path / "job", 50)
+    job = replace(job, flags=("--batch-size", "4", *HALF, *ways))
+    seen: list[set[tuple[tuple[int, ...], ...]]] = [set(), set()]
+
+    def watch(into: set[tuple[tuple[int, ...], ...]]) -> None:
+        for kind, name in ((TextJob, "found"), (Request, "together")):
+            monkeypatch.setattr(kind, name, watched(getattr(kind, name), into))
+
+    watch(seen[0])
+    calm = replace(job, output=tmp_path / "calm.txt")
+    assert main(calm.arguments("--window", "1")) == 3
+    monkeypatch.undo()
+    watch(seen[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "record", record_and_die)
+        for _ in range(2):
+            with pytest.raises(Preempted):
+                main(job.arguments("--resume"))
+    assert main(job.arguments("--resume")) == 3
+    assert seen[1] <= seen[0]
+    assert job.output.read_bytes() == calm.output.read_bytes()
+
+
+def watched(found: Any, into: set[tuple[tuple[int, ...], ...]]) -> Any:
+    def watch(self: Any, rows: Any, *others: Any) -> Any:
+        into.add(tuple(map(tuple, rows)))
+        return found(self, rows, *others)
+
+    return watch
+
+
 class Preempted(BaseException):
     """The process is gone."""
+
+
+def record_and_die(files: Files, state: State, record: Any = Files.record) -> None:
+    record(files, state)
+    if not state.is_complete:
+        raise Preempted
 
 
 @pytest.mark.parametrize("kind", ["scores", "scores in JSON", "draws in lines"])
@@ -125,13 +177,6 @@ def test_a_job_that_is_stopped_again_and_again_gets_on_each_time(
     """Stopped whenever anything new is durable: it comes to its end all the same."""
     job = make(kind, tmp_path / "job", 60)
     wanted = uninterrupted(job)
-    record = Files.record
-
-    def record_and_die(files: Files, state: State) -> None:
-        record(files, state)
-        if not state.is_complete:
-            raise Preempted
-
     stops = 0
     with monkeypatch.context() as patch:
         patch.setattr(Files, "record", record_and_die)
@@ -159,3 +204,67 @@ def test_signals_that_are_ignored_stay_so() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_after_the_output_is_complete_makes_no_failure_of_it(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while it gets its name, and, where the process is the command's own, not until its end:
+    a caller's own handlers stay."""
+    job = make("draws in lines", tmp_path / "job", 3)
+    finish = Files.finish
+
+    def finish_and_be_told(files: Files, state: State) -> None:
+        finish(files, state)
+        os.kill(os.getpid(), number)
+
+    def told_at_the_end(*arguments: Any, end: Any = cli_files._end) -> int:
+        os.kill(os.getpid(), number)
+        code: int = end(*arguments)
+        return code
+
+    monkeypatch.setattr(Files, "finish", finish_and_be_told)
+    before = [signal.getsignal(each) for each in NUMBERS]
+    try:
+        assert main(job.arguments()) == 0
+        assert [signal.getsignal(each) for each in NUMBERS] == before
+        monkeypatch.setattr("sys.argv", ["tritonseq", *job.arguments("--overwrite")])
+        monkeypatch.setattr(cli_files, "_end", told_at_the_end)
+        assert main() == 0
+        assert {signal.getsignal(each) for each in NUMBERS} == {signal.SIG_IGN}
+    finally:
+        for each, handler in zip(NUMBERS, before, strict=True):
+            signal.signal(each, handler)
+    job.results()
+
+
+@pytest.mark.parametrize("arguments", [["env"], ["generate", "/no/model", "none", "out"]])
+def test_the_process_of_a_command_is_deaf_as_it_ends(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its code is: nothing is left to be interrupted."""
+    before = [signal.getsignal(each) for each in NUMBERS]
+    monkeypatch.setattr("sys.argv", ["tritonseq", *arguments])
+    try:
+        main()
+        assert {signal.getsignal(each) for each in NUMBERS} == {signal.SIG_IGN}
+    finally:
+        for each, handler in zip(NUMBERS, before, strict=True):
+            signal.signal(each, handler)
+
+
+def test_ctrl_c_while_everything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.delitem(sys.modules, "tritonseq.cli")
+    monkeypatch.setattr("importlib._bootstrap._find_spec", interrupted)
+    try:
+        assert run() == 130
+    finally:
+        signal.signal(signal.SIGINT, before)

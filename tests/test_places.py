@@ -18,6 +18,7 @@ from tritonseq.stages import places, sinks
 from tritonseq.stages.clock import Clock
 from tritonseq.stages.disk import lock
 from tritonseq.stages.faults import JobFailed
+from tritonseq.stages.reader import Source
 from tritonseq.stages.sample import Sample
 from tritonseq.stages.target import Target
 
@@ -214,7 +215,69 @@ def test_a_mount_that_comes_later_is_told_and_nothing_is_lost(
     assert (folder / "out").read_bytes() == b"text 0\n"
 
 
+@pytest.mark.parametrize("ending", ["", ".partial", ".new"])
+def test_the_file_of_the_searches_is_checked_before_anything_is_made(
+    ending: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces = folder / "out.trace.pickle"
+    target = Target(str(folder / "out"), traces=traces)
+    target.check()
+    (folder / "mountinfo").write_text(MOUNTED.format(path=f"{traces}{ending}"))
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "_MOUNTS", folder / "mountinfo")
+        with pytest.raises(ValueError, match="is a mount point"):
+            target.open({})
+    if ending:
+        Path(f"{traces}{ending}").symlink_to(folder / "other")
+        with pytest.raises(ValueError, match="is a symbolic link"):
+            target.open({})
+    assert not (folder / "out.journal").exists() and not (folder / "out.partial").exists()
+
+
+# What is open already
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "/proc/{pid}/fd/{}", "link"])
+def test_a_file_that_is_open_is_written_to_where_it_is(name: str, folder: Path) -> None:
+    with (folder / "log").open("w+b", buffering=0) as file:
+        path = name.format(file.fileno(), pid=os.getpid())
+        if name == "link":
+            path = str(folder / "link")
+            os.symlink(f"/dev/fd/{file.fileno()}", path)
+        file.write(b"HEAD\n")
+        for flags in ({}, {"overwrite": True}):
+            target = Target(path, **flags)
+            assert target.is_pipe and not target.paths
+            target.check()
+            writer = target.open({})
+            writer.add([sample()])
+            writer.finish()
+        file.write(b"FOOT\n")
+        with pytest.raises(ValueError, match="no file that could be gone on with"):
+            Target(path, resume=True).check()
+        with pytest.raises(ValueError, match="is the input"):
+            Target(path).check(Source(folder / "log"))
+    assert (folder / "log").read_bytes() == b"HEAD\ntext 0\ntext 0\nFOOT\n"
+    with pytest.raises(ValueError, match="is not open"):
+        Target(path).check()
+    assert {item.name for item in folder.iterdir()} <= {"other", "log", "link"}
+
+
 # Others in the same folder
+
+
+def test_an_output_that_is_replaced_keeps_its_mode(folder: Path) -> None:
+    output = folder / "out"
+    output.write_bytes(PRECIOUS)
+    for mode in (0o600, 0o440):
+        output.chmod(mode)
+        writer = Target(str(output), overwrite=True).open({})
+        writer.add([sample()])
+        writer.checkpoint()
+        assert (folder / "out.partial").stat().st_mode & 0o077 == mode & 0o077
+        writer.finish()
+        assert output.stat().st_mode & 0o777 == mode
+        assert output.read_bytes() == b"text 0\n"
 
 
 def test_a_file_that_only_its_owner_may_replace_is_refused_at_the_start(

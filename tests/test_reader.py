@@ -307,6 +307,40 @@ def test_most_lines_before_a_cut_are_read(tmp_path: Path) -> None:
     assert 40_000 < count < 60_000
 
 
+def test_what_stands_before_a_cut_is_read(tmp_path: Path) -> None:
+    lines = [f"line {number}\n".encode() for number in range(100)]
+    data = gzip.compress(b"".join(lines))
+    (tmp_path / "input.gz").write_bytes(data[:-4])
+    found = []
+    with pytest.raises(JobFailed, match="further than line 100 "):
+        for sample in Source(tmp_path / "input.gz"):
+            found.append(sample.text)
+    assert found == [line.decode().rstrip("\n") for line in lines]
+
+
+@pytest.mark.parametrize("name", ["input.txt", "input.gz"])
+def test_a_file_that_is_cut_short_while_it_is_read_is_no_end(name: str, tmp_path: Path) -> None:
+    lines = "".join(f"{random.random()}\n" for _ in range(20_000)).encode()
+    path = tmp_path / name
+    members = [lines[at : at + 20_000] for at in range(0, len(lines), 20_000)]
+    packed = [gzip.compress(member) for member in members]
+    path.write_bytes(b"".join(packed) if name.endswith(".gz") else lines)
+    size = path.stat().st_size
+    samples = iter(Source(path))
+    next(samples)
+    # Between two members, where a gzip file may well end.
+    os.truncate(path, len(b"".join(packed[:-1])) if name.endswith(".gz") else 0)
+    with pytest.raises(JobFailed, match=f"it had {size} bytes, and ends after .*--resume"):
+        list(samples)
+    # One that grows is read as far as it goes.
+    path = tmp_path / "grows.txt"
+    path.write_bytes(b"a\n")
+    samples = iter(Source(path))
+    with path.open("ab") as file:
+        file.write(b"b\n")
+    assert [sample.text for sample in samples] == ["a", "b"]
+
+
 def test_what_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none cannot be read: No such file"):
         Source(tmp_path / "none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,12 @@ from tritonseq.cli import main
 from tritonseq.models import layout
 from tritonseq.models.layers import Product
 from tritonseq.models.layout import is_packed, pays_to_pack
+from tritonseq.stages.sinks import Files
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tritonseq.stages.journal import State
 
 pytestmark = pytest.mark.filterwarnings('ignore:with search="unilm", no effect of')
 
@@ -152,6 +156,76 @@ def test_the_checksum_is_of_values(checkpoint: Real, monkeypatch: pytest.MonkeyP
     assert full.to(torch.bfloat16).checksum() == told
 
 
+class Preempted(BaseException):
+    """The process is gone."""
+
+
+def stop_twice(job: Job, patch: pytest.MonkeyPatch) -> None:
+    """Each time as soon as anything new is durable."""
+    record = Files.record
+
+    def record_and_die(files: Files, state: State) -> None:
+        record(files, state)
+        raise Preempted
+
+    patch.setattr(Files, "record", record_and_die)
+    for _ in range(2):
+        before = job.lines
+        with pytest.raises(Preempted):
+            main(job.arguments("--resume"))
+        assert job.lines > before
+
+
+@pytest.mark.parametrize("checkpoint", ["t5"], indirect=True)
+def test_a_job_in_half_precision_goes_on_to_the_same_bytes(
+    checkpoint: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the last bits depend on the shapes of batches: those stay, whatever came between."""
+    draw = random.Random(1)
+    lines = [" ".join(f"w{draw.randrange(10, 2000)}" for _ in range(n % 13 + 1)) for n in range(20)]
+    source = tmp_path / "in.txt"
+    source.write_text("\n".join(lines) + "\n")
+    flags = ("--max-new-tokens", "8", "--num-beams", "4", "--dtype", "bfloat16")
+    job = Job(
+        checkpoint.folder, source, tmp_path / "job" / "out.txt", (*flags, "--batch-size", "4")
+    )
+    calm = replace(job, output=tmp_path / "out.txt")
+    job.output.parent.mkdir()
+    assert main(calm.arguments("--window", "64")) == 0
+    with monkeypatch.context() as patch:
+        stop_twice(job, patch)
+    assert main(job.arguments("--resume", "--window", "16")) == 0
+    assert job.output.read_bytes() == calm.output.read_bytes()
+
+
+@pytest.mark.parametrize("checkpoint", ["bart"], indirect=True)
+def test_what_forms_batches_is_asked_for_again_in_half_precision(
+    checkpoint: Real,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wanted = {"float32": (0, False), "bfloat16": (2, True)}
+    source, output = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_text("\n".join(LINES) + "\n")
+    for dtype in ("float32", "bfloat16"):
+        flags = (*FLAGS, "2", "--dtype", dtype)
+        job = Job(checkpoint.folder, source, output.with_suffix(f".{dtype}.txt"), flags)
+        with monkeypatch.context() as patch:
+            patch.setattr(Files, "finish", _preempt)
+            with pytest.raises(Preempted):
+                main(job.arguments())
+        capsys.readouterr()
+        code = main(job.arguments("--resume", "--batch-size", "2"))
+        told = capsys.readouterr().err
+        assert (code, "batch_size was 64 and is 2 now" in told) == wanted[dtype], told
+    assert main(job.arguments("--resume", "--window", "2")) == 0
+
+
+def _preempt(*_: object) -> None:
+    raise Preempted
+
+
 @pytest.mark.parametrize("checkpoint", ["bart"], indirect=True)
 def test_processes_on_the_same_weights(checkpoint: Real, tmp_path: Path) -> None:
     _, wanted = kept(checkpoint, "bfloat16")
@@ -161,3 +235,24 @@ def test_processes_on_the_same_weights(checkpoint: Real, tmp_path: Path) -> None
     code, messages = Job(checkpoint.folder, source, output, flags).start().finish()
     assert code == 0, messages
     assert output.read_text().splitlines() == wanted
+
+
+def test_a_live_model_that_is_changed_in_place_is_noticed(checkpoint: Real) -> None:
+    """Where some of its weights are copies, it would be neither the old model nor the new one."""
+    if checkpoint.family == "unilm":
+        return  # transformers has none
+    theirs = copy.deepcopy(checkpoint.model)
+    model, ids = tritonseq.from_transformers(theirs), [checkpoint.ids(LINES[0])]
+    kept = copy.deepcopy(model)
+    before = model.generate(ids, **OPTIONS)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.mul_(0.5)
+    if checkpoint.family == "gpt2":
+        wanted = tritonseq.from_transformers(theirs).generate(ids, **OPTIONS)
+        assert torch.equal(model.generate(ids, **OPTIONS), wanted)
+    else:
+        for use in (lambda: model.generate(ids, **OPTIONS), lambda: copy.deepcopy(model)):
+            with pytest.raises(ValueError, match=r"in place.*call tritonseq\.from"):
+                use()
+    assert torch.equal(kept.generate(ids, **OPTIONS), before)

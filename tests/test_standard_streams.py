@@ -26,6 +26,12 @@ CASES = {
     "stderr closed, to stdout": ("2>&- >std", "generate MODEL in.txt -", 0, LINE),
     "stdout closed, to stdout": (">&-", "generate MODEL in.txt -", 2, ""),
     "stdout closed, by its path": (">&-", "generate MODEL in.txt /dev/stdout", 2, ""),
+    "stdout is a file, by its path": (">std", "generate MODEL in.txt /dev/stdout", 0, LINE),
+    "stdout closed, figures": (">&-", "generate MODEL in.txt out --reference in.txt", 2, ""),
+    "figures, full": (
+        ">/dev/null",
+        "generate MODEL in.txt out --reference in.txt --score-path /dev/full --quiet", 1, LINE,
+    ),
     "stdin closed, from stdin": ("<&-", "generate MODEL - out", 2, ""),
     "stdout closed, a prompt": (">&-", "generate MODEL --prompt x", 2, ""),
     "stderr full": ("2>/dev/full", "generate MODEL in.txt out --verbose", 0, LINE),

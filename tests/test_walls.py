@@ -124,8 +124,8 @@ ALLOWED: dict[str, set[str]] = {
         "text",
     },
     "model": {
-        "checkpoint", "config", "engines", "generate", "hub", "lengths", "origin", "outputs",
-        "progress", "request", "stopping", "surroundings", "text", "text_job", "trie",
+        "checkpoint", "config", "engines", "generate", "hub", "lengths", "live", "origin",
+        "outputs", "progress", "request", "stopping", "surroundings", "text", "text_job", "trie",
     },
     **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
     "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},

@@ -1,7 +1,19 @@
-"""`python -m tritonseq`: the same command line."""
+"""The command as a process: `python -m tritonseq`, and what is installed as `tritonseq`."""
 
+import signal
 import sys
 
-from .cli import main
 
-sys.exit(main())
+def run() -> int:
+    """The exit code; 130 also for Ctrl-C while everything is still being imported."""
+    try:
+        from .cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(run())

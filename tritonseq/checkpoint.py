@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.models import model_class
 from tritonseq.models.keys import check_general
+from tritonseq.models.layout import address
 from tritonseq.models.sizes import compare
 
 from .adapters import refuse_adapter, refuse_parts
 from .config_files import find_config, read_config
 from .devices import DTYPES, resolve_device, resolve_dtype
 from .json_files import is_there, read_json
-from .live import plain_state, unwrapped_model
+from .live import Watch, plain_state, unwrapped_model
 from .placement import fill
 from .tying import tied
 from .unilm_checkpoint import generation_defaults, recognises, refuse_bert, translate
@@ -52,6 +53,8 @@ class Checkpoint(NamedTuple):
     """What config.json says, with the caller's changes; of UniLMs, in one form for all."""
     origin: str = "the checkpoint"
     """Which file says how to generate."""
+    watch: Watch | None = None
+    """Of a live model: does it stay as it is?"""
 
 
 def load_checkpoint(
@@ -128,7 +131,18 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     if config["model_type"] == "unilm":
         generation = generation_defaults(config)
     origin = "the model's generation_config"
-    return Checkpoint(model, _stated(generation), _tasks(config), config, origin)
+    watch = Watch(hf_model, _copied(model, sources, reader))
+    return Checkpoint(model, _stated(generation), _tasks(config), config, origin, watch)
+
+
+def _copied(model: nn.Module, sources: Mapping[str, Source], reader: WeightReader) -> set[int]:
+    """Where the tensors begin that a parameter of `model` holds the values of, but is not."""
+    copied = set()
+    for name, source in sources.items():
+        own = address(model.get_parameter(name))
+        read = {reader.read(part).data_ptr() for part in source.names}
+        copied |= read - {own}
+    return copied
 
 
 def read_generation(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import difflib
 import errno
 import signal
 import sys
+import threading
 import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -51,19 +52,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cannot be told on stderr is not told, and changes nothing.
     """
     take_descriptors()
+    is_own = arguments is None
     with forgiving_stderr():
-        code = _run(sys.argv[1:] if arguments is None else arguments)
-    if code == _INTERRUPTED and arguments is None:
-        # The process is about to end. Who goes on pressing Ctrl-C wants just that, and not to be
-        # told where it was.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        code = _run(sys.argv[1:] if arguments is None else arguments, is_own=is_own)
+    if is_own:
+        _go_deaf()
     return code
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _go_deaf() -> None:
+    """The process is about to end, and its work is done: no signal shall make a failure of it, or
+    have it tell where it was."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _run(arguments: Sequence[str], *, is_own: bool) -> int:
     try:
         try:
             parsed = _parse(arguments)
+            parsed.when_done = _go_deaf if is_own else None
             with warnings.catch_warnings():
                 warnings.showwarning = _Once().show
                 code: int = parsed.command(parsed)

@@ -22,6 +22,7 @@ from .cli_unilm import (
     trace_path,
 )
 from .cli_values import special_tokens
+from .stages.faults import JobFailed
 from .stages.formats import format_of
 from .stages.places import is_same
 from .stages.progress import note, summary
@@ -62,7 +63,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     refuse_closed(0, parsed.input)
     refuse_closed(1, parsed.output or "-")
     copies = options.get("num_return_sequences") or 1
-    target = _target(parsed, copies)
+    target = _target(parsed, copies, traces)
     source = _source(parsed, target, copies)
     _check_others(parsed, target, traces)
     is_done = parsed.resume and target.is_complete and not parsed.overwrite
@@ -70,17 +71,18 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         target.check(source)
     reference = _reference(parsed, source, target)
     if is_done:
+        _look(checkpoint_arguments(parsed))
+        _refuse_other_lines(target, source)
         _say(f"{target.name} is complete: there is nothing to go on with")
         return _judge(parsed, target, reference, has_rejected=target.has_rejected)
     source.look()
     checkpoint = checkpoint_arguments(parsed)
 
     # These import torch.
-    from .cli_checkpoint import look
     from .stages.job import JobOptions, run_job
     from .stages.workers import ModelSource, Staff
 
-    facts = look(checkpoint)
+    facts = _look(checkpoint)
     check_kind(parsed, facts)
     try:
         done = run_job(
@@ -90,7 +92,11 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
             text_options(parsed, facts),
             generation,
             JobOptions(
-                Staff(**_given(parsed, _OF_STAFF)), **_given(parsed, _OF_JOB), traces=traces
+                Staff(**_given(parsed, _OF_STAFF)),
+                **_given(parsed, _OF_JOB),
+                traces=traces,
+                # What is compared with a reference may still be interrupted.
+                when_done=parsed.when_done if reference is None else None,
             ),
             report=_say,
         )
@@ -98,6 +104,24 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         _say(f"interrupted{_goes_on(target)}")
         return _INTERRUPTED
     return _end(parsed, done, target, reference)
+
+
+def _look(checkpoint: dict[str, Any]) -> Facts:
+    from .cli_checkpoint import look  # imports torch
+
+    return look(checkpoint)
+
+
+def _refuse_other_lines(target: Target, source: Source) -> None:
+    """Raise ValueError if a complete output cannot be that of this input."""
+    lines, wanted = target.count_lines(), source.count_all()
+    if wanted is not None and lines != wanted * target.lines_each:
+        each = f" of {target.lines_each} lines each" if target.lines_each > 1 else ""
+        raise ValueError(
+            f"{target.name} is complete with {lines:,} lines, and {source.name} asks for "
+            f"{wanted:,}{each}: give it the input that it was made from, or pass --overwrite "
+            "instead of --resume to make it anew"
+        )
 
 
 def _generation(parsed: argparse.Namespace, options: dict[str, Any]) -> Options:
@@ -110,7 +134,7 @@ def _generation(parsed: argparse.Namespace, options: dict[str, Any]) -> Options:
     return generation_options(parsed, options, None)
 
 
-def _target(parsed: argparse.Namespace, copies: int) -> Target:
+def _target(parsed: argparse.Namespace, copies: int, traces: Path | None) -> Target:
     path = parsed.output or "-"
     has_fields = parsed.keep_source or parsed.output_field is not None
     format = format_of(path, parsed.output_format, has_fields=has_fields)
@@ -124,6 +148,7 @@ def _target(parsed: argparse.Namespace, copies: int) -> Target:
         path,
         copies=copies,
         with_scores=parsed.scores,
+        traces=traces,
         **(pairs if parsed.json else {"format": format}),
         **_given(parsed, _OF_TARGET),
     )
@@ -162,8 +187,10 @@ def _reference(parsed: argparse.Namespace, source: Source, target: Target) -> Re
             if getattr(parsed, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} goes with --reference: name a file")
         return None
-    if target.path == "-" or (os.path.exists(target.path) and not os.path.isfile(target.path)):
+    if target.is_pipe:
         raise ValueError(f"--reference compares an OUTPUT that is a file, not {target.name}")
+    if parsed.score_path is None and sys.stdout is None:
+        raise ValueError("stdout is closed, where the figures go: name a file by --score-path")
     reference = Reference(Path(parsed.reference), cli_fastseq.metric(parsed), parsed.limit)
     reference.check(source.count_lines())
     return reference
@@ -251,7 +278,7 @@ def _end(
 
 
 def _goes_on(target: Target) -> str:
-    return "" if target.path == "-" else ": the same command with --resume goes on"
+    return "" if target.is_pipe else ": the same command with --resume goes on"
 
 
 def _judge(
@@ -273,8 +300,21 @@ def _judge(
         figures = json.dumps(reference.score(outputs))
         print(figures)
         if parsed.score_path is not None:
-            parsed.score_path.write_text(figures + "\n", encoding="utf-8")
+            _write_figures(parsed.score_path, figures)
     return _REJECTED if has_rejected else 0
+
+
+def _write_figures(path: Path, figures: str) -> None:
+    try:
+        path.write_text(figures + "\n", encoding="utf-8")
+    except OSError as error:
+        # An empty file would pass for figures.
+        if path.is_file() and path.stat().st_size == 0:
+            path.unlink()
+        raise JobFailed(
+            f"--score-path {path} cannot be written ({error.strerror}), and the output is "
+            "complete: put that in order, then run the same command with --resume"
+        ) from error
 
 
 def _given(parsed: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:

@@ -164,10 +164,15 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "how it runs", "which changes nothing that greedy and beam search write"
+        "how it runs",
+        "which changes nothing that greedy and beam search write in float32; in half precision "
+        "batches and --refill change the last bits, and so now and then a token",
     )
     group.add_argument(
-        "--batch-size", type=int, metavar="N", help="default: what fits; 16 with --prompt"
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="default: what fits; 16 with --prompt or sampling",
     )
     group.add_argument("--batch-tokens", type=int, metavar="N", help="source tokens in a batch")
     group.add_argument("--window", type=int, metavar="N", help="lines sorted by length together")

@@ -7,6 +7,7 @@ has put into it since may say more: that is seen here, and refused by name.
 from __future__ import annotations
 
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -16,7 +17,7 @@ from .as_made import refuse_changes, refuse_own_steps
 from .weights import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from torch import Tensor
 
@@ -113,6 +114,35 @@ def _modules(model: Any) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if name not in compiled
     }
+
+
+class Watch:
+    """Sees whether tensors are changed in place that a network has copies of.
+
+    Weights that are shared change with their owner's. Were those that had to be copied not to,
+    the network would be a mixture, or stay what the owner's is no longer.
+    """
+
+    def __init__(self, model: nn.Module, copied: Collection[int]) -> None:
+        """`copied`: where in memory those tensors of `model` begin."""
+        tensors = (*model.named_parameters(), *model.named_buffers())
+        self._seen = [
+            # Without it being kept in memory: its owner may drop it.
+            (name, weakref.ref(tensor), tensor._version)
+            for name, tensor in tensors
+            if tensor.data_ptr() in copied and not tensor.is_inference()
+        ]
+
+    def check(self) -> None:
+        """Raise ValueError if one was changed."""
+        for name, seen, version in self._seen:
+            tensor = seen()
+            if tensor is not None and tensor._version != version:
+                raise ValueError(
+                    f"{name} was changed in place, and this model holds a copy of what it was "
+                    "(other weights are shared, and change with it): call "
+                    "tritonseq.from_transformers with the model again"
+                )
 
 
 def _is_adapted(model: Any) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .checkpoint import Checkpoint
     from .generate import Streamer
+    from .live import Watch
     from .outputs import GenerateOutput
     from .request import AllowedTokens, Ids
     from .stopping import Criterion
@@ -121,7 +122,9 @@ def from_transformers(model: Any) -> Model:
 
     The model keeps working, and so must stay as it is: a weight that is changed in place may
     change in both. Most weights of encoder-decoder models are copies, because they are joined
-    into larger products. Raises ValueError for an architecture that tritonseq does not implement.
+    into larger products: once such a weight is changed in place, as training does, requests raise
+    ValueError, and this is to be called again. (What is changed through `.data` goes unnoticed.)
+    Raises ValueError for an architecture that tritonseq does not implement.
     """
     return _model(from_transformers_model(model), None)
 
@@ -140,6 +143,7 @@ def _model(checkpoint: Checkpoint, origin: Origin | None) -> Model:
         checkpoint.tasks,
         checkpoint.config,
         origin=origin,
+        watch=checkpoint.watch,
     )
 
 
@@ -166,6 +170,7 @@ class Model:
         config: Mapping[str, Any] | None = None,
         *,
         origin: Origin | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.decoder = decoder
         """The network: an `nn.Module` with `prefill` and `step`."""
@@ -178,6 +183,7 @@ class Model:
         self._folder = folder
         self._config = config
         self._origin = origin
+        self._watch = watch
 
     def __copy__(self) -> Model:
         twin = Model.__new__(Model)
@@ -185,13 +191,16 @@ class Model:
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        self._check_unchanged()
         twin = copy.copy(self)
+        twin._watch = None  # it shares nothing
         memo[id(self)] = twin
         for name in _OWN:
             setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self._check_unchanged()
         state = {name: getattr(self, name) for name in _OWN if name != "decoder"}
         identity = self._identity()
         if identity is not None:
@@ -574,6 +583,7 @@ class Model:
         self, *, generation_config: Any = None, task: str | None = None, **arguments: Any
     ) -> Request:
         """The arguments of `generate` but for the ids; options and callables in any order."""
+        self._check_unchanged()
         taken = {name: arguments.pop(name) for name in _FOR_REQUEST if name in arguments}
         config = self.generation_config
         if task is not None:
@@ -585,6 +595,11 @@ class Model:
         config = config.merged(**arguments)
         config.check_vocabulary(self.decoder.vocab_size)
         return Request.of(self.decoder, config, self.engines, **taken)
+
+    def _check_unchanged(self) -> None:
+        """Raise ValueError if the live model that this one shares weights with has changed."""
+        if self._watch is not None:
+            self._watch.check()
 
     def _source_limit(
         self, truncation: bool, max_source_length: int | None, config: GenerationConfig

@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -18,7 +18,7 @@ from tritonseq.model import BATCH_SIZE
 from tritonseq.not_finite import NotFinite, broken_weights
 
 from .facts import Facts, checksum, settings_of
-from .sizing import Limits, Sizing, is_out_of_memory
+from .sizing import Limits, Sizing, is_out_of_memory, paying
 from .traces import record
 from .ways import Ways
 
@@ -74,7 +74,11 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Manner:
-    """How rows are answered. Only `seed`, and the size of batches that are drawn, change a text."""
+    """How rows are answered.
+
+    `seed`, and the size of batches that are drawn, change a text; in half precision everything that
+    changes the shape of a batch may.
+    """
 
     limits: Limits = field(default_factory=Limits)
     refill: bool | None = None
@@ -87,6 +91,9 @@ class Manner:
     """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
     traced: bool = False
     """Keep the whole search of each row."""
+    repeats: bool = False
+    """Likewise where the network computes in half precision: there the last bits of a row, and so
+    now and then a token, depend on the shape of its batch."""
 
 
 class Answers:
@@ -110,9 +117,11 @@ class Answers:
         limits = manner.limits
         if self.unit > 1 and limits.samples is None:
             # What memory there is must not decide about a batch.
-            limits = replace(limits, samples=BATCH_SIZE)
+            limits = replace(limits, samples=_batch(request, manner))
         self.sizing = Sizing(request, limits, warn)
         self._ways = Ways(manner.refill if request.fits_slots else False)
+        # Where batches are kept, no clock decides: who asks for it gets it.
+        self._refills_units = manner.refill is True and request.fits_slots and not manner.traced
 
     def facts(self, model: Model) -> Facts:
         """What others have to know of the model that answers."""
@@ -128,6 +137,7 @@ class Answers:
             has_traces=config.num_beams > 1 and config.searches_as_unilm,
             unit=self.unit,
             batch=self.sizing.count(1),
+            batches=self._batches() if self.unit > 1 else {},
             settings=settings_of(
                 config,
                 dtype=str(model.dtype),
@@ -138,6 +148,13 @@ class Answers:
             asks_for_language=job.asks_for_language,
             is_drawn=_is_drawn(job.request),
         )
+
+    def _batches(self) -> dict[str, Any]:
+        request, limits = self._job.request, self._manner.limits
+        batches = {"batch_size": _batch(request, self._manner), "batch_tokens": limits.tokens}
+        if _is_drawn(request):
+            return {**batches, "seed": self._manner.seed}
+        return {**batches, "refill": self._refills_units}
 
     def _plan(self) -> str:
         """The plan of the memory for the longest sources."""
@@ -170,7 +187,7 @@ class Answers:
         """Batches that are the same whatever else there is; what is drawn has a seed per unit."""
         if not _is_drawn(self._job.request):
             rows = self._in_order(rows)
-            yield from self._all(rows, self._batched)
+            yield from self._all(rows, self._refilled if self._refills_units else self._batched)
             return
         # torch's generator on the CPU heeds 32 bits of a seed.
         with self._seeded(zlib.crc32(f"{self._manner.seed} {number}".encode())):
@@ -288,12 +305,21 @@ def _unit(request: Request, manner: Manner) -> int:
     """So many consecutive samples, from the first, must be answered together; 1 for any number.
 
     What is drawn at random depends on all rows of a batch, functions of the caller's see all of
-    it, and the last digits of scores depend on its shape.
+    it, and the last digits of scores depend on its shape, as all does in half precision.
     """
-    batch = manner.limits.samples or BATCH_SIZE
     if _is_drawn(request):
-        return batch
-    return SCORED * batch if manner.exact_scores else 1
+        return _batch(request, manner)
+    is_half = request.decoder.dtype in (torch.float16, torch.bfloat16)
+    if manner.exact_scores or (manner.repeats and is_half):
+        return SCORED * _batch(request, manner)
+    return 1
+
+
+def _batch(request: Request, manner: Manner) -> int:
+    """The samples in a batch that must always be the same."""
+    if manner.limits.samples is not None:
+        return manner.limits.samples
+    return BATCH_SIZE if _is_drawn(request) else paying(request)
 
 
 def _is_drawn(request: Request) -> bool:

@@ -39,6 +39,8 @@ class Facts(NamedTuple):
     """The samples that are answered at once, if their sources are short."""
     settings: Mapping[str, Any]
     """What decides about the outputs, as JSON values."""
+    batches: Mapping[str, Any]
+    """Likewise what decides which samples are answered together, where that matters."""
     plan: str
     """The memory that it takes, in words."""
     asks_for_language: bool

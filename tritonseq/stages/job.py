@@ -46,7 +46,7 @@ class JobOptions:
     """How a job runs, and what its user is shown of it."""
 
     staff: Staff = field(default_factory=Staff)
-    """Who does the work; `exact_scores` is seen to by the job."""
+    """Who does the work; `exact_scores`, `traced` and `repeats` are seen to by the job."""
     verbose: bool = False
     """Report the memory plan."""
     quiet: bool = False
@@ -55,6 +55,8 @@ class JobOptions:
     """Where to write what each stage did when, as chrome://tracing reads it."""
     traces: Path | None = None
     """Where to write the whole search of each line, as UniLM's tools read it."""
+    when_done: Callable[[], object] | None = None
+    """Called when the output is complete, before any signal can end this process again."""
 
 
 class JobSummary(NamedTuple):
@@ -99,7 +101,9 @@ def run_job(
     # A search shows the last digits of its scores, and how long its batch took.
     is_traced = options.traces is not None
     exact = target.with_scores or is_traced
-    staff = replace(options.staff, exact_scores=exact, traced=is_traced)
+    # Whoever reads a pipe wants what is done, and cannot go on with it.
+    repeats = not target.is_pipe
+    staff = replace(options.staff, exact_scores=exact, traced=is_traced, repeats=repeats)
     if callable(generation_options):
         generation_options = generation_options(model.tokenizer())
     workers = Workers(model, {**text_options, **generation_options}, staff, report)
@@ -144,16 +148,19 @@ def _run(
     progress = Progress(total, lines=writer.lines, tokens=writer.tokens, quiet=options.quiet)
     try:
         with _interrupts() as interrupted:
-            _write_all(assembly, writer, progress, interrupted)
-        if not interrupted.is_set():
-            writer.finish()
+            # What is interrupted after its last sample is complete all the same.
+            is_complete = _write_all(assembly, writer, progress, interrupted)
+            if is_complete:
+                writer.finish()
+                if options.when_done is not None:
+                    options.when_done()
     finally:
         progress.close()
         if options.trace is not None:
             _write_trace(clock, options.trace, report)
     return JobSummary(
         writer.lines, writer.rejected, writer.tokens, *earlier, clock.seconds, clock.times(),
-        interrupted=interrupted.is_set(),
+        interrupted=not is_complete,
     )  # fmt: skip
 
 
@@ -167,10 +174,10 @@ def _write_trace(clock: Clock, path: Path, report: Callable[[str], None]) -> Non
 
 def _write_all(
     assembly: Assembly, writer: Writer, progress: Progress, interrupted: threading.Event
-) -> None:
+) -> bool:
     """Write what comes, until no more does; what has come is durable even if a stage fails.
 
-    Once it is interrupted, what is begun is finished, and that is all.
+    Once it is interrupted, what is begun is finished, and that is all: False.
     """
     # What is finished first is durable at once: a job may be stopped again and again, every few
     # seconds, and shall come to its end.
@@ -195,6 +202,7 @@ def _write_all(
             if time.monotonic() - recorded >= RECORD and writer.checkpoint():
                 recorded = time.monotonic()
     writer.checkpoint()
+    return not drains
 
 
 def _check(facts: Facts, source: Source, target: Target) -> None:
@@ -217,12 +225,10 @@ def _fingerprint(
     staff: Staff,
 ) -> dict[str, Any]:
     """Everything that decides what the output holds, by the names of flags where there are any."""
-    names = ("seed", "batch_size", "batch_tokens") if facts.unit > 1 else ()
-    drawn = {name: getattr(staff, name) for name in names}
     return {
         **text_options,
         **facts.settings,
-        **drawn,
+        **facts.batches,
         "need_score_traces": staff.traced,
         **source.settings,
         **target.settings,
@@ -252,12 +258,16 @@ def _interrupts() -> Iterator[threading.Event]:
             signal.signal(each, _give_up)
         interrupted.set()
 
+    ours = (handle, _give_up)
+
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield interrupted
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Whoever has put another in its place meanwhile wants that.
+            if signal.getsignal(number) in ours:
+                signal.signal(number, handler)
 
 
 def _give_up(number: int, frame: Any) -> None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _MOUNTS = Path("/proc/self/mountinfo")
 OWN = os.O_NOFOLLOW | os.O_NONBLOCK
 """To open files of a job with: no link is followed, and nothing is waited for."""
+_STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/stderr")
+_DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?:self|thread-self))/fd/([0-9]+)")
+_LINKS = 40
+"""So many links in a row lead nowhere, to the operating system as well."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class Places:
     """The files of a job: `output` is there when it is complete, the others until then."""
 
     output: Path
+    traces: Path | None = None
+    """The whole searches; it is there with the output."""
 
     @property
     def partial(self) -> Path:
         """The output while it grows."""
-        return self._beside(".partial")
+        return partial(self.output)
 
     @property
     def journal(self) -> Path:
@@ -43,10 +49,23 @@ class Places:
     @property
     def own(self) -> tuple[Path, ...]:
         """Those that a job makes, writes and removes as it needs."""
-        return (self.partial, self.journal, new(self.journal), self.rejected)
+        own = (self.partial, self.journal, new(self.journal), self.rejected)
+        if self.traces is None:
+            return own
+        return (*own, partial(self.traces), new(self.traces))
+
+    @property
+    def renamed(self) -> tuple[Path, ...]:
+        """Those that others become by being renamed."""
+        return (self.output,) if self.traces is None else (self.output, self.traces)
 
     def _beside(self, ending: str) -> Path:
         return self.output.with_name(self.output.name + ending)
+
+
+def partial(path: Path) -> Path:
+    """Where a file is while it grows."""
+    return path.with_name(f"{path.name}.partial")
 
 
 def new(path: Path) -> Path:
@@ -67,6 +86,24 @@ def refuse_foreign(path: Path) -> None:
                 f"{path} is {name}, and the job keeps a file of its own there: move it away, or "
                 "name another OUTPUT"
             )
+
+
+def descriptor_of(path: str) -> int | None:
+    """The number of the open file that a name such as /dev/stdout means; None of other names.
+
+    What is open may be a file that others write to as well, and that ends where they have come to:
+    it is written to as it is, and not replaced.
+    """
+    for _ in range(_LINKS):
+        name = os.path.abspath(path).replace(f"/proc/{os.getpid()}/", "/proc/self/")
+        if name in _STREAMS:
+            return _STREAMS.index(name)
+        if found := _DESCRIPTOR.fullmatch(name):
+            return int(found[1])
+        if not os.path.islink(name):
+            return None
+        path = os.path.join(os.path.dirname(name), os.readlink(name))
+    return None
 
 
 def open_to_read(path: Path) -> int:

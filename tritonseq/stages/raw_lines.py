@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import stat
 import zlib
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from .faults import JobFailed
 from .foreign import BEGIN
@@ -18,14 +20,33 @@ GZIP_MAGIC = b"\x1f\x8b"
 _PIECE = 1 << 20
 
 
-def unpacked(stream: BinaryIO) -> io.BufferedReader:
-    """The bytes of a stream, decompressed if it begins as gzip does."""
+def buffered(stream: BinaryIO) -> io.BufferedReader:
+    """The stream itself, or one that can look ahead in it."""
     # Everything that reads into a buffer will do, though the stubs ask for a raw file.
     plain = stream if hasattr(stream, "peek") else io.BufferedReader(cast("io.RawIOBase", stream))
-    reader = cast("io.BufferedReader", plain)
+    return cast("io.BufferedReader", plain)
+
+
+def unpacked(reader: io.BufferedReader) -> io.BufferedReader:
+    """The bytes of a stream, decompressed if it begins as gzip does."""
     if reader.peek(2)[:2] != GZIP_MAGIC:
         return reader
-    return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=reader)), BEGIN)
+    return io.BufferedReader(_Unpacked(reader), BEGIN)
+
+
+class _Unpacked(io.RawIOBase):
+    """Gives what can be decompressed as soon as it can: what stands before damage is read."""
+
+    def __init__(self, reader: io.BufferedReader) -> None:
+        self._file = gzip.GzipFile(fileobj=reader)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class RawLines:
@@ -36,7 +57,9 @@ class RawLines:
     """
 
     def __init__(self, stream: BinaryIO, name: str, longest: int) -> None:
-        self._stream = unpacked(stream)
+        self._file = buffered(stream)
+        self._size = _size(self._file) or 0
+        self._stream = unpacked(self._file)
         self._name = name
         self._most = longest + len(b"\r\n")
         self._fault: Exception | None = None
@@ -49,6 +72,7 @@ class RawLines:
         """The lines not read yet. Raises JobFailed if the file is cut short, damaged or lost."""
         while line := self._line():
             yield line
+        self._refuse_shrunk()
 
     def peek(self) -> bytes:
         """What comes next, as far as it is there; nothing where it cannot be read."""
@@ -71,6 +95,19 @@ class RawLines:
         if self.digest != digest:
             raise ValueError(changed_input(self._name, f"the first {lines} lines are others"))
 
+    def _refuse_shrunk(self) -> None:
+        """Raise JobFailed if its end is not the end that it had, but that of a file cut short."""
+        size = _size(self._file)
+        if size is None:
+            return
+        read = self._file.tell()
+        if read < self._size or size < read:
+            raise JobFailed(
+                f"{self._name} was cut short while it was read: it had "
+                f"{max(read, self._size)} bytes, and ends after {min(read, size)} now. Put it in "
+                "order, then run the same command with --resume"
+            )
+
     def _line(self) -> bytes:
         line = piece = self._piece(self._most)
         while len(piece) > 0 and len(line) == self._most and not piece.endswith(b"\n"):
@@ -90,6 +127,15 @@ class RawLines:
             ) from error
         self.digest = zlib.crc32(piece, self.digest)
         return piece
+
+
+def _size(file: io.BufferedReader) -> int | None:
+    """The bytes that a file has now; None for what is none."""
+    try:
+        known = os.fstat(file.fileno())
+    except (OSError, ValueError):
+        return None
+    return known.st_size if stat.S_ISREG(known.st_mode) else None
 
 
 def changed_input(name: str, how: str) -> str:

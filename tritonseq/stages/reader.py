@@ -154,6 +154,17 @@ class Source:
         count += not block.endswith(b"\n")
         return count if self._limit is None else min(count, self._limit)
 
+    def count_all(self) -> int | None:
+        """As `count_lines`, of a compressed file too, which is read for it; None of a stream.
+
+        Raises JobFailed if it is damaged.
+        """
+        if self.path == "-" or not os.path.isfile(self.path):
+            return None
+        with self._readable(), open(self.path, "rb") as file:
+            lines = RawLines(file, self.name, self._parser.longest)
+            return sum(1 for _ in itertools.islice(lines, self._limit))
+
     def stat(self) -> os.stat_result | None:
         """What the operating system knows of the file; None for a stream that is no file."""
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -54,6 +56,8 @@ class Files:
         self._is_named = is_named(places, state)
         if self._is_named:
             state = replace(state, output_bytes=0, output_digest=0)
+        # What nobody else may read must not be readable while it grows.
+        self._take_mode(may_write=True)
         self._output = Appender(places.partial, state.output_bytes, state.output_digest, locked)
         self._rejected = Appender(places.rejected, state.rejected_bytes, state.rejected_digest)
 
@@ -86,6 +90,7 @@ class Files:
             if self._is_named:
                 remove(self._places.partial)
             else:
+                self._take_mode()
                 os.replace(self._places.partial, self._places.output)
             sync_folder(self._places.output.parent)
             remove(self._places.journal)
@@ -95,6 +100,16 @@ class Files:
     def close(self) -> None:
         self._rejected.close()
         self._output.close()
+
+    def _take_mode(self, *, may_write: bool = False) -> None:
+        """Give the output the mode of the file that it will replace, if there is one."""
+        try:
+            mode = stat.S_IMODE(self._places.output.stat().st_mode)
+        except FileNotFoundError:
+            return
+        # A file system without modes refuses this, and has none to keep.
+        with contextlib.suppress(OSError):
+            self._places.partial.chmod(mode | (stat.S_IWUSR | stat.S_IRUSR) * may_write)
 
     def _refuse_existing(self) -> None:
         if self._places.output.exists() and not self._may_replace:

@@ -91,15 +91,19 @@ class Sizing:
     def _planned(self, longest: int) -> int:
         if self._limits.samples is not None:
             return self._limits.samples
-        config = self._request.config
-        kind = "cpu" if self._device.type == "cpu" else "cuda"
-        rows = max(config.num_beams, config.num_return_sequences)
-        count = max(1, min(SAMPLES[kind], ROWS[kind] // rows))
+        count = paying(self._request)
         free = free_memory(self._device)
         if free is None:
             return count
         need = self._request.plan(count, longest, refilled=True).total
         return count if need <= SHARE * free else max(1, int(count * SHARE * free / need))
+
+
+def paying(request: Request) -> int:
+    """The samples beyond which more at once are hardly faster, were there memory without end."""
+    kind = "cpu" if request.decoder.device.type == "cpu" else "cuda"
+    rows = max(request.config.num_beams, request.config.num_return_sequences)
+    return max(1, min(SAMPLES[kind], ROWS[kind] // rows))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

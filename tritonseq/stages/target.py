@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import shlex
 import stat
 import sys
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,7 +17,7 @@ from .disk import lock, lock_afresh, refuse_locked
 from .formats import format_of, is_gzip
 from .journal import State, load, store
 from .layout import Layout
-from .places import Places, refuse_foreign, refuse_guarded, refuse_mounted
+from .places import Places, descriptor_of, refuse_foreign, refuse_guarded, refuse_mounted
 from .progress import note
 from .sinks import Files, Pipe, is_named
 from .writer import Writer
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from .reader import Source
 
+_STDOUT = 1
+_BLOCK = 1 << 20
 _ENDINGS = 30
 """Bytes of a name that the files beside an output may add to its own."""
 
@@ -57,6 +61,8 @@ class Target:
     """Replace an output that is there, once the new one is complete."""
     stream: BinaryIO | None = None
     """Write to this for "-" instead of stdout."""
+    traces: Path | None = None
+    """The file of the whole searches, if there is one: it is checked with the others."""
 
     @property
     def layout(self) -> Layout:
@@ -80,7 +86,7 @@ class Target:
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files that a job has; none for a pipe."""
-        if self._is_pipe:
+        if self.is_pipe:
             return ()
         places = self._places
         return (places.output, *places.own)
@@ -88,7 +94,7 @@ class Target:
     @property
     def is_complete(self) -> bool:
         """Is the output there, and no job that would go on with it?"""
-        if self._is_pipe:
+        if self.is_pipe:
             return False
         places = self._places
         others = (places.journal, places.partial)
@@ -97,7 +103,26 @@ class Target:
     @property
     def has_rejected(self) -> bool:
         """Is there a file of rejected lines?"""
-        return not self._is_pipe and self._places.rejected.exists()
+        return not self.is_pipe and self._places.rejected.exists()
+
+    @property
+    def lines_each(self) -> int:
+        """The lines of the file for each line of the input."""
+        layout = self.layout
+        alone = layout.format == "lines" or layout.pair_field is not None
+        return self.copies if alone else 1
+
+    def count_lines(self) -> int:
+        """The lines of an output that is a file. Raises ValueError if it is damaged."""
+        file, name = self._places.output, self.name
+        try:
+            with gzip.open(file) if is_gzip(self.path) else file.open("rb") as lines:
+                return sum(block.count(b"\n") for block in iter(lambda: lines.read(_BLOCK), b""))
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(
+                f"{name} cannot be read ({error}): pass --overwrite instead of --resume to make it "
+                "anew"
+            ) from None
 
     def check(self, source: Source | None = None) -> None:
         """Raise ValueError, with a remedy, if the output cannot be written or must not be.
@@ -109,12 +134,15 @@ class Target:
             raise ValueError(
                 f"--output-field is {self.output_field!r}, which the scores take: choose another"
             )
-        if self._is_pipe:
+        if self.is_pipe:
             if self.resume:
                 raise ValueError(
                     f"{self.name} is no file that could be gone on with: drop --resume"
                 )
             self._refuse_closed()
+            self._refuse_endless(source)
+            if self.traces is not None:
+                refuse_mounted([self.traces])
             return
         places = self._places
         self._check_folder(places.output)
@@ -140,7 +168,7 @@ class Target:
         another fingerprint and for a damaged journal; JobFailed if the disk is full or fails.
         """
         self.check()
-        if self._is_pipe:
+        if self.is_pipe:
             return Writer(
                 self.layout, self._pipe(warn), State(fingerprint), packed=is_gzip(self.path)
             )
@@ -169,9 +197,9 @@ class Target:
         )
 
     @property
-    def _is_pipe(self) -> bool:
-        """Is it stdout, a device or a named pipe?"""
-        if self.path == "-":
+    def is_pipe(self) -> bool:
+        """Is it stdout or what is open otherwise, a device or a named pipe?"""
+        if self._descriptor is not None:
             return True
         try:
             kind = os.stat(self.path).st_mode
@@ -180,14 +208,19 @@ class Target:
         return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
 
     @property
+    def _descriptor(self) -> int | None:
+        """Of what is open already, by whatever name."""
+        return _STDOUT if self.path == "-" else descriptor_of(self.path)
+
+    @property
     def _places(self) -> Places:
         """Beside the file itself, if `path` is a link."""
-        return Places(Path(os.path.realpath(self.path)))
+        return Places(Path(os.path.realpath(self.path)), self.traces)
 
     def _pipe(self, warn: Callable[[str], None]) -> Pipe:
-        if self.path != "-":
+        if self._descriptor != _STDOUT:
             try:
-                return Pipe(io.FileIO(self.path, "wb"), self.name, warn, is_ours=True)
+                return Pipe(io.FileIO(self._opened(), "wb"), self.name, warn, is_ours=True)
             except OSError as error:
                 raise ValueError(f"{self.path} cannot be written: {error.strerror}") from None
         if self.stream is None:
@@ -195,9 +228,27 @@ class Target:
             sys.stdout.flush()
         return Pipe(self.stream or sys.stdout.buffer, self.name, warn, is_ours=False)
 
+    def _opened(self) -> str | int:
+        """What to open: of a file that is open already, its descriptor, which knows its place."""
+        return self.path if self._descriptor is None else os.dup(self._descriptor)
+
     def _refuse_closed(self) -> None:
-        if self.path == "-" and self.stream is None and sys.stdout is None:
-            raise ValueError("stdout is closed: name a file instead of -")
+        if self.stream is not None or self._descriptor is None:
+            return
+        if self._descriptor == _STDOUT and sys.stdout is None:
+            raise ValueError(f"stdout is closed: name a file instead of {self.path}")
+        try:
+            os.fstat(self._descriptor)
+        except OSError:
+            raise ValueError(f"{self.path} is not open: name a file") from None
+
+    def _refuse_endless(self, source: Source | None) -> None:
+        """Raise ValueError if what is written would be read again."""
+        known = source.stat() if source is not None else None
+        if known is None or self.stream is not None or not stat.S_ISREG(known.st_mode):
+            return
+        if self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), known):
+            raise ValueError(f"{self.name} is the input, which would never end: name another file")
 
     def _check_folder(self, output: Path) -> None:
         folder = output.parent
@@ -215,8 +266,9 @@ class Target:
     def _check_kinds(self, places: Places) -> None:
         if places.output.is_symlink():
             raise ValueError(f"{self.path} is a link that leads to itself: name another OUTPUT")
-        refuse_mounted((places.output, *places.own))
-        refuse_guarded(places.output)
+        refuse_mounted((*places.renamed, *places.own))
+        for path in places.renamed:
+            refuse_guarded(path)
         for path in places.own:
             refuse_foreign(path)
 

@@ -14,7 +14,7 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from .disk import Appender, open_own, remove, sync_folder, writing
-from .places import new, open_to_read, refuse_foreign, refuse_mounted
+from .places import new, open_to_read, partial, refuse_foreign, refuse_mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,7 +50,7 @@ class Traces:
         Raises ValueError if there are fewer, or if its files cannot lie where they shall.
         """
         self._path = path
-        self._partial = path.with_name(f"{path.name}.partial")
+        self._partial = partial(path)
         self._count = done
         refuse_mounted([path])
         for own in (self._partial, new(path)):

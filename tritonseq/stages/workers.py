@@ -85,6 +85,8 @@ class Staff:
     """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
     traced: bool = False
     """Keep the whole search of each sample."""
+    repeats: bool = False
+    """Let batches be the same where the network computes in half precision, too."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that cannot be."""
@@ -114,6 +116,7 @@ class Staff:
             self.seed,
             self.exact_scores,
             self.traced,
+            self.repeats,
         )
 
 
