@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .checks import shown
+from tritonseq.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,8 +20,9 @@ from .fast_vocabulary import (
     tokenizers_library,
 )
 from .languages import MBART, MBART50
+from .shown import shown
 from .special_tokens import FLAGS, Token
-from .tokenizer_keys import ROLES, shown
+from .tokenizer_keys import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
