@@ -169,7 +169,8 @@ def split_lengths(source: int, target: int, splits: int | None, block: int) -> t
     generated part. By default the lengths are constants and only their number follows the shape.
     """
     if splits is None:
-        return max(1, ceil_div(source, SPLIT_LENGTH), ceil_div(target, SPLIT_LENGTH)), 256, 256
+        splits = max(1, ceil_div(source, SPLIT_LENGTH), ceil_div(target, SPLIT_LENGTH))
+        return splits, SPLIT_LENGTH, SPLIT_LENGTH
     source_length = ceil_div(ceil_div(source, splits), block) * block
     return splits, max(source_length, block), max(ceil_div(target, splits), 1)
 
