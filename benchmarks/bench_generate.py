@@ -22,19 +22,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import agreement
-import checkpoints
-import engines
-import footprint
 import torch
-from workloads import WORKLOADS
+from generate import agreement, checkpoints, engines, footprint
+from generate.workloads import WORKLOADS
 
 from tritonseq.bench import timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from workloads import Workload
+    from generate.workloads import Workload
 
 
 def job_for(workload: Workload, folder: str, args: argparse.Namespace) -> engines.Job:

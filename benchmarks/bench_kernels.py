@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from tritonseq.cli import main
+from tritonseq.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["bench", "kernels", *sys.argv[1:]]))

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from text_loops import NAMES, PLAIN, Subject, piped, stages, through_stages
+from texts.loops import NAMES, PLAIN, Subject, piped, stages, through_stages
 
 from tritonseq.bench import timing
 

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import triton
-from compile_cases import all_cases
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from tritonseq.bench.launches import all_cases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tritonseq.kernels._launch import Launch
+    from tritonseq.kernels.launch import Launch
 
 # Name, target, and the shared memory in bytes that a program may ask for.
 TARGETS = {

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from suite import chart, checkout, conductor, figures, markdown
+from suite import checkout, conductor
+from suite.pages import chart, figures, markdown
 from suite.parts import select
 from suite.setting import Setting
 from suite.task import save_json

@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from report_chart import digest, draw
-from report_data import RESULTS, read_cpu, read_gpu
-from report_pipeline import draw_trace, pipeline_table, read_pipeline, trace_digest
-from report_tables import cpu_section, gpu_section
+from reports.charts import digest, draw
+from reports.data import RESULTS, read_cpu, read_gpu
+from reports.pipeline import draw_trace, pipeline_table, read_pipeline, trace_digest
+from reports.tables import cpu_section, gpu_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,16 +4,16 @@ They take tensors, strides and numbers only, need no model and no configuration,
 Triton when one of them first takes that path.
 """
 
-from . import _library  # noqa: F401  (registers torch.ops.tritonseq)
-from ._checks import is_gpu as is_gpu
+from . import library  # noqa: F401  (registers torch.ops.tritonseq)
 from .activation import activate
+from .advance import beam_advance, greedy_advance
 from .attention import decode_attention
+from .checks import is_gpu as is_gpu
 from .embedding import embed
 from .linear import norm_linear
 from .ngrams import ban_ngrams, ngram_bans, ngram_mask
 from .norm import add_norm
 from .sampling import sample_tokens
-from .search import beam_advance, greedy_advance
 from .topk import beam_topk
 
 __all__ = [

@@ -19,9 +19,9 @@ from .layers import Linear
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tritonseq.cache import EncoderDecoderCache, KVCache
+    from tritonseq.memory.kv_cache import EncoderDecoderCache, KVCache
 
-    from .packing import Prompt
+    from .varlen import Prompt
 
     Attend = Callable[[Tensor], Tensor]
 

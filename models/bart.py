@@ -18,22 +18,22 @@ from tritonseq.kernels import embed
 
 from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
-from .checks import check_sizes, check_types
+from .config_checks import check_sizes, check_types
+from .config_keys import own_names
 from .encoder_decoder import EncoderDecoder
 from .feed_forward import FeedForward
-from .keys import own_names
 from .layers import Embedding, Head, LayerNorm, empty_parameter, stream
+from .parameters import Source, match
 from .sizes import Layers, Size, refuse_large_table
-from .weights import Source, match
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from tritonseq.cache import EncoderDecoderCache
+    from tritonseq.memory.kv_cache import EncoderDecoderCache
 
     from .attention import Attend
     from .encoder_decoder import Stream
-    from .packing import Prompt
+    from .varlen import Prompt
 
 
 @dataclass(frozen=True)

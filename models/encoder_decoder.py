@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tritonseq.cache import EncoderDecoderCache
+from tritonseq.memory.kv_cache import EncoderDecoderCache
 
 from .network import Network
-from .packing import split_prompts
+from .varlen import split_prompts
 
 if TYPE_CHECKING:
-    from tritonseq.cache import Sizes
+    from tritonseq.memory.kv_cache import Sizes
 
-    from .packing import Prompt
+    from .varlen import Prompt
 
     Stream = tuple[Tensor, Tensor | None]
 

@@ -14,27 +14,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tritonseq.cache import KVCache
 from tritonseq.kernels import decode_attention, embed
+from tritonseq.memory.kv_cache import KVCache
 
 from .activations import activation
 from .attention import attend_and_append
-from .checks import check_flag, check_number, check_sizes, check_types
-from .keys import own_names
+from .config_checks import check_flag, check_number, check_sizes, check_types
+from .config_keys import own_names
 from .layers import LayerNorm, Linear, empty_parameter
+from .matmul import KINDS
 from .network import Network
-from .packing import split_prompts
-from .products import KINDS
+from .parameters import Source, match
+from .residual import ResidualStream
 from .sizes import Layers, Size
-from .stream import ResidualStream
-from .weights import Source, match
+from .varlen import split_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from tritonseq.cache import Sizes
+    from tritonseq.memory.kv_cache import Sizes
 
-    from .packing import Prompt
+    from .varlen import Prompt
 
 
 @dataclass(frozen=True)

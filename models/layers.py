@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tritonseq.kernels import activate, add_norm, embed
 
 from .layout import Packed, dense, is_packed, pays_to_pack
-from .products import KINDS, activated_matmul, logits_of, matmul, packed_matmul
+from .matmul import KINDS, activated_matmul, logits_of, matmul, packed_matmul
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

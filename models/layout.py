@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tritonseq.kernels import private_torch
-from tritonseq.memory import zeros
+from tritonseq.memory.huge_pages import zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

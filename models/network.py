@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .layers import input_dim
 from .layout import address, dense, fingerprint, from_bytes, nbytes, to_bytes
-from .weights import lay_out, place
+from .parameters import lay_out, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

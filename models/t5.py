@@ -14,22 +14,22 @@ from torch import Tensor, nn
 
 from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
-from .checks import check_flag, check_number, check_sizes, check_types
+from .config_checks import check_flag, check_number, check_sizes, check_types
+from .config_keys import own_names
 from .encoder_decoder import EncoderDecoder
-from .keys import own_names
 from .layers import Embedding, Head, Linear, RMSNorm, activated, stream
-from .relative import RelativeBias, check_distance
+from .parameters import Source, match
+from .relative_bias import RelativeBias, check_distance
 from .sizes import Layers, Size
-from .weights import Source, match
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from tritonseq.cache import EncoderDecoderCache
+    from tritonseq.memory.kv_cache import EncoderDecoderCache
 
     from .attention import Attend
     from .encoder_decoder import Stream
-    from .packing import Prompt
+    from .varlen import Prompt
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from tritonseq.cache import KVCache
 from tritonseq.kernels import decode_attention, embed
+from tritonseq.memory.kv_cache import KVCache
 
 from .activations import activation
 from .attention import attend_and_append, attend_within, store
 from .feed_forward import FeedForward
 from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter
 from .network import Network
-from .packing import split_prompts
-from .relative import RelativeBias
+from .parameters import Source, match
+from .relative_bias import RelativeBias
 from .sizes import Layers, Size
 from .unilm_config import UniLMConfig
-from .weights import Source, match
+from .varlen import split_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from tritonseq.cache import Sizes
+    from tritonseq.memory.kv_cache import Sizes
 
-    from .packing import Prompt
+    from .varlen import Prompt
 
 
 class Attention(nn.Module):

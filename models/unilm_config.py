@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from .activations import activation
-from .checks import check_number, check_sizes, check_types
-from .relative import check_distance
+from .config_checks import check_number, check_sizes, check_types
+from .relative_bias import check_distance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -243,7 +243,7 @@ def test_the_check_of_absence_can_fail() -> None:
 
 TEXT_ALONE = """
 import sys, pathlib, tritonseq
-from tritonseq.text import Tokenizer
+from tritonseq.text.tokenizer import Tokenizer
 for folder in sorted((pathlib.Path(tritonseq.__file__).parent / "embedded").iterdir()):
     tokenizer = Tokenizer.from_folder(folder)
     rows = tokenizer.rows(["two plus three"])
@@ -287,7 +287,7 @@ def test_private_operators_of_torch_are_asked_for_in_one_file() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["env", "--help"]])
 def test_help_does_without_torch(arguments: list[str]) -> None:
-    code = "import sys, tritonseq.cli\ntry:\n    tritonseq.cli.main({!r})\n"
+    code = "import sys, tritonseq.cli.main\ntry:\n    tritonseq.cli.main.main({!r})\n"
     code += "except SystemExit:\n    print('torch' in sys.modules)"
     assert run_fresh(code.format(arguments)).splitlines()[-1] == "False"
 

@@ -11,11 +11,12 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .config import GenerationConfig
+    from tritonseq.decoding.outputs import GenerateOutput
+    from tritonseq.decoding.trie import Trie
+    from tritonseq.options.config import GenerationConfig
+    from tritonseq.stages.pipeline import Pipeline, Result, pipeline
+
     from .model import Model, from_transformers, load
-    from .outputs import GenerateOutput
-    from .stages.pipeline import Pipeline, Result, pipeline
-    from .trie import Trie
 
 __version__ = _version("tritonseq")
 __all__ = [

@@ -7,7 +7,7 @@ import sys
 def run() -> int:
     """The exit code; 130 also for Ctrl-C while everything is still being imported."""
     try:
-        from .cli import main
+        from tritonseq.cli.main import main
 
         return main()
     except KeyboardInterrupt:

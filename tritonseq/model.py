@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 
-from .checkpoint import from_transformers_model, load_checkpoint
-from .config import GenerationConfig, as_generation_config
-from .engines import Engines
-from .hub import snapshot, tokenizer_folder
-from .lengths import longest_text
-from .origin import Identity, Origin, origin_of
+from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
+from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint
+from tritonseq.checkpoint.origin import Identity, Origin, origin_of
+from tritonseq.engine.lengths import longest_text
+from tritonseq.engine.pool import Engines
+from tritonseq.engine.request import Request
+from tritonseq.engine.surroundings import each_on_its_own, own
+from tritonseq.options.config import GenerationConfig, as_generation_config
+from tritonseq.text.tokenizer import Tokenizer
+
 from .progress import Progress
-from .request import Request
-from .surroundings import each_on_its_own, own
-from .text import Tokenizer
-from .text_job import TextJob
+from .text_task import TextJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from .checkpoint import Checkpoint
-    from .generate import Streamer
-    from .live import Watch
-    from .outputs import GenerateOutput
-    from .request import AllowedTokens, Ids
-    from .stopping import Criterion
-    from .trie import Trie
+    from tritonseq.checkpoint.live import Watch
+    from tritonseq.checkpoint.loader import Checkpoint
+    from tritonseq.decoding.outputs import GenerateOutput
+    from tritonseq.decoding.stopping import Criterion
+    from tritonseq.decoding.trie import Trie
+    from tritonseq.engine.generation import Streamer
+    from tritonseq.engine.request import AllowedTokens, Ids
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 

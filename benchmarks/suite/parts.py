@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .cases import CASES
+from suite.measures.cases import CASES
+
 from .conductor import Part
 
 WORKLOADS = "workloads"

@@ -6,10 +6,7 @@ import multiprocessing
 import time
 from typing import TYPE_CHECKING
 
-from . import (
-    baselines,  # noqa: F401  (imported once, before the fork)
-    store,
-)
+from . import store
 
 if TYPE_CHECKING:
     from pathlib import Path

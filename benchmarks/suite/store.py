@@ -5,8 +5,7 @@ from __future__ import annotations
 import fcntl
 from typing import TYPE_CHECKING
 
-import checkpoints
-import s2s_folder
+from generate import checkpoints, s2s_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tritonseq.kernels import embed, reference
-from tritonseq.kernels._launch import is_interpreted
+from tritonseq.kernels.launch import is_interpreted
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -42,7 +42,7 @@ def random_call(seed: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
 
 
 def check(seeds: range, impl: str, device: torch.device) -> None:
-    from tritonseq.kernels._embedding_triton import _embed
+    from tritonseq.kernels.embedding.kernel import _embed
 
     for seed in seeds:
         tokens, table, options = random_call(seed)

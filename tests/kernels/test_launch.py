@@ -9,15 +9,15 @@ import sys
 
 import pytest
 
-from tritonseq.kernels import _launch
+from tritonseq.kernels import launch
 
 HEAD_DIMS = range(1, 257)
 
 
 def test_query_tiles_hold_their_rows():
     for beams, rows, head_dim in itertools.product(range(1, 40), (1, 2), HEAD_DIMS):
-        fitting = _launch.beams_per_program(beams, rows, head_dim)
-        tile = _launch.query_rows(fitting * rows)
+        fitting = launch.beams_per_program(beams, rows, head_dim)
+        tile = launch.query_rows(fitting * rows)
         assert 1 <= fitting <= beams
         assert fitting * rows <= tile <= 16
         assert tile in (1, 2, 4, 16)
@@ -27,29 +27,29 @@ def test_query_tiles_hold_their_rows():
 
 def test_tiles_are_powers_of_two_within_their_bytes():
     for rows, head_dim, item_size in itertools.product((1, 2, 4, 16), HEAD_DIMS, (2, 4)):
-        keys, depth = _launch.key_block(rows, head_dim, item_size), _launch.block_dim(head_dim)
+        keys, depth = launch.key_block(rows, head_dim, item_size), launch.block_dim(head_dim)
         assert depth >= head_dim
         assert depth & (depth - 1) == 0
         assert keys in (16, 32, 64)
-        assert keys == 16 or keys * depth * item_size <= _launch.TILE_BYTES
-        assert _launch.warps(rows, head_dim) in (2, 4, 8)
+        assert keys == 16 or keys * depth * item_size <= launch.TILE_BYTES
+        assert launch.warps(rows, head_dim) in (2, 4, 8)
 
 
 @pytest.mark.parametrize("head_dim", [16, 24, 64, 256, 512])
 @pytest.mark.parametrize("splits", [2, 3, 16, 33, 500])
 def test_rows_merged_at_once_fit_the_registers(splits, head_dim):
-    assert _launch.merged_rows(16, 2, 64) == 16
+    assert launch.merged_rows(16, 2, 64) == 16
     for block in (1, 2, 4, 16):
-        rows = _launch.merged_rows(block, splits, head_dim)
+        rows = launch.merged_rows(block, splits, head_dim)
         assert block % rows == 0
-        assert rows == 1 or rows * splits * head_dim <= _launch.MERGED_ELEMENTS
+        assert rows == 1 or rows * splits * head_dim <= launch.MERGED_ELEMENTS
 
 
 @pytest.mark.parametrize("splits", [None, 1, 2, 3, 7, 50])
 def test_splits_cover_every_position(splits):
     for source, target in itertools.product((0, 1, 255, 256, 257, 1000), repeat=2):
         for block in (16, 64):
-            count, source_split, target_split = _launch.split_lengths(source, target, splits, block)
+            count, source_split, target_split = launch.split_lengths(source, target, splits, block)
             assert count == (splits or count)
             assert count * source_split >= source
             assert count * target_split >= target
@@ -57,7 +57,7 @@ def test_splits_cover_every_position(splits):
 
 
 def test_default_splits_do_not_move_when_a_neighbour_is_longer():
-    lengths = {_launch.split_lengths(s, t, None, 32)[1:] for s in range(2000) for t in (1, 700)}
+    lengths = {launch.split_lengths(s, t, None, 32)[1:] for s in range(2000) for t in (1, 700)}
     assert len(lengths) == 1
 
 
@@ -65,9 +65,9 @@ def test_strides_by_name():
     import torch
 
     x = torch.empty(2, 3, 5)
-    assert _launch.strides("x", x, "ab") == {"x_stride_a": 15, "x_stride_b": 5}
-    assert _launch.strides("x", x[0], "abc") == {"x_stride_a": 5, "x_stride_b": 1, "x_stride_c": 0}
-    assert _launch.strides("x", None, "a") == {"x_stride_a": 0}
+    assert launch.strides("x", x, "ab") == {"x_stride_a": 15, "x_stride_b": 5}
+    assert launch.strides("x", x[0], "abc") == {"x_stride_a": 5, "x_stride_b": 1, "x_stride_c": 0}
+    assert launch.strides("x", None, "a") == {"x_stride_a": 0}
 
 
 def in_a_fresh_interpreter(code: str) -> subprocess.CompletedProcess[str]:

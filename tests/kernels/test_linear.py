@@ -111,10 +111,10 @@ class TestSweep:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("programs", [1, 256])
     def test_triton(self, dtype, programs, device, poison, monkeypatch):
-        from tritonseq.kernels import _linear_triton
+        from tritonseq.kernels.linear import kernel
 
         # With one program as the aim, small weights too meet the tiles of large ones.
-        monkeypatch.setattr(_linear_triton, "PROGRAMS", programs)
+        monkeypatch.setattr(kernel, "PROGRAMS", programs)
         for seed in range(12 if programs == 1 else 4):
             check(seed, dtype, "triton", device)
 
@@ -122,9 +122,9 @@ class TestSweep:
     @BOTH
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_wide(self, dtype, impl, device, poison, monkeypatch):
-        from tritonseq.kernels import _linear_triton
+        from tritonseq.kernels.linear import kernel
 
-        monkeypatch.setattr(_linear_triton, "PROGRAMS", 1)
+        monkeypatch.setattr(kernel, "PROGRAMS", 1)
         for seed in range(1000, 1400):
             check(seed, dtype, impl, device)
 
@@ -194,7 +194,7 @@ class TestRows:
 
 class TestTiles:
     def test_weights_of_every_size_fit_the_registers(self):
-        from tritonseq.kernels import _linear_triton as linear
+        from tritonseq.kernels.linear import kernel as linear
 
         for item_size in (2, 4):
             for inputs in (*range(1, 300), *range(300, WEIGHT_BYTES // item_size + 1, 61)):
@@ -211,14 +211,14 @@ class TestTiles:
                     assert (outputs + inside * wide) * loads * linear.LOAD_BYTES // 4 <= 128
 
     def test_a_small_weight_reaches_every_multiprocessor(self):
-        from tritonseq.kernels import _linear_triton as linear
+        from tritonseq.kernels.linear import kernel as linear
 
         for outputs in range(1, 5000, 7):
             tile = linear.outputs_per_program(1, outputs, 3)
             assert tile == (4 if outputs > 4 * (linear.PROGRAMS - 1) else 2)
 
     def test_programmatic_launch_is_a_matter_of_the_gpu(self, device):
-        from tritonseq.kernels import _linear_triton as linear
+        from tritonseq.kernels.linear import kernel as linear
 
         weight = torch.randn(8, 5)
         call = NormLinear(torch.randn(1, 8), weight, *[None] * 3, 1e-5, False, None, None)

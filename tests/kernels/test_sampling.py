@@ -13,10 +13,10 @@ import pytest
 import torch
 from launches import Launches, counted
 
-from tritonseq import warpers
+from tritonseq.decoding import warpers
 from tritonseq.kernels import reference, sample_tokens
-from tritonseq.kernels._sampling_torch import arrival_times, random_words
-from tritonseq.kernels.reference.sampling import arrival_time, kept, philox
+from tritonseq.kernels.sampling.eager import arrival_times, random_words
+from tritonseq.kernels.sampling.reference import arrival_time, kept, philox
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -370,7 +370,7 @@ class TestCost:
 
 class TestBlocks:
     def test_chunks(self):
-        from tritonseq.kernels._sampling_triton import CHUNK, chunk_size
+        from tritonseq.kernels.sampling.kernel import CHUNK, chunk_size
 
         for vocab_size in (1, 2, 511, 512, 513, 5000, CHUNK, CHUNK + 1, 250_112):
             chunk = chunk_size(vocab_size)
@@ -378,7 +378,7 @@ class TestBlocks:
             assert min(vocab_size, CHUNK) <= chunk <= CHUNK
 
     def test_padding_is_read_where_there_is_some(self):
-        from tritonseq.kernels._sampling_triton import readable_columns
+        from tritonseq.kernels.sampling.kernel import readable_columns
 
         wide = torch.zeros(4, 64)
         assert readable_columns(wide) == 64

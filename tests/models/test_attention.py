@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tritonseq.cache import EncoderDecoderCache, Sizes
+from tritonseq.memory.kv_cache import EncoderDecoderCache, Sizes
 from tritonseq.models import attention
 from tritonseq.models.attention import CrossAttention, DecoderAttention, EncoderAttention
-from tritonseq.models.packing import split_prompts
-from tritonseq.models.weights import place_parameter
+from tritonseq.models.parameters import place_parameter
+from tritonseq.models.varlen import split_prompts
 
 
 def plain_attention(
@@ -165,8 +165,8 @@ def test_packed_sources_do_not_see_each_other() -> None:
 
 MEASURE = """
 import torch
-from tritonseq.models.weights import place_parameter
-from tritonseq.models.packing import split_prompts
+from tritonseq.models.parameters import place_parameter
+from tritonseq.models.varlen import split_prompts
 from tritonseq.models.t5 import T5, T5Config
 
 def peak():
@@ -199,7 +199,7 @@ def test_memory_of_a_long_source() -> None:
 
 def test_groups_of_sources_hold_true_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """One long source does not make a group of every short one."""
-    monkeypatch.setattr("tritonseq.models.packing.PREFILL_TOKENS", 10)
+    monkeypatch.setattr("tritonseq.models.varlen.PREFILL_TOKENS", 10)
     lengths = [2, 9, 1, 1, 12, 3, 3, 3, 3]
     tokens = torch.randint(0, 50, (9, 12))
 

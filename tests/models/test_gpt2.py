@@ -13,7 +13,7 @@ from tritonseq.models import model_class
 from tritonseq.models.activations import ACTIVATIONS, activation
 from tritonseq.models.gpt2 import GPT2, GPT2Config
 from tritonseq.models.layout import empty_weight
-from tritonseq.models.packing import split_prompts
+from tritonseq.models.varlen import split_prompts
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -82,7 +82,7 @@ def test_prefill_in_groups_equals_prefill_at_once(monkeypatch: pytest.MonkeyPatc
     ids, _ = tiny.prompts(5, 8, seed=7)
     lengths = torch.tensor([8, 3, 8, 1, 5])
     whole, wanted = begin(ours.decoder, ids, lengths, beams=1, target_length=1)
-    monkeypatch.setattr("tritonseq.models.packing.PREFILL_TOKENS", 17)
+    monkeypatch.setattr("tritonseq.models.varlen.PREFILL_TOKENS", 17)
     parts, logits = begin(ours.decoder, ids, lengths, beams=1, target_length=1)
     torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
     for a, b in zip(parts.source_keys, whole.source_keys, strict=True):

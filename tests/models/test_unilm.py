@@ -150,7 +150,7 @@ def test_prefill_in_groups_equals_prefill_at_once(
         return first, feed(ours, newest, None, cache)
 
     wanted = walk()
-    monkeypatch.setattr("tritonseq.models.packing.PREFILL_TOKENS", 9)
+    monkeypatch.setattr("tritonseq.models.varlen.PREFILL_TOKENS", 9)
     torch.testing.assert_close(walk(), wanted, rtol=1e-5, atol=1e-5)
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tritonseq.encoding import Encoding
-    from tritonseq.stages.worker import Handler
+    from tritonseq.stages.worker_main import Handler
+    from tritonseq.text.encoding import Encoding
 
 
 class Unpicklable(Exception):
@@ -73,7 +73,7 @@ def tick(setup: Any) -> Handler:
 
 def texts_and_modules(setup: tuple[Path, Encoding]) -> Handler:
     """The service for texts; "modules" as a request asks which it has imported."""
-    from tritonseq.stages.texts import Setup, serve
+    from tritonseq.stages.text_worker import Setup, serve
 
     texts = serve(Setup(setup[0], None, setup[1]))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tritonseq.stages.clock import Span
+    from tritonseq.stages.timings import Span
 
 
 def done_beside(spans: Sequence[Span], stage: str, other: str) -> int:

@@ -11,7 +11,7 @@ from walk import NoKeys, OfOneTensor
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tritonseq.cache import Sizes
+    from tritonseq.memory.kv_cache import Sizes
 
 
 class TableDecoder(OfOneTensor):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tritonseq.cache import Sizes
-from tritonseq.hypotheses import Hypotheses, Text
-from tritonseq.kernels.search import append_beams
+from tritonseq.decoding.hypotheses import Hypotheses, Text
+from tritonseq.kernels.advance import append_beams
+from tritonseq.memory.kv_cache import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tritonseq import kernels
-from tritonseq.devices import resolve_device, resolve_dtype
+from tritonseq.checkpoint.devices import resolve_device, resolve_dtype
 
 from . import table, timing
 from .measure import Bench

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import (
-    attention_cases,
-    linear_cases,
-    ngram_cases,
-    row_cases,
-    sampling_cases,
-    search_cases,
-    topk_cases,
-)
+from .cases import advance, attention, linear, ngrams, rows, sampling, topk
 from .shapes import SHAPES
 
 if TYPE_CHECKING:
@@ -21,13 +13,13 @@ if TYPE_CHECKING:
     from .case import Case
 
 SUBJECTS = (
-    attention_cases,
-    ngram_cases,
-    row_cases,
-    linear_cases,
-    topk_cases,
-    search_cases,
-    sampling_cases,
+    attention,
+    ngrams,
+    rows,
+    linear,
+    topk,
+    advance,
+    sampling,
 )
 
 

@@ -8,13 +8,13 @@ import torch
 
 from tritonseq.model import load
 
-from .answers import Answers
+from .batching import Answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from .answers import Manner, Row
-    from .worker import Handler
+    from .batching import Manner, Row
+    from .worker_main import Handler
 
 
 class Setup(NamedTuple):

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritonseq.containers import check_first, check_texts, is_token_list
-from tritonseq.encoding import check_tokens, is_blank
+from tritonseq.options.containers import check_first, check_texts, is_token_list
 from tritonseq.progress import Progress
+from tritonseq.text.encoding import check_tokens, is_blank
 
-from .assembly import Assembly
-from .channel import Aborted, Channel, Ended
-from .clock import Clock
+from .graph import Assembly
 from .order import InOrder
+from .queue import Aborted, Channel, Ended
 from .sample import Sample
+from .steps import CHUNK
+from .timings import Clock
 from .workers import ModelSource, Staff, Workers
-from .works import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
         Sequence,
     )
 
-    from tritonseq.encoding import Text
     from tritonseq.model import Model
+    from tritonseq.text.encoding import Text
 
-    from .clock import StageTimes
+    from .timings import StageTimes
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tritonseq.callers import warn
 
-from .child import Child, obituary
-from .worker import END, ERROR, FOR_EVER, REPLY
+from .process import Child, obituary
+from .worker_main import END, ERROR, FOR_EVER, REPLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

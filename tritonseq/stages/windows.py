@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from .channel import Ended
 from .order import InOrder
+from .queue import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .flow import Inlet
     from .sample import Sample
+    from .threads import Inlet
 
 # Seconds that a window waits for more samples if the model has nothing else to do, however they
 # trickle in.

@@ -11,26 +11,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tritonseq import callers
-from tritonseq.checks import MOST, MOST_PROCESSES
+from tritonseq.errors import JobFailed
+from tritonseq.options.values import MOST, MOST_PROCESSES
 from tritonseq.shown import shown
-from tritonseq.text_job import open_target
+from tritonseq.text_task import open_target
 
-from .answers import Answers, Manner, Row
-from .faults import JobFailed
+from .batch_size import Limits
+from .batching import Answers, Manner, Row
 from .model_service import Setup
 from .remote import Remote, WorkerDied
-from .sizing import Limits
-from .texts import Setup as TextSetup
-from .texts import Texts
+from .text_worker import Setup as TextSetup
+from .text_worker import Texts
 
 if TYPE_CHECKING:
-    from tritonseq.encoding import Text
     from tritonseq.model import Model
-    from tritonseq.text import Tokenizer
+    from tritonseq.text.encoding import Text
+    from tritonseq.text.tokenizer import Tokenizer
 
-    from .answers import Answer
-    from .facts import Facts
-    from .works import Decode, Encode, Respond
+    from .batching import Answer
+    from .model_info import Facts
+    from .steps import Decode, Encode, Respond
 
 Options = Mapping[str, Any]
 
@@ -208,7 +208,9 @@ class Workers:
             return [getattr(Texts(self.tokenizer, facts.encoding), kind)]
         setup = TextSetup(facts.folder, facts.tokenizer_config, facts.encoding)
         names = [f"text worker {number} ({kind})" for number in range(count)]
-        remotes = [self._remote("tritonseq.stages.texts:serve", setup, name) for name in names]
+        remotes = [
+            self._remote("tritonseq.stages.text_worker:serve", setup, name) for name in names
+        ]
         return [partial(_text_call, remote, kind) for remote in remotes]
 
     def _remote(self, service: str, setup: Any, name: str) -> Remote:

@@ -1,0 +1,240 @@
+"""The arguments of a call as one record that checks itself: of attention, and of n-gram bans."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .checks import FLOATS, INTEGERS, check_integers, check_last_dim
+from .memory import check_written
+
+
+class Attention(NamedTuple):
+    """The arguments of one call of `decode_attention`, whose docstring explains them."""
+
+    query: Tensor
+    new_key: Tensor | None
+    new_value: Tensor | None
+    source_key: Tensor | None
+    source_value: Tensor | None
+    source_len: Tensor | None
+    target_key: Tensor | None
+    target_value: Tensor | None
+    lineage: Tensor | None
+    step: Tensor | None
+    bias: Tensor | None
+    scale: float
+    splits: int | None
+    counters: Tensor | None = None
+
+    @property
+    def new_rows(self) -> int:
+        """`R`: 0, 1 or 2."""
+        return 0 if self.new_key is None else self.new_key.shape[2]
+
+    @property
+    def first_row(self) -> int:
+        """The place of the first query among the new rows."""
+        return max(self.new_rows - self.query.shape[2], 0)
+
+    def of_samples(self, own: slice) -> Attention:
+        """The same call for some of its samples alone."""
+        # Of each sample is what comes before the bias.
+        names = self._fields[: self._fields.index("bias")]
+        whole = {name: getattr(self, name) for name in names}
+        return self._replace(**{name: x[own] for name, x in whole.items() if x is not None})
+
+    def check(self) -> None:
+        """Raise ValueError unless the arguments, dense tensors all, fit together."""
+        query = self.query
+        if query.dim() != 5 or query.shape[2] not in (1, 2):
+            raise ValueError(f"query is {list(query.shape)}; pass [B, K, Q, H, D] with Q 1 or 2")
+        if query.dtype not in FLOATS:
+            raise ValueError(f"query is {query.dtype}; pass float16, bfloat16 or float32")
+        samples, beams, rows, heads, head_dim = query.shape
+        if head_dim == 0:
+            raise ValueError(f"query is {list(query.shape)}; pass heads of size 1 or more")
+        check_last_dim("query", query)
+        if self.new_key is not None and self.new_key.shape[2:3] == (2,):
+            rows = 2
+        _check_pair("new", self.new_key, self.new_value, query, (samples, beams, rows, heads))
+        length = self.source_key.shape[2:3] if self.source_key is not None else ()
+        _check_pair("source", self.source_key, self.source_value, query, (samples, heads, *length))
+        length = self.target_key.shape[2:3] if self.target_key is not None else ()
+        shape = (samples, heads, *length, beams)
+        _check_pair("target", self.target_key, self.target_value, query, shape)
+        if self.source_key is None and self.new_key is None:
+            raise ValueError("there is nothing to attend to; pass source_key, new_key or both")
+        if self.source_len is not None:
+            if self.source_key is None:
+                raise ValueError("source_len is given without source_key; pass both or neither")
+            check_integers("source_len", self.source_len, (samples,))
+        check_integers("step", self.step, (samples,))
+        if self.target_key is not None or self.lineage is not None:
+            self._check_target()
+        if self.bias is not None:
+            self._check_bias()
+        if self.splits is not None and self.splits < 1:
+            raise ValueError(f"splits is {self.splits}; pass 1 or more, or None for the default")
+        if self.counters is not None:
+            self._check_counters(samples * heads * beams)
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        if self.target_key is None and self.counters is None:
+            return
+        written = {
+            "target_key": self.target_key,
+            "target_value": self.target_value,
+            "counters": self.counters,
+        }
+        read = {
+            "query": self.query,
+            "new_key": self.new_key,
+            "new_value": self.new_value,
+            "source_key": self.source_key,
+            "source_value": self.source_value,
+            "source_len": self.source_len,
+            "lineage": self.lineage,
+            "step": self.step,
+            "bias": self.bias,
+        }
+        check_written(written, read)
+
+    def _check_target(self) -> None:
+        if self.target_key is None:
+            raise ValueError("lineage is given without target_key; pass both or neither")
+        if self.new_key is None or self.step is None:
+            raise ValueError("target_key needs new_key and step: pass what to append, and where")
+        samples, _, length, beams, _ = self.target_key.shape
+        if self.lineage is None and beams > 1:
+            raise ValueError(f"lineage is missing; for {beams} beams pass it as [B, T, K]")
+        check_integers("lineage", self.lineage, (samples, length, beams))
+
+    def _check_bias(self) -> None:
+        bias, heads = self.bias, self.query.shape[3]
+        assert bias is not None
+        fits = bias.dim() == 2 and bias.shape[0] == heads and bias.shape[1] > 0
+        if not fits or bias.dtype != torch.float32:
+            raise ValueError(
+                f"bias is {bias.dtype} {list(bias.shape)}; pass float32 [{heads}, N] with N > 0"
+            )
+
+    def _check_counters(self, needed: int) -> None:
+        counters = self.counters
+        assert counters is not None
+        fits = counters.dim() == 1 and counters.shape[0] >= needed and counters.is_contiguous()
+        if not fits or counters.dtype != torch.int32:
+            raise ValueError(
+                f"counters are {counters.dtype} {list(counters.shape)}; pass int32 [N] with "
+                f"N >= B * H * K = {needed}, contiguous, and zeroed once"
+            )
+
+
+def _check_pair(
+    name: str, key: Tensor | None, value: Tensor | None, query: Tensor, shape: tuple[int, ...]
+) -> None:
+    """`shape` is all but the head size."""
+    if key is None and value is None:
+        return
+    if key is None or value is None:
+        raise ValueError(f"one of {name}_key and {name}_value is missing; pass both or neither")
+    shape = (*shape, query.shape[4])
+    for side, tensor in (("key", key), ("value", value)):
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{name}_{side} is {list(tensor.shape)}; "
+                f"with a query of {list(query.shape)} pass {list(shape)}"
+            )
+        if tensor.dtype != query.dtype:
+            raise ValueError(f"{name}_{side} is {tensor.dtype}; convert it to {query.dtype}")
+        check_last_dim(f"{name}_{side}", tensor)
+
+
+class Ngrams(NamedTuple):
+    """The arguments that `ban_ngrams` and its relatives share; the former explains them."""
+
+    tokens: Tensor
+    n: int
+    rows: int
+    vocab_size: int
+    lengths: Tensor | None
+    starts: Tensor | None
+    lineage: Tensor | None
+    prefix: Tensor | None
+    prefix_starts: Tensor | None
+    prefix_lengths: Tensor | None
+    source: Tensor | None
+    source_starts: Tensor | None
+    source_lengths: Tensor | None
+    ignored: Tensor | None
+
+    @property
+    def places(self) -> int:
+        """In how many places of a row an n-gram may start, as far as shapes can tell."""
+        searched = self.tokens.shape[1] if self.source is None else self.source.shape[1]
+        if self.source is None and self.prefix is not None:
+            searched += self.prefix.shape[1]
+        return max(searched - self.n + 1, 0)
+
+    def check(self) -> None:
+        """Raise ValueError unless the arguments, dense tensors all, fit together."""
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}; an n-gram has 1 token or more")
+        if not 0 <= self.vocab_size < 2**31:
+            raise ValueError(f"vocab_size is {self.vocab_size}; pass 0 or more, in 31 bits")
+        if self.tokens.dtype not in INTEGERS:
+            raise ValueError(f"tokens are {self.tokens.dtype}; pass int32 or int64")
+        samples = self._check_tokens()
+        check_integers("lengths", self.lengths, (samples,))
+        self._check_side("prefix", self.prefix, self.prefix_starts, self.prefix_lengths)
+        self._check_side("source", self.source, self.source_starts, self.source_lengths)
+        if self.starts is not None:
+            if self.lineage is not None or self.prefix is not None:
+                raise ValueError(
+                    "starts goes with plain tokens only; pads of a prefix are told by prefix_starts"
+                )
+            check_integers("starts", self.starts, (self.rows,))
+        self._check_ignored()
+
+    def _check_tokens(self) -> int:
+        """Return the number of samples that lengths are for."""
+        shape = list(self.tokens.shape)
+        if self.lineage is None:
+            if len(shape) != 2 or shape[0] != self.rows:
+                raise ValueError(f"tokens are {shape}; pass [{self.rows}, T], or a lineage too")
+            return self.rows
+        if len(shape) != 3 or shape[0] * shape[2] != self.rows:
+            raise ValueError(
+                f"tokens are {shape}; with a lineage pass [B, T, K], B * K = {self.rows}"
+            )
+        check_integers("lineage", self.lineage, tuple(shape))
+        return shape[0]
+
+    def _check_ignored(self) -> None:
+        table = self.ignored
+        if table is not None and (table.dtype != torch.bool or table.shape != (self.vocab_size,)):
+            raise ValueError(
+                f"ignored is {table.dtype} {list(table.shape)}; pass bool [{self.vocab_size}], "
+                "True for the tokens to pass over"
+            )
+
+    def _check_side(
+        self, name: str, tokens: Tensor | None, starts: Tensor | None, lengths: Tensor | None
+    ) -> None:
+        if tokens is None:
+            if starts is not None or lengths is not None:
+                raise ValueError(f"{name}_starts and {name}_lengths need {name}; pass it too")
+            return
+        samples = tokens.shape[0] if tokens.dim() == 2 else 0
+        if self.lineage is not None and samples != self.tokens.shape[0]:
+            samples = 0
+        if not samples or self.rows % samples or tokens.dtype not in INTEGERS:
+            raise ValueError(
+                f"{name} is {tokens.dtype} {list(tokens.shape)}; pass int32 or int64 [B, L], "
+                f"one row for each sample of the {self.rows} rows"
+            )
+        check_integers(f"{name}_starts", starts, (samples,))
+        check_integers(f"{name}_lengths", lengths, (samples,))

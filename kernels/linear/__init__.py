@@ -1,0 +1,207 @@
+"""`norm_linear`: a norm, a product of a few rows with a weight, and what follows it, in one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tritonseq.kernels.activation import KINDS, activate
+from tritonseq.kernels.checks import (
+    FLOATS,
+    Impl,
+    check_flags,
+    check_tensors,
+    is_gpu,
+    number,
+    takes_triton,
+)
+from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.norm import add_norm
+
+# Rows up to which the GPU is kept waiting by weights and launches, not by products: beyond them
+# its matrix units, which `norm_linear` leaves idle, are faster.
+FEW_ROWS = 8
+
+# Bytes of one output's weights at most: they wait in the registers of one program.
+WEIGHT_BYTES = 32768
+
+# Elements to which rows of logits are padded, so that each of them starts on a whole vector.
+ROW_MULTIPLE = 64
+
+
+class NormLinear(NamedTuple):
+    """The arguments of one call of `norm_linear`, whose docstring explains them."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    norm_weight: Tensor | None
+    norm_bias: Tensor | None
+    epsilon: float
+    rms: bool
+    activation: str | None
+    residual: Tensor | None
+
+    def check(self) -> None:
+        """Raise ValueError unless the arguments, dense tensors all, fit together."""
+        x, weight = self.x, self.weight
+        if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[0] or not x.shape[1]:
+            raise ValueError(
+                f"x is {list(x.shape)} and weight {list(weight.shape)}; pass [N, in] and [in, out]"
+            )
+        for name, tensor in (("x", x), ("weight", weight)):
+            if tensor.dtype not in FLOATS:
+                raise ValueError(f"{name} is {tensor.dtype}; pass float16, bfloat16 or float32")
+        if self.norm_weight is None:
+            if self.norm_bias is not None:
+                raise ValueError("norm_bias is given without norm_weight; pass it too")
+            if x.dtype != weight.dtype:
+                raise ValueError(f"x is {x.dtype}; without a norm convert it to {weight.dtype}")
+        elif self.rms and self.norm_bias is not None:
+            raise ValueError("norm_bias is given; a norm by the root mean square has none")
+        inputs, outputs = weight.shape
+        _check_vector("bias", self.bias, outputs, weight.dtype)
+        _check_vector("norm_weight", self.norm_weight, inputs, weight.dtype)
+        _check_vector("norm_bias", self.norm_bias, inputs, weight.dtype)
+        if self.activation is not None and not isinstance(self.activation, str):
+            raise TypeError(f"activation is {self.activation!r}; pass a word, or None")
+        if self.activation is not None and self.activation not in KINDS:
+            raise ValueError(
+                f"activation is {self.activation!r}; choose one of {', '.join(KINDS)}, or None"
+            )
+        if self.residual is not None:
+            self._check_residual(self.residual)
+
+    def _check_residual(self, residual: Tensor) -> None:
+        shape = (self.x.shape[0], self.weight.shape[1])
+        if residual.shape != shape or residual.dtype not in FLOATS:
+            raise ValueError(
+                f"residual is {residual.dtype} {list(residual.shape)}; pass float16, bfloat16 or "
+                f"float32 {list(shape)}"
+            )
+        read = {
+            "x": self.x,
+            "weight": self.weight,
+            "bias": self.bias,
+            "norm_weight": self.norm_weight,
+            "norm_bias": self.norm_bias,
+        }
+        check_written({"residual": residual}, read)
+
+
+def norm_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    norm_weight: Tensor | None = None,
+    norm_bias: Tensor | None = None,
+    epsilon: float = 1e-5,
+    rms: bool = False,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """`activation(norm(x) W + b)`, added to a residual stream if there is one.
+
+    For the few rows of a small batch, whose products take as long as reading the weights: in
+    Triton one launch does all of it. Every program takes the norm of its rows anew, which costs
+    less than a launch for it, and multiplies without matrix units, so that a row's result does
+    not depend on its neighbours. Any number of rows works; `pays` says where it is worth it.
+
+    Args:
+        x: `[N, in]` float16, bfloat16 or float32.
+        weight: `[in, out]` with any strides; fast where the inputs are adjacent, that is, where
+            it is the transpose of a contiguous `[out, in]`.
+        bias: `[out]`, in the weight's dtype.
+        norm_weight: `[in]`, in the weight's dtype, the scale of a norm that is applied to `x`
+            first. Without it there is no norm, and `x` has the dtype of the weight.
+        norm_bias: `[in]`, the shift of the norm.
+        epsilon: what the norm adds to the variance.
+        rms: divide by the root mean square (Zhang and Sennrich, 2019), subtracting no mean,
+            instead of LayerNorm (Ba et al., 2016).
+        activation: applied to the product, one of the kinds of `activate`.
+        residual: `[N, out]`, in any of these dtypes, **updated in place**: the product is added to
+            it. Its elements share no memory, with each other or another argument.
+        impl: "torch", "triton" or, by default, what suits the device and the weight.
+
+    Rows may be strided; in Triton each of them must be contiguous. Statistics and sums are taken in
+    float32, and the norm is rounded to the weight's dtype; in Triton the product is rounded only
+    once, at the very end. No gradient flows.
+
+    Returns:
+        The residual, or a new `[N, out]` in the weight's dtype. From Triton its rows start at
+        multiples of `ROW_MULTIPLE` elements.
+
+    Raises:
+        ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
+        TypeError: for what is no tensor, number or word.
+    """
+    check_tensors(
+        {
+            "x": x,
+            "weight": weight,
+            "bias": bias,
+            "norm_weight": norm_weight,
+            "norm_bias": norm_bias,
+            "residual": residual,
+        },
+        optional=NormLinear._fields[2:],
+    )
+    check_flags(rms=rms)
+    epsilon = number("epsilon", epsilon, least=0.0)
+    call = NormLinear(
+        x, weight, bias, norm_weight, norm_bias, epsilon, rms, activation, residual
+    )  # fmt: skip
+    call.check()
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            return _multiply(call, impl)
+    return _multiply(call, impl)
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Is `norm_linear` on `x: [N, in]` faster than a norm, a product and an addition?"""
+    return is_gpu(x.device) and x.shape[0] <= FEW_ROWS and fits(weight)
+
+
+def padded_rows(rows: int, width: int, like: Tensor) -> Tensor:
+    """An empty `[rows, width]` on the device and in the dtype of `like`, for logits.
+
+    Its rows start at multiples of `ROW_MULTIPLE` elements: a vocabulary of any size is read and
+    written in whole vectors.
+    """
+    stride = -(-width // ROW_MULTIPLE) * ROW_MULTIPLE
+    return torch.empty((rows, stride), dtype=like.dtype, device=like.device)[:, :width]
+
+
+def _multiply(call: NormLinear, impl: str) -> Tensor:
+    if takes_triton(impl, call.x.device) and (impl == "triton" or fits(call.weight)):
+        from .kernel import multiply_in_triton
+
+        return multiply_in_triton(call)
+    return _multiply_in_torch(call)
+
+
+def _multiply_in_torch(call: NormLinear) -> Tensor:
+    x = call.x
+    if call.norm_weight is not None:
+        x = add_norm(
+            x, call.norm_weight, call.norm_bias, epsilon=call.epsilon, rms=call.rms, impl="torch"
+        )
+    y = torch.mm(x, call.weight) if call.bias is None else torch.addmm(call.bias, x, call.weight)
+    if call.activation is not None:
+        activate(y, call.activation, impl="torch")
+    return y if call.residual is None else call.residual.add_(y)
+
+
+def fits(weight: Tensor) -> bool:
+    """Can one program of the Triton kernel hold the weights of an output?"""
+    return weight.shape[0] * weight.element_size() <= WEIGHT_BYTES
+
+
+def _check_vector(name: str, tensor: Tensor | None, size: int, dtype: torch.dtype) -> None:
+    if tensor is not None and (tensor.shape != (size,) or tensor.dtype != dtype):
+        raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}; pass {dtype} [{size}]")

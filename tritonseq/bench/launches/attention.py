@@ -1,0 +1,128 @@
+"""Configurations of `decode_attention`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from tritonseq.kernels.attention.kernel import attention_launches
+from tritonseq.kernels.calls import Attention
+
+from . import floats, meta, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tritonseq.kernels.launch import Launch
+
+
+class Shape(NamedTuple):
+    """One use of `decode_attention`: beams, rows, head size, and the parts that are there.
+
+    `new` is the number of new rows where it is not that of the queries. With `counters` there is no
+    reduction.
+    """
+
+    beams: int
+    rows: int
+    head_dim: int
+    source: bool = True
+    target: bool = True
+    bias: bool = False
+    new: int | None = None
+    counters: bool = False
+    splits: int | None = None
+
+    def __str__(self) -> str:
+        parts = [name for name in ("source", "target", "bias", "counters") if getattr(self, name)]
+        rows = f"Q{self.rows}" if self.new is None else f"Q{self.rows}of{self.new}"
+        return f"K{self.beams} {rows} D{self.head_dim} {'+'.join(parts)}"
+
+
+# What the models ask for, at their usual head size, and every tile shape once.
+USUAL = [
+    Shape(1, 1, 64),
+    Shape(4, 1, 64),
+    Shape(4, 1, 64, target=False),
+    Shape(4, 1, 64, source=False, bias=True),
+    # T5's beams, with the decoder's prompt as the source; a long decoder's prompt that reads the
+    # encoder's source; the wide beams of a Trie.
+    Shape(4, 1, 64, bias=True),
+    Shape(37, 1, 64, target=False),
+    Shape(128, 1, 64, bias=True),
+    # UniLM's newest token and [MASK], and in its last layer [MASK] alone; with the bias, UniLM2.
+    Shape(1, 2, 64),
+    Shape(5, 2, 64),
+    Shape(5, 1, 64, new=2),
+    Shape(5, 2, 64, bias=True),
+    Shape(5, 1, 64, bias=True, new=2),
+    Shape(8, 1, 128),
+    Shape(16, 1, 64),
+    Shape(5, 1, 24),
+    Shape(2, 2, 256),
+]
+# The last program merges; a cache for long sources has many splits to merge.
+COUNTED = [
+    Shape(4, 1, 64, counters=True),
+    Shape(5, 2, 64, bias=True, counters=True),
+    Shape(2, 2, 256, counters=True, splits=32),
+]
+EVERY = [
+    Shape(beams, rows, head_dim, bias=bias)
+    for beams, rows in ((1, 1), (1, 2), (2, 1), (4, 1), (4, 2), (8, 1), (5, 2), (16, 1))
+    for head_dim in (16, 24, 64, 80, 96, 128, 256)
+    for bias in (False, True)
+] + [
+    Shape(beams, rows, head_dim, bias=bias, new=new)
+    for beams in (1, 5, 8)
+    for rows, new in ((2, None), (1, 2))
+    for head_dim in (32, 64)
+    for bias in (False, True)
+]
+
+
+def cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
+    for dtype in floats(target):
+        usual = USUAL if dtype == torch.float16 or every else USUAL[:6]
+        yield from attention_cases(usual + (EVERY if every else []), dtype)
+    if not target.startswith("gfx"):
+        yield from attention_cases(COUNTED, torch.float16)
+        if every:
+            counted = [shape._replace(counters=True) for shape in EVERY if not shape.bias]
+            for dtype in floats(target):
+                yield from attention_cases(counted, dtype)
+
+
+def attention_cases(shapes: list[Shape], dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
+    """Kernel and reduction of each shape, long enough for several splits."""
+    for shape in shapes:
+        call = attention_call(shape, dtype)
+        for launch in attention_launches(call, meta(*call.query.shape, dtype=dtype)):
+            yield f"{short(dtype)} {shape}", launch
+
+
+def attention_call(shape: Shape, dtype: torch.dtype) -> Attention:
+    samples, heads, source, target = 8, 12, 512, 320
+    beams, rows, head_dim = shape.beams, shape.rows, shape.head_dim
+    new = rows if shape.new is None else shape.new
+    query, key, value = meta(samples, beams, new, 3, heads, head_dim, dtype=dtype).unbind(3)
+    stored = meta(samples, heads, source, head_dim, dtype=dtype) if shape.source else None
+    cache = meta(samples, heads, target, beams, head_dim, dtype=dtype) if shape.target else None
+    lengths = meta(samples, dtype=torch.int64)
+    return Attention(
+        query[:, :, new - rows :],
+        key if shape.target else None,
+        value if shape.target else None,
+        stored,
+        stored,
+        lengths if shape.source else None,
+        cache,
+        cache,
+        meta(samples, target, beams, dtype=torch.int64) if shape.target and beams > 1 else None,
+        lengths if shape.target else None,
+        meta(heads, 128, dtype=torch.float32) if shape.bias else None,
+        head_dim**-0.5,
+        shape.splits,
+        meta(samples * heads * beams, dtype=torch.int32) if shape.counters else None,
+    )

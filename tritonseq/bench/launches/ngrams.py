@@ -1,0 +1,55 @@
+"""Configurations of `ban_ngrams`, `ngram_mask` and `ngram_bans`."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import torch
+
+from tritonseq.kernels.calls import Ngrams
+from tritonseq.kernels.ngrams.kernel import ngram_launches
+
+from . import floats, meta, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tritonseq.kernels.launch import Launch
+
+
+def cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
+    for dtype in floats(target) if every else [torch.float16]:
+        yield from ngram_cases(dtype)
+    # The mask, and the list.
+    yield from ngram_cases(torch.uint8)
+    yield from itertools.islice(ngram_cases(torch.int32), None if every else 4)
+
+
+def ngram_cases(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
+    """Outputs of `dtype` by lineage behind a prefix, and by plain tokens from a source.
+
+    All of them also with a table of tokens to pass over.
+    """
+    rows, vocab_size = 32, 50257
+    tokens, lengths = meta(rows, 600, dtype=torch.int64), meta(8, dtype=torch.int64)
+    slots, none = meta(8, 32, 4, dtype=torch.int64), [None] * 12
+    table = meta(vocab_size, dtype=torch.bool)
+    calls = (
+        ("plain", Ngrams(tokens, 3, rows, vocab_size, *none[:10])),
+        ("lineage", Ngrams(slots, 3, rows, vocab_size, lengths, None, slots, *none[:7])),
+        (
+            "lineage+prefix",
+            Ngrams(
+                slots, 3, rows, vocab_size, lengths, None, slots, tokens[:8], lengths, *none[:5]
+            ),
+        ),
+        (
+            "source",
+            Ngrams(tokens, 3, rows, vocab_size, *none[:6], tokens[:8], lengths, lengths, None),
+        ),
+    )
+    ignoring = ((f"{case}+ignored", call._replace(ignored=table)) for case, call in calls)
+    for case, call in (*calls, *ignoring):
+        for launch in ngram_launches(meta(rows, vocab_size, dtype=dtype), call):
+            yield f"{short(dtype)} {case}", launch

@@ -1,0 +1,225 @@
+"""The flags of `tritonseq generate`, apart from what it does with them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tritonseq.jobs.formats import FORMATS
+from tritonseq.options.config import GenerationConfig
+
+from . import fastseq_flags, unilm_flags
+from .values import argument, devices, mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Options that only change the form of a result that the command line does not show.
+_HIDDEN = {"return_dict_in_generate", "output_scores", "output_logits"}
+
+_USAGE = """\
+tritonseq generate MODEL INPUT [OUTPUT] [options]
+       tritonseq generate MODEL --prompt TEXT [options]"""
+
+_DESCRIPTION = """\
+Answer texts with a model that has an encoder, or continue them with one that has none.
+
+  tritonseq generate facebook/bart-large-cnn val.source out.summary --truncation
+  tritonseq generate t5-base in.jsonl out.jsonl.gz --source-field text --task translation_en_to_de
+  tritonseq generate gpt2 --prompt "Once upon a time" --max-new-tokens 40
+
+INPUT and OUTPUT have a text a line, or JSON lines, gzipped or not; - is stdin or stdout. OUTPUT
+has a line for each line of INPUT. A line that fails is left empty, and OUTPUT.rejected.jsonl says
+why. A job that was interrupted goes on where it was with the same command and --resume.
+"""
+
+_EPILOG = """\
+exit status: 0 done; 1 failed, --resume goes on; 2 wrong arguments or input; 3 done, but lines
+were rejected; 130 interrupted, --resume goes on
+"""
+
+
+def add_generate(commands: Any) -> argparse.ArgumentParser:
+    """Declare `generate` among the commands of `commands`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "generate",
+        usage=_USAGE,
+        help="answer or continue texts with a checkpoint from a folder or the Hugging Face Hub",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help='a folder, a file, or a Hub id such as "gpt2"'
+    )
+    parser.add_argument("input", nargs="?", metavar="INPUT", help="texts, one a line; - is stdin")
+    parser.add_argument("output", nargs="?", metavar="OUTPUT", help="default: -, which is stdout")
+    _add_checkpoint(parser)
+    _add_input(parser)
+    _add_output(parser)
+    _add_running(parser)
+    _add_command_line_texts(parser)
+    _add_options(parser)
+    unilm_flags.add_flags(parser)
+    fastseq_flags.add_flags(parser)
+    return parser
+
+
+def add_placement(parser: argparse._ActionsContainer) -> None:
+    """Where a model runs."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1; default: auto")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+
+
+def generation_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of generation that were given."""
+    given = vars(parsed)
+    return {name: given[name] for name, _ in _parameters() if name in given}
+
+
+def _parameters() -> Iterator[tuple[str, str]]:
+    for field in fields(GenerationConfig):
+        if field.name not in _HIDDEN and not field.name.startswith("_"):
+            yield field.name, str(field.type)
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the model")
+    add_placement(group)
+    group.add_argument("--model-type", metavar="NAME", help="in place of what config.json says")
+    group.add_argument(
+        "--config", type=mapping, metavar="JSON", help="keys in place of those of config.json"
+    )
+    group.add_argument("--tokenizer", metavar="DIR", help="folder or Hub id with its files")
+    group.add_argument("--revision", help="branch, tag or commit on the Hub")
+    group.add_argument("--cache-dir", metavar="DIR", help="where downloads are kept")
+    group.add_argument("--local-files-only", action="store_true", help="never use the network")
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("texts in")
+    group.add_argument(
+        "--input-format",
+        choices=tuple(FORMATS),
+        metavar="FORMAT",
+        help="lines (of text) or json (lines); default: json by the name or with a flag of fields",
+    )
+    group.add_argument("--source-field", metavar="NAME", help="default: source; a.b is the b of a")
+    group.add_argument("--id-field", metavar="NAME", help="names a line where it is rejected")
+    group.add_argument("--limit", type=int, metavar="N", help="the first N lines only")
+    group.add_argument("--task", help="options and prefix that the checkpoint has for it")
+    group.add_argument("--prefix", metavar="TEXT", help="put before every text")
+    group.add_argument("--src-lang", metavar="CODE", help="language of the texts, such as en_XX")
+    group.add_argument("--tgt-lang", metavar="CODE", help="language to write")
+    group.add_argument(
+        "--truncation", action=argparse.BooleanOptionalAction, help="cut texts that are too long"
+    )
+    group.add_argument(
+        "--max-source-length", type=int, metavar="N", help="cut texts to so many tokens"
+    )
+    group.add_argument(
+        "--add-special-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="around texts, those of the checkpoint; default: yes",
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("texts out")
+    group.add_argument(
+        "--output-format", choices=tuple(FORMATS), metavar="FORMAT", help="default: likewise"
+    )
+    group.add_argument("--output-field", metavar="NAME", help="default: output")
+    group.add_argument("--keep-source", action="store_true", help="sources in JSON lines, too")
+    group.add_argument(
+        "--n-best", dest="num_return_sequences", type=int, default=argparse.SUPPRESS, metavar="N",
+        help="so many for every text, the best first: as --num-return-sequences",
+    )  # fmt: skip
+    group.add_argument("--scores", action="store_true", help="what the beams scored, too")
+    group.add_argument(
+        "--full-text",
+        action=argparse.BooleanOptionalAction,
+        help="the text and how it goes on, in lines of models without an encoder; default: yes",
+    )
+    group.add_argument(
+        "--skip-special-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="leave them out of texts; default: yes",
+    )
+    group.add_argument(
+        "--clean-up-tokenization-spaces",
+        action=argparse.BooleanOptionalAction,
+        help="none before punctuation; default: as tokenizer_config.json says",
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    group.add_argument("--resume", action="store_true", help="go on with an interrupted job")
+    group.add_argument("--reference", metavar="F", help="compare OUTPUT with the lines of F")
+    group.add_argument(
+        "--metric", choices=("rouge", "bleu"), help="default: bleu for a --task of translation"
+    )
+    group.add_argument("--score-path", type=Path, metavar="F", help="write the figures as JSON")
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "how it runs",
+        "which changes nothing that greedy and beam search write in float32; in half precision "
+        "batches and --refill change the last bits, and so now and then a token",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="default: what fits; 16 with --prompt or sampling",
+    )
+    group.add_argument("--batch-tokens", type=int, metavar="N", help="source tokens in a batch")
+    group.add_argument("--window", type=int, metavar="N", help="lines sorted by length together")
+    group.add_argument(
+        "--refill",
+        action=argparse.BooleanOptionalAction,
+        help="texts that are done make room for others; default: if it is faster",
+    )
+    group.add_argument(
+        "--preprocess-workers",
+        type=int,
+        metavar="N",
+        help="processes that tokenize; default: 0, a thread does",
+    )
+    group.add_argument(
+        "--postprocess-workers",
+        type=int,
+        metavar="N",
+        help="processes that detokenize; default: 0, a thread does",
+    )
+    group.add_argument(
+        "--devices", type=devices, default=(), metavar="A,B",
+        help="a process each: cuda:0,cuda:1, or cpu:2 for two on the CPU",
+    )  # fmt: skip
+    group.add_argument("--quiet", action="store_true", help="no bar and no summary")
+    group.add_argument("--verbose", action="store_true", help="tell how memory is planned")
+    group.add_argument("--trace", type=Path, metavar="F", help="write when each stage did what")
+
+
+def _add_command_line_texts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("texts without INPUT")
+    group.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="repeatable")
+    group.add_argument(
+        "--prompt-file", metavar="F", help="one text a line; - reads stdin; blank lines stay blank"
+    )
+    group.add_argument(
+        "--json", action="store_true", help="print lines of {prompt or source, text}"
+    )
+    group.add_argument("--stream", action="store_true", help="print one prompt's text as it grows")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "generation", "transformers' parameters; lists as 1,2,3 or JSON; default: the model's own"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
+    for name, annotation in _parameters():
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, default=argparse.SUPPRESS, **argument(annotation))

@@ -1,0 +1,273 @@
+"""Beam search by transformers' rules, plain and in diverse groups, without moving a cache.
+
+Every quantity is kept per sample. A beam is a slot; what it has written is found through back
+pointers, so a finished hypothesis is three numbers (where it ended, after which beam, with which
+token) until the search is over.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tritonseq.kernels import beam_advance, beam_topk
+from tritonseq.kernels.advance import FAR_BELOW, Group, Pool, append_beams, choose_beams
+
+from .fused_bans import combined
+from .not_finite import refuse
+from .processor_list import hamming_penalty
+from .search import draw, process
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .fused_bans import Terms
+    from .hypotheses import Hypotheses
+    from .outputs import GenerateOutput, Recorder
+    from .processor_list import Processor
+    from .stopping import Stopping
+
+
+class Rules(NamedTuple):
+    """The options that decide which hypotheses survive."""
+
+    beams: int
+    groups: int
+    diversity_penalty: float
+    candidates_per_beam: int
+    sample: bool
+    early_stopping: bool | str
+    length_penalty: float
+    most_new_tokens: int
+    """The limit of the longest hypothesis."""
+    num_return_sequences: int
+    fill_token_id: int
+
+
+@dataclass
+class Beams:
+    """What beam search keeps."""
+
+    hypotheses: Hypotheses
+    groups: list[Group]
+
+
+class BeamSearch:
+    """Keeps the best hypotheses of each sample (and of each diverse group of its beams).
+
+    Groups follow Vijayakumar et al., "Diverse Beam Search", 2016: they choose one after the
+    other, and a token costs a penalty for every earlier group that has just chosen it.
+    """
+
+    def __init__(
+        self,
+        processors: Sequence[Processor],
+        stopping: Stopping,
+        recorder: Recorder,
+        rules: Rules,
+        *,
+        retires: bool,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.stopping = stopping
+        self.retires = retires
+        self._processors = processors
+        self._recorder = recorder
+        self._rules = rules
+        self._generator = generator
+        # What can be said in its terms, one operation does: `beam_topk`.
+        plain = rules.groups == 1 and not rules.sample and not recorder.is_on
+        self._terms = combined(p.terms for p in processors) if plain and stopping.is_plain else None
+        penalty, longest = rules.length_penalty, rules.most_new_tokens
+        # In double precision, rounded once, as a Python number is that divides a tensor.
+        # One more than the longest: samples that rest at their limit are judged, to no consequence.
+        powers = [_power(n, penalty) for n in range(longest + 2)]
+        never = rules.early_stopping == "never" and penalty > 0.0
+        self._judge: dict[str, Any] = {
+            "powers": torch.tensor(powers, dtype=torch.float64).to(torch.float32).to(device),
+            "ends": stopping.ends,
+            "stops_when_full": rules.early_stopping is True,
+            "bounds_by_limit": never,
+            "retire": retires,
+        }
+
+    def begin(self, hypotheses: Hypotheses) -> Beams:
+        samples, device = hypotheses.prompt.shape[0], hypotheses.prompt.device
+        size = self._rules.beams // self._rules.groups
+        groups = [_fresh_group(samples, size, device) for _ in range(self._rules.groups)]
+        return Beams(hypotheses, groups)
+
+    def select(self, logits: Tensor, state: Beams) -> None:
+        hypotheses, rules = state.hypotheses, self._rules
+        hypotheses.forget_texts()
+        if self._terms is not None:
+            self._select_fused(logits, self._terms, state)
+            return
+        self._recorder.logits(logits)
+        log_probs = logits.float().log_softmax(dim=-1).view(-1, rules.beams, logits.shape[-1])
+        if rules.groups == 1:
+            *candidates, hits = self._candidates(log_probs, 0, state.groups[0], hypotheses)
+            self._recorder.end_step()
+            group = state.groups[0]
+            beam_advance(hypotheses.written, group, *candidates, hits=hits, **self._judge)
+        else:
+            self._select_in_groups(log_probs, state)
+
+    def _select_fused(self, logits: Tensor, terms: Terms, state: Beams) -> None:
+        hypotheses, (group,), rules = state.hypotheses, state.groups, self._rules
+        candidates = beam_topk(
+            logits.unflatten(0, (-1, rules.beams)),
+            rules.candidates_per_beam * rules.beams,
+            running=group.running,
+            **terms(hypotheses, logits),
+        )
+        beam_advance(hypotheses.written, group, *candidates, **self._judge)
+
+    def _select_in_groups(self, log_probs: Tensor, state: Beams) -> None:
+        hypotheses, rules = state.hypotheses, self._rules
+        size = rules.beams // rules.groups
+        # A group that has finished in a sample goes on writing there, to no consequence.
+        live = torch.cat([self._is_open(group) for group in state.groups], dim=1)
+        tokens: list[Tensor] = []
+        parents: list[Tensor] = []
+        ended: list[Tensor] = []
+        for first, group in zip(range(0, rules.beams, size), state.groups, strict=True):
+            scores = log_probs[:, first : first + size]
+            if tokens:
+                chosen, rows = torch.cat(tokens, dim=1), scores.flatten(0, 1)
+                rows = hamming_penalty(rows, chosen, rules.diversity_penalty, live[:, :first])
+                scores = rows.view_as(scores)
+            *candidates, hits = self._candidates(scores, first, group, hypotheses)
+            found = choose_beams(hypotheses.written, group, *candidates, hits=hits, **self._judge)
+            for column, part in zip((tokens, parents, ended), found, strict=True):
+                column.append(part)
+        self._recorder.end_step()
+        append_beams(
+            hypotheses.written,
+            torch.cat(tokens, dim=1),
+            torch.cat(parents, dim=1),
+            torch.stack(ended).all(dim=0),
+            retire=self.retires,
+        )
+
+    def _candidates(
+        self, log_probs: Tensor, first: int, group: Group, hypotheses: Hypotheses
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The continuations to consider, out of `log_probs [B, k, V]`, which are overwritten.
+
+        Scores, tokens and parents `[B, C]`, and which of them complete a hypothesis.
+        """
+        size, vocab_size = log_probs.shape[1:]
+        view = hypotheses.of_beams(first, size)
+        processed = process(log_probs.flatten(0, 1), view, self._processors)
+        scores = processed.view(-1, size, vocab_size)
+        self._recorder.scores(scores)
+        totals = scores.add_(group.running[:, :, None]).flatten(1)
+        found, index = self._best(totals, self._rules.candidates_per_beam * size)
+        parents = index.div(vocab_size, rounding_mode="floor") + first
+        tokens = index % vocab_size
+        hits = self.stopping.hits(tokens, parents, hypotheses, self._recorder.so_far)
+        return found, tokens, parents, hits
+
+    def _best(self, totals: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Scores and places of `count` continuations, out of `[B, k * V]`."""
+        if not self._rules.sample:
+            best = totals.topk(count, dim=1)
+            return best.values, best.indices
+        drawn = draw(totals.softmax(dim=-1), count, self._generator)
+        # Best first, as the rules of beam search want their candidates (transformers since 5.24).
+        found, order = totals.gather(1, drawn).sort(dim=1, descending=True)
+        return found, drawn.gather(1, order)
+
+    def _is_open(self, group: Group) -> Tensor:
+        """`[B, k]` bool: in which samples can something still enter the pool?"""
+        is_open = group.improvable
+        if self._rules.early_stopping is True:
+            is_open = is_open & ~group.pool.done.all(dim=1)
+        return is_open[:, None].expand_as(group.running)
+
+    def output(self, state: Beams, prompt: Tensor) -> GenerateOutput:
+        pool = state.groups[0].pool
+        for group in state.groups[1:]:
+            pool = _merge(pool, group.pool)
+        pool = Pool(*(field[:, : self._rules.num_return_sequences] for field in pool))
+        return self._recorder.output(
+            **written_out(pool, state.hypotheses, prompt, self._rules.fill_token_id)
+        )
+
+
+def _power(length: int, penalty: float) -> float:
+    """What the score of a hypothesis of so many tokens is divided by."""
+    try:
+        return max(length, 1) ** penalty
+    except OverflowError:
+        return math.inf
+
+
+def _fresh_group(samples: int, beams: int, device: torch.device) -> Group:
+    shape = (samples, beams)
+
+    def index(value: int) -> Tensor:
+        return torch.full(shape, value, device=device, dtype=torch.int64)
+
+    # Beams start out equal, so all but the first must lose the first step.
+    running = torch.full(shape, FAR_BELOW, device=device, dtype=torch.float32)
+    running[:, 0].zero_()
+    pool = Pool(
+        scores=torch.full(shape, FAR_BELOW, device=device, dtype=torch.float32),
+        done=torch.zeros(shape, device=device, dtype=torch.bool),
+        end=index(-1),
+        slot=index(0),
+        token=index(0),
+    )
+    return Group(running, torch.ones(samples, device=device, dtype=torch.bool), pool)
+
+
+def _merge(pool: Pool, other: Pool) -> Pool:
+    """The hypotheses of both, best first."""
+    joined = Pool(*(torch.cat(pair, dim=1) for pair in zip(pool, other, strict=True)))
+    order = joined.scores.topk(joined.scores.shape[1], dim=1).indices
+    return Pool(*(field.gather(1, order) for field in joined))
+
+
+def written_out(
+    pool: Pool, hypotheses: Hypotheses, prompt: Tensor, fill_token_id: int
+) -> dict[str, Tensor]:
+    """The hypotheses of a pool `[B, N]` as fields of a GenerateOutput, samples in order.
+
+    Sequences are filled up with `fill_token_id`. Raises NotFinite if a score is NaN.
+    """
+    refuse(pool.scores)  # one NaN in a row makes all of its log-probabilities NaN, for good
+    tokens, beams = _trace(pool, hypotheses, fill_token_id)
+    prompt = prompt.repeat_interleave(tokens.shape[1], dim=0)
+    return {
+        "sequences": torch.cat((prompt, tokens.flatten(0, 1)), dim=1),
+        "sequences_scores": pool.scores.flatten().float(),
+        "beam_indices": beams.flatten(0, 1),
+    }
+
+
+def _trace(pool: Pool, hypotheses: Hypotheses, fill_token_id: int) -> tuple[Tensor, Tensor]:
+    """Follow the back pointers of the pool; tokens and beam indices, `[B, N, L]` each."""
+    written, end = hypotheses.written, pool.end[..., None]
+    length = int(pool.end.max()) + 1
+    place = torch.arange(length, device=end.device)
+    # The last token was appended to `pool.slot`; from there the parents lead to the start. At
+    # place t stands the slot of the token before it.
+    goes_on = end > place
+    slots = [pool.slot]
+    for t in range(length - 2, -1, -1):
+        before = written.parents[:, t].gather(1, slots[-1])
+        slots.append(torch.where(goes_on[:, :, t], before, pool.slot))
+    trail = torch.stack(slots[::-1], dim=2)
+    own = written.tokens[:, : length - 1].gather(2, trail[:, :, 1:].transpose(1, 2))
+    tokens = torch.cat((own.transpose(1, 2), pool.token[..., None]), dim=2)
+    tokens = torch.where(place == end, pool.token[..., None], tokens)
+    first_rows = torch.arange(end.shape[0], device=end.device)[:, None, None] * hypotheses.beams
+    behind = place > end
+    return tokens.masked_fill(behind, fill_token_id), (first_rows + trail).masked_fill(behind, -1)

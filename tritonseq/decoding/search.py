@@ -1,0 +1,200 @@
+"""Greedy search and sampling: every row chooses its own next token.
+
+All searches share one shape. `begin` makes a state, buffers with one entry per sample; `select`
+turns logits into tokens and writes them to the state, for all of its samples or a view of some;
+`output` returns what was found. A search itself keeps nothing between steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tritonseq.kernels import greedy_advance, is_gpu
+from tritonseq.kernels.advance import row_advance
+
+from .not_finite import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .hypotheses import Hypotheses
+    from .outputs import GenerateOutput, Recorder
+    from .processor_list import Processor
+    from .stopping import Stopping
+
+
+class Search(Protocol):
+    """One decision per step."""
+
+    stopping: Stopping
+    retires: bool
+    """Do samples rest as soon as their search has ended?"""
+
+    def begin(self, hypotheses: Hypotheses) -> Any:
+        """The state of samples that have written nothing yet."""
+        ...
+
+    def select(self, logits: Tensor, state: Any) -> None:
+        """Choose from `logits [R, V]` (may be overwritten) and write that to the state."""
+        ...
+
+    def output(self, state: Any, prompt: Tensor) -> GenerateOutput:
+        """What was found, behind the prompts `[B, P]` as they were given; waits for the device.
+
+        Raises NotFinite if scores were no numbers.
+        """
+        ...
+
+
+def process(scores: Tensor, hypotheses: Hypotheses, processors: Sequence[Processor]) -> Tensor:
+    """Apply the processors in order to `scores [R, V]`."""
+    for processor in processors:
+        scores = processor.apply(hypotheses, scores)
+    return scores
+
+
+@dataclass
+class Rows:
+    """What greedy search keeps."""
+
+    hypotheses: Hypotheses
+    ended: Tensor
+    """`[B, K]` bool: which rows have ended."""
+    lengths: Tensor
+    """`[B, K]` tokens up to the end of each row; counted only if its padding is no token."""
+    peak: Tensor
+    """`[B, K]` float32, the greatest score that a token was chosen by; NaN once one was."""
+
+
+class Greedy:
+    """The best token of every row, or with `sample=True` one drawn from its distribution.
+
+    The beams of a sample are independent rows here (`num_return_sequences`), never exchanged.
+    """
+
+    def __init__(
+        self,
+        processors: Sequence[Processor],
+        stopping: Stopping,
+        recorder: Recorder,
+        *,
+        sample: bool,
+        pad_token_id: int | None,
+        fill_token_id: int | None = None,
+        retires: bool,
+        infinite: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """`pad_token_id`: what a row goes on with that has ended; `fill_token_id`: what stands
+        there in the output, if that is another, which may be no token. `infinite`: processors may
+        make a score infinite."""
+        self.stopping = stopping
+        self.retires = retires
+        self._processors = processors
+        self._recorder = recorder
+        self._sample = sample
+        self._generator = generator
+        self._pad_token_id = pad_token_id
+        self._infinite = infinite
+        self._fill = None if fill_token_id == pad_token_id else fill_token_id
+
+    def begin(self, hypotheses: Hypotheses) -> Rows:
+        newest = hypotheses.written.newest
+        ended, lengths = torch.zeros_like(newest, dtype=torch.bool), torch.zeros_like(newest)
+        peak = torch.full_like(newest, -torch.inf, dtype=torch.float32)
+        return Rows(hypotheses, ended, lengths, peak)
+
+    def select(self, logits: Tensor, state: Rows) -> None:
+        hypotheses = state.hypotheses
+        hypotheses.forget_texts()
+        self._recorder.logits(logits)
+        if self._processors or self._sample or self._recorder.is_on:
+            logits = logits.float()
+        scores = process(logits, hypotheses, self._processors)
+        self._recorder.scores(scores[:, None])
+        self._recorder.end_step()
+        by_beam = scores.unflatten(0, (-1, hypotheses.beams))
+        # Without an end nothing is padded.
+        assert self._pad_token_id is not None or not self.stopping.has_eos
+        ends, pad = self.stopping.ends, self._pad_token_id or 0
+        if self._fill is not None:
+            state.lengths.add_(~state.ended)
+        # Processors may leave nothing but -inf to a row that has ended, or what is no number.
+        live = None
+        if self._processors:
+            live = ~state.ended & (hypotheses.written.step >= 0)[:, None]
+        if not self._sample and self.stopping.is_plain:
+            greedy_advance(
+                hypotheses.written,
+                state.ended,
+                by_beam,
+                ends=ends,
+                pad_token_id=pad,
+                retire=self.retires,
+            )
+            _note(by_beam, hypotheses.written.newest, live, state.peak)
+            return
+        tokens = (
+            draw(scores.softmax(dim=-1), 1, self._generator)
+            if self._sample
+            else scores.argmax(dim=-1)
+        )
+        tokens = tokens.view(state.ended.shape)
+        _note(by_beam, tokens, live, state.peak)
+        if self.stopping.has_eos:
+            tokens = tokens.masked_fill(state.ended, pad)
+        hits = self.stopping.hits(tokens, None, hypotheses, self._recorder.so_far)
+        row_advance(
+            hypotheses.written, state.ended, tokens, ends=ends, hits=hits, retire=self.retires
+        )
+
+    def check(self, state: Rows) -> None:
+        """Raise NotFinite if scores were no numbers so far; waits for the device."""
+        refuse(state.peak, infinite=not self._infinite)
+
+    def output(self, state: Rows, prompt: Tensor) -> GenerateOutput:
+        self.check(state)
+        hypotheses = state.hypotheses
+        prompt = prompt.repeat_interleave(hypotheses.beams, dim=0)
+        steps = int(hypotheses.generated.max())
+        rows = hypotheses.written.tokens[:, :steps].transpose(1, 2).flatten(0, 1)
+        if self._fill is not None:
+            behind = torch.arange(steps, device=rows.device) >= state.lengths.flatten()[:, None]
+            rows = rows.masked_fill(behind, self._fill)
+        return self._recorder.output(torch.cat((prompt, rows), dim=1))
+
+
+def _note(scores: Tensor, tokens: Tensor, live: Tensor | None, peak: Tensor) -> None:
+    """Keep in `peak [B, K]` the greatest score of `scores [B, K, V]` that a token was chosen by.
+
+    Without waiting: who reads the output is told. Without `live [B, K]`, rows that rest are noted
+    as well: what the network makes of them are numbers where those of the others are.
+    """
+    chosen = scores.gather(2, tokens[:, :, None])[:, :, 0].float()
+    if live is not None:
+        chosen = chosen.masked_fill_(~live, -torch.inf)
+    # Of NaN and a number the maximum is NaN.
+    torch.maximum(peak, chosen, out=peak)
+
+
+def draw(probabilities: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """`[R, count]` tokens of `probabilities [R, V]`, none twice; by torch's global generator,
+    unless there is another.
+
+    On a GPU by the race of exponential clocks that `torch.multinomial` runs, with the same random
+    numbers; that function checks what it is given, and would wait for the device.
+    """
+    if not is_gpu(probabilities.device):
+        try:
+            return torch.multinomial(probabilities, num_samples=count, generator=generator)
+        except RuntimeError as error:
+            # It has looked at them all.
+            refuse(probabilities)
+            raise ValueError(f"the options leave fewer than {count} tokens to draw") from error
+    clocks = torch.empty_like(probabilities).exponential_(generator=generator)
+    race = torch.div(probabilities, clocks, out=clocks)
+    return race.argmax(dim=-1, keepdim=True) if count == 1 else race.topk(count, dim=-1).indices

@@ -1,0 +1,439 @@
+"""One request: the arguments of `generate`, checked once, for one batch of ids or several."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tritonseq.callers import warn
+from tritonseq.decoding.stopping import check_limits
+from tritonseq.decoding.trie import Trie
+from tritonseq.options.containers import check_container
+from tritonseq.options.id_rows import plain
+from tritonseq.shown import shown
+
+from .generation import Generation, slots_for
+from .inputs import (
+    check_decoder_mask,
+    empty_prompts,
+    read_decoder_prompts,
+    read_prompts,
+    read_sources,
+)
+from .lengths import Lengths, default_new_tokens, runs_out
+from .recipe import Callables
+from .refill import refill
+from .slots import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tritonseq.decoding.outputs import GenerateOutput
+    from tritonseq.options.config import GenerationConfig
+
+    from .generation import Streamer
+    from .inputs import Prompts
+    from .memory_plan import Plan
+    from .pool import Engines
+    from .slots import Slots
+
+Ids = Tensor | Sequence[Sequence[int]] | None
+AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
+
+
+def _nothing() -> None:
+    """What most requests do between steps."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is the same for all batches of a call; made by `of`."""
+
+    decoder: Any
+    config: GenerationConfig
+    callables: Callables
+    engines: Engines
+    decoder_input_ids: Ids = None
+    streamer: Streamer | None = None
+    before_step: Callable[[], object] = _nothing
+    """Called before every step but the first; what it raises ends the work."""
+
+    @classmethod
+    def of(
+        cls,
+        decoder: Any,
+        config: GenerationConfig,
+        engines: Engines,
+        *,
+        decoder_input_ids: Ids = None,
+        decoder_attention_mask: Any = None,
+        logits_processor: Any = (),
+        stopping_criteria: Any = (),
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
+        streamer: Streamer | None = None,
+    ) -> Request:
+        """Check what can be checked without ids; ValueError for what is wrong."""
+        allowed = prefix_allowed_tokens_fn
+        if not (allowed is None or callable(allowed) or isinstance(allowed, Trie)):
+            raise ValueError(f"prefix_allowed_tokens_fn must be callable, not {allowed!r}")
+        callables = Callables(
+            _listed("logits_processor", logits_processor),
+            _listed("stopping_criteria", stopping_criteria),
+            allowed,
+        )
+        if allowed is not None and not isinstance(allowed, Trie):
+            _check_callable("prefix_allowed_tokens_fn", allowed)
+        if streamer is not None:
+            _check_streamer(streamer, config)
+        begun = {
+            "decoder_input_ids": decoder_input_ids,
+            "decoder_attention_mask": decoder_attention_mask,
+        }
+        if decoder.is_prefix_lm:
+            # transformers' own configurations hold a None.
+            begun["decoder_start_token_id"] = config.decoder_start_token_id
+        for name, value in begun.items():
+            if value is not None and decoder.is_prefix_lm:
+                raise ValueError(f"{name}: the targets of this model start empty; leave it out")
+            if value is not None and not decoder.is_encoder_decoder:
+                raise ValueError(f"{name} is for models with an encoder; pass input_ids alone")
+        if config.searches_as_unilm and config.num_beams > decoder.vocab_size:
+            raise ValueError(
+                f"num_beams={config.num_beams} exceeds the vocabulary of {decoder.vocab_size} "
+                'tokens: pass fewer, or search="transformers"'
+            )
+        check_decoder_mask(decoder_attention_mask)
+        for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
+            if decoder.is_encoder_decoder and name in config and not decoder.shares_vocabulary:
+                raise ValueError(
+                    f"{name} compares ids of source and target, and this model has a vocabulary "
+                    "for each: leave it out"
+                )
+        return cls(decoder, config, callables, engines, decoder_input_ids, streamer)
+
+    @property
+    def speaks_of_places(self) -> tuple[str, ...]:
+        """The arguments that tell samples apart by their place in the batch."""
+        allowed = self.callables.prefix_allowed_tokens_fn
+        by_place = {
+            "decoder_input_ids": self.decoder_input_ids is not None,
+            "decoder_start_token_id": len(self.config.decoder_start_token_ids) > 1,
+            "prefix_allowed_tokens_fn": allowed is not None
+            and not (isinstance(allowed, Trie) and allowed.is_shared),
+        }
+        return tuple(name for name, given in by_place.items() if given)
+
+    @property
+    def counts_prompts(self) -> bool:
+        """Do lengths depend on the width of a batch's prompts, as transformers counts them?"""
+        config = self.config
+        if self.decoder.is_encoder_decoder:
+            return False
+        least = bool(config.min_length) and config.min_new_tokens is None
+        return config.max_new_tokens is None or least or config.hf_exact
+
+    def counts_longest(self, longest: int) -> bool:
+        """Would a batch with an input of `longest` tokens end all of its samples early?
+
+        Positions that are too few for one sample are taken from all that are beside it.
+        """
+        reads_alone = self.decoder.is_encoder_decoder
+        return not reads_alone and runs_out(self.decoder, self.config, longest)
+
+    @property
+    def counts_rows(self) -> bool:
+        """Would a caller's function or a seed notice the order of samples?"""
+        watched = self.callables.logits_processor or self.callables.stopping_criteria
+        return bool(watched) or self.streamer is not None or self.config.do_sample
+
+    def run(self, input_ids: Ids, attention_mask: Any) -> GenerateOutput:
+        """Generate for one batch of prompts or sources."""
+        generation, prompts = self._start(input_ids, attention_mask)
+        if self.streamer is None:
+            return generation.run(self.before_step)
+        self.streamer.put(prompts.ids.cpu())
+        for tokens in generation:
+            self.streamer.put(tokens.flatten().cpu())
+        self.streamer.end()
+        return generation.output()
+
+    def stream(self, input_ids: Ids, attention_mask: Any) -> Generation:
+        """One prompt, whose tokens the result yields; faults are raised here."""
+        # The caller may change a tensor between two tokens.
+        if isinstance(input_ids, Tensor):
+            input_ids = plain(input_ids, "input_ids").clone()
+        generation, prompts = self._start(input_ids, attention_mask)
+        config = self.config
+        if config.num_beams > 1 or config.num_return_sequences > 1 or prompts.ids.shape[0] > 1:
+            raise ValueError(
+                "stream yields the tokens of one hypothesis: pass one prompt, "
+                "num_beams=1 and num_return_sequences=1"
+            )
+        return generation
+
+    def each(self, inputs: Sequence[Any], slots: int) -> Iterator[tuple[int, GenerateOutput]]:
+        """Every input by itself, `slots` of them side by side; faults are raised here."""
+        batches = self._each_batch(inputs, slots)
+        if not batches:
+            return iter(())
+        found = self._refill(batches, batches, slots, together=False)
+        return ((places[0], output) for places, output in found)
+
+    def together(
+        self, inputs: Sequence[Any], slots: int, admits: Callable[[], bool]
+    ) -> Iterator[tuple[list[int], GenerateOutput]]:
+        """As `each`, but several that have ended come as one output.
+
+        Without an encoder its sequences hold what was generated alone. Inputs that have not begun
+        when `admits()` says no are left out.
+        """
+        batches = self._each_batch(inputs, slots)
+        arrivals = itertools.takewhile(lambda _: admits(), batches)
+        return self._refill(batches, arrivals, slots, together=True)
+
+    def _refill(
+        self, batches: Sequence[Batch], arrivals: Iterable[Batch], slots: int, *, together: bool
+    ) -> Iterator[tuple[list[int], GenerateOutput]]:
+        count = min(slots, len(batches))
+        prepared = self._slots(batches, count, refilled=count < len(batches))
+        return refill(
+            prepared,
+            self.engines,
+            arrivals,
+            count,
+            before_step=self.before_step,
+            together=together,
+            pads=self.config.fill_token_id is not None,
+        )
+
+    def plan(self, samples: int, source_length: int, *, refilled: bool) -> Plan:
+        """The memory that `samples` slots take for inputs of up to `source_length` tokens.
+
+        Raises ValueError if the model cannot read so many.
+        """
+        # Any token will do that is not taken for padding.
+        token = 1 if self.config.pad_token_id == 0 else 0
+        batch = self.part([0], 1)._batch([token] * source_length)
+        return self._slots([batch], samples, refilled=refilled).plan()
+
+    def _slots(self, batches: Sequence[Batch], count: int, *, refilled: bool) -> Slots:
+        return slots_for(
+            self.decoder, batches, self.config, self.callables, count=count, refilled=refilled
+        )
+
+    @property
+    def fits_slots(self) -> bool:
+        """Can samples that are not equally far be moved on together?"""
+        config = self.config
+        watched = self.callables.are_called or self.streamer is not None
+        return not (watched or config.output_scores or config.output_logits)
+
+    def _each_batch(self, inputs: Sequence[Any], slots: int) -> list[Batch]:
+        """A batch for every input; ValueError for one that cannot be, and for the arguments."""
+        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+            raise ValueError(f"slots is {slots!r}: it must be an integer >= 1")
+        if not self.fits_slots:
+            raise ValueError(
+                "generate_each moves samples on that are not equally far: functions of yours, "
+                "streamers, output_scores and output_logits work with generate only"
+            )
+        rows = _separate(inputs)
+        batches = [self._batch_at(place, ids, len(rows)) for place, ids in enumerate(rows)]
+        if batches:
+            _check_alike(batches, self.config, has_trie=self.callables.trie is not None)
+        return batches
+
+    def _batch_at(self, place: int, ids: Any, samples: int) -> Batch:
+        part = self.part([place], samples)
+        try:
+            batch = part._batch(ids)
+        except ValueError as error:
+            message = str(error).replace("input_ids[0]", "its ids").replace("input_ids", "its ids")
+            raise ValueError(f"inputs[{place}]: {message}") from None
+        _warn_of_lengths(part.config, part.decoder, batch.lengths)
+        return batch
+
+    def _batch(self, ids: Any) -> Batch:
+        sources, prompts = self._read(_as_row(ids), None)
+        return Batch.of(self.decoder, prompts, sources, self.config, self.callables.trie)
+
+    def part(self, places: Sequence[int], samples: int) -> Request:
+        """The request for those of its `samples` that stand at `places`, in this order."""
+        if not self.speaks_of_places:
+            return self
+        config, begun = self.config, self.decoder_input_ids
+        if len(config.decoder_start_token_ids) > 1:
+            starts = _rows("decoder_start_token_id", config.decoder_start_token_ids, samples)
+            config = config.merged(decoder_start_token_id=[starts[place] for place in places])
+        if begun is not None and hasattr(begun, "__len__"):
+            rows = _rows("decoder_input_ids", begun, samples)
+            begun = rows[list(places)] if isinstance(rows, Tensor) else [rows[p] for p in places]
+        allowed = self.callables.prefix_allowed_tokens_fn
+        if isinstance(allowed, Trie):
+            allowed = allowed.part(places, samples)
+        elif allowed is not None:
+            allowed = _allowed_at(places, allowed)
+        callables = replace(self.callables, prefix_allowed_tokens_fn=allowed)
+        return replace(self, config=config, callables=callables, decoder_input_ids=begun)
+
+    def _start(self, input_ids: Ids, attention_mask: Any) -> tuple[Generation, Prompts]:
+        sources, prompts = self._read(input_ids, attention_mask)
+        batch = Batch.of(self.decoder, prompts, sources, self.config, self.callables.trie)
+        check_limits(self.callables.stopping_criteria, batch.lengths.total)
+        _warn_of_lengths(self.config, self.decoder, batch.lengths)
+        generation = Generation(self.decoder, batch, self.config, self.callables, self.engines)
+        return generation, prompts
+
+    def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
+        """Sources, if the model answers such, and what is continued."""
+        decoder, config = self.decoder, self.config
+        device: torch.device = decoder.device
+        if not decoder.is_encoder_decoder:
+            return None, read_prompts(
+                input_ids,
+                attention_mask,
+                vocab_size=decoder.vocab_size,
+                pad_token_id=config.pad_token_id,
+                eos_token_ids=config.eos_token_ids,
+                bos_token_id=config.bos_token_id,
+                device=device,
+            )
+        sources = read_sources(
+            input_ids,
+            attention_mask,
+            vocab_size=decoder.source_vocab_size,
+            pad_token_id=config.pad_token_id,
+            # A pad token that also ends texts says nothing about where one ends.
+            infer_mask=not config.hf_exact and config.pad_token_id not in config.eos_token_ids,
+            max_positions=decoder.max_source_positions,
+            device=device,
+        )
+        if decoder.is_prefix_lm:
+            return sources, empty_prompts(sources.ids.shape[0], device)
+        return sources, read_decoder_prompts(
+            self.decoder_input_ids,
+            samples=sources.ids.shape[0],
+            start_token_ids=config.decoder_start_token_ids,
+            vocab_size=decoder.vocab_size,
+            device=device,
+        )
+
+
+def _separate(inputs: Any) -> list[Any]:
+    """The inputs of `generate_each`, one by one."""
+    if isinstance(inputs, Tensor):
+        inputs = plain(inputs, "inputs")
+    check_container("inputs", inputs, are_ids=True)
+    is_listed = hasattr(inputs, "__len__") and hasattr(inputs, "__iter__")
+    if isinstance(inputs, (str, type)) or not is_listed or getattr(inputs, "ndim", 1) == 0:
+        raise ValueError(f"inputs must be a list of lists of ids, not {shown(inputs)}")
+    return list(inputs)
+
+
+def _as_row(ids: Any) -> Any:
+    """A batch of the one input `ids [L]`, which the caller may change meanwhile."""
+    if isinstance(ids, Tensor):
+        ids = plain(ids, "input_ids")
+        return ids.clone()[None] if ids.dim() == 1 else ids.clone()
+    return [ids]
+
+
+def _check_alike(batches: Sequence[Batch], config: GenerationConfig, *, has_trie: bool) -> None:
+    """Raise ValueError unless all samples can be in the slots of one engine."""
+    widths = sorted({batch.prompts.ids.shape[1] for batch in batches})
+    if batches[0].sources is not None and len(widths) > 1:
+        raise ValueError(
+            f"decoder_input_ids have from {widths[0]} to {widths[-1]} tokens: generate_each wants "
+            "the same number for every input"
+        )
+    if has_trie and config.forced_bos_token_id is not None and widths[0] <= 1 < widths[-1]:
+        raise ValueError(
+            "forced_bos_token_id comes first behind prompts of one token only, and a Trie must "
+            "know whether it does: pass prompts of one token apart from longer ones"
+        )
+
+
+def _warn_of_lengths(config: GenerationConfig, decoder: Any, lengths: Lengths) -> None:
+    """Warn of a maximum beyond the positions, and of a minimum above the maximum.
+
+    As in transformers, the maximum ends generation.
+    """
+    if lengths.total < lengths.asked:
+        # The same words for every batch, so that they are said once.
+        warn(
+            f"more new tokens are asked for than the {decoder.max_positions} positions of the "
+            "model leave room for: generation stops at the last one",
+        )
+    name = "min_length" if config.min_new_tokens is None else "min_new_tokens"
+    if lengths.minimum > lengths.total and getattr(config, name):
+        limit = f"the default of {default_new_tokens(decoder)} new tokens"
+        for option in ("max_length", "max_new_tokens"):
+            if getattr(config, option) is not None:
+                limit = f"{option}={getattr(config, option)}"
+        warn(
+            f"unfeasible lengths: {name}={getattr(config, name)} asks for more than {limit} "
+            "leaves room for; no end token is chosen, and generation stops at the maximum",
+        )
+
+
+def _listed(name: str, callables: Any) -> list[Any]:
+    """One callable or several, as a list; transformers' lists of processors are lists too."""
+    if callables is None:
+        return []
+    listed = list(callables) if isinstance(callables, (list, tuple)) else [callables]
+    for item in listed:
+        if not callable(item):
+            raise ValueError(f"{name} must hold callables, not {item!r}")
+        _check_callable(name, item)
+    return listed
+
+
+def _check_callable(name: str, function: Any) -> None:
+    """Raise ValueError for a function that cannot be called with two arguments, as all are here."""
+    if isinstance(function, type):
+        raise ValueError(
+            f"{name} is the class {function.__name__}, not an object of it: pass "
+            f"{function.__name__}(...)"
+        )
+    try:
+        # A module hands on to `forward` whatever it is called with.
+        called = function.forward if isinstance(function, torch.nn.Module) else function
+        inspect.signature(called).bind(None, None)
+    except TypeError as error:
+        what = "(sample, ids)" if name == "prefix_allowed_tokens_fn" else "(ids, scores)"
+        raise ValueError(f"{name} {function!r} cannot be called with {what}: {error}") from None
+    except ValueError:
+        return  # one written in C, which does not say what it takes
+
+
+def _check_streamer(streamer: Any, config: GenerationConfig) -> None:
+    if config.num_beams > 1:
+        raise ValueError("streamer works with num_beams=1 only: beams rewrite their past")
+    if isinstance(streamer, type):
+        raise ValueError(
+            f"streamer is the class {streamer.__name__}, not an object of it: pass "
+            f"{streamer.__name__}(...)"
+        )
+    if not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
+        raise ValueError(f"streamer must have put and end, which {type(streamer)} has not")
+
+
+def _allowed_at(
+    places: Sequence[int], allowed: Callable[[int, Tensor], Sequence[int]]
+) -> Callable[[int, Tensor], Sequence[int]]:
+    """A function that is told samples of a part by what they are in the whole."""
+    return lambda sample, ids: allowed(places[sample], ids)
+
+
+def _rows(name: str, values: Any, samples: int) -> Any:
+    if isinstance(values, Tensor) and plain(values, name).dim() == 0:
+        raise ValueError(f"{name} must have shape [B, P], not []")
+    if len(values) != samples:
+        raise ValueError(f"{name} has {len(values)} rows for {samples} texts: pass one each")
+    return values

@@ -1,0 +1,239 @@
+"""The input of a job: its lines as samples, one by one, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import stat
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from tritonseq.stages.sample import Sample
+
+from .foreign import BEGIN, refuse_binary, refuse_kind
+from .formats import FORMATS, format_of, is_gzip
+from .formatter import shown
+from .parser import Parser
+from .raw_lines import GZIP_MAGIC, RawLines
+from .shape import begins_with_object, refuse_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+_LONGEST = 16 << 20
+_BLOCK = 1 << 20
+
+
+class Source:
+    """A file of sources, or stdin for "-"; compressed ones are read by their first bytes.
+
+    - `format`: "lines" of text, or "json" lines; None goes by the name, and "any" by the first
+      line, as UniLM does: it is an object or a text.
+    - `has_fields`: something was said of fields, so that it is JSON lines whatever its name.
+    - `source_field`: where objects hold the source, a text or a list of tokens; a name with dots
+      that no object has, such as "translation.en", leads into objects.
+    - `id_field`: a field that every object must have.
+    - `taken`: the fields that the output takes, which objects must not have: `Target.taken`.
+    - `keep_source`: carry the source through to the output.
+    - `tokenized`: sources are tokens with spaces between them.
+    - `trims_blanks`: a blank source is empty, whatever it is blank with.
+    - `limit`: read the first lines only.
+    - `copies`: the outputs of every sample; it may be set later, before the first one is read.
+    - `longest`: the bytes that a line may have, its end not counted.
+    - `stream`: read this for "-" instead of stdin.
+
+    Iterating gives a `Sample` for each line; it can be done once. A line that cannot be read, or
+    holds no source, becomes a sample with a fault; a blank one becomes one that is done. Raises
+    ValueError, here and not later, if there is no such file or it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        has_fields: bool = False,
+        source_field: str = "source",
+        id_field: str | None = None,
+        taken: Collection[str] = (),
+        keep_source: bool = False,
+        tokenized: bool = False,
+        trims_blanks: bool = False,
+        limit: int | None = None,
+        copies: int = 1,
+        longest: int = _LONGEST,
+        stream: BinaryIO | None = None,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"the limit is {limit} lines: it must be at least 1")
+        self.path = os.fspath(name)
+        self.name = "stdin" if self.path == "-" else self.path
+        self._goes_by_line = format == "any"
+        self._is_said = format in FORMATS and not has_fields
+        if self._goes_by_line:
+            format = "lines"
+        self.format = format_of(self.path, format, is_read=True, has_fields=has_fields)
+        if id_field is not None and self.format == "lines":
+            raise ValueError(
+                f"lines of text have no field {id_field!r} (id): give JSON lines (--input-format "
+                "json), or drop --id-field"
+            )
+        if self.format == "lines" and "line" in taken:
+            raise ValueError("'line' holds the number of the line: name another --output-field")
+        self._parser = Parser(
+            self.format, source_field, id_field, taken, keep_source, tokenized, longest
+        )
+        self.copies = copies
+        self._limit = limit
+        self._trims_blanks = trims_blanks
+        self._stream = stream
+        self._lines: RawLines | None = None
+        self._check()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides about the samples, as JSON values."""
+        return {
+            "input_format": self.format,
+            "source_field": self._parser.source_field,
+            "keep_source": self._parser.keep_source,
+            "tokenized": self._parser.tokenized,
+            "limit": self._limit,
+        }
+
+    def look(self) -> None:
+        """See that it begins as what it is taken for, before anything is made of it.
+
+        Waits for the first bytes of a pipe, but not for what somebody types. Raises ValueError
+        for files of another kind or format, with the way to convert them.
+        """
+        if self.path == "-" and self._standard().isatty():
+            return
+        begin = self._begin()
+        refuse_kind(begin, self.name)
+        refuse_binary(begin, self.name)
+        if self._goes_by_line and begins_with_object(begin):
+            # Only texts can be tokens with spaces between them there.
+            self.format = "json"
+            self._parser = replace(self._parser, format="json", tokenized=False)
+        named = {self._parser.id_field: "--id-field", self._parser.source_field: "--source-field"}
+        fields = {field: flag for field, flag in named.items() if field is not None}
+        refuse_shape(begin, self.name, self.format, fields, is_said=self._is_said)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples not read yet. Raises JobFailed if the file is cut short, damaged or lost."""
+        lines = self._opened()
+        left = None if self._limit is None else max(0, self._limit - lines.count)
+        for line in itertools.islice(lines, left):
+            sample = Sample(lines.count - 1, lines.digest, None)
+            self._parser.fill(sample, line)
+            if sample.fault is None and not shown(sample).strip():
+                sample.texts = [""] * self.copies
+                sample.text = "" if self._trims_blanks else sample.text
+            yield sample
+
+    def skip(self, lines: int, digest: int) -> None:
+        """Read past the lines that are done, without a look at what they hold.
+
+        Raises ValueError if there are fewer, or their CRC-32 is not `digest`.
+        """
+        self._opened().skip(lines, digest)
+
+    def count_lines(self) -> int | None:
+        """How many samples there will be; None where only reading would tell."""
+        if self.path == "-" or not os.path.isfile(self.path):
+            return None
+        count, block = 0, b"\n"
+        with open(self.path, "rb") as file:
+            if file.peek(2)[:2] == GZIP_MAGIC:
+                return None
+            while (self._limit is None or count < self._limit) and (read := file.read(_BLOCK)):
+                count, block = count + read.count(b"\n"), read
+        count += not block.endswith(b"\n")
+        return count if self._limit is None else min(count, self._limit)
+
+    def count_all(self) -> int | None:
+        """As `count_lines`, of a compressed file too, which is read for it; None of a stream.
+
+        Raises JobFailed if it is damaged.
+        """
+        if self.path == "-" or not os.path.isfile(self.path):
+            return None
+        with self._readable(), open(self.path, "rb") as file:
+            lines = RawLines(file, self.name, self._parser.longest)
+            return sum(1 for _ in itertools.islice(lines, self._limit))
+
+    def stat(self) -> os.stat_result | None:
+        """What the operating system knows of the file; None for a stream that is no file."""
+        try:
+            return os.stat(self.path) if self.path != "-" else os.fstat(self._standard().fileno())
+        except (OSError, ValueError):
+            return None
+
+    def _check(self) -> None:
+        """See that it can be opened. A pipe is not touched: that could wait, or lose its bytes."""
+        if self.path == "-":
+            self._standard()
+            return
+        with self._readable():
+            kind = os.stat(self.path).st_mode
+            if stat.S_ISDIR(kind):
+                raise ValueError(f"{self.name} is a folder: name a file in it")
+            if not stat.S_ISREG(kind):
+                return
+            with open(self.path, "rb") as file:
+                begin = file.read(BEGIN)
+        if is_gzip(self.path) and not begin.startswith(GZIP_MAGIC):
+            raise ValueError(
+                f"{self.name} is no gzip file: drop the .gz from its name if it is text"
+            )
+        refuse_kind(begin, self.name)
+
+    def _begin(self) -> bytes:
+        """Its first bytes, unpacked. Of a pipe they stay where they are read from."""
+        if self.path == "-" or not os.path.isfile(self.path):
+            return self._opened().peek()
+        with self._readable(), open(self.path, "rb") as file:
+            return RawLines(file, self.name, self._parser.longest).peek()
+
+    def _opened(self) -> RawLines:
+        if self._lines is None:
+            with self._readable():
+                stream = self._unshared() if self.path == "-" else _buffered(self.path)
+                self._lines = RawLines(stream, self.name, self._parser.longest)
+        return self._lines
+
+    def _unshared(self) -> BinaryIO:
+        """stdin with a buffer of its own: to end, Python wants the lock of its buffer, and never
+        gets it from a thread that waits for a line."""
+        stream = self._standard()
+        try:
+            return _buffered(stream.fileno()) if self._stream is None else stream
+        except (OSError, ValueError):
+            return stream
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(f"{self.name} cannot be read: {error.strerror or error}") from None
+
+    def _standard(self) -> BinaryIO:
+        if self._stream is not None:
+            return self._stream
+        if sys.stdin is None:
+            raise ValueError("stdin is closed: name a file instead of -")
+        if not hasattr(sys.stdin, "buffer"):
+            # Somebody has put a text in its place.
+            self._stream = io.BytesIO(sys.stdin.read().encode())
+            return self._stream
+        return sys.stdin.buffer
+
+
+def _buffered(file: str | int) -> BinaryIO:
+    """A file by its name, or an open one by its descriptor, which stays open."""
+    return io.BufferedReader(io.FileIO(file, closefd=isinstance(file, str)), BEGIN)

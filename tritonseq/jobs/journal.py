@@ -1,0 +1,174 @@
+"""What of an output is durable, kept beside it: from there an interrupted job goes on."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .disk import read_own, write_durably
+from .raw_lines import changed_input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from tritonseq.stages.sample import Sample
+
+T = TypeVar("T", "Done", "State")
+
+_VERSION = 2
+_CHECKSUM = b', "checksum": "%08x"}\n'
+"""The end of a journal: CRC-32 of all that is before it."""
+_AFRESH = "start afresh with --overwrite instead of --resume"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A sample that is finished, and not in the output yet."""
+
+    number: int
+    digest: int
+    texts: list[str] | None
+    scores: list[float] | None
+    tokens: int
+    fault: str | None
+
+    @classmethod
+    def of(cls, sample: Sample) -> Done:
+        return cls(
+            sample.number, sample.digest, sample.texts, sample.scores, sample.tokens, sample.fault
+        )
+
+    def give(self, sample: Sample) -> None:
+        """Finish the sample of the same line with what was found for it before."""
+        if self.fault is not None:
+            sample.reject(self.fault)
+        else:
+            sample.texts, sample.scores, sample.tokens = self.texts, self.scores, self.tokens
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a job has come."""
+
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    """Everything that decides what the output holds; JSON values."""
+    lines: int = 0
+    """The lines of the input whose outputs are durable, the first ones."""
+    digest: int = 0
+    """CRC-32 of these lines."""
+    output_bytes: int = 0
+    output_digest: int = 0
+    """CRC-32 of these bytes."""
+    rejected_bytes: int = 0
+    rejected_digest: int = 0
+    rejected: int = 0
+    tokens: int = 0
+    is_complete: bool = False
+    """Is the whole output durable? Then all that may be left is to give it its name."""
+    ahead: tuple[Done, ...] = ()
+    """Samples that are finished before their turn."""
+
+    def restore(
+        self, samples: Iterable[Sample], name: str, *, together: bool = False
+    ) -> Iterator[Sample]:
+        """Samples of the input `name`, those `ahead` finished.
+
+        `together`: others may have to be answered beside them, in the batches that they were in.
+        Raises ValueError if the input has other lines than the job began with.
+        """
+        ahead = {done.number: done for done in self.ahead}
+        for sample in samples:
+            done = ahead.pop(sample.number, None)
+            if done is not None:
+                if done.digest != sample.digest:
+                    raise ValueError(
+                        changed_input(name, f"line {sample.number + 1}, or one before, is another")
+                    )
+                sample.is_company = together and not sample.is_done
+                done.give(sample)
+            yield sample
+        if ahead:
+            raise ValueError(changed_input(name, f"there was a line {max(ahead) + 1}"))
+
+    def compare(self, fingerprint: Mapping[str, Any], path: Path) -> None:
+        """Raise ValueError if the job of the journal `path` was another; it names all that is."""
+        asked = json.loads(json.dumps(fingerprint))
+        differences = [
+            f"{key} was {_told(self.fingerprint, key)} and is {_told(asked, key)} now"
+            for key in sorted({*self.fingerprint, *asked})
+            if _told(self.fingerprint, key) != _told(asked, key)
+        ]
+        if differences:
+            raise ValueError(
+                f"{path} is of a job with other settings: {'; '.join(differences)}. Give it the "
+                f"same again, or {_AFRESH}"
+            )
+
+
+def load(path: Path) -> State:
+    """The state in a journal. Raises ValueError if it cannot be read, or is not what was stored."""
+    try:
+        data = read_own(path)
+        document = json.loads(data)
+        if document["version"] != _VERSION:
+            raise ValueError(f"its version is {document['version']!r}, and not {_VERSION}")
+        body = data[: -len(_CHECKSUM % 0)]
+        if data != body + _CHECKSUM % zlib.crc32(body):
+            raise ValueError("its bytes were changed, as its checksum tells")
+        ahead = tuple(_checked(Done, values) for values in document["ahead"])
+        return _checked(State, {**document, "ahead": ahead})
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): {_AFRESH}") from None
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no journal of this version: {_words(error)}; {_AFRESH}"
+        ) from None
+
+
+def store(path: Path, state: State) -> None:
+    """Replace a journal, durably. Raises JobFailed if the disk will not take it."""
+    document = {item.name: getattr(state, item.name) for item in fields(State)}
+    ahead = [{item.name: getattr(done, item.name) for item in fields(Done)} for done in state.ahead]
+    document = {"version": _VERSION, **document, "ahead": ahead}
+    body = json.dumps(document).encode().removesuffix(b"}")
+    write_durably(path, body + _CHECKSUM % zlib.crc32(body))
+
+
+def _words(error: Exception) -> str:
+    return str(error) if type(error) is ValueError else repr(error)
+
+
+def _told(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key], sort_keys=True) if key in settings else "absent"
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return value is None or (type(value) is list and all(type(item) is kind for item in value))
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("number", "digest", "lines", "output_bytes", "rejected_bytes"), _is_count),
+    **dict.fromkeys(("output_digest", "rejected_digest", "rejected", "tokens"), _is_count),
+    "fingerprint": lambda value: type(value) is dict,
+    "ahead": lambda value: type(value) is tuple,
+    "is_complete": lambda value: type(value) is bool,
+    "fault": lambda value: value is None or type(value) is str,
+    "texts": lambda value: _is_list_of(str, value),
+    "scores": lambda value: _is_list_of(float, value),
+}
+
+
+def _checked(kind: type[T], values: Mapping[str, Any]) -> T:
+    """An object of the values that it needs; KeyError, TypeError or ValueError without them."""
+    arguments = {name: values[name] for name in kind.__dataclass_fields__}
+    for name, value in arguments.items():
+        if not _FITS[name](value):
+            raise ValueError(f"{name} is {value!r}")
+    return kind(**arguments)

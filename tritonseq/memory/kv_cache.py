@@ -1,0 +1,254 @@
+"""Keys and values of every layer: stored once per sample, never copied or reordered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .huge_pages import zeros
+from .tensor_tree import scatter
+
+
+class Sizes(NamedTuple):
+    """What the caches of a batch must hold."""
+
+    samples: int
+    beams: int
+    """Of each sample."""
+    source_length: int
+    """Positions of what is read: sources, or prompts where there is no encoder."""
+    target_length: int
+    """Generated positions that are fed back to the model: one less than are chosen."""
+    prompt_length: int = 0
+    """Positions that the targets of an encoder-decoder model start with."""
+
+
+@dataclass
+class KVCache:
+    """The caches of `B` samples with `K` beams each, one tensor pair per layer.
+
+    The source part `[B, H, S, D]` is written once by the prefill and read by all beams of the
+    sample. The generated part `[B, H, T, K, D]` has a slot for every beam at every position; a
+    beam finds its own history through the lineage `[B, T, K]` that generation keeps, so choosing
+    other beams moves no key and no value.
+    """
+
+    source_keys: list[Tensor]
+    source_values: list[Tensor]
+    source_len: Tensor
+    """`[B]` true lengths of the source part."""
+    target_keys: list[Tensor]
+    target_values: list[Tensor]
+    step: Tensor
+    """`[B]` positions stored in the generated part, where the next one goes; -1 for a sample that
+    rests."""
+    counters: Tensor
+    """`[B * H * K]` int32 at least, zeros: where programs that share a sample's keys meet."""
+    bias: Tensor | None = None
+    """What attention adds to its scores by distance: `[H, N]` float32, or None."""
+
+    @classmethod
+    def allocate(
+        cls,
+        sizes: Sizes,
+        *,
+        layers: int,
+        heads: int,
+        head_dim: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        bias: Tensor | None = None,
+    ) -> KVCache:
+        """Caches of zeros; its samples have sources of one position until a prefill."""
+        samples, beams, source_length, target_length, _ = sizes
+
+        def pair() -> tuple[Tensor, Tensor]:
+            """Source and target part of the keys, or values, of one layer.
+
+            They are adjacent in memory, so that the attention on the CPU reads both as one. Zeros,
+            because a slot that was never written and holds NaN would send it down its slow path.
+            """
+            slots = source_length + target_length * beams
+            both = zeros((samples, heads, slots, head_dim), device=device, dtype=dtype, keep=True)
+            source, target = both[:, :, :source_length], both[:, :, source_length:]
+            return source, target.unflatten(2, (target_length, beams))
+
+        keys = [pair() for _ in range(layers)]
+        values = [pair() for _ in range(layers)]
+        return cls(
+            source_keys=[source for source, _ in keys],
+            source_values=[source for source, _ in values],
+            source_len=torch.ones(samples, device=device, dtype=torch.int64),
+            target_keys=[target for _, target in keys],
+            target_values=[target for _, target in values],
+            step=torch.zeros(samples, device=device, dtype=torch.int64),
+            counters=torch.zeros(samples * heads * beams, device=device, dtype=torch.int32),
+            bias=bias,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values: `2 L B H D (S + T K)` elements."""
+        parts = (self.source_keys, self.source_values, self.target_keys, self.target_values)
+        return sum(tensor.nbytes for part in parts for tensor in part)
+
+    @property
+    def source_nbytes(self) -> int:
+        """Those of the source part."""
+        return sum(tensor.nbytes for tensor in (*self.source_keys, *self.source_values))
+
+    @property
+    def source_length(self) -> int:
+        """`S`, the positions of the source part."""
+        return self.source_keys[0].shape[2]
+
+    @property
+    def target_length(self) -> int:
+        """`T`, the positions of the generated part."""
+        return self.target_keys[0].shape[2]
+
+    def source(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the source part, `[B, H, S, D]` each."""
+        return self.source_keys[layer], self.source_values[layer]
+
+    def target(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the generated part, `[B, H, T, K, D]` each."""
+        return self.target_keys[layer], self.target_values[layer]
+
+    def next_positions(self) -> Tensor:
+        """`[B]` the position of the next token of each sample, counted from its true start.
+
+        A sample that rests has some position that exists.
+        """
+        return self.step + self.source_len
+
+    def advance(self) -> None:
+        """Count the position that every layer has just written; resting samples go on resting."""
+        self.step += self.step >= 0
+
+    def of_samples(self, first: int, count: int) -> KVCache:
+        """`count` samples from sample `first` on, in the same memory."""
+        own = slice(first, first + count)
+        parts = (self.source_keys, self.source_values, self.target_keys, self.target_values)
+        views = ([tensor[own] for tensor in part] for part in parts)
+        source_keys, source_values, target_keys, target_values = views
+        return KVCache(
+            source_keys,
+            source_values,
+            self.source_len[own],
+            target_keys,
+            target_values,
+            self.step[own],
+            self.counters,
+            self.bias,
+        )
+
+    def take_sources(self, other: KVCache, samples: Tensor) -> None:
+        """Copy the source part of `other` to samples `[N]`."""
+        scatter(
+            (self.source_keys, self.source_values, self.source_len),
+            samples,
+            (other.source_keys, other.source_values, other.source_len),
+        )
+
+
+@dataclass
+class EncoderDecoderCache:
+    """What the decoder of an encoder-decoder model reads: its own history and the source.
+
+    The source is there once per sample, whatever the number of beams.
+    """
+
+    own: KVCache
+    """Self-attention: the decoder's prompt is the source part, what was generated the target."""
+    cross_keys: list[Tensor]
+    """Cross-attention: one `[B, H, S, D]` per layer of the decoder."""
+    cross_values: list[Tensor]
+    source_len: Tensor
+    """`[B]` true lengths of the sources."""
+    bias: list[Tensor | None]
+    """Per layer, what self-attention adds to scores by distance: `[H, N]`, or None."""
+
+    @classmethod
+    def allocate(
+        cls,
+        sizes: Sizes,
+        *,
+        biases: list[Tensor | None],
+        heads: int,
+        head_dim: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> EncoderDecoderCache:
+        """Caches for sources, for the decoder's prompts, and for generated positions.
+
+        `biases` has one entry per layer.
+        """
+        own = KVCache.allocate(
+            sizes._replace(source_length=sizes.prompt_length),
+            layers=len(biases),
+            heads=heads,
+            head_dim=head_dim,
+            device=device,
+            dtype=dtype,
+        )
+        shape = (sizes.samples, heads, sizes.source_length, head_dim)
+        keys, values = (
+            [zeros(shape, device=device, dtype=dtype, keep=True) for _ in biases] for _ in range(2)
+        )
+        source_len = torch.ones(sizes.samples, device=device, dtype=torch.int64)
+        # A prompt is read with its positions in the place of beams.
+        rows = sizes.samples * heads * max(sizes.beams, sizes.prompt_length)
+        own.counters = torch.zeros(rows, device=device, dtype=torch.int32)
+        return cls(own, keys, values, source_len, biases)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values: `2 L B H D (S + P + T K)` elements."""
+        return self.own.nbytes + self._cross_nbytes
+
+    @property
+    def source_nbytes(self) -> int:
+        """Those of the sources and of the decoder's prompts."""
+        return self.own.source_nbytes + self._cross_nbytes
+
+    @property
+    def _cross_nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.cross_keys, *self.cross_values))
+
+    @property
+    def step(self) -> Tensor:
+        """As of the decoder's own cache."""
+        return self.own.step
+
+    @property
+    def target_length(self) -> int:
+        """As of the decoder's own cache."""
+        return self.own.target_length
+
+    def advance(self) -> None:
+        """As of the decoder's own cache."""
+        self.own.advance()
+
+    def of_samples(self, first: int, count: int) -> EncoderDecoderCache:
+        """`count` samples from sample `first` on, in the same memory."""
+        own = slice(first, first + count)
+        return EncoderDecoderCache(
+            self.own.of_samples(first, count),
+            [tensor[own] for tensor in self.cross_keys],
+            [tensor[own] for tensor in self.cross_values],
+            self.source_len[own],
+            self.bias,
+        )
+
+    def take_sources(self, other: EncoderDecoderCache, samples: Tensor) -> None:
+        """Copy the sources of `other`, and the prompts, to samples `[N]`."""
+        scatter(
+            (self.cross_keys, self.cross_values, self.source_len),
+            samples,
+            (other.cross_keys, other.cross_values, other.source_len),
+        )
+        self.own.take_sources(other.own, samples)

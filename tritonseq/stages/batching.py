@@ -1,0 +1,353 @@
+"""Rows of ids to what the model makes of them: in batches, or through slots that are refilled."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from tritonseq import callers
+from tritonseq.decoding.found import found
+from tritonseq.decoding.not_finite import NotFinite, broken_weights
+from tritonseq.jobs.traces import record
+from tritonseq.model import BATCH_SIZE
+
+from .batch_size import Limits, Sizing, is_out_of_memory, paying
+from .model_info import Facts, checksum, settings_of
+from .ways import Ways
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tritonseq.decoding.found import Found
+    from tritonseq.engine.request import Request
+    from tritonseq.model import Model
+    from tritonseq.text_task import TextJob
+
+    Way = Callable[[list["Row"], int], Iterator[list["Answer"]]]
+
+# A group of rows that share slots: from the longest to those that would leave a quarter of the
+# caches empty, but several times as many as there are slots, lest they stand empty at its end.
+SHORTEST = 0.75
+FILLINGS = 8
+
+# The length of sources that the memory plan is told for, if there is room for it.
+USUAL_LENGTH = 1024
+
+# Generators of GPUs belong to the whole process: two pipelines in it take turns.
+_DRAWING = threading.Lock()
+
+# The ways to answer a window are compared on so many batches each.
+TRIAL = 4
+
+# Batches that samples are put in order of length for, where batches must always be the same.
+SCORED = 4
+
+
+class Row(NamedTuple):
+    """A source on its way into the model."""
+
+    number: int
+    """Of its sample."""
+    ids: list[int]
+    is_answered: bool = False
+    """Its answer is known, and not asked for: it is here for the others of its batch."""
+
+
+class Answer(NamedTuple):
+    """What the model makes of a row, or why it makes nothing of it."""
+
+    number: int
+    sequences: list[list[int]]
+    scores: list[float] | None
+    tokens: int
+    fault: str | None = None
+    trace: bytes | None = None
+    """The search, as `traces.record` packs it."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How rows are answered.
+
+    `seed`, and the size of batches that are drawn, change a text; in half precision everything that
+    changes the shape of a batch may.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    refill: bool | None = None
+    """Fill the slots of samples that have ended; None does so where it is found to be faster."""
+    by_length: bool = True
+    """Put rows of like lengths together."""
+    seed: int = 0
+    """Of what is drawn at random."""
+    exact_scores: bool = False
+    """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
+    traced: bool = False
+    """Keep the whole search of each row."""
+    repeats: bool = False
+    """Likewise where the network computes in half precision: there the last bits of a row, and so
+    now and then a token, depend on the shape of its batch."""
+
+
+class Answers:
+    """Answers windows of rows with one model; a window comes back in pieces, in any order."""
+
+    def __init__(
+        self, job: TextJob, manner: Manner, warn: Callable[[str], None] = callers.warn
+    ) -> None:
+        """Raises ValueError for options that speak of single samples by their place."""
+        _refuse_places(job.request)
+        # Whoever gives up is heard between two steps.
+        request = replace(job.request, before_step=lambda: self._admits())
+        if manner.traced:
+            # The search is part of a result, and then goes on after its hypotheses have ended.
+            request = replace(request, config=request.config.merged(return_dict_in_generate=True))
+        self._admits: Callable[[], bool] = _always
+        self._job = replace(job, request=request)
+        self._manner = manner
+        self.unit = _unit(request, manner)
+        """So many consecutive samples are answered together in any case."""
+        limits = manner.limits
+        if self.unit > 1 and limits.samples is None:
+            # What memory there is must not decide about a batch.
+            limits = replace(limits, samples=_batch(request, manner))
+        self.sizing = Sizing(request, limits, warn)
+        self._ways = Ways(manner.refill if request.fits_slots else False)
+        # Where batches are kept, no clock decides: who asks for it gets it.
+        self._refills_units = manner.refill is True and request.fits_slots and not manner.traced
+
+    def facts(self, model: Model) -> Facts:
+        """What others have to know of the model that answers."""
+        job, config = self._job, self._job.request.config
+        folder, tokenizer_config = model.tokenizer_source
+        return Facts(
+            folder=folder,
+            tokenizer_config=tokenizer_config,
+            encoding=job.encoding,
+            has_encoder=model.is_encoder_decoder,
+            copies=config.num_return_sequences,
+            has_scores=config.num_beams > 1,
+            has_traces=config.num_beams > 1 and config.searches_as_unilm,
+            unit=self.unit,
+            batch=self.sizing.count(1),
+            batches=self._batches() if self.unit > 1 else {},
+            settings=settings_of(
+                config,
+                dtype=str(model.dtype),
+                device=model.device.type,
+                model_and_tokenizer=checksum(model.decoder, folder),
+            ),
+            plan=self._plan(),
+            asks_for_language=job.asks_for_language,
+            is_drawn=_is_drawn(job.request),
+        )
+
+    def _batches(self) -> dict[str, Any]:
+        request, limits = self._job.request, self._manner.limits
+        batches = {"batch_size": _batch(request, self._manner), "batch_tokens": limits.tokens}
+        if _is_drawn(request):
+            return {**batches, "seed": self._manner.seed}
+        return {**batches, "refill": self._refills_units}
+
+    def _plan(self) -> str:
+        """The plan of the memory for the longest sources."""
+        room = self._job.encoding.max_length or self._job.encoding.room
+        return self.sizing.describe(min(room or USUAL_LENGTH, USUAL_LENGTH))
+
+    def run(self, rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
+        """Answer the rows that have no answer yet; those that have not begun when `admits()` says
+        no are left out.
+
+        It is asked before every step as well: what it raises ends the work at once.
+        """
+        self._admits = admits
+        if self.unit > 1:
+            for number, unit in itertools.groupby(rows, lambda row: row.number // self.unit):
+                yield from self._rest_of_unit(number, list(unit))
+            return
+        rows = self._in_order([row for row in rows if not row.is_answered])
+        enough = TRIAL * self.sizing.count(max((len(row.ids) for row in rows), default=1))
+        for refills, part in self._ways.share_out(rows, enough):
+            yield from self._one_way(refills, part, enough)
+
+    def _rest_of_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+        """What is new among the answers of a unit."""
+        new = {row.number for row in rows if not row.is_answered}
+        for answers in self._one_unit(number, rows) if new else ():
+            yield [answer for answer in answers if answer.number in new]
+
+    def _one_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+        """Batches that are the same whatever else there is; what is drawn has a seed per unit."""
+        if not _is_drawn(self._job.request):
+            rows = self._in_order(rows)
+            yield from self._all(rows, self._refilled if self._refills_units else self._batched)
+            return
+        # torch's generator on the CPU heeds 32 bits of a seed.
+        with self._seeded(zlib.crc32(f"{self._manner.seed} {number}".encode())):
+            answers = list(self._all(rows, self._batched))
+        yield from answers
+
+    @contextlib.contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        """Draw from this seed meanwhile, and disturb no other who draws."""
+        job = self._job
+        device = job.request.decoder.device
+        if device.type == "cuda":
+            # A graph draws from the generator that the device has.
+            with _DRAWING, torch.random.fork_rng([device]):
+                torch.manual_seed(seed)
+                yield
+            return
+        callables = replace(job.request.callables, generator=torch.Generator().manual_seed(seed))
+        self._job = replace(job, request=replace(job.request, callables=callables))
+        try:
+            yield
+        finally:
+            self._job = job
+
+    def _in_order(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The longest first: if something does not fit into memory, it is found out early."""
+        return sorted(rows, key=lambda row: -len(row.ids)) if self._manner.by_length else rows
+
+    def _one_way(self, refills: bool, rows: Sequence[Row], enough: int) -> Iterator[list[Answer]]:
+        """All rows in one way, whose cost is noted if they are `enough` to judge by."""
+        seconds, work = 0.0, sum(len(row.ids) for row in rows)
+        start = time.perf_counter()
+        for answers in self._all(rows, self._refilled if refills else self._batched):
+            seconds += time.perf_counter() - start
+            work += sum(answer.tokens for answer in answers)
+            yield answers
+            start = time.perf_counter()
+        if len(rows) >= enough:
+            self._ways.learn(refills, seconds / work)
+
+    def _all(self, rows: Sequence[Row], way: Way) -> Iterator[list[Answer]]:
+        """All rows, as many at once as there is memory for."""
+        waiting = {row.number: row for row in rows}
+        while waiting and self._admits():
+            rest = list(waiting.values())
+            longest = max(len(row.ids) for row in rest)
+            count = min(len(rest), self.sizing.count(longest))
+            failure: Exception | None = None
+            try:
+                # One alone has nobody to make room for.
+                for answers in (way if count > 1 else self._batched)(rest, count):
+                    for answer in answers:
+                        del waiting[answer.number]
+                    yield answers
+            except NotFinite:
+                # One alone is to blame; were it the weights, everyone would be.
+                if broken_weights(self._job.request.decoder):
+                    raise
+                yield from self._one_by_one([waiting.pop(row.number) for row in rest[:count]])
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                # What the traceback holds is what has to go.
+                failure = error.with_traceback(None)
+            if failure is not None and count > 1:
+                self.sizing.shrink(count, longest, failure)
+            elif failure is not None:
+                # Rows are begun in their order.
+                number = next(iter(waiting))
+                yield [Answer(number, [], None, 0, _too_large(waiting.pop(number), failure))]
+
+    def _one_by_one(self, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+        """Each row alone, where one has scores that are no numbers; that one gets a fault."""
+        for row in rows:
+            try:
+                answers = [answer for part in self._batched([row], 1) for answer in part]
+            except NotFinite as error:
+                answers = [Answer(row.number, [], None, 0, str(error))]
+            yield answers
+
+    def _batched(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
+        """The first of the rows, in one batch until its last one has ended."""
+        batch = rows[:count]
+        # What is drawn depends on what was drawn before it, too.
+        if all(row.is_answered for row in batch) and not _is_drawn(self._job.request):
+            yield [Answer(row.number, [], None, 0) for row in batch]
+            return
+        request = self._job.request
+        longest = max(len(row.ids) for row in batch)
+        if (request.counts_prompts or request.counts_longest(longest)) and request.fits_slots:
+            # In slots each has the lengths that it has alone.
+            yield from self._through_slots(batch, count)
+            return
+        found = self._job.found([row.ids for row in batch])
+        yield [self._answer(row, each) for row, each in zip(batch, found, strict=True)]
+
+    def _refilled(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
+        """The first of the rows, through slots: who has ended makes room for the next."""
+        yield from self._through_slots(rows[: _alike(rows, FILLINGS * count)], count)
+
+    def _through_slots(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
+        request, given = self._job.request, self._job.given
+        together = request.together([row.ids for row in rows], count, self._admits)
+        for places, output in together:
+            each = found(output, request.config, samples=len(places), start=0, given=given)
+            yield [self._answer(rows[at], one) for at, one in zip(places, each, strict=True)]
+
+    def _answer(self, row: Row, found: Found) -> Answer:
+        trace = record(found.trace) if self._manner.traced else None
+        return Answer(row.number, found.sequences, found.scores, sum(found.tokens), trace=trace)
+
+
+def _unit(request: Request, manner: Manner) -> int:
+    """So many consecutive samples, from the first, must be answered together; 1 for any number.
+
+    What is drawn at random depends on all rows of a batch, functions of the caller's see all of
+    it, and the last digits of scores depend on its shape, as all does in half precision.
+    """
+    if _is_drawn(request):
+        return _batch(request, manner)
+    is_half = request.decoder.dtype in (torch.float16, torch.bfloat16)
+    if manner.exact_scores or (manner.repeats and is_half):
+        return SCORED * _batch(request, manner)
+    return 1
+
+
+def _batch(request: Request, manner: Manner) -> int:
+    """The samples in a batch that must always be the same."""
+    if manner.limits.samples is not None:
+        return manner.limits.samples
+    return BATCH_SIZE if _is_drawn(request) else paying(request)
+
+
+def _is_drawn(request: Request) -> bool:
+    """Does a result depend on the batch that it is found in?"""
+    return request.counts_rows or request.config.max_time is not None
+
+
+def _always() -> bool:
+    return True
+
+
+def _refuse_places(request: Request) -> None:
+    names = request.speaks_of_places + (("streamer",) if request.streamer is not None else ())
+    if names:
+        raise ValueError(
+            f"{names[0]} speaks of samples by their place in a batch, and a pipeline forms batches "
+            "as it likes: use generate, or one Trie for what is allowed"
+        )
+
+
+def _alike(rows: Sequence[Row], least: int) -> int:
+    """How many of the rows, the longest first, share slots well."""
+    bound = SHORTEST * max(len(row.ids) for row in rows[:least])
+    count = least
+    while count < len(rows) and len(rows[count].ids) >= bound:
+        count += 1
+    return count if len(rows) - count >= least else len(rows)
+
+
+def _too_large(row: Row, error: Exception) -> str:
+    return f"its {len(row.ids)} tokens do not fit into memory, even alone: {error}"

@@ -1,0 +1,212 @@
+"""Vocabularies of one sentencepiece model: T5 and its relatives, Pegasus, mBART.
+
+Kudo and Richardson, "SentencePiece", 2018.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from tritonseq.checkpoint.json_files import refuse_unfit
+
+from .special_tokens import number
+from .vocabulary import splitter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from .special_tokens import Stated
+
+PEGASUS_OFFSET = 103
+FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
+"""The first tokens of every vocabulary that fairseq has made."""
+
+
+class SentencePieces:
+    """A sentencepiece model, whose ids the checkpoint may have moved."""
+
+    def __init__(
+        self,
+        model: Any,
+        special: Mapping[str, int],
+        stated: Stated,
+        *,
+        offset: int = 0,
+        frame: tuple[Sequence[str], Sequence[str]] = ((), ("</s>",)),
+        plain: Mapping[str, int] | None = None,
+        clean: Callable[[str], str] | None = None,
+    ) -> None:
+        """`offset` is added to the model's ids; tokens of `special`, `plain` and `stated` have
+        their own.
+
+        Decoding leaves special tokens out, and keeps plain ones. `frame` names what stands before
+        and behind every text; `clean` is done to what is between the tokens in it.
+        """
+        self._model = model
+        self._offset = offset
+        self._unknown = special["<unk>"]
+        size = max((model.get_piece_size() + offset - 1, *special.values())) + 1
+        known = {**special, **(plain or {})}
+        names = {token: name for name, token in known.items()}
+        added = number(
+            stated,
+            lambda name: known.get(name, self._inside(name)),
+            size,
+            lambda token: names.get(token, self._at(token)),
+        )
+        special = {**special, **added.special}
+        plain = {**(plain or {}), **added.plain}
+        self._own = {**special, **plain}
+        self._skipped = frozenset(special.values())
+        self._names = {token: name for name, token in plain.items()}
+        self._shown = {token: name for name, token in self._own.items()}
+        self._frame = tuple([self._own[name] for name in names] for names in frame)
+        self._clean = clean
+        flags = {token.content: token.flags for token in stated.tokens}
+        having = {
+            flag: {name for name, said in flags.items() if said.get(flag)}
+            for flag in ("lstrip", "rstrip", "single_word")
+        }
+        self._cut = splitter(
+            self._own, left=having["lstrip"], right=having["rstrip"], words=having["single_word"]
+        )
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self._ids(text) for text in texts]
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        if not skip_special_tokens:
+            return [self._with_special(row) for row in rows]
+        pieces = [[self._piece(token) for token in row] for row in rows]
+        return [self._model.decode([piece for piece in row if piece]) for row in pieces]
+
+    def frame(self) -> tuple[list[int], list[int]]:
+        before, behind = self._frame
+        return list(before), list(behind)
+
+    def token_id(self, token: str) -> int | None:
+        return self._own.get(token)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for part in self._cut(text):
+            if part in self._own:
+                ids.append(self._own[part])
+            else:
+                part = self._clean(part) if self._clean else part
+                ids += [self._moved(piece) for piece in self._model.encode(part)]
+        return ids
+
+    def _inside(self, name: str) -> int | None:
+        """The id of a piece of the model; None if it has none of this name."""
+        return self._moved(self._model.piece_to_id(name)) if has_piece(self._model, name) else None
+
+    def _moved(self, piece: int) -> int:
+        return self._unknown if piece == self._model.unk_id() else piece + self._offset
+
+    def _piece(self, token: int) -> str:
+        """The piece of text that an id stands for; nothing for special and unknown ids."""
+        if token in self._names:
+            return self._names[token]
+        return "" if token in self._skipped else self._at(token) or ""
+
+    def _at(self, token: int) -> str | None:
+        """The name of the model's piece that has an id, if one has it."""
+        number = token - self._offset
+        if not 0 <= number < self._model.get_piece_size():
+            return None
+        piece: str = self._model.id_to_piece(number)
+        return piece
+
+    def _with_special(self, row: Sequence[int]) -> str:
+        """Runs of pieces, and special tokens between them as they are."""
+        parts, run = list[str](), list[str]()
+        for token in row:
+            if token in self._shown:
+                parts += [self._run(run, is_first=not parts), self._shown[token]]
+                run = []
+            elif piece := self._piece(token):
+                run.append(piece)
+        return "".join((*parts, self._run(run, is_first=not parts)))
+
+    def _run(self, pieces: list[str], *, is_first: bool) -> str:
+        """The text of pieces; a space at its start is left out at the start of the whole only."""
+        spaced = not is_first and pieces and pieces[0].startswith("\N{LOWER ONE EIGHTH BLOCK}")
+        text: str = self._model.decode(pieces)
+        return f" {text}" if spaced else text
+
+
+def t5_pieces(path: Path, extra_ids: int, stated: Stated) -> SentencePieces:
+    """T5, mT5, UMT5: the model's own ids, and sentinels behind them, the first one last.
+
+    Sentinels that the model itself has keep their ids; beyond `extra_ids` they are text.
+    """
+    stated.expect("T5Tokenizer", eos_token="</s>", unk_token="<unk>")
+    model = load_model(path)
+    special = {name: required(model, name, path) for name in ("</s>", "<unk>")}
+    special["<pad>"] = model.piece_to_id("<pad>")
+    last = model.get_piece_size() + extra_ids - 1
+    special |= {f"<extra_id_{n}>": last - n for n in range(extra_ids)}
+    sentinels = map("<extra_id_{}>".format, itertools.count())
+    inside = {
+        name: model.piece_to_id(name)
+        for name in itertools.takewhile(lambda name: has_piece(model, name), sentinels)
+    }
+    special |= {name: token for name, token in inside.items() if name in special}
+    plain = {name: token for name, token in inside.items() if name not in special}
+    return SentencePieces(model, special, stated, plain=plain)
+
+
+def pegasus_pieces(path: Path, stated: Stated) -> SentencePieces:
+    """Pegasus: over a hundred tokens of its pre-training stand before the model's pieces."""
+    stated.expect("PegasusTokenizer", eos_token="</s>", unk_token="<unk>", mask_token="<mask_2>")
+    model = load_model(path)
+    special = {"<pad>": 0, "</s>": 1, "<mask_1>": 2, "<mask_2>": 3}
+    special |= {f"<unk_{n}>": n + 2 for n in range(2, PEGASUS_OFFSET)}
+    special["<unk>"] = model.unk_id() + PEGASUS_OFFSET
+    return SentencePieces(model, special, stated, offset=PEGASUS_OFFSET)
+
+
+def mbart_pieces(path: Path, languages: Sequence[str], stated: Stated) -> SentencePieces:
+    """mBART: fairseq's four tokens first, the model's pieces, the languages, and the mask."""
+    stated.expect("MBartTokenizer", eos_token="</s>", unk_token="<unk>", mask_token="<mask>")
+    model = load_model(path)
+    special = {name: token for token, name in enumerate(FAIRSEQ)}
+    behind = model.get_piece_size() + 1
+    special |= {code: behind + index for index, code in enumerate(languages)}
+    special["<mask>"] = behind + len(languages)
+    return SentencePieces(model, special, stated, offset=1)
+
+
+def load_model(path: Path) -> Any:
+    """A sentencepiece model; ValueError if it, or the library, cannot be had."""
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise ValueError(
+            "this checkpoint's text needs the sentencepiece library: pip install "
+            "'tritonseq[text]' (generate and stream take token ids without it)"
+        ) from None
+    refuse_unfit(path)
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except Exception as error:  # the library raises what its C++ side throws
+        raise ValueError(f"{path} is no sentencepiece model: {error}") from None
+
+
+def required(model: Any, name: str, path: Path) -> int:
+    """The id of a piece in the model at `path`; ValueError if it has none of this name."""
+    if not has_piece(model, name):
+        raise ValueError(f"{path} has no piece {name}, which every model of this family has")
+    found: int = model.piece_to_id(name)
+    return found
+
+
+def has_piece(model: Any, name: str) -> bool:
+    """Is this the name of a piece? Others have the id of the unknown one."""
+    known: bool = model.id_to_piece(model.piece_to_id(name)) == name
+    return known

@@ -1,0 +1,287 @@
+"""Text to ids and back, with the tokenizer files that lie beside a checkpoint's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tritonseq.options.containers import check_container
+
+from .languages import Languages
+from .loading import read_tokenizer
+from .vocabulary import framed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import TypeGuard
+
+    from torch import Tensor
+
+    from .vocabulary import Vocabulary
+
+_T = TypeVar("_T")
+
+
+class Tokenizer:
+    """A checkpoint's vocabulary, with its special tokens, that speaks in padded batches.
+
+    Made by `from_folder`. Where the `tokenizers` library does the work, `backend` is its object.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        languages: Languages | None = None,
+        cleans_up: bool = False,
+        can_clean_up: bool = True,
+        max_length: int | None = None,
+        truncation_side: str | None = None,
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._languages = languages or Languages()
+        self._cleans_up = cleans_up
+        self.can_clean_up = can_clean_up
+        """Could spaces before punctuation be removed? Never from byte-level BPE."""
+        self.max_length = max_length
+        """The most ids of a source that the checkpoint recommends; None if it names no limit."""
+        self.truncation_side = truncation_side
+        """Where the checkpoint says that texts are cut: "left", "right", or None."""
+        self.backend: Any = getattr(vocabulary, "backend", None)
+        self._unknown: int | None = getattr(vocabulary, "unknown_id", None)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
+        """Read the tokenizer of a checkpoint.
+
+        That is `tokenizer.json`, of which the class of the tokenizer takes what its namesake in
+        transformers takes, else the files that the class has: a
+        sentencepiece model (`spiece.model` of T5, Pegasus and ALBERT, `sentencepiece.bpe.model` of
+        mBART, XLM-R, BARThez, CamemBERT and BARTpho), byte-level BPE of `vocab.json` and
+        `merges.txt`, or BERT's `vocab.txt`. Marian's is `source.spm` and `target.spm` with
+        `vocab.json`, and ByT5's needs no file. UniLM's is `vocab.txt`, or the files of RoBERTa.
+        Keys of `config` count instead of those
+        of config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
+        `s2s_special_token`. Raises ValueError if files are missing or damaged, name a class or a
+        key that is not known, or if the `text` extra is missing.
+        """
+        return cls(*read_tokenizer(Path(folder), config))
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        pad_id: int,
+        side: str = "left",
+        src_lang: str | None = None,
+        tgt_lang: str | None = None,
+        prefix: str = "",
+        max_length: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Tokenize any iterable of strings: int64 ids `[B, L]` and mask `[B, L]`, 0 on padding.
+
+        L is the longest text; shorter ones are filled with `pad_id` on `side`, "left" or "right".
+        Other arguments and errors are those of `rows`.
+        """
+        rows = self.rows(
+            texts, src_lang=src_lang, tgt_lang=tgt_lang, prefix=prefix, max_length=max_length
+        )
+        return self.pad(rows, pad_id=pad_id, side=side)
+
+    def rows(
+        self,
+        texts: Iterable[str],
+        *,
+        src_lang: str | None = None,
+        tgt_lang: str | None = None,
+        prefix: str = "",
+        max_length: int | None = None,
+        truncation_side: str = "right",
+        add_special_tokens: bool = True,
+    ) -> list[list[int]]:
+        """The ids of each text, special tokens included unless they are not to be added.
+
+        `prefix` is put before every text. Texts of more than `max_length` ids are cut, their
+        special tokens kept, on the side that the checkpoint says, else on `truncation_side`.
+        Languages are codes of `languages()`. Raises ValueError for an empty
+        batch, for a single text that is not in a list, for one that is no string or has no
+        tokens, and for languages that the checkpoint does not know.
+        """
+        if not isinstance(prefix, str):
+            raise ValueError(f"prefix is {prefix!r}: it must be a string, put before every text")
+        batch = _checked(texts)
+        frame = self._languages.frame(self._vocabulary, src_lang)
+        prefix = self._languages.instruct(tgt_lang) + prefix
+        _check_unicode("prefix", prefix)
+        bodies = self._vocabulary.encode([prefix + text for text in batch])
+        return self._framed(bodies, frame, max_length, truncation_side, add_special_tokens)
+
+    def token_rows(
+        self,
+        texts: Iterable[Sequence[str]],
+        *,
+        max_length: int | None = None,
+        truncation_side: str = "right",
+        add_special_tokens: bool = True,
+    ) -> list[list[int]]:
+        """The ids of texts that are lists of the vocabulary's tokens, as `rows` gives them.
+
+        Tokens that the vocabulary lacks are [UNK] for s2s-ft. Raises ValueError for them with
+        other models, and as `rows` does.
+        """
+        bodies = []
+        for index, tokens in enumerate(_listed(texts, "lists of tokens")):
+            if isinstance(tokens, str) or not hasattr(tokens, "__iter__"):
+                raise ValueError(f"text {index} is {tokens!r}, not a list of tokens")
+            try:
+                bodies.append([self._token(token, self._unknown) for token in tokens])
+            except ValueError as error:
+                raise ValueError(f"text {index}: {error}") from None
+        frame = self._languages.frame(self._vocabulary, None)
+        return self._framed(bodies, frame, max_length, truncation_side, add_special_tokens)
+
+    def token_ids(self, tokens: Iterable[str]) -> list[int]:
+        """The ids of single tokens, such as "." and "[X_SEP]"; ValueError for unknown ones."""
+        return [self._token(token) for token in tokens]
+
+    def may_be_tokens(self, strings: Iterable[str]) -> bool:
+        """Can they be a text's tokens: is one known, or may it be a word that is not?"""
+        return any(
+            self._vocabulary.token_id(string) is not None
+            or (self._unknown is not None and not _has_space(string))
+            for string in strings
+        )
+
+    def pad(
+        self, rows: Sequence[Sequence[int]], *, pad_id: int, side: str = "left"
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of ids as int64 ids `[B, L]` and mask `[B, L]`; arguments as for `encode`."""
+        if side not in ("left", "right"):
+            raise ValueError(f"side is {side!r}: it must be 'left' or 'right'")
+        import torch  # here only: a process that works on texts alone does without it
+
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for index, row in enumerate(rows):
+            start = width - len(row) if side == "left" else 0
+            ids[index, start : start + len(row)] = torch.tensor(row)
+            mask[index, start : start + len(row)] = 1
+        return ids, mask
+
+    def decode(
+        self,
+        rows: Tensor | Sequence[Sequence[int]],
+        *,
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> list[str]:
+        """The texts of `[B, L]` ids, without special tokens unless these are not to be skipped.
+
+        Negative ids, which fill rows where a model has no pad token, are passed over. With
+        `clean_up_tokenization_spaces`, by default what tokenizer_config.json says, there are no
+        spaces before punctuation and contracted words; it has no effect on byte-level BPE, as in
+        transformers. Raises ValueError, with the place, for what is no id, and for a single row
+        that is not in a list.
+        """
+        lists = rows if _are_lists(rows) else _read(rows)
+        texts = self._vocabulary.decode(
+            [[token for token in row if token >= 0] for row in lists],
+            skip_special_tokens=skip_special_tokens,
+        )
+        asked = clean_up_tokenization_spaces
+        cleans_up = self._cleans_up if asked is None else asked and self.can_clean_up
+        return [_close_up(text) for text in texts] if cleans_up else texts
+
+    def languages(self) -> list[str]:
+        """The codes of the languages that the checkpoint can be asked for."""
+        return list(self._languages.codes)
+
+    def language_id(self, code: str) -> int:
+        """The id of a language's token; ValueError, with the nearest codes, if there is none."""
+        token = self._vocabulary.token_id(self._languages.token(code))
+        assert token is not None, "the codes were read from the vocabulary"
+        return token
+
+    def leaves_target_open(self, texts: Iterable[str]) -> bool:
+        """Must the model be told which language to write, and does a text not do so itself?"""
+        return self._languages.are_open_in(texts)
+
+    def target_options(self, tgt_lang: str) -> dict[str, int]:
+        """The options of `generate` that make the model write a language."""
+        return self._languages.target_options(self.language_id(tgt_lang))
+
+    def _framed(
+        self,
+        bodies: list[list[int]],
+        frame: tuple[list[int], list[int]],
+        max_length: int | None,
+        truncation_side: str,
+        add_special_tokens: bool,
+    ) -> list[list[int]]:
+        side = self.truncation_side or truncation_side
+        frame = frame if add_special_tokens else ([], [])
+        once = getattr(self._vocabulary, "ends_once", False)
+        return framed(bodies, frame, max_length, keeps_end=side == "left", ends_once=once)
+
+    def _token(self, token: str, unknown: int | None = None) -> int:
+        if not isinstance(token, str):
+            raise ValueError(f"{token!r} is not a string")
+        found = self._vocabulary.token_id(token)
+        if found is None:
+            found = unknown
+        if found is None:
+            raise ValueError(f"{token!r} is no token of the vocabulary")
+        return found
+
+
+def _are_lists(rows: Any) -> TypeGuard[list[list[int]]]:
+    """Is it what `generate` gives in lists? Most rows are, and torch is not needed for them."""
+    return type(rows) is list and all(
+        type(row) is list and all(type(token) is int for token in row) for row in rows
+    )
+
+
+def _read(rows: Any) -> list[list[int]]:
+    from tritonseq.options.id_rows import read_rows  # here only, as torch above
+
+    return read_rows(rows, "ids", single="wrap a single row as [ids]")
+
+
+def _has_space(text: str) -> bool:
+    """Has it a space within, as no word has that a vocabulary does not know?"""
+    return len(text.split()) > 1
+
+
+def _close_up(text: str) -> str:
+    """`text` as `clean_up_tokenization_spaces` has it, in the order of transformers."""
+    for joined in (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re"):
+        text = text.replace(f" {joined}", joined.strip())
+    return text
+
+
+def _listed(texts: Iterable[_T], kind: str) -> list[_T]:
+    if isinstance(texts, str):
+        raise ValueError(f"texts must be a list of {kind}: wrap a single text as [text]")
+    if not hasattr(texts, "__iter__"):
+        raise ValueError(f"texts must be a list of {kind}, not {texts!r}")
+    check_container("texts", texts)
+    batch = list(texts)
+    if not batch:
+        raise ValueError("texts is empty: pass at least one text")
+    return batch
+
+
+def _checked(texts: Iterable[str]) -> list[str]:
+    batch = _listed(texts, "strings")
+    for index, text in enumerate(batch):
+        if not isinstance(text, str):
+            raise ValueError(f"text {index} is {text!r}, not a string")
+        _check_unicode(f"text {index}", text)
+    return batch
+
+
+def _check_unicode(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is not valid Unicode: {error}") from None

@@ -1,0 +1,192 @@
+"""WordPiece, BERT's vocabulary, read and written as the decoders of UniLM and s2s-ft do.
+
+Devlin et al., "BERT", 2019; Dong et al., "Unified Language Model Pre-training", 2019.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tritonseq.checkpoint.unilm_tokens import read_lines
+
+from .fast import tokenizers_library
+from .vocabulary import splitter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    Frame = tuple[tuple[str, ...], tuple[str, ...]]
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""The tokens of BERT that are no pieces of text."""
+
+# UniLM v1 has names of its own for tokens that BERT left unused, from [unused1] on.
+_NAMES = ("[X_SEP]", *(f"[SEP_{n}]" for n in range(10)), "[S2S_SEP]", "[S2S_CLS]", "[L2R_SEP]")
+_NAMES += ("[L2R_CLS]", "[R2L_SEP]", "[R2L_CLS]", "[S2S_SOS]")
+_RENAMED = {f"[unused{number}]": name for number, name in enumerate(_NAMES, start=1)}
+
+# Characters; a longer word is unknown.
+_LONGEST_WORD = 100
+
+
+class Pieces(NamedTuple):
+    """A vocabulary as a file has it."""
+
+    path: Path
+    names: dict[int, str]
+    """Tokens by id, in ascending order."""
+    backend: Any
+    """What cuts ordinary text into tokens: a tokenizer of the `tokenizers` library."""
+
+
+class WordPieces:
+    """The vocabulary of a UniLM; made by `s2s_pieces` or `unilm_pieces`.
+
+    A text is decoded up to its first [SEP] or [PAD], or to its end if special tokens are not
+    skipped. All tokens before it are written as they are,
+    with spaces between them; only "##ing" loses its marks and joins the word before it.
+    """
+
+    def __init__(
+        self,
+        pieces: Pieces,
+        frame: Frame,
+        special: Sequence[str],
+        cut: Callable[[str], list[str]],
+        *,
+        refuses_unknown: bool,
+    ) -> None:
+        """`frame` names what stands before and behind a source.
+
+        `cut` parts a text into the tokens `special`, which stay whole, and what is between them.
+        Raises ValueError if the vocabulary lacks tokens that it must have.
+        """
+        self.backend = pieces.backend
+        self._names = pieces.names
+        # Of two lines with the same token, the later one is meant by it.
+        self._ids = {name: token for token, name in pieces.names.items()}
+        before, behind = frame
+        for name in (*SPECIAL, *before, *behind):
+            if name not in self._ids:
+                raise ValueError(
+                    f"{pieces.path} has no {name}, which the vocabulary of this model needs: "
+                    "is it that of another model?"
+                )
+        self._frame = [self._ids[name] for name in before], [self._ids[name] for name in behind]
+        unknown = self._ids["[UNK]"]
+        self._special = {name: self._ids.get(name, unknown) for name in special}
+        self._cut = cut
+        self.unknown_id = None if refuses_unknown else unknown
+        """What stands for unknown tokens of texts that are cut already; None: they are refused."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        cut = [self._cut(text) for text in texts]
+        plain = [part for parts in cut for part in parts if part not in self._special]
+        encodings = iter(self.backend.encode_batch(plain, add_special_tokens=False))
+        return [[token for part in parts for token in self._part(part, encodings)] for parts in cut]
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        ends = ("[SEP]", "[PAD]") if skip_special_tokens else ()
+        return [self._text(row, ends) for row in rows]
+
+    def frame(self) -> tuple[list[int], list[int]]:
+        return self._frame
+
+    def token_id(self, token: str) -> int | None:
+        return self._ids.get(token)
+
+    def _part(self, part: str, encodings: Iterator[Any]) -> list[int]:
+        """The id of a special token; of other parts, which come in turn, the ids found."""
+        if part in self._special:
+            return [self._special[part]]
+        ids: list[int] = next(encodings).ids
+        return ids
+
+    def _text(self, row: Sequence[int], ends: Sequence[str]) -> str:
+        words: list[str] = []
+        for token in row:
+            name = self._names.get(token, "")
+            if name in ends:
+                break
+            if name.startswith("##") and words:
+                words[-1] += name[2:]
+            elif name:
+                words.append(name)
+        return " ".join(words)
+
+
+def s2s_pieces(pieces: Pieces, *, pos_shift: bool = False) -> WordPieces:
+    """The vocabulary of a model of s2s-ft; with `pos_shift`, no [SEP] ends a source.
+
+    Unknown tokens of sources that are cut already are [UNK].
+    """
+    frame: Frame = (("[CLS]",), () if pos_shift else ("[SEP]",))
+    return WordPieces(pieces, frame, SPECIAL, splitter(SPECIAL), refuses_unknown=False)
+
+
+def unilm_pieces(pieces: Pieces, *, s2s_special_token: bool = False) -> WordPieces:
+    """The vocabulary of a UniLM v1, with UniLM's names for the tokens that BERT left unused.
+
+    [X_SEP], which parts sentences, is special too. Special tokens in a text stay whole only where
+    white space stands around them, as in "of it . [X_SEP] the". With `s2s_special_token`, sources
+    stand between [S2S_CLS] and [S2S_SEP]. Sources that are cut already must hold known tokens.
+    """
+    special = (*SPECIAL, "[X_SEP]")
+    names = {token: _RENAMED.get(name, name) for token, name in pieces.names.items()}
+    frame: Frame = (("[CLS]",), ("[SEP]",))
+    if s2s_special_token:
+        frame = (("[S2S_CLS]",), ("[S2S_SEP]",))
+    split = splitter(special, alone=special)
+    # Chinese characters and every kind of white space stand apart before tokens are looked for.
+    clean = _normalizer(lowercase=False, strip_accents=False).normalize_str
+    return WordPieces(
+        pieces._replace(names=names),
+        frame,
+        special,
+        lambda text: split(clean(text)),
+        refuses_unknown=True,
+    )
+
+
+def read_pieces(path: Path, config: Mapping[str, Any]) -> Pieces:
+    """Read `vocab.txt`: a token a line, whose number is its id.
+
+    `config` may say `do_lower_case`, else a vocabulary with capital letters is cased; and
+    `strip_accents` (as lower-casing) and `tokenize_chinese_chars` (yes). Raises ValueError if the
+    file is empty or no UTF-8, or the `text` extra is missing.
+    """
+    library = tokenizers_library()
+    names = dict(enumerate(read_lines(path)))
+    ids = {name: token for token, name in names.items()}
+    model = library.models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=_LONGEST_WORD)
+    backend = library.Tokenizer(model)
+    backend.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    lowercase = config.get("do_lower_case")
+    backend.normalizer = _normalizer(
+        lowercase=_is_uncased(ids) if lowercase is None else bool(lowercase),
+        strip_accents=config.get("strip_accents"),
+        handle_chinese_chars=config.get("tokenize_chinese_chars") is not False,
+    )
+    return Pieces(path, names, backend)
+
+
+def saved_pieces(path: Path, backend: Any, config: Mapping[str, Any]) -> Pieces:
+    """Those of a `tokenizer.json` that was read; `config` may say `do_lower_case`."""
+    ids: dict[str, int] = backend.get_vocab()
+    if config.get("do_lower_case") is not None:
+        backend.normalizer = _normalizer(lowercase=bool(config["do_lower_case"]))
+    names = {token: name for name, token in ids.items()}
+    return Pieces(path, dict(sorted(names.items())), backend)
+
+
+def _normalizer(**options: Any) -> Any:
+    return tokenizers_library().normalizers.BertNormalizer(**options)
+
+
+def _is_uncased(names: Mapping[str, int]) -> bool:
+    """No ordinary piece has a capital letter; names in brackets are none."""
+    return not any(re.search("[A-Z]", name) for name in names if name[:1] != "[")
