@@ -16,15 +16,12 @@ from torch import Tensor, nn
 
 from tritonseq.kernels import embed
 
-from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
-from .config_checks import check_sizes, check_types
-from .config_keys import own_names
+from .config_checks import Layers, Size, check_sizes, check_types, own_names, refuse_large_table
 from .encoder_decoder import EncoderDecoder
-from .feed_forward import FeedForward
+from .feed_forward import FeedForward, activation
 from .layers import Embedding, Head, LayerNorm, empty_parameter, stream
-from .parameters import Source, match
-from .sizes import Layers, Size, refuse_large_table
+from .network import Source, match
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -17,16 +17,21 @@ from torch import Tensor, nn
 from tritonseq.kernels import decode_attention, embed
 from tritonseq.memory.kv_cache import KVCache
 
-from .activations import activation
 from .attention import attend_and_append
-from .config_checks import check_flag, check_number, check_sizes, check_types
-from .config_keys import own_names
+from .config_checks import (
+    Layers,
+    Size,
+    check_flag,
+    check_number,
+    check_sizes,
+    check_types,
+    own_names,
+)
+from .feed_forward import activation
 from .layers import LayerNorm, Linear, empty_parameter
 from .matmul import KINDS
-from .network import Network
-from .parameters import Source, match
+from .network import Network, Source, match
 from .residual import ResidualStream
-from .sizes import Layers, Size
 from .varlen import split_prompts
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tritonseq.kernels import activate, is_gpu, private_torch
-from tritonseq.kernels.linear import padded_rows
+from tritonseq.kernels.linear.call import padded_rows
 
 # Rows up to which products are of any number of them.
 FEW_ROWS = 16

@@ -2,20 +2,145 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from tritonseq.callers import warn
+
 from .layers import input_dim
-from .layout import address, dense, fingerprint, from_bytes, nbytes, to_bytes
-from .parameters import lay_out, place
+from .layout import address, dense, empty_weight, fingerprint, from_bytes, nbytes, to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     import torch
 
     Group = tuple[Sequence[str], Tensor]
+
+
+_SHOWN = 8
+"""Names of tensors that a message lists."""
+
+OTHER_HEADS = (
+    "classification_head.",
+    "classifier.",
+    "multiple_choice_head.",
+    "qa_outputs.",
+    "score.",
+    "v_head.",
+)
+"""How the names begin of what fine-tuning for other tasks puts beside a network that generates:
+the heads of transformers' classes for them, and the value head of reinforcement learning."""
+
+
+class Source(NamedTuple):
+    """Where a parameter comes from: one tensor of the checkpoint, or several side by side."""
+
+    names: tuple[str, ...]
+    """More than one are joined along the last dimension, after any transposition."""
+    transpose: bool = False
+    """Does the checkpoint store `[out, in]` what the parameter holds as `[in, out]`?"""
+
+
+@runtime_checkable
+class Packable(Protocol):
+    """A module that may put its weight into a layout of its own."""
+
+    def pack(self) -> None: ...
+
+
+def place_parameter(model: nn.Module, name: str, value: Tensor, *, pack: bool = True) -> Tensor:
+    """Put `value` itself, not a copy, in the place of the parameter `name` of `model`.
+
+    Returns the parameter. With `pack`, modules that know a faster layout for it may convert it;
+    a weight that several modules share must stay as it is.
+    """
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if not isinstance(value, nn.Parameter):
+        value = nn.Parameter(value.detach(), requires_grad=False)
+    setattr(module, leaf, value)
+    if pack and leaf == "weight" and isinstance(module, Packable):
+        module.pack()
+    parameter: Tensor = getattr(module, leaf)
+    return parameter
+
+
+def lay_out(
+    model: Any,
+    names: Sequence[str],
+    shape: Sequence[int],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """A weight to be filled for the parameters of these names, which share it.
+
+    An embedding that is also the head is laid out for the product.
+    """
+    dims = (model.input_dim(name) for name in names)
+    dim = next((dim for dim in dims if dim is not None), None)
+    return empty_weight(shape, dim, device=device, dtype=dtype)
+
+
+def place(model: nn.Module, names: Sequence[str], value: Tensor) -> None:
+    """Put `value` in the place of these parameters; one that is alone may be packed."""
+    first, *others = names
+    parameter = place_parameter(model, first, value, pack=not others)
+    for name in others:
+        place_parameter(model, name, parameter, pack=False)
+
+
+def match(
+    wanted: dict[str, Source],
+    names: Collection[str],
+    *,
+    ignorable: Callable[[str], bool],
+) -> dict[str, Source]:
+    """`wanted` itself, if a checkpoint with these `names` has all of it and nothing else.
+
+    What is `ignorable` may be there; so may the heads of other tasks, and a warning names them.
+    Raises ValueError that names what is missing or left over, or the half of a network that is
+    not there at all.
+    """
+    used = {name for source in wanted.values() for name in source.names}
+    missing = sorted(used.difference(names))
+    unused = sorted(name for name in names if name not in used and not ignorable(name))
+    left = [name for name in unused if not name.startswith(OTHER_HEADS)]
+    for half in ("encoder", "decoder"):
+        if _has(used, half) and not _has(names, half):
+            raise ValueError(
+                f"the checkpoint holds no {half}: it is a part of an encoder-decoder model, and "
+                "generation needs both halves"
+            )
+    if missing or left:
+        raise ValueError(
+            "the checkpoint does not fit its config.json"
+            + (f"; missing: {_listed(missing)}" if missing else "")
+            + (f"; left over: {_listed(left)}" if left else "")
+        )
+    warn_of_unused(name for name in unused if name.startswith(OTHER_HEADS))
+    return wanted
+
+
+def warn_of_unused(names: Iterable[str]) -> None:
+    """Say once which weights of a checkpoint are left alone, if any are."""
+    unused = sorted(names)
+    if unused:
+        warn(
+            f"generation does not use these weights of the checkpoint: {_listed(unused)}",
+        )
+
+
+def _has(names: Collection[str], part: str) -> bool:
+    return any(part in name.split(".") for name in names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, or the first of many."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 class Network(nn.Module):

@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
-from .activations import activation
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
-from .config_checks import check_flag, check_number, check_sizes, check_types
-from .config_keys import own_names
+from .config_checks import (
+    Layers,
+    Size,
+    check_flag,
+    check_number,
+    check_sizes,
+    check_types,
+    own_names,
+)
 from .encoder_decoder import EncoderDecoder
+from .feed_forward import activation
 from .layers import Embedding, Head, Linear, RMSNorm, activated, stream
-from .parameters import Source, match
+from .network import Source, match
 from .relative_bias import RelativeBias, check_distance
-from .sizes import Layers, Size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -15,7 +15,7 @@ from tritonseq.checkpoint.origin import Identity, Origin, origin_of
 from tritonseq.engine.lengths import longest_text
 from tritonseq.engine.pool import Engines
 from tritonseq.engine.request import Request
-from tritonseq.engine.surroundings import each_on_its_own, own
+from tritonseq.engine.torch_state import each_on_its_own, own
 from tritonseq.options.config import GenerationConfig, as_generation_config
 from tritonseq.text.tokenizer import Tokenizer
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.decoding.trie import Trie
-    from tritonseq.engine.generation import Streamer
     from tritonseq.engine.request import AllowedTokens, Ids
+    from tritonseq.engine.scheduler import Streamer
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 

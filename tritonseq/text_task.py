@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tritonseq.decoding.found import found
+from tritonseq.decoding.outputs import found
 from tritonseq.engine.lengths import longest_answered
 from tritonseq.options.containers import check_first, check_texts
 from tritonseq.text.encoding import Encoding, at_places, check_tokens, is_blank
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from tritonseq.decoding.found import Found
-    from tritonseq.decoding.outputs import BeamTrace
+    from tritonseq.decoding.outputs import BeamTrace, Found
     from tritonseq.engine.request import Request
     from tritonseq.text.encoding import Text
     from tritonseq.text.tokenizer import Tokenizer

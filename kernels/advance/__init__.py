@@ -17,60 +17,7 @@ from tritonseq.kernels.memory import check_written
 from . import eager
 from .eager import FAR_BELOW as FAR_BELOW
 from .eager import is_in as is_in
-
-
-class Written(NamedTuple):
-    """What `B` samples of `K` beams have written; every operation changes it in place.
-
-    Its tensors share no memory, as little as those of a `Group`. Counters are taken as they are,
-    but where something is written is clamped to `0..T-1`.
-
-    A token stays in the slot where it was written, `tokens[b, t, k]`. Beams change places in the
-    lineage alone: beam `k` reads its history at position `t` from slot `lineage[b, t, k]`.
-    """
-
-    tokens: Tensor
-    """`[B, T, K]` int64."""
-    lineage: Tensor
-    """`[B, T, K]` int64; where nothing is written yet, `lineage[b, t, k]` is `k`."""
-    parents: Tensor
-    """`[B, T, K]` int64: the slot of the position before that each token was appended to."""
-    newest: Tensor
-    """`[B, K]` int64: the token of every beam that the network reads next."""
-    generated: Tensor
-    """`[B]` int64: how many tokens each beam has written."""
-    step: Tensor
-    """`[B]` int64: the position of the newest token in the caches; negative for a sample that
-    rests, to which nothing is done."""
-    limit: Tensor
-    """`[B]` int64: how many tokens it may write, at most `T`."""
-    done: Tensor
-    """`[B]` bool: has its search ended?"""
-
-
-class Pool(NamedTuple):
-    """The best finished hypotheses of each sample, best first; all `[B, K]`."""
-
-    scores: Tensor
-    """float32."""
-    done: Tensor
-    """bool: is a hypothesis there?"""
-    end: Tensor
-    """int64: the position of its last token; -1 for a place that nothing has taken."""
-    slot: Tensor
-    """int64: the slot that the last token was appended to."""
-    token: Tensor
-    """int64."""
-
-
-class Group(NamedTuple):
-    """Beams that compete: all `K` of a sample, or one group of them; changed in place."""
-
-    running: Tensor
-    """`[B, K]` float32: the sum of log-probabilities of each beam."""
-    improvable: Tensor
-    """`[B]` bool: could the pool still get better?"""
-    pool: Pool
+from .state import Group, Pool, Written
 
 
 def beam_advance(

@@ -9,7 +9,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from . import Group, Pool, Written
+    from .state import Group, Pool, Written
 
 FAR_BELOW = -1.0e9
 """Stands for minus infinity in the scores of beams that must not be chosen. transformers adds it

@@ -27,8 +27,8 @@ from .eager import FAR_BELOW
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from . import Group, Written
     from .eager import Rules
+    from .state import Group, Written
 
 # Logits that are under way at once while a row is searched for the best: 32 for each thread.
 CHUNK = 16384

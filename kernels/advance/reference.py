@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from tritonseq.kernels.checks import Impl
 
-    from . import Group, Pool, Written
+    from .state import Group, Pool, Written
 
 FAR_BELOW = -1.0e9
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.calls import Attention
 from tritonseq.kernels.checks import Impl, check_tensors, number, takes_triton, whole
 
+from .call import Attention
 from .eager import attend_by_definition, attend_on_cpu
 
 _OPTIONAL = frozenset(Attention._fields[1:])

@@ -15,7 +15,7 @@ from tritonseq.kernels.private_torch import flash_attention
 from .reference import FARTHEST
 
 if TYPE_CHECKING:
-    from tritonseq.kernels.calls import Attention
+    from .call import Attention
 
 # Up to this many beams it is faster to multiply every beam with every slot and to mask what is
 # not its own; beyond it, to gather each beam's own keys and values first.

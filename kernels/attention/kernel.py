@@ -34,7 +34,7 @@ from .reference import FARTHEST
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tritonseq.kernels.calls import Attention
+    from .call import Attention
 
 _FARTHEST = tl.constexpr(FARTHEST)
 

@@ -20,75 +20,11 @@ from tritonseq.kernels.checks import (
 from tritonseq.kernels.memory import check_written
 from tritonseq.kernels.norm import add_norm
 
+from .call import ROW_MULTIPLE, WEIGHT_BYTES, NormLinear, _check_vector, fits, padded_rows
+
 # Rows up to which the GPU is kept waiting by weights and launches, not by products: beyond them
 # its matrix units, which `norm_linear` leaves idle, are faster.
 FEW_ROWS = 8
-
-# Bytes of one output's weights at most: they wait in the registers of one program.
-WEIGHT_BYTES = 32768
-
-# Elements to which rows of logits are padded, so that each of them starts on a whole vector.
-ROW_MULTIPLE = 64
-
-
-class NormLinear(NamedTuple):
-    """The arguments of one call of `norm_linear`, whose docstring explains them."""
-
-    x: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    norm_weight: Tensor | None
-    norm_bias: Tensor | None
-    epsilon: float
-    rms: bool
-    activation: str | None
-    residual: Tensor | None
-
-    def check(self) -> None:
-        """Raise ValueError unless the arguments, dense tensors all, fit together."""
-        x, weight = self.x, self.weight
-        if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[0] or not x.shape[1]:
-            raise ValueError(
-                f"x is {list(x.shape)} and weight {list(weight.shape)}; pass [N, in] and [in, out]"
-            )
-        for name, tensor in (("x", x), ("weight", weight)):
-            if tensor.dtype not in FLOATS:
-                raise ValueError(f"{name} is {tensor.dtype}; pass float16, bfloat16 or float32")
-        if self.norm_weight is None:
-            if self.norm_bias is not None:
-                raise ValueError("norm_bias is given without norm_weight; pass it too")
-            if x.dtype != weight.dtype:
-                raise ValueError(f"x is {x.dtype}; without a norm convert it to {weight.dtype}")
-        elif self.rms and self.norm_bias is not None:
-            raise ValueError("norm_bias is given; a norm by the root mean square has none")
-        inputs, outputs = weight.shape
-        _check_vector("bias", self.bias, outputs, weight.dtype)
-        _check_vector("norm_weight", self.norm_weight, inputs, weight.dtype)
-        _check_vector("norm_bias", self.norm_bias, inputs, weight.dtype)
-        if self.activation is not None and not isinstance(self.activation, str):
-            raise TypeError(f"activation is {self.activation!r}; pass a word, or None")
-        if self.activation is not None and self.activation not in KINDS:
-            raise ValueError(
-                f"activation is {self.activation!r}; choose one of {', '.join(KINDS)}, or None"
-            )
-        if self.residual is not None:
-            self._check_residual(self.residual)
-
-    def _check_residual(self, residual: Tensor) -> None:
-        shape = (self.x.shape[0], self.weight.shape[1])
-        if residual.shape != shape or residual.dtype not in FLOATS:
-            raise ValueError(
-                f"residual is {residual.dtype} {list(residual.shape)}; pass float16, bfloat16 or "
-                f"float32 {list(shape)}"
-            )
-        read = {
-            "x": self.x,
-            "weight": self.weight,
-            "bias": self.bias,
-            "norm_weight": self.norm_weight,
-            "norm_bias": self.norm_bias,
-        }
-        check_written({"residual": residual}, read)
 
 
 def norm_linear(
@@ -167,16 +103,6 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     return is_gpu(x.device) and x.shape[0] <= FEW_ROWS and fits(weight)
 
 
-def padded_rows(rows: int, width: int, like: Tensor) -> Tensor:
-    """An empty `[rows, width]` on the device and in the dtype of `like`, for logits.
-
-    Its rows start at multiples of `ROW_MULTIPLE` elements: a vocabulary of any size is read and
-    written in whole vectors.
-    """
-    stride = -(-width // ROW_MULTIPLE) * ROW_MULTIPLE
-    return torch.empty((rows, stride), dtype=like.dtype, device=like.device)[:, :width]
-
-
 def _multiply(call: NormLinear, impl: str) -> Tensor:
     if takes_triton(impl, call.x.device) and (impl == "triton" or fits(call.weight)):
         from .kernel import multiply_in_triton
@@ -195,13 +121,3 @@ def _multiply_in_torch(call: NormLinear) -> Tensor:
     if call.activation is not None:
         activate(y, call.activation, impl="torch")
     return y if call.residual is None else call.residual.add_(y)
-
-
-def fits(weight: Tensor) -> bool:
-    """Can one program of the Triton kernel hold the weights of an output?"""
-    return weight.shape[0] * weight.element_size() <= WEIGHT_BYTES
-
-
-def _check_vector(name: str, tensor: Tensor | None, size: int, dtype: torch.dtype) -> None:
-    if tensor is not None and (tensor.shape != (size,) or tensor.dtype != dtype):
-        raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}; pass {dtype} [{size}]")

@@ -20,12 +20,12 @@ from tritonseq.kernels.launch import (
     strides,
 )
 
-from . import WEIGHT_BYTES, fits, padded_rows
+from .call import WEIGHT_BYTES, fits, padded_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from . import NormLinear
+    from .call import NormLinear
 
 # Whether a kernel starts while its predecessor still runs, where the GPU can do that (NVIDIA from
 # sm_90), and fetches its weights meanwhile. Off until a measurement says that it pays.

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.calls import Ngrams
 from tritonseq.kernels.checks import FLOATS, Impl, check_tensors, takes_triton, whole
 from tritonseq.kernels.memory import check_written
 
+from .call import Ngrams
 from .eager import ban_in_torch, list_in_torch, mask_in_torch
 
 

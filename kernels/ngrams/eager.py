@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from tritonseq.kernels.calls import Ngrams
+    from .call import Ngrams
 
 
 class Span(NamedTuple):

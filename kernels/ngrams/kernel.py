@@ -13,7 +13,7 @@ from tritonseq.kernels.launch import Launch, ceil_div, check_device, in_order, r
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tritonseq.kernels.calls import Ngrams
+    from .call import Ngrams
 
 # Places where an n-gram may start, per program: two for every thread of four warps. Programs of
 # a row share nothing, so that any length will do.

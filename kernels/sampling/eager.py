@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from . import Cuts
+    from .call import Cuts
 
 _WORD = 0xFFFFFFFF
 # The factors of Philox 4x32 and what it adds to its two keys after every round.

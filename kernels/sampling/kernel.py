@@ -26,7 +26,7 @@ from tritonseq.kernels.launch import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from . import Cuts
+    from .call import Cuts
 
 # Logits of a chunk at most: 16 for each thread of 16 warps, so that many loads are under way and
 # few rounds of them, each as long as the latency of memory, make up a row.

@@ -19,6 +19,7 @@ from tritonseq.kernels.checks import (
     whole,
 )
 
+from .call import TopK
 from .eager import topk_in_torch
 
 
@@ -91,64 +92,3 @@ def beam_topk(
             if fits(call):
                 return topk_in_triton(call)
         return topk_in_torch(call)
-
-
-class TopK(NamedTuple):
-    """The arguments of one call of `beam_topk`."""
-
-    logits: Tensor
-    candidates: int
-    """How many are wanted: the argument `count`."""
-    running: Tensor | None
-    log_softmax: bool
-    banned: Tensor | None
-    ends: Tensor | None
-    length: Tensor | None
-    min_length: Tensor | None
-    forced: Tensor | None
-
-    def check(self) -> None:
-        """Raise ValueError unless the arguments, dense tensors all, fit together."""
-        logits = self.logits
-        if logits.dim() != 3 or logits.dtype not in FLOATS:
-            raise ValueError(
-                f"logits are {logits.dtype} {list(logits.shape)}; "
-                "pass float16, bfloat16 or float32 [B, K, V]"
-            )
-        check_last_dim("logits", logits)
-        samples, beams, vocab_size = logits.shape
-        if not 1 <= self.candidates <= beams * vocab_size:
-            raise ValueError(
-                f"count is {self.candidates}; {beams} beams of {vocab_size} tokens have 1 to "
-                f"{beams * vocab_size} continuations"
-            )
-        running = self.running
-        if running is not None and (
-            running.shape != (samples, beams) or running.dtype != torch.float32
-        ):
-            raise ValueError(
-                f"running is {running.dtype} {list(running.shape)}; pass float32 {[samples, beams]}"
-            )
-        self._check_bans(samples, beams)
-        check_integers("forced", self.forced, (samples,))
-
-    def _check_bans(self, samples: int, beams: int) -> None:
-        banned = self.banned
-        if banned is not None and (
-            banned.dim() != 3
-            or banned.shape[:2] != (samples, beams)
-            or banned.dtype not in INTEGERS
-        ):
-            raise ValueError(
-                f"banned is {banned.dtype} {list(banned.shape)}; "
-                f"pass int32 or int64 [{samples}, {beams}, N]"
-            )
-        given = [x is not None for x in (self.ends, self.length, self.min_length)]
-        if any(given) and not all(given):
-            raise ValueError(
-                "ends, length and min_length belong together; pass all of them or none"
-            )
-        if self.ends is not None:
-            check_integers("ends", self.ends, (self.ends.numel(),))
-        check_integers("length", self.length, (samples,))
-        check_integers("min_length", self.min_length, (samples,))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from . import TopK
+    from .call import TopK
 
 
 def topk_in_torch(call: TopK) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,7 +28,7 @@ from tritonseq.kernels.launch import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from . import TopK
+    from .call import TopK
 
 # Continuations that the second kernel looks for one after the other; torch is better at more.
 MOST = 64

@@ -157,7 +157,7 @@ def test_a_complete_output_that_has_changed_is_not_taken_for_the_jobs(
 ) -> None:
     """Killed when it had its name, and its journal was still there."""
     (tmp_path / "in.txt").write_text("a\nb\n")
-    from tritonseq.jobs import sinks
+    from tritonseq.jobs import writer as sinks
 
     with monkeypatch.context() as patch:
         patch.setattr(sinks, "remove", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tritonseq
-from tritonseq.checkpoint import json_files, weights
-from tritonseq.checkpoint.json_files import read_json
+from tritonseq.checkpoint import files, weights
+from tritonseq.checkpoint.files import read_json
 from tritonseq.cli.main import main
 from tritonseq.models.bart import Bart
 from tritonseq.models.gpt2 import GPT2
@@ -228,7 +228,7 @@ def test_what_is_no_file_is_neither_opened_nor_overlooked(
 def test_a_file_that_grows_while_it_is_read_is_not_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_files, "MOST_BYTES", 10)
+    monkeypatch.setattr(files, "MOST_BYTES", 10)
     (tmp_path / "any.json").write_text('{"a": 1}' + " " * 9)
     real = os.fstat
 

@@ -531,7 +531,7 @@ def test_flags_of_files_need_one(flag: list[str], capsys: Captured) -> None:
     ],
 )
 def test_devices(text: str, names: tuple[str, ...]) -> None:
-    from tritonseq.cli.values import devices
+    from tritonseq.cli.arguments import devices
 
     assert devices(text) == names
 

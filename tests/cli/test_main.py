@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tritonseq
+from tritonseq.cli.arguments import argument
 from tritonseq.cli.env import driver_version
 from tritonseq.cli.main import build_parser, main
-from tritonseq.cli.values import argument
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.options.config import GenerationConfig
 

@@ -12,7 +12,7 @@ import pytest
 from tritonseq.demo import dates, diary
 from tritonseq.demo import numbers as numerals
 from tritonseq.demo import sums as words
-from tritonseq.demo.english import plural, spell, spell_ordinal
+from tritonseq.demo.tasks import plural, spell, spell_ordinal
 
 if TYPE_CHECKING:
     from tritonseq.demo.tasks import Problem, Problems

@@ -21,8 +21,7 @@ import tritonseq
 from tritonseq.decoding import beam_search, search
 from tritonseq.engine import memory_plan
 from tritonseq.engine import pool as engines
-from tritonseq.engine.engine import Engine
-from tritonseq.engine.flags import Flags
+from tritonseq.engine.engine import Engine, Flags
 from tritonseq.engine.memory_plan import DoesNotFit, Plan, free_memory
 from tritonseq.engine.pool import Engines, bucket
 from tritonseq.kernels import launch as _launch
@@ -572,10 +571,10 @@ def test_a_kept_engine_serves_other_lengths(monkeypatch: pytest.MonkeyPatch) -> 
     """Limits, minima and prompts are in its buffers; one engine does for all of them."""
     monkeypatch.setattr(Engine, "is_captured", True)
     monkeypatch.setattr(
-        "tritonseq.engine.slots.bucket", lambda length, device: -(-length // 16) * 16
+        "tritonseq.engine.spec.bucket", lambda length, device: -(-length // 16) * 16
     )
     monkeypatch.setattr(
-        "tritonseq.engine.generation.bucket", lambda length, device: -(-length // 16) * 16
+        "tritonseq.engine.scheduler.bucket", lambda length, device: -(-length // 16) * 16
     )
     kept, fresh = model_of("gpt2"), model_of("gpt2")
     ends = {"eos_token_id": [2, 3], "pad_token_id": 0, "num_beams": 3, "no_repeat_ngram_size": 2}

@@ -26,7 +26,7 @@ from tritonseq.cli.main import main
 from tritonseq.demo.run import CHECKPOINTS, EMBEDDED
 from tritonseq.engine.request import Request
 from tritonseq.jobs.job import _interrupts
-from tritonseq.jobs.sinks import Files
+from tritonseq.jobs.writer import Files
 from tritonseq.text_task import TextJob
 
 if TYPE_CHECKING:

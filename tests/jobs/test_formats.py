@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.formats import encode_object, format_of
 from tritonseq.jobs.formatter import Layout
 from tritonseq.jobs.input import Source
+from tritonseq.jobs.lines import encode_object, format_of
 from tritonseq.jobs.members import Members
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 from machine import Killed, Machine, full_disk
 
 from tritonseq.errors import JobFailed
-from tritonseq.jobs import disk, sinks, writer
+from tritonseq.jobs import disk, writer
 from tritonseq.jobs import output as target
 from tritonseq.jobs.input import Source
 from tritonseq.jobs.output import Target
@@ -132,7 +132,7 @@ def stopped(
 ) -> bool:
     """Run until the machine stops it; False if it came to its end."""
     with patch.context() as context:
-        machine.install(context, disk, sinks, target)
+        machine.install(context, disk, writer, target)
         try:
             job.run(seed, **flags)
             return False
@@ -378,7 +378,7 @@ def test_an_input_that_has_grown_since_the_end_is_refused(tmp_path: Path) -> Non
     job = Job(tmp_path / "job")
     job.make_input()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sinks, "remove", lambda path: (_ for _ in ()).throw(Killed()))
+        patch.setattr(writer, "remove", lambda path: (_ for _ in ()).throw(Killed()))
         patch.setattr(disk, "remove", lambda path: None)
         with pytest.raises(Killed):
             job.run(0)

@@ -15,7 +15,8 @@ import pytest
 from tritonseq.cli.main import main
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.errors import JobFailed
-from tritonseq.jobs import places, sinks
+from tritonseq.jobs import places
+from tritonseq.jobs import writer as sinks
 from tritonseq.jobs.disk import lock
 from tritonseq.jobs.input import Source
 from tritonseq.jobs.output import Target

@@ -14,14 +14,8 @@ import torch
 from launches import counted
 
 from tritonseq.kernels import reference
-from tritonseq.kernels.advance import (
-    Group,
-    Pool,
-    Written,
-    beam_advance,
-    greedy_advance,
-    row_advance,
-)
+from tritonseq.kernels.advance import beam_advance, greedy_advance, row_advance
+from tritonseq.kernels.advance.state import Group, Pool, Written
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 FAR_BELOW = -1.0e9

@@ -12,7 +12,7 @@ from kernel_calls import KERNELS, Guarded, bits, changed, tensors
 from malformed import OTHERS, SHARED, TENSORS
 
 from tritonseq.kernels import reference
-from tritonseq.kernels.advance import Group, Pool, Written
+from tritonseq.kernels.advance.state import Group, Pool, Written
 
 NAMES = list(KERNELS)
 IMPLS = ["torch", "triton"]

@@ -14,7 +14,8 @@ from launches import as_on_gpu
 
 from tritonseq.kernels import norm_linear, reference
 from tritonseq.kernels.activation import KINDS
-from tritonseq.kernels.linear import ROW_MULTIPLE, WEIGHT_BYTES, NormLinear, fits, padded_rows, pays
+from tritonseq.kernels.linear import pays
+from tritonseq.kernels.linear.call import ROW_MULTIPLE, WEIGHT_BYTES, NormLinear, fits, padded_rows
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

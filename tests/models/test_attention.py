@@ -14,7 +14,7 @@ from torch import Tensor
 from tritonseq.memory.kv_cache import EncoderDecoderCache, Sizes
 from tritonseq.models import attention
 from tritonseq.models.attention import CrossAttention, DecoderAttention, EncoderAttention
-from tritonseq.models.parameters import place_parameter
+from tritonseq.models.network import place_parameter
 from tritonseq.models.varlen import split_prompts
 
 
@@ -165,7 +165,7 @@ def test_packed_sources_do_not_see_each_other() -> None:
 
 MEASURE = """
 import torch
-from tritonseq.models.parameters import place_parameter
+from tritonseq.models.network import place_parameter
 from tritonseq.models.varlen import split_prompts
 from tritonseq.models.t5 import T5, T5Config
 

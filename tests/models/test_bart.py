@@ -13,8 +13,8 @@ import transformers
 
 import tritonseq
 from tritonseq.models import layout
-from tritonseq.models.activations import ACTIVATIONS
 from tritonseq.models.bart import BartConfig
+from tritonseq.models.feed_forward import ACTIVATIONS
 
 LENGTHS = [9, 1, 6, 6, 30]
 FAMILY = ("bart", "mbart", "pegasus", "marian")

@@ -10,7 +10,7 @@ import torch
 from walk import begin, feed
 
 from tritonseq.models import model_class
-from tritonseq.models.activations import ACTIVATIONS, activation
+from tritonseq.models.feed_forward import ACTIVATIONS, activation
 from tritonseq.models.gpt2 import GPT2, GPT2Config
 from tritonseq.models.layout import empty_weight
 from tritonseq.models.varlen import split_prompts

@@ -15,7 +15,7 @@ from tritonseq.models import layout
 from tritonseq.models.layers import Head, LayerNorm, Linear, RMSNorm
 from tritonseq.models.layout import pays_to_pack
 from tritonseq.models.matmul import in_steps
-from tritonseq.models.parameters import Source, match, place_parameter
+from tritonseq.models.network import Source, match, place_parameter
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 ROWS = (1, 2, 16, 17, 100)

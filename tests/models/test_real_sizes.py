@@ -17,7 +17,7 @@ from real import LINES, Real
 
 import tritonseq
 from tritonseq.cli.main import main
-from tritonseq.jobs.sinks import Files
+from tritonseq.jobs.writer import Files
 from tritonseq.models import layout
 from tritonseq.models.layers import Product
 from tritonseq.models.layout import is_packed, pays_to_pack

@@ -14,7 +14,7 @@ import transformers
 
 import tritonseq
 from tritonseq.models import layout
-from tritonseq.models.activations import ACTIVATIONS
+from tritonseq.models.feed_forward import ACTIVATIONS
 from tritonseq.models.t5 import T5Config
 
 LENGTHS = [9, 1, 6, 6, 30]

@@ -13,8 +13,7 @@ from torch import Tensor
 from walk import begin, feed
 
 from tritonseq.models import model_class
-from tritonseq.models.unilm import UniLM
-from tritonseq.models.unilm_config import UniLMConfig
+from tritonseq.models.unilm import UniLM, UniLMConfig
 
 TYPES_OF_V1 = {"type_vocab_size": 6, "source_type_id": 4, "target_type_id": 5}
 BIAS = {"rel_pos_bins": 8, "max_rel_pos": 6}

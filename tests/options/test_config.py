@@ -16,7 +16,7 @@ from transformers import GenerationConfig as TheirConfig
 from tritonseq.model import Model
 from tritonseq.options import unsupported
 from tritonseq.options.config import GenerationConfig, as_generation_config
-from tritonseq.options.values import CHECKS
+from tritonseq.options.validation import CHECKS
 
 OWN = {"hf_exact", "no_repeat_ngram_ignore_ids", "search"}
 

@@ -18,7 +18,7 @@ import tritonseq
 from tritonseq.demo.run import CHECKPOINTS, EMBEDDED
 from tritonseq.stages.queue import Ended
 from tritonseq.stages.sample import Sample
-from tritonseq.stages.windows import Windows
+from tritonseq.stages.steps import Windows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

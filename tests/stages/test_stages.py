@@ -19,14 +19,12 @@ from tritonseq.demo.run import EMBEDDED
 from tritonseq.engine.memory_plan import DoesNotFit
 from tritonseq.stages import batch_size
 from tritonseq.stages.batch_size import Limits, Sizing, is_out_of_memory
-from tritonseq.stages.batching import Answer, Answers, Manner, Row, _alike
-from tritonseq.stages.order import InOrder
+from tritonseq.stages.batching import RETRIAL, Answer, Answers, Manner, Row, Ways, _alike
 from tritonseq.stages.queue import Aborted, Channel, Ended
-from tritonseq.stages.sample import Sample
+from tritonseq.stages.sample import InOrder, Sample
+from tritonseq.stages.steps import Windows
 from tritonseq.stages.threads import Flow, Horizon
 from tritonseq.stages.timings import Clock
-from tritonseq.stages.ways import RETRIAL, Ways
-from tritonseq.stages.windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

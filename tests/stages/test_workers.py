@@ -22,7 +22,7 @@ import torch
 
 import tritonseq
 from tritonseq.stages import process as children
-from tritonseq.stages.remote import Closed, Remote, WorkerDied
+from tritonseq.stages.process import Closed, Remote, WorkerDied
 from tritonseq.stages.text_worker import Fault, Setup, Texts
 from tritonseq.text.encoding import Encoding
 from tritonseq.text.tokenizer import Tokenizer
@@ -511,7 +511,7 @@ class TestEnd:
     ) -> None:
         code = (
             "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-            "from tritonseq.stages.remote import Remote\n"
+            "from tritonseq.stages.process import Remote\n"
             "[os.close(descriptor) for descriptor in range(3)]\n"
             "with Remote('services:act', None, name='a worker') as worker:\n"
             "    os._exit(7 * (worker.call(('echo', 1)) == 1))"
@@ -544,7 +544,7 @@ PARENT = """
 import os, sys, time
 from pathlib import Path
 sys.path.insert(0, {support!r})
-from tritonseq.stages.remote import Remote
+from tritonseq.stages.process import Remote
 folder = Path({folder!r})
 remote = Remote("services:act", None, name="the worker")
 {act}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from .config_files import find_config
-from .json_files import is_there, read_json
+from .files import find_config, is_there, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

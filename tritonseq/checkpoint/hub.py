@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tritonseq.shown import shown
 
 from .adapters import ADAPTER_CONFIG, refuse_adapter
-from .config_files import find_config
+from .files import find_config
 from .weights import FORMATS, index_of, is_weight_file, shard_names
 
 if TYPE_CHECKING:

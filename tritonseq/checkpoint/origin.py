@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.models.layout import fingerprint
-from tritonseq.models.parameters import place
+from tritonseq.models.network import place
 
-from . import fingerprints
-from .loader import load_checkpoint
-from .placement import weights_of
+from .files import is_there, read_bytes
+from .hub import SMALL_FILES
+from .loader import load_checkpoint, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .loader import Checkpoint
+
+
+def of_files(folder: Path) -> str:
+    """A checksum of the configuration and the tokenizer in a folder, by name and content.
+
+    Other files may come and go: an output of a job, a README.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(SMALL_FILES):
+        path = folder / name
+        if is_there(path):
+            content = read_bytes(path)
+            digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest()
 
 
 class Origin(NamedTuple):
@@ -44,7 +59,7 @@ class Origin(NamedTuple):
     def identity(self) -> Identity:
         """Of what lies there now; no weight stays in memory. Raises as `load_checkpoint` does."""
         _, weights = self._read(keep=False)
-        return Identity(weights, fingerprints.of_files(self.folder))
+        return Identity(weights, of_files(self.folder))
 
     def load(self, wanted: Identity) -> Checkpoint:
         """The checkpoint, as it was when it had this identity.
@@ -57,7 +72,7 @@ class Origin(NamedTuple):
                 "or load the model where it is"
             )
         checkpoint, weights = self._read(keep=True)
-        found = Identity(weights, fingerprints.of_files(self.folder))
+        found = Identity(weights, of_files(self.folder))
         for what, is_same in (
             (f"the weights in {self.path}", found.weights == wanted.weights),
             (f"the configuration or the tokenizer in {self.folder}", found.files == wanted.files),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from tritonseq.models.parameters import Source
+    from tritonseq.models.network import Source
 
     from .weights import WeightReader
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
-from .unilm_family import HEADLESS, is_bert, recognises, refuse_bert, respelt, variant_of
-from .unilm_names import HEAD, POSITIONS, RELATIVE, TYPES, WORDS
+from .unilm_family import (
+    HEAD,
+    HEADLESS,
+    POSITIONS,
+    RELATIVE,
+    TYPES,
+    WORDS,
+    is_bert,
+    recognises,
+    refuse_bert,
+    respelt,
+    variant_of,
+)
 from .unilm_tensors import standard_tensors
 from .unilm_tokens import special_ids
 
@@ -14,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .unilm_names import Shapes
+    from .unilm_family import Shapes
     from .unilm_tensors import TensorView
     from .weights import WeightReader
 

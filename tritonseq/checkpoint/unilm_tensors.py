@@ -13,18 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.models.parameters import OTHER_HEADS, warn_of_unused
+from tritonseq.models.network import OTHER_HEADS, warn_of_unused
 
-from .unilm_names import (
-    BIAS,
-    DECODER_BIAS,
-    HEAD,
-    OWN_HEAD,
-    POSITIONS,
-    TYPES,
-    WORDS,
-    standard_name,
-)
+from .unilm_family import BIAS, DECODER_BIAS, HEAD, OWN_HEAD, POSITIONS, TYPES, WORDS, standard_name
 from .weights import rows_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritonseq.callers import warn
 
-from .json_files import is_there, read_json, read_text
+from .files import is_there, read_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

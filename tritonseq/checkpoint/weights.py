@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .json_files import is_there, read_json, refuse_irregular, refuse_pointer
-from .pickle_scan import RefusedPickle
-from .pickles import check_pickle, checked_table
+from .files import is_there, read_json, refuse_irregular, refuse_pointer
+from .pickles import RefusedPickle, check_pickle, checked_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

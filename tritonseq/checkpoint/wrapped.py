@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tritonseq.models.parameters import OTHER_HEADS
+from tritonseq.models.network import OTHER_HEADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

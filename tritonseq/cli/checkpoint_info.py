@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tritonseq.checkpoint.config_files import find_config
+from tritonseq.checkpoint.files import find_config, read_json
 from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
-from tritonseq.checkpoint.json_files import read_json
 from tritonseq.models import MODELS, model_class
 
 if TYPE_CHECKING:

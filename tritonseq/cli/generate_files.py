@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.formats import format_of
 from tritonseq.jobs.input import Source
+from tritonseq.jobs.lines import format_of
 from tritonseq.jobs.metrics import Reference, best_outputs
 from tritonseq.jobs.output import Target
 from tritonseq.jobs.places import is_same
 from tritonseq.jobs.summary import note, summary
-from tritonseq.options.values import CHECKS
+from tritonseq.options.validation import CHECKS
 
 from . import fastseq_flags
+from .arguments import special_tokens
 from .standard_streams import refuse_closed
 from .unilm_flags import (
     generation_options,
@@ -30,7 +31,6 @@ from .unilm_flags import (
     source_length,
     trace_path,
 )
-from .values import special_tokens
 
 if TYPE_CHECKING:
     import argparse

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritonseq.checkpoint.json_files import read_json
+from tritonseq.checkpoint.files import read_json
 
 if TYPE_CHECKING:
     import argparse

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels import beam_advance, beam_topk
-from tritonseq.kernels.advance import FAR_BELOW, Group, Pool, append_beams, choose_beams
+from tritonseq.kernels.advance import FAR_BELOW, append_beams, choose_beams
+from tritonseq.kernels.advance.state import Group, Pool
 
-from .fused_bans import combined
+from .logits_processors import combined
 from .not_finite import refuse
 from .processor_list import hamming_penalty
 from .search import draw, process
@@ -25,8 +26,8 @@ from .search import draw, process
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .fused_bans import Terms
     from .hypotheses import Hypotheses
+    from .logits_processors import Terms
     from .outputs import GenerateOutput, Recorder
     from .processor_list import Processor
     from .stopping import Stopping

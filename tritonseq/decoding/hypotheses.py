@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.advance import Written
+from tritonseq.kernels.advance.state import Written
 
 
 class Text(NamedTuple):

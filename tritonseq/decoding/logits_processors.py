@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tritonseq.kernels import ban_ngrams, ngram_mask
+from tritonseq.kernels import ban_ngrams, ngram_bans, ngram_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .hypotheses import Hypotheses
 
     Apply = Callable[[Hypotheses, Tensor], Tensor]
+    from collections.abc import Callable
+
+    Terms = Callable[[Hypotheses, Tensor], dict[str, Any]]
+
 
 # No token has this id; it stands where there is no token to match.
 _NOTHING = -1
@@ -252,3 +256,68 @@ def _power(factor: float, exponent: int) -> float:
         return min(math.pow(factor, exponent), largest)
     except OverflowError:
         return largest
+
+
+def ngram_terms(n: int, *, count_pads: bool, ignored: TokenSet | None) -> Terms:
+    """Tokens that would repeat an n-gram, as lists: `banned [B, K, N]`."""
+
+    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Any]:
+        written = hypotheses.written
+        prefix: dict[str, Any] = {}
+        if hypotheses.prompt_length:
+            starts = hypotheses.edges if count_pads else hypotheses.prompt_starts
+            prefix = {"prefix": hypotheses.prompt, "prefix_starts": starts}
+        banned = ngram_bans(
+            written.tokens,
+            n,
+            logits.shape[-1],
+            lengths=written.generated,
+            lineage=written.lineage,
+            ignored=None if ignored is None else ignored.table(logits),
+            **prefix,
+        )
+        return {"banned": banned.unflatten(0, (-1, hypotheses.beams))}
+
+    return terms
+
+
+def end_terms(ends: TokenSet) -> Terms:
+    """No end before the minimum: `ends [E]` and lengths `[B]`."""
+
+    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Any]:
+        return {
+            "ends": ends.columns(logits),
+            "length": hypotheses.generated,
+            "min_length": hypotheses.minimum,
+        }
+
+    return terms
+
+
+def force_terms(token: int, when: Callable[[Hypotheses], Tensor]) -> Terms:
+    """One token and no other, in some samples: `forced [B]`."""
+
+    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Any]:
+        return {"forced": torch.where(when(hypotheses), token, -1)}
+
+    return terms
+
+
+def combined(terms_of_each: Iterable[Terms | None]) -> Terms | None:
+    """What a list of processors asks for, the later over the earlier; None if that is not all."""
+    each = list(terms_of_each)
+    if any(terms is None for terms in each):
+        return None
+
+    def terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Any]:
+        wanted: dict[str, Any] = {}
+        for one in each:
+            assert one is not None
+            found = one(hypotheses, logits)
+            if "forced" in found and "forced" in wanted:
+                forced = found["forced"]
+                found["forced"] = torch.where(forced >= 0, forced, wanted["forced"])
+            wanted |= found
+        return wanted
+
+    return terms

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import fused_bans, logits_processors, prefix_constraint, warpers
+from . import logits_processors, prefix_constraint, warpers
 from .logits_processors import TokenSet
 from .trie import Trie
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from tritonseq.options.config import GenerationConfig
 
-    from .fused_bans import Terms
     from .hypotheses import Hypotheses
-    from .logits_processors import Apply
+    from .logits_processors import Apply, Terms
 
 
 class Processor(NamedTuple):
@@ -29,7 +28,7 @@ class Processor(NamedTuple):
     """The transformers class that it stands for; a user's object of that class replaces it."""
     apply: Apply
     terms: Terms | None = None
-    """The same for `beam_topk`, where that can be said; see `tritonseq.decoding.fused_bans`."""
+    """The same for `beam_topk`, where that can be said; see `tritonseq.decoding.logits_processors`."""
 
 
 def build_processors(
@@ -109,7 +108,7 @@ def _over_text(
             ignored=ignored,
             added=softly,
         )
-        terms = fused_bans.ngram_terms(
+        terms = logits_processors.ngram_terms(
             config.no_repeat_ngram_size,
             count_pads=count_pads,
             ignored=None if ignored is None else TokenSet(ignored),
@@ -136,7 +135,7 @@ def _over_ends(config: GenerationConfig, softly: float | None) -> Iterator[Proce
     ends = TokenSet(config.eos_token_ids)
     score = -math.inf if softly is None else softly
     apply = logits_processors.ban(ends, lambda h: h.generated < h.minimum, score=score)
-    terms = fused_bans.end_terms(ends) if softly is None else None
+    terms = logits_processors.end_terms(ends) if softly is None else None
     if config.min_length > 0 or config.min_new_tokens:
         yield Processor("MinLengthLogitsProcessor", apply, terms)
     if config.min_new_tokens:
@@ -163,13 +162,15 @@ def _over_steps(
     if config.forced_bos_token_id is not None:
         token = config.forced_bos_token_id
         apply = logits_processors.force([token], _is_forced_first, device)
-        terms = fused_bans.force_terms(token, _is_forced_first)
+        terms = logits_processors.force_terms(token, _is_forced_first)
         yield Processor("ForcedBOSTokenLogitsProcessor", apply, terms)
     if config.forced_eos_token_id is not None:
         forced = config.forced_eos_token_id
         tokens = [forced] if isinstance(forced, int) else forced
         apply = logits_processors.force(tokens, _is_forced_last, device)
-        alone = fused_bans.force_terms(tokens[0], _is_forced_last) if len(tokens) == 1 else None
+        alone = (
+            logits_processors.force_terms(tokens[0], _is_forced_last) if len(tokens) == 1 else None
+        )
         yield Processor("ForcedEOSTokenLogitsProcessor", apply, alone)
     if config.remove_invalid_values:
         yield Processor("InfNanRemoveLogitsProcessor", logits_processors.remove_invalid)

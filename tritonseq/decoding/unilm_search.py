@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.advance import Pool, append_beams, is_in
+from tritonseq.kernels.advance import append_beams, is_in
+from tritonseq.kernels.advance.state import Pool
 
 from .beam_search import written_out
 from .outputs import BeamTrace

@@ -6,8 +6,7 @@ import random
 from datetime import date
 from typing import TYPE_CHECKING
 
-from .english import spell, spell_ordinal
-from .tasks import Problem, is_held_out
+from .tasks import Problem, is_held_out, spell, spell_ordinal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from .english import plural, spell
-from .tasks import Problem, is_held_out
+from .tasks import Problem, is_held_out, plural, spell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,7 @@ import torch
 from tritonseq.kernels import is_gpu
 
 from .memory_plan import free_memory
-from .openmp import let_go_of_threads
-from .surroundings import precision
+from .torch_state import let_go_of_threads, precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator

@@ -18,7 +18,6 @@ from tritonseq.options.containers import check_container
 from tritonseq.options.id_rows import plain
 from tritonseq.shown import shown
 
-from .generation import Generation, slots_for
 from .inputs import (
     check_decoder_mask,
     empty_prompts,
@@ -27,9 +26,8 @@ from .inputs import (
     read_sources,
 )
 from .lengths import Lengths, default_new_tokens, runs_out
-from .recipe import Callables
-from .refill import refill
-from .slots import Batch
+from .scheduler import Generation, refill, slots_for
+from .spec import Batch, Callables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,11 +35,11 @@ if TYPE_CHECKING:
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.options.config import GenerationConfig
 
-    from .generation import Streamer
     from .inputs import Prompts
     from .memory_plan import Plan
     from .pool import Engines
-    from .slots import Slots
+    from .scheduler import Streamer
+    from .spec import Slots
 
 Ids = Tensor | Sequence[Sequence[int]] | None
 AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie

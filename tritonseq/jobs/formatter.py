@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .formats import RawJson, encode_object
+from .lines import RawJson, encode_object
 from .members import Members
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tritonseq.stages.sample import Sample
 
-    from .formats import Format
+    from .lines import Format
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .disk import lock, lock_afresh, refuse_locked
-from .formats import format_of, is_gzip
 from .formatter import Layout
 from .journal import State, load, store
+from .lines import format_of, is_gzip
 from .places import Places, descriptor_of, refuse_foreign, refuse_guarded, refuse_mounted
-from .sinks import Files, Pipe, is_named
 from .summary import note
-from .writer import Writer
+from .writer import Files, Pipe, Writer, is_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tritonseq.checkpoint.json_files import KINDS
+from tritonseq.checkpoint.files import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

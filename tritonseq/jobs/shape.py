@@ -7,15 +7,14 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from .foreign import refuse_markup
+from .foreign import refuse_markup, refuse_table
+from .lines import named
 from .members import Members
-from .parser import named
-from .tables import refuse_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .formats import Format
+    from .lines import Format
 
 _LINES = 8
 """Lines that are looked at."""

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 from tritonseq.callers import warn
 
-from .combinations import check_together, idle_names, idle_options
 from .unsupported import CHANGING, refusal, settle
-from .values import CHECKS
+from .validation import CHECKS, check_together, idle_names, idle_options
 
 TokenIds = int | Sequence[int] | None
 

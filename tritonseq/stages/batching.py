@@ -8,29 +8,73 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
 from tritonseq import callers
-from tritonseq.decoding.found import found
 from tritonseq.decoding.not_finite import NotFinite, broken_weights
+from tritonseq.decoding.outputs import found
 from tritonseq.jobs.traces import record
 from tritonseq.model import BATCH_SIZE
 
 from .batch_size import Limits, Sizing, is_out_of_memory, paying
 from .model_info import Facts, checksum, settings_of
-from .ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tritonseq.decoding.found import Found
+    from tritonseq.decoding.outputs import Found
     from tritonseq.engine.request import Request
     from tritonseq.model import Model
     from tritonseq.text_task import TextJob
 
     Way = Callable[[list["Row"], int], Iterator[list["Answer"]]]
+
+
+T = TypeVar("T")
+
+# After so many windows both ways are tried again.
+RETRIAL = 32
+
+
+class Ways:
+    """Which way is faster here: to fill the slots of those who have ended, or whole batches?
+
+    Refilling wastes no step on rows that have ended, but reads sources more often, a few at a
+    time. What that costs depends on the machine, the model and how much lengths differ, so both
+    ways are tried on parts of the first window, and again now and then.
+    """
+
+    def __init__(self, refill: bool | None) -> None:
+        """`refill`: None to find out; else that is the way."""
+        self._refill = refill
+        self._cost: dict[bool, float] = {}
+        self._windows = 0
+
+    def share_out(self, rows: Sequence[T], enough: int) -> Iterator[tuple[bool, Sequence[T]]]:
+        """Which rows of a window are refilled, and which are not.
+
+        Where it is time to compare, each way first gets `enough` rows of all lengths to judge by,
+        and the faster one the rest: `learn` is to be called before the next part is asked for.
+        """
+        if self._refill is not None:
+            yield self._refill, rows
+            return
+        self._windows += 1
+        if len(rows) >= 2 * enough and (len(self._cost) < 2 or self._windows % RETRIAL == 0):
+            step = len(rows) // enough
+            yield False, rows[::step]
+            yield True, rows[1::step]
+            rows = [row for place, row in enumerate(rows) if place % step > 1]
+        if rows:
+            yield len(self._cost) == 2 and self._cost[True] < self._cost[False], rows
+
+    def learn(self, refilled: bool, cost: float) -> None:
+        """So many seconds a token were taken."""
+        before = self._cost.get(refilled, cost)
+        self._cost[refilled] = (before + cost) / 2
+
 
 # A group of rows that share slots: from the longest to those that would leave a quarter of the
 # caches empty, but several times as many as there are slots, lest they stand empty at its end.

@@ -12,12 +12,11 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from tritonseq.engine.openmp import let_go_of_threads
+from tritonseq.engine.torch_state import let_go_of_threads
 
 from .queue import Aborted, Ended
-from .steps import CHUNK, detokenizing, generating, tokenizing
+from .steps import CHUNK, Windows, detokenizing, generating, tokenizing
 from .threads import Flow, Gate, Horizon
-from .windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tritonseq.checkpoint.fingerprints import of_files
+from tritonseq.checkpoint.origin import of_files
 from tritonseq.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ from tritonseq.progress import Progress
 from tritonseq.text.encoding import check_tokens, is_blank
 
 from .graph import Assembly
-from .order import InOrder
 from .queue import Aborted, Channel, Ended
-from .sample import Sample
+from .sample import InOrder, Sample
 from .steps import CHUNK
 from .timings import Clock
 from .workers import ModelSource, Staff, Workers

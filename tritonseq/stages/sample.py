@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(slots=True)
@@ -48,3 +48,25 @@ class Sample:
         self.fault = reason
         self.ids = self.sequences = self.scores = self.texts = self.trace = None
         self.tokens = 0
+
+
+class InOrder:
+    """Holds samples back until all before them have come."""
+
+    def __init__(self, first: int = 0) -> None:
+        self._next = first
+        self._held: dict[int, Sample] = {}
+
+    def add(self, samples: Iterable[Sample]) -> list[Sample]:
+        """Take some, and give those whose turn it is now."""
+        self._held.update((sample.number, sample) for sample in samples)
+        ready = []
+        while self._next in self._held:
+            ready.append(self._held.pop(self._next))
+            self._next += 1
+        return ready
+
+    @property
+    def held(self) -> list[Sample]:
+        """Those that wait for an earlier one."""
+        return list(self._held.values())

@@ -8,29 +8,63 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
 
 from tritonseq import callers
 from tritonseq.errors import JobFailed
-from tritonseq.options.values import MOST, MOST_PROCESSES
+from tritonseq.model import load
+from tritonseq.options.validation import MOST, MOST_PROCESSES
 from tritonseq.shown import shown
 from tritonseq.text_task import open_target
 
 from .batch_size import Limits
 from .batching import Answers, Manner, Row
-from .model_service import Setup
-from .remote import Remote, WorkerDied
+from .process import Remote, WorkerDied
 from .text_worker import Setup as TextSetup
 from .text_worker import Texts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tritonseq.model import Model
     from tritonseq.text.encoding import Text
     from tritonseq.text.tokenizer import Tokenizer
 
-    from .batching import Answer
+    from .batching import Answer, Row
     from .model_info import Facts
     from .steps import Decode, Encode, Respond
+    from .worker_main import Handler
+
+
+class Setup(NamedTuple):
+    """What `serve` makes `Answers` of."""
+
+    load: Mapping[str, Any]
+    """Arguments of `tritonseq.load`."""
+    options: Mapping[str, Any]
+    """Arguments of `Model.text_job`."""
+    manner: Manner
+    threads: int | None
+    """Of torch, where several processes share the CPU."""
+
+
+def serve(setup: Setup) -> Handler:
+    """For `Remote`: requests are lists of rows, replies lists of answers; None asks for facts."""
+    if setup.threads is not None:
+        # Fewer if the user says so, by OMP_NUM_THREADS.
+        torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
+    model = load(**setup.load)
+    answers = Answers(model.text_job(**setup.options), setup.manner)
+
+    def handle(rows: list[Row] | None, stopped: Callable[[], bool]) -> Iterator[Any]:
+        if rows is None:
+            return iter([answers.facts(model)])
+        return answers.run(rows, lambda: not stopped())
+
+    return handle
+
 
 Options = Mapping[str, Any]
 
@@ -195,7 +229,7 @@ class Workers:
             setup = Setup(model.on(device), options, staff.manner, _threads(staff.devices))
             _check_portable(setup)
             name = f"model worker {number} ({device})"
-            remote = self._remote("tritonseq.stages.model_service:serve", setup, name)
+            remote = self._remote("tritonseq.stages.workers:serve", setup, name)
             self._models.append(remote)
             self.responds.append(_responding(remote))
         facts: list[Facts] = [_call(remote, None) for remote in self._models]

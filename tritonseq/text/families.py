@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.shown import shown
 
-from .bert import bert_vocabulary
 from .classes import REMEDY, class_within
-from .fast import merged_bytes, read_saved, saved_vocabulary
+from .fast import bert_vocabulary, merged_bytes, read_saved, saved_vocabulary
 from .keys import LISTS
 from .languages import MBART, MBART50
-from .marian import MarianPieces
 from .pipelines import PIPELINES, pipeline_of, rebuilt
 from .roberta import (
     BartphoPieces,
@@ -20,7 +18,7 @@ from .roberta import (
     camembert_pieces,
     xlm_roberta_pieces,
 )
-from .sentencepiece import PEGASUS_OFFSET, mbart_pieces, pegasus_pieces, t5_pieces
+from .sentencepiece import PEGASUS_OFFSET, MarianPieces, mbart_pieces, pegasus_pieces, t5_pieces
 from .special_tokens import number
 from .vocabulary import FRAME, Bytes
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tritonseq.checkpoint.config_files import find_config
-from tritonseq.checkpoint.json_files import is_there, read_json
+from tritonseq.checkpoint.files import find_config, is_there, read_json
 from tritonseq.checkpoint.unilm_family import variant_of
 from tritonseq.shown import shown
 
@@ -14,7 +13,7 @@ from .families import Source, byte_pairs, saved, vocabulary_of
 from .fast import OneLineVocabulary
 from .keys import check_keys
 from .languages import MBART, MBART50, Languages
-from .marian import MarianPieces
+from .sentencepiece import MarianPieces
 from .special_tokens import read_stated
 from .wordpiece import SPECIAL, read_pieces, s2s_pieces, saved_pieces, unilm_pieces
 

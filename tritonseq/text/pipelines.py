@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.shown import shown
 
-from .bert import BERT_ROLES, normalizing
-from .fast import FastVocabulary, add_tokens, check_ids, library_errors, tokenizers_library
+from .fast import (
+    BERT_ROLES,
+    FastVocabulary,
+    add_tokens,
+    check_ids,
+    library_errors,
+    normalizing,
+    tokenizers_library,
+)
 from .keys import ROLES
 from .languages import MBART, MBART50
 from .special_tokens import FLAGS, Token

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tritonseq.checkpoint.json_files import read_text
+from tritonseq.checkpoint.files import read_text
 
 from .fast import tokenizers_library
 from .sentencepiece import FAIRSEQ, SentencePieces, has_piece, load_model, required

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tritonseq.checkpoint.json_files import is_there, read_json
+from tritonseq.checkpoint.files import is_there, read_json
 from tritonseq.shown import shown
 
 from .keys import LISTS, ROLES, check_keys, is_token_key

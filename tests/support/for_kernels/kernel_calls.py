@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tritonseq import kernels
-from tritonseq.kernels.advance import Group, Pool, Written
+from tritonseq.kernels.advance.state import Group, Pool, Written
 
 if TYPE_CHECKING:
     import random

@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import tritonseq
-from tritonseq.models.parameters import place_parameter
-from tritonseq.models.unilm import UniLM
-from tritonseq.models.unilm_config import UniLMConfig
+from tritonseq.models.network import place_parameter
+from tritonseq.models.unilm import UniLM, UniLMConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

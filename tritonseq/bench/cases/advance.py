@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tritonseq.bench.case import Arguments, Case, size, tensors
-from tritonseq.kernels.advance import Group, Pool, Written
+from tritonseq.kernels.advance.state import Group, Pool, Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tritonseq.kernels.advance import Group, Pool, Written
 from tritonseq.kernels.advance.eager import Rules
 from tritonseq.kernels.advance.kernel import advance_launches, greedy_launches
+from tritonseq.kernels.advance.state import Group, Pool, Written
 
 from . import floats, meta, short
 

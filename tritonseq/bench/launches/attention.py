@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from tritonseq.kernels.attention.call import Attention
 from tritonseq.kernels.attention.kernel import attention_launches
-from tritonseq.kernels.calls import Attention
 
 from . import floats, meta, short
 

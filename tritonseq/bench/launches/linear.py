@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from tritonseq.kernels.linear import NormLinear
+from tritonseq.kernels.linear.call import NormLinear
 from tritonseq.kernels.linear.kernel import linear_launches
 
 from . import floats, meta, short

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tritonseq.kernels.calls import Ngrams
+from tritonseq.kernels.ngrams.call import Ngrams
 from tritonseq.kernels.ngrams.kernel import ngram_launches
 
 from . import floats, meta, short

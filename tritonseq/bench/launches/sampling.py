@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tritonseq.kernels.sampling import Cuts
+from tritonseq.kernels.sampling.call import Cuts
 from tritonseq.kernels.sampling.kernel import sampling_launches
 
 from . import floats, meta, short

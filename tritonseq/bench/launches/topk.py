@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tritonseq.kernels.topk import TopK
+from tritonseq.kernels.topk.call import TopK
 from tritonseq.kernels.topk.kernel import topk_launches
 
 from . import floats, meta, short
