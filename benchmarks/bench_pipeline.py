@@ -30,6 +30,7 @@ import torch
 from texts.loops import NAMES, PLAIN, Subject, piped, stages, through_stages
 
 from tritonseq.bench import timing
+from tritonseq.jobs.summary import write_timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +145,7 @@ def write_trace(path: Path, subject: Subject, batch: int) -> None:
     count = sum(1 for _ in pipeline)
     seconds = pipeline.clock.seconds
     path.parent.mkdir(parents=True, exist_ok=True)
-    pipeline.clock.write_trace(path)
+    write_timeline(pipeline.clock.spans, path)
     trace = json.loads(path.read_text(encoding="utf-8"))
     for event in trace["traceEvents"]:
         event |= {"ts": round(event["ts"]), "dur": round(event["dur"])}

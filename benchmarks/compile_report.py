@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from tritonseq.bench.launches import all_cases
+from tritonseq.bench.registry import all_launches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +118,7 @@ def number(text: str, label: str) -> int:
 def report(target: str, every: bool) -> Iterator[Row]:
     """Compile everything for one target, identical configurations once."""
     seen = set()
-    for case, launch in all_cases(target, every):
+    for case, launch in all_launches(target, every):
         kernel = launch.kernel.__name__.lstrip("_")
         try:
             compiled = compile_launch(launch, TARGETS[target][0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from tritonseq.callers import warn
@@ -13,8 +14,6 @@ from .layout import address, dense, empty_weight, fingerprint, from_bytes, nbyte
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-
-    import torch
 
     Group = tuple[Sequence[str], Tensor]
 
@@ -177,6 +176,11 @@ class Network(nn.Module):
         """Of all values under their names, whatever their layout, dtype and device."""
         return fingerprint(self._groups())
 
+    @torch.no_grad()
+    def broken_weights(self) -> list[str]:
+        """The names of the parameters that hold NaN or infinity."""
+        return [name for name, weight in self.named_parameters() if not _is_finite(dense(weight))]
+
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""
         return input_dim(self, name)
@@ -215,6 +219,12 @@ def _made(cls: type[Network], config: Any, groups: Iterable[Group]) -> Network:
         weight = lay_out(network, names, values.shape, device=values.device, dtype=values.dtype)
         place(network, names, weight.copy_(values))
     return network
+
+
+def _is_finite(weight: Tensor) -> bool:
+    # One pass, without a mask of the weight's size.
+    low, high = weight.aminmax()
+    return bool((high - low).isfinite()) or bool(weight.isfinite().all())
 
 
 def _alone(parameter: Tensor) -> Tensor:

@@ -14,165 +14,63 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = {"tritonseq": ROOT / "tritonseq", "kernels": ROOT / "kernels", "models": ROOT / "models"}
 
-# file or room -> what of ours it may import. Everything points downwards.
-LEAVES = ("checks", "combinations", "env", "options", "outputs")
-LEAVES += ("buffers", "english", "json_files", "memory", "tasks", "trie_tables", "unilm_names")
-LEAVES += ("containers", "openmp", "pickle_scan", "progress", "surroundings")
-LEAVES += ("text_growth", "tokenizer_classes", "tokenizer_keys", "vocabularies")
+# room -> the rooms that it may import, all of them rows above.
 ALLOWED: dict[str, set[str]] = {
-    "kernels": {"kernels"},
-    "models": {"models", "kernels", "cache", "callers", "memory", "shown"},
-    "cache": {"buffers", "memory"},
-    "protocol": {"cache"},
-    **{leaf: set() for leaf in LEAVES},
-    **{unit: {"shown"} for unit in ("checks", "containers", "json_files", "tokenizer_keys")},
-    "id_rows": {"containers", "shown"},
+    "kernels": set(),
+    "memory": set(),
+    "errors": set(),
+    "progress": set(),
+    "callers": set(),
+    "shown": set(),
     "options": {"callers", "shown"},
-    "prompts": {"id_rows"},
-    "config": {"callers", "checks", "combinations", "options"},
-    "stopping": {"hypotheses"},
-    "flags": {"kernels"},
-    "graphs": {"kernels"},
-    "hypotheses": {"kernels"},
-    "constraints": {"kernels", "hypotheses"},
-    "fused": {"kernels", "constraints", "hypotheses"},
-    "warpers": {"kernels", "hypotheses", "constraints"},
-    "trie": {"id_rows", "trie_tables"},
-    "prefixes": {"kernels", "hypotheses", "constraints", "trie"},
-    "processors": {"hypotheses", "config", "constraints", "fused", "prefixes", "trie", "warpers"},
-    "search": {"kernels", "hypotheses", "not_finite", "outputs", "processors", "stopping"},
-    "beams": {
-        "kernels", "fused", "hypotheses", "not_finite", "outputs", "processors", "stopping",
-        "search",
-    },
-    "unilm_search": {
-        "kernels", "beams", "hypotheses", "outputs", "processors", "search", "stopping",
-    },
-    "recipe": {"beams", "config", "outputs", "processors", "search", "stopping", "trie",
-               "unilm_search"},
-    "not_finite": {"models"},
-    "lengths": {"config", "prompts", "protocol"},
-    "plan": {"buffers", "cache", "hypotheses", "search"},
-    "engine": {
-        "buffers", "cache", "flags", "graphs", "hypotheses", "not_finite", "outputs", "prompts",
-        "protocol", "search",
-    },
-    "engines": {"kernels", "engine", "openmp", "plan", "search", "surroundings"},
-    "slots": {
-        "buffers", "cache", "config", "engine", "engines", "hypotheses", "lengths", "plan",
-        "prompts", "protocol", "recipe", "search", "trie",
-    },
-    "refill": {"engine", "engines", "outputs", "slots"},
-    "generate": {
-        "config", "engine", "engines", "outputs", "plan", "protocol", "recipe", "slots",
-    },
-    "pickles": {"pickle_scan"},
-    "weights": {"json_files", "pickle_scan", "pickles"},
-    "adapters": {"config_files", "json_files"},
-    "as_made": set(),
-    "live": {"adapters", "as_made", "weights"},
-    "tying": {"models", "weights"},
-    "wrapped": {"models", "weights"},
-    "config_files": {"json_files"},
-    "hub": {"adapters", "config_files", "weights"},
-    "special_tokens": {"json_files", "tokenizer_keys"},
-    "fast_vocabulary": {"json_files", "special_tokens", "text_growth"},
-    "bert_vocabulary": {"fast_vocabulary", "json_files", "special_tokens"},
-    "sentencepieces": {"json_files", "special_tokens", "vocabularies"},
-    "roberta_pieces": {
-        "fast_vocabulary", "json_files", "sentencepieces", "special_tokens", "vocabularies",
-    },
-    "marian_vocabulary": {"sentencepieces", "special_tokens", "vocabularies"},
-    "languages": {"vocabularies"},
-    "wordpieces": {"fast_vocabulary", "unilm_tokens", "vocabularies"},
-    "tokenizer_pipelines": {
-        "bert_vocabulary", "fast_vocabulary", "languages", "special_tokens", "tokenizer_keys",
-    },
-    "tokenizer_families": {
-        "bert_vocabulary", "fast_vocabulary", "languages", "marian_vocabulary", "roberta_pieces",
-        "sentencepieces", "special_tokens", "tokenizer_classes", "tokenizer_keys",
-        "tokenizer_pipelines", "vocabularies",
-    },
-    "tokenizer_files": {
-        "shown", "config_files", "fast_vocabulary", "json_files", "languages", "marian_vocabulary",
-        "special_tokens", "tokenizer_classes", "tokenizer_families", "tokenizer_keys",
-        "unilm_families", "vocabularies", "wordpieces",
-    },
-    "text": {"containers", "id_rows", "languages", "tokenizer_files", "vocabularies"},
-    "devices": {"models"},
-    "placement": {"models", "weights"},
-    "unilm_tensors": {"models", "unilm_names", "weights"},
-    "unilm_families": {"unilm_names"},
-    "unilm_tokens": {"callers", "json_files"},
-    "unilm_checkpoint": {
-        "unilm_families", "unilm_names", "unilm_tensors", "unilm_tokens", "weights",
-    },
-    "fingerprints": {"hub", "json_files"},
-    "origin": {"checkpoint", "fingerprints", "models", "placement"},
-    "checkpoint": {
-        "adapters", "config_files", "devices", "json_files", "live", "models", "placement",
-        "tying", "unilm_checkpoint", "weights", "wrapped",
-    },
-    "request": {
-        "config", "containers", "engines", "generate", "id_rows", "lengths", "outputs", "plan",
-        "prompts", "recipe", "refill", "slots", "stopping", "trie",
-    },
-    "encoding": {"containers", "shown", "text"},
-    "found": {"config", "outputs"},
-    "text_job": {
-        "callers", "config", "containers", "encoding", "found", "lengths", "outputs", "request",
-        "text",
-    },
-    "model": {
-        "checkpoint", "config", "engines", "generate", "hub", "lengths", "live", "origin",
-        "outputs", "progress", "request", "stopping", "surroundings", "text", "text_job", "trie",
-    },
-    **{task: {"english", "tasks"} for task in ("clock", "dates", "numerals", "words")},
-    "demo": {"clock", "dates", "model", "numerals", "tasks", "words"},
-    "cli_unilm": {"devices", "json_files", "text"},
-    "cli_generate": {
-        "cli_checkpoint", "cli_files", "cli_unilm", "model", "stages", "standard_streams",
-        "text_job",
-    },
-    "bench": {"bench", "devices", "kernels"},
+    "models": {"callers", "shown", "kernels", "memory"},
+    "decoding": {"kernels", "options"},
+    "checkpoint": {"callers", "shown", "models"},
+    "engine": {"callers", "shown", "kernels", "options", "memory", "decoding"},
+    "text": {"shown", "options", "checkpoint"},
+    "text_task": {"callers", "options", "decoding", "engine", "text"},
+    "model": {"options", "progress", "decoding", "checkpoint", "engine", "text", "text_task"},
+    "demo": {"model"},
+    "bench": {"kernels", "checkpoint"},
     "stages": {
-        "stages", "config", "containers", "encoding", "fingerprints", "found", "json_files",
-        "model", "models", "not_finite", "openmp", "outputs", "plan", "progress", "request",
-        "text", "text_job",
+        "callers", "shown", "options", "errors", "progress", "models", "decoding", "checkpoint",
+        "engine", "text", "text_task", "model",
     },
-    "standard_streams": {"stages"},
-    "cli_values": {"checks"},
-    "cli_fastseq": set(),
-    "cli_flags": {"cli_fastseq", "cli_unilm", "cli_values", "config", "stages"},
-    "cli_rules": {"checks", "cli_fastseq", "stages"},
-    "cli_checkpoint": {"config_files", "hub", "json_files", "models"},
-    "cli_files": {
-        "checks", "cli_checkpoint", "cli_fastseq", "cli_unilm", "cli_values", "stages",
-        "standard_streams", "text",
-    },
+    "jobs": {"errors", "progress", "checkpoint", "text", "stages"},
     "cli": {
-        "bench", "cli_fastseq", "cli_files", "cli_flags", "cli_generate", "cli_rules", "cli_unilm",
-        "demo", "env", "stages", "standard_streams",
+        "options", "errors", "models", "checkpoint", "text", "text_task", "model", "demo",
+        "bench", "stages", "jobs",
     },
     "__main__": {"cli"},
-    "__init__": {"model", "config", "outputs", "stages", "trie"},
+    "__init__": {"options", "decoding", "engine", "model", "stages"},
 }  # fmt: skip
+
+MOST_MODULES = 16
 
 
 def files() -> list[Path]:
     return [path for room in ROOMS.values() for path in sorted(room.rglob("*.py"))]
 
 
-def unit(path: Path) -> str:
-    """The room of a kernel or model; in tritonseq the folder, else the file itself."""
-    room, name = path.relative_to(ROOT).parts[:2]
-    return Path(name).stem if room == "tritonseq" else room
+def module(path: Path) -> str:
+    """The name that a file is imported by."""
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(parts if parts[0] == "tritonseq" else ["tritonseq", *parts])
+
+
+MODULES = {module(path): path for path in files()}
+
+
+def room(name: str) -> str:
+    """The room of a module: what stands behind the package's name."""
+    return name.split(".")[1] if "." in name else "__init__"
 
 
 def imports(path: Path) -> set[str]:
-    """Absolute names of all modules that a file imports, wherever in the file."""
-    folders = path.relative_to(ROOT).parts[:-1]
-    package = ".".join(folders if folders[0] == "tritonseq" else ("tritonseq", *folders))
+    """Absolute names of all modules that a file imports, wherever in the file, for types too."""
+    name = module(path)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -180,34 +78,68 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                base = package + (f".{base}" if base else "")
-            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                found.add(whole if whole in MODULES else base)
     return found
 
 
-def ours(module: str) -> str | None:
-    """The unit that a module name belongs to; None for other people's."""
-    parts = module.split(".")
-    if parts[0] != "tritonseq":
-        return None
-    if len(parts) == 1:
-        return "__init__"
-    own = ROOT / "tritonseq" / parts[1]
-    known = own.with_suffix(".py").exists() or (own / "__init__.py").exists() or parts[1] in ROOMS
-    return parts[1] if known else None
+GRAPH = {name: (imports(path) & MODULES.keys()) - {name} for name, path in MODULES.items()}
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_dependencies_run_downwards(path: Path) -> None:
-    name = unit(path)
-    assert name in ALLOWED, f"{path.name} is new: say in ALLOWED what it may import"
-    used = {u for module in imports(path) if (u := ours(module)) is not None} - {"__init__"}
-    assert used - {name} <= ALLOWED[name], f"{path.name} imports upwards"
+def test_the_rooms_are_a_staircase() -> None:
+    above: set[str] = set()
+    for name, allowed in ALLOWED.items():
+        assert allowed <= above, f"{name} imports {allowed - above}, which stands below it"
+        above.add(name)
+    assert {room(name) for name in MODULES} == above
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("name", ALLOWED)
+def test_rooms_import_downwards(name: str) -> None:
+    for one in (one for one in MODULES if room(one) == name):
+        # `import tritonseq` alone asks for no room.
+        used = {room(other) for other in GRAPH[one]} - {name, "__init__"}
+        assert used <= ALLOWED[name], f"{one} imports upwards"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Those inside of rooms and those for types alone included."""
+    left = {name: {other for other in used if "." in other} for name, used in GRAPH.items()}
+    while free := [name for name, used in left.items() if not used & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, f"a circle among {sorted(left)}"
+
+
+def test_no_room_is_a_basement() -> None:
+    folders = [
+        folder
+        for top in ("tritonseq", "kernels", "models", "benchmarks", "tests")
+        for folder in [ROOT / top, *(ROOT / top).rglob("*/")]
+        if folder.is_dir()
+    ]
+    crowded = {
+        folder.relative_to(ROOT).as_posix(): count
+        for folder in folders
+        if (count := len(list(folder.glob("*.py")))) > MOST_MODULES
+    }
+    assert crowded == {}
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    """The mapping of kernels/ and models/ keeps setuptools from finding them by itself."""
+    listed = re.search(r"packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
+    assert listed is not None
+    packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    assert set(re.findall(r'"([\w.]+)"', listed[1])) == packages
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_file_imports_transformers_or_the_room_by_its_folder(path: Path) -> None:
-    roots = {module.split(".")[0] for module in imports(path)}
+    roots = {name.split(".")[0] for name in imports(path)}
     assert not roots & {"transformers", "kernels", "models"}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.trie import Trie
+    from tritonseq.engine.memory_plan import DoesNotFit
     from tritonseq.options.config import GenerationConfig
     from tritonseq.stages.pipeline import Pipeline, Result, pipeline
 
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
 
 __version__ = _version("tritonseq")
 __all__ = [
-    "GenerateOutput", "GenerationConfig", "Model", "Pipeline", "Result", "Trie",
+    "DoesNotFit", "GenerateOutput", "GenerationConfig", "Model", "Pipeline", "Result", "Trie",
     "from_transformers", "load", "pipeline",
 ]  # fmt: skip
 
 _HOMES = {
-    "GenerateOutput": ".outputs",
-    "GenerationConfig": ".config",
+    "DoesNotFit": ".engine.memory_plan",
+    "GenerateOutput": ".decoding.outputs",
+    "GenerationConfig": ".options.config",
     "Model": ".model",
     "Pipeline": ".stages.pipeline",
     "Result": ".stages.pipeline",
-    "Trie": ".trie",
+    "Trie": ".decoding.trie",
     "from_transformers": ".model",
     "load": ".model",
     "pipeline": ".stages.pipeline",

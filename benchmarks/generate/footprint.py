@@ -1,6 +1,6 @@
 """Peak resident memory of loading and of generating, against what must be held.
 
-    python benchmarks/footprint.py ENGINE WORKLOAD FOLDER TINY_FOLDER [tiny]
+    python -m generate.footprint ENGINE WORKLOAD FOLDER TINY_FOLDER [tiny]
 
 prints the peak bytes of each phase of one engine, in a process of its own. A tiny run comes first,
 so that libraries and threads do not count as the model's.
@@ -72,10 +72,11 @@ def needed(workload: Workload, weights: int, tiny: bool) -> int:
 
 
 def probe(engine: str, name: str, folder: Path, small: Path, tiny: bool) -> tuple[int, int, int]:
-    """Run this file for one engine: bytes idle, at the peak of loading and of generating."""
-    command = [sys.executable, __file__, engine, name, str(folder), str(small)]
+    """Run this module for one engine: bytes idle, at the peak of loading and of generating."""
+    command = [sys.executable, "-m", "generate.footprint", engine, name, str(folder), str(small)]
     command += ["tiny"] if tiny else []
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    here = Path(__file__).parents[1]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, cwd=here)
     if done.returncode:
         raise SystemExit(f"the memory of {engine} could not be measured; see above")
     idle, load, peak = done.stdout.split()[-3:]

@@ -9,7 +9,7 @@ from typing import Any
 
 from generate.workloads import WORKLOADS
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 MODELS = {"gpt2": "GPT-2 124M", "bart": "BART-large", "t5": "T5-base", "unilm": "UniLM-base"}
 ORDER = ("bart", "t5", "beams", "greedy", "unilm", "bart-bf16", "t5-bf16", "greedy-bf16")
 

@@ -39,7 +39,7 @@ def cpu_section(figures: Figures, machine: str, versions: list[str]) -> Iterator
         ours, third = seconds(values["tritonseq s"]), seconds(values.get("ctranslate2 s"))
         yield f"| {title_of(name)} | {other} | {third} | {ours} | {speed_up(values, name):.1f} |"
     yield ""
-    yield f"\\* UniLM has no other engine: {REPROJECTION} (`benchmarks/reprojection.py`)."
+    yield f"\\* UniLM has no other engine: {REPROJECTION} (`benchmarks/generate/reprojection.py`)."
     yield ""
     yield from memory_section(figures)
 

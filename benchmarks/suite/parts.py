@@ -14,12 +14,12 @@ PARTS = [
     Part("prepare", "suite.prepare", "machine", 40),
     Part("machine", "suite.machine", "machine", 40),
     Part("tests", "suite.hardware_tests", "checks", 90),
-    Part("exactness", "suite.exactness", "checks", 90),
-    Part("drift", "suite.drift", "checks", 90),
-    *(Part(name, "suite.workload", name, SHARES[name]) for name in CASES),
-    Part("profile", "suite.profiling", "profile", 45),
-    Part("ablation", "suite.ablation", "ablation", 60),
-    Part("kernels", "suite.kernel_bench", "kernels", 55),
+    Part("exactness", "suite.measures.exactness", "checks", 90),
+    Part("drift", "suite.measures.drift", "checks", 90),
+    *(Part(name, "suite.measures.workload", name, SHARES[name]) for name in CASES),
+    Part("profile", "suite.measures.profiling", "profile", 45),
+    Part("ablation", "suite.measures.ablation", "ablation", 60),
+    Part("kernels", "suite.measures.kernel_bench", "kernels", 55),
 ]
 
 

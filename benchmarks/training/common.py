@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tritonseq.demo.tasks import Problem, Problems
 
-EMBEDDED = Path(__file__).parents[1] / "tritonseq" / "embedded"
+EMBEDDED = Path(__file__).parents[2] / "tritonseq" / "embedded"
 IGNORED = -100
 """The label of a token that is not trained on."""
 BATCH = 128

@@ -1,6 +1,6 @@
 """Trains the embedded BART, of 0.44 million weights, which puts the numbers of a text into words.
 
-python training/train_bart_numbers.py [--steps N] [--folder F]
+python benchmarks/training/train_bart_numbers.py [--steps N] [--folder F]
 """
 
 from __future__ import annotations

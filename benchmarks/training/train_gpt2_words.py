@@ -1,6 +1,6 @@
 """Trains the embedded GPT-2, of 0.4 million weights, which does sums in words.
 
-python training/train_gpt2_words.py [--steps N] [--folder F]
+python benchmarks/training/train_gpt2_words.py [--steps N] [--folder F]
 """
 
 from __future__ import annotations

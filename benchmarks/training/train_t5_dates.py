@@ -1,6 +1,6 @@
 """Trains the embedded T5, of 0.35 million weights, which turns spoken dates into ISO dates.
 
-    python training/train_t5_dates.py [--steps N] [--folder F]
+    python benchmarks/training/train_t5_dates.py [--steps N] [--folder F]
 
 The shape is that of T5 v1.1: gated GELU, an untied head, heads wider in all than the model, and
 a decoder of fewer layers than the encoder.

@@ -1,6 +1,6 @@
 """Trains the embedded UniLM, of 0.4 million weights, which makes diary lines of sentences.
 
-    python training/train_unilm_clock.py [--steps N] [--folder F]
+    python benchmarks/training/train_unilm_diary.py [--steps N] [--folder F]
 
 One BERT is encoder and decoder at once. It is trained as s2s-ft trains, with pseudo masks: behind
 the source stand the tokens of the target, then one [MASK] for each of them at the same position,

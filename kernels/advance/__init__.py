@@ -6,7 +6,7 @@ of these operations can be captured in a graph.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor

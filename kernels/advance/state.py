@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
-
-from .eager import FAR_BELOW as FAR_BELOW
-from .eager import is_in as is_in
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Written(NamedTuple):

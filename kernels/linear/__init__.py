@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.activation import KINDS, activate
+from tritonseq.kernels.activation import KINDS as KINDS
+from tritonseq.kernels.activation import activate
 from tritonseq.kernels.checks import (
-    FLOATS,
+    FLOATS as FLOATS,
+)
+from tritonseq.kernels.checks import (
     Impl,
     check_flags,
     check_tensors,
@@ -17,10 +18,14 @@ from tritonseq.kernels.checks import (
     number,
     takes_triton,
 )
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.memory import check_written as check_written
 from tritonseq.kernels.norm import add_norm
 
-from .call import ROW_MULTIPLE, WEIGHT_BYTES, NormLinear, _check_vector, fits, padded_rows
+from .call import ROW_MULTIPLE as ROW_MULTIPLE
+from .call import WEIGHT_BYTES as WEIGHT_BYTES
+from .call import NormLinear, fits
+from .call import _check_vector as _check_vector
+from .call import padded_rows as padded_rows
 
 # Rows up to which the GPU is kept waiting by weights and launches, not by products: beyond them
 # its matrix units, which `norm_linear` leaves idle, are faster.

@@ -1,4 +1,4 @@
-"""The arguments of `norm_linear` as one record that checks itself, and how its rows lie in memory."""
+"""The arguments of `norm_linear` as one record that checks itself, and the memory of its rows."""
 
 from __future__ import annotations
 

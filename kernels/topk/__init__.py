@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from tritonseq.kernels.checks import (
-    FLOATS,
-    INTEGERS,
+    FLOATS as FLOATS,
+)
+from tritonseq.kernels.checks import (
+    INTEGERS as INTEGERS,
+)
+from tritonseq.kernels.checks import (
     Impl,
     check_flags,
-    check_integers,
-    check_last_dim,
     check_tensors,
     takes_triton,
     whole,
+)
+from tritonseq.kernels.checks import (
+    check_integers as check_integers,
+)
+from tritonseq.kernels.checks import (
+    check_last_dim as check_last_dim,
 )
 
 from .call import TopK

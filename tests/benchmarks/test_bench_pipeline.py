@@ -28,12 +28,12 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def loops(bench: Any) -> Any:
-    return importlib.import_module("text_loops")
+    return importlib.import_module("texts.loops")
 
 
 @pytest.fixture
 def report(bench: Any) -> Any:
-    return importlib.import_module("report_pipeline")
+    return importlib.import_module("reports.pipeline")
 
 
 def rehearse(bench: Any, *arguments: str) -> None:

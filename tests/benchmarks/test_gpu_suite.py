@@ -275,8 +275,8 @@ CAPS = {"gpt2-beams": 46.5, "bart": 44.4, "t5": 1120, "unilm": 23.4}
 
 @pytest.mark.parametrize("name", CASES)
 def test_floors_are_those_worked_out_by_hand(benchmarks: None, name: str) -> None:
-    roofline = importlib.import_module("suite.roofline")
-    case = importlib.import_module("suite.cases").CASES[name]
+    roofline = importlib.import_module("suite.measures.roofline")
+    case = importlib.import_module("suite.measures.cases").CASES[name]
     moved, steps, rates = PUBLISHED[name]
     need, h200 = roofline.demand(case), roofline.H200
     close = {"rel": 0.01}
@@ -292,8 +292,8 @@ def test_floors_are_those_worked_out_by_hand(benchmarks: None, name: str) -> Non
 def test_a_baseline_that_does_not_fit_gets_half_the_batch(
     benchmarks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workload = importlib.import_module("suite.workload")
-    case = importlib.import_module("suite.cases").CASES["bart"]
+    workload = importlib.import_module("suite.measures.workload")
+    case = importlib.import_module("suite.measures.cases").CASES["bart"]
 
     def timed(make: Any, name: str, case: Any, task: Any) -> dict[str, Any]:
         if case.workload.batch > 32:
@@ -318,7 +318,7 @@ def test_results_of_tests_are_read_from_what_was_cut_off(benchmarks: None) -> No
 
 
 def test_a_different_answer_is_a_counterexample_and_a_tie_is_none(benchmarks: None) -> None:
-    exactness = importlib.import_module("suite.exactness")
+    exactness = importlib.import_module("suite.measures.exactness")
 
     def output(last: int, score: float) -> Any:
         ids = torch.tensor([[1, 2, 3], [1, 5, last]])

@@ -29,7 +29,7 @@ def elsewhere(report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         shutil.copy(getattr(report, name), copy)
         monkeypatch.setattr(report, name, copy)
     monkeypatch.setattr(report, "STAGES", tmp_path / report.STAGES.name)
-    for module in ("report", "report_chart"):
+    for module in ("report", "reports.charts"):
         monkeypatch.setattr(importlib.import_module(module), "RESULTS", results)
     return tmp_path
 

@@ -394,7 +394,8 @@ def test_env_finds_the_version_of_the_driver() -> None:
     "arguments", [["--help"], ["generate", "--help"], ["generate", "M", "/no/such/file"]]
 )
 def test_help_and_early_faults_come_without_torch(arguments: list[str]) -> None:
-    program = "import sys; sys.modules['torch'] = None; from tritonseq.cli.main import main; sys.exit(main())"
+    program = "import sys; sys.modules['torch'] = None\n"
+    program += "from tritonseq.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "--help" in arguments:

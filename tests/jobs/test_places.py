@@ -21,7 +21,6 @@ from tritonseq.jobs.disk import lock
 from tritonseq.jobs.input import Source
 from tritonseq.jobs.output import Target
 from tritonseq.stages.sample import Sample
-from tritonseq.stages.timings import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +143,7 @@ def test_a_trace_that_cannot_be_written_takes_nothing_from_the_output(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     (folder / "in.txt").write_text("three plus four =\n")
-    monkeypatch.setattr(Clock, "write_trace", full)
+    monkeypatch.setattr("tritonseq.jobs.job.write_timeline", full)
     files = (str(folder / name) for name in ("in.txt", "out"))
     command = ["generate", MODEL, *files, "--trace", str(folder / "trace"), "--device", "cpu"]
     assert main(command) == 0

@@ -55,7 +55,7 @@ def random_call(seed: int) -> tuple[torch.Tensor, int, dict[str, torch.Tensor | 
 
 def in_passes(logits, count, *, running=None, log_softmax=True, banned=None, ends=None,
               length=None, min_length=None, forced=None):  # fmt: skip
-    """The search of `tritonseq.decoding.beam_search` and its processors, a pass over the scores each."""
+    """`tritonseq.decoding.beam_search` and its processors, a pass over the scores each."""
     samples, beams, vocab_size = logits.shape
     scores = logits.float().log_softmax(-1) if log_softmax else logits.float().clone()
     mask = torch.zeros(samples, beams, vocab_size + 1, dtype=torch.bool)

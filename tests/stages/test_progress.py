@@ -14,8 +14,7 @@ import termios
 
 import pytest
 
-from tritonseq.jobs.job import JobSummary
-from tritonseq.jobs.summary import Progress, note, postfix, summary
+from tritonseq.jobs.summary import JobSummary, Progress, note, postfix, summary
 from tritonseq.stages.timings import StageTimes
 
 

@@ -17,6 +17,7 @@ import torch
 import tritonseq
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.engine.memory_plan import DoesNotFit
+from tritonseq.jobs.summary import write_timeline
 from tritonseq.stages import batch_size
 from tritonseq.stages.batch_size import Limits, Sizing, is_out_of_memory
 from tritonseq.stages.batching import RETRIAL, Answer, Answers, Manner, Row, Ways, _alike
@@ -298,7 +299,7 @@ def test_a_clock_tells_work_from_waiting(tmp_path: Path) -> None:
     assert cook.busy == first.busy + second.busy > 0
     assert [(span.seat, span.samples) for span in clock.spans] == [(0, 3), (1, 3)]
     assert all(0 <= span.start <= span.end for span in clock.spans)
-    clock.write_trace(tmp_path / "trace.json")
+    write_timeline(clock.spans, tmp_path / "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert [event["tid"] for event in events] == ["cook 0", "cook 1"]
     assert not Clock().seat("cook").spans

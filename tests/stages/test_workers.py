@@ -572,7 +572,7 @@ class TestPlace:
         if entry == "gone":
             code = code.replace("folder =", f"sys.path.remove({path!r}); folder =")
         done = self.run(code, *flags, cwd=tmp_path)
-        assert done.stdout.strip() == str(copy / "stages" / "worker.py"), done.stderr
+        assert done.stdout.strip() == str(copy / "stages" / "worker_main.py"), done.stderr
 
     def test_the_script_of_the_caller_is_not_run_again(self, tmp_path: Path) -> None:
         act = "print(remote.call(('echo', 'once')))"

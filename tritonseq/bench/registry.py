@@ -1,26 +1,28 @@
-"""Which cases there are: a new kernel adds a function that yields some, and its name here."""
+"""Which kernels are measured, and which are compiled for GPUs that need not be there.
+
+A new operation adds a module that yields cases to `cases/`, one that yields launches to
+`launches/`, and both names here.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .cases import advance, attention, linear, ngrams, rows, sampling, topk
 from .shapes import SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tritonseq.kernels.launch import Launch
+
     from .case import Case
 
-SUBJECTS = (
-    attention,
-    ngrams,
-    rows,
-    linear,
-    topk,
-    advance,
-    sampling,
-)
+CASES = ("attention", "ngrams", "rows", "linear", "topk", "advance", "sampling")
+LAUNCHES = (
+    "activation", "advance", "attention", "embedding", "linear", "ngrams", "norm", "sampling",
+    "topk",
+)  # fmt: skip
 
 
 def all_cases(
@@ -30,5 +32,12 @@ def all_cases(
     for letter in workloads:
         shape = SHAPES[letter]
         shape = shape.shrunk() if tiny else shape.divided(scale)
-        for subject in SUBJECTS:
-            yield from (case for case in subject.cases(shape) if case.kernel in kernels)
+        for name in CASES:
+            cases = import_module(f"tritonseq.bench.cases.{name}").cases(shape)
+            yield from (case for case in cases if case.kernel in kernels)
+
+
+def all_launches(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
+    """All that is compiled for a target, with the name of each case. Imports Triton."""
+    for name in LAUNCHES:
+        yield from import_module(f"tritonseq.bench.launches.{name}").cases(target, every)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The command line: `tritonseq generate | demo | bench | env`."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from tritonseq.jobs.job import JobSummary
+    from tritonseq.jobs.summary import JobSummary
     from tritonseq.text.tokenizer import Tokenizer
 
     from .checkpoint_info import Facts

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Which token comes next: processors, searches, hypotheses, stopping. Knows no model."""

@@ -6,14 +6,12 @@ takes, for every model that is well. A search notes what it has chosen by, and a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tritonseq.models.layout import dense
-
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 _SHOWN = 3
 
@@ -32,9 +30,9 @@ def refuse(scores: Tensor, *, infinite: bool = False) -> None:
         raise NotFinite("the scores of the model are no numbers (NaN or infinite)")
 
 
-def explain(decoder: nn.Module, dtype: torch.dtype) -> NotFinite:
-    """What to tell the caller: which weights are to blame, or that numbers outgrow the dtype."""
-    broken = broken_weights(decoder)
+def explain(decoder: Any, dtype: torch.dtype) -> NotFinite:
+    """What to tell of a `Network`: which weights are broken, or what outgrows the dtype."""
+    broken = decoder.broken_weights()
     start = "the scores of the model are no numbers (NaN or infinite): "
     name = str(dtype).removeprefix("torch.")
     if broken:
@@ -51,17 +49,3 @@ def explain(decoder: nn.Module, dtype: torch.dtype) -> NotFinite:
         f'{start}they outgrow {name} on their way: load the model with dtype="float32"'
         + (', or "bfloat16"' if dtype == torch.float16 else "")
     )
-
-
-@torch.no_grad()
-def broken_weights(decoder: nn.Module) -> list[str]:
-    """The names of the parameters that hold NaN or infinity."""
-    return [
-        name for name, parameter in decoder.named_parameters() if not _is_finite(dense(parameter))
-    ]
-
-
-def _is_finite(weight: Tensor) -> bool:
-    # One pass, without a mask of the weight's size.
-    low, high = weight.aminmax()
-    return bool((high - low).isfinite()) or bool(weight.isfinite().all())

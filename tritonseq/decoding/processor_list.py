@@ -28,7 +28,7 @@ class Processor(NamedTuple):
     """The transformers class that it stands for; a user's object of that class replaces it."""
     apply: Apply
     terms: Terms | None = None
-    """The same for `beam_topk`, where that can be said; see `tritonseq.decoding.logits_processors`."""
+    """The same for `beam_topk`, where that can be said; see `logits_processors`."""
 
 
 def build_processors(

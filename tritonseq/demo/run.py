@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .tasks import Problem, Problems
 
-EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED = Path(__file__).parents[1] / "embedded"
 """Where the checkpoints lie, in folders that `load` takes."""
 
 REQUIRED = 0.99

@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tritonseq.errors import JobFailed
 from tritonseq.stages.graph import Assembly
 from tritonseq.stages.timings import Clock
 from tritonseq.stages.workers import Staff, Workers
 
-from .summary import Progress
+from .summary import JobSummary, Progress, write_timeline
 from .traces import Traces
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tritonseq.stages.model_info import Facts
-    from tritonseq.stages.timings import StageTimes
     from tritonseq.stages.workers import ModelSource
     from tritonseq.text.tokenizer import Tokenizer
 
@@ -58,21 +57,6 @@ class JobOptions:
     """Where to write the whole search of each line, as UniLM's tools read it."""
     when_done: Callable[[], object] | None = None
     """Called when the output is complete, before any signal can end this process again."""
-
-
-class JobSummary(NamedTuple):
-    """What a job has done; counts include what was done before it was resumed."""
-
-    lines: int
-    rejected: int
-    tokens: int
-    earlier_lines: int
-    """Of `lines`, those that were done before; so for the tokens."""
-    earlier_tokens: int
-    seconds: float
-    """Of this run, without loading the model."""
-    stages: list[StageTimes]
-    interrupted: bool
 
 
 def run_job(
@@ -168,7 +152,7 @@ def _run(
 def _write_trace(clock: Clock, path: Path, report: Callable[[str], None]) -> None:
     """What a job has done is no worse if nobody can see how."""
     try:
-        clock.write_trace(path)
+        write_timeline(clock.spans, path)
     except OSError as error:
         report(f"warning: the trace {path} cannot be written ({error.strerror})")
 

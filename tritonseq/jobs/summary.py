@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import os
+from typing import TYPE_CHECKING, NamedTuple
 
 from tritonseq.progress import Progress, note, per_second, postfix
 
+from .places import OWN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
-    from tritonseq.stages.timings import StageTimes
+    from tritonseq.stages.timings import Span, StageTimes
 
-    from .job import JobSummary
 
 __all__ = ["Progress", "note", "postfix", "summary"]
 
@@ -47,3 +51,36 @@ def _table(stages: Iterable[StageTimes], seconds: float) -> list[str]:
 
 def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:
     return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+
+
+class JobSummary(NamedTuple):
+    """What a job has done; counts include what was done before it was resumed."""
+
+    lines: int
+    rejected: int
+    tokens: int
+    earlier_lines: int
+    """Of `lines`, those that were done before; so for the tokens."""
+    earlier_tokens: int
+    seconds: float
+    """Of this run, without loading the model."""
+    stages: list[StageTimes]
+    interrupted: bool
+
+
+def write_timeline(spans: Iterable[Span], path: Path) -> None:
+    """What the stages did when, as JSON that chrome://tracing and ui.perfetto.dev show."""
+    events = [
+        {
+            "name": span.stage, "ph": "X", "pid": 0, "tid": f"{span.stage} {span.seat}",
+            "ts": span.start * 1e6, "dur": (span.end - span.start) * 1e6,
+            "args": {"samples": span.samples},
+        }
+        for span in spans
+    ]  # fmt: skip
+    with open(path, "w", encoding="utf-8", opener=_open_own) as file:
+        file.write(json.dumps({"traceEvents": events}))
+
+
+def _open_own(path: str, flags: int) -> int:
+    return os.open(path, flags | OWN, 0o666)

@@ -13,6 +13,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
+from tritonseq.stages.sample import packed_trace
+
 from .disk import Appender, open_own, remove, sync_folder, writing
 from .places import new, open_to_read, partial, refuse_foreign, refuse_mounted
 
@@ -20,19 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from tritonseq.decoding.outputs import BeamTrace
     from tritonseq.stages.sample import Sample
 
 _FRAME = struct.Struct("<QI")
 """Before each record while the file grows: its bytes, and their CRC-32."""
 
 _AFRESH = "start afresh with --overwrite instead of --resume"
-
-
-def record(trace: BeamTrace | None) -> bytes:
-    """What the file holds of one search, `[T, K]` each; of a sample without one, nothing in it."""
-    frames = ([], [], []) if trace is None else (frame.tolist() for frame in trace)
-    return pickle.dumps(dict(zip(("scores", "wids", "ptrs"), frames, strict=True)))
 
 
 def _framed(data: bytes) -> bytes:
@@ -123,4 +118,4 @@ class Traces:
         raise ValueError(f"{self._partial} was changed: {_AFRESH}")
 
 
-_NONE = record(None)
+_NONE = packed_trace(None)

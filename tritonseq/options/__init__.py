@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a caller may pass, checked: options of `generate`, containers, ids."""

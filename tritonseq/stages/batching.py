@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 
 from tritonseq import callers
-from tritonseq.decoding.not_finite import NotFinite, broken_weights
+from tritonseq.decoding.not_finite import NotFinite
 from tritonseq.decoding.outputs import found
-from tritonseq.jobs.traces import record
 from tritonseq.model import BATCH_SIZE
 
 from .batch_size import Limits, Sizing, is_out_of_memory, paying
 from .model_info import Facts, checksum, settings_of
+from .sample import packed_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -113,7 +113,7 @@ class Answer(NamedTuple):
     tokens: int
     fault: str | None = None
     trace: bytes | None = None
-    """The search, as `traces.record` packs it."""
+    """The search, as `packed_trace` packs it."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class Answers:
                     yield answers
             except NotFinite:
                 # One alone is to blame; were it the weights, everyone would be.
-                if broken_weights(self._job.request.decoder):
+                if self._job.request.decoder.broken_weights():
                     raise
                 yield from self._one_by_one([waiting.pop(row.number) for row in rest[:count]])
                 continue
@@ -341,7 +341,7 @@ class Answers:
             yield [self._answer(rows[at], one) for at, one in zip(places, each, strict=True)]
 
     def _answer(self, row: Row, found: Found) -> Answer:
-        trace = record(found.trace) if self._manner.traced else None
+        trace = packed_trace(found.trace) if self._manner.traced else None
         return Answer(row.number, found.sequences, found.scores, sum(found.tokens), trace=trace)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from tritonseq.decoding.outputs import BeamTrace
 
 
 @dataclass(slots=True)
@@ -30,7 +33,7 @@ class Sample:
     scores: list[float] | None = None
     """Of each sequence, where beams gave them."""
     trace: bytes | None = None
-    """The search that found them, as `traces.record` packs it, where it is kept."""
+    """The search that found them, as `packed_trace` packs it, where it is kept."""
     tokens: int = 0
     """How many were generated for it: the end token counts, padding does not."""
     texts: list[str] | None = None
@@ -70,3 +73,9 @@ class InOrder:
     def held(self) -> list[Sample]:
         """Those that wait for an earlier one."""
         return list(self._held.values())
+
+
+def packed_trace(trace: BeamTrace | None) -> bytes:
+    """A search as a file of them holds it, `[T, K]` each; nothing in it of a sample without one."""
+    frames = ([], [], []) if trace is None else (frame.tolist() for frame in trace)
+    return pickle.dumps(dict(zip(("scores", "wids", "ptrs"), frames, strict=True)))

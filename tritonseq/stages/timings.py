@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
-
-from tritonseq.jobs.places import OWN
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from typing import NamedTuple
 
 
 class StageTimes(NamedTuple):
@@ -115,20 +108,3 @@ class Clock:
             )
             for name, seats in stages.items()
         ]
-
-    def write_trace(self, path: Path) -> None:
-        """As JSON that chrome://tracing and ui.perfetto.dev show."""
-        events = [
-            {
-                "name": span.stage, "ph": "X", "pid": 0, "tid": f"{span.stage} {span.seat}",
-                "ts": span.start * 1e6, "dur": (span.end - span.start) * 1e6,
-                "args": {"samples": span.samples},
-            }
-            for span in self.spans
-        ]  # fmt: skip
-        with open(path, "w", encoding="utf-8", opener=_open_own) as file:
-            file.write(json.dumps({"traceEvents": events}))
-
-
-def _open_own(path: str, flags: int) -> int:
-    return os.open(path, flags | OWN, 0o666)

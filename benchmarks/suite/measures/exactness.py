@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from suite.task import Task
 
-sys.path.append(str(ROOT / "tests" / "support"))
+sys.path += [str(ROOT / "tests" / "support" / name) for name in ("", "for_unilm")]
 
 BEAMS = (1, 4, 5, 8)
 NGRAMS = (0, 3)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a run has found, as figures, tables and a chart."""

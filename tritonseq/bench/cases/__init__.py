@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is measured: cases of every kernel at the shapes of the workloads."""

@@ -1,4 +1,4 @@
-"""What the compile report compiles: one module for each module of kernels, found by itself.
+"""What the compile report compiles: one module for each operation.
 
 Each has `cases(target, every)`, which yields `(name of the case, Launch)`: what models ask for, or
 with `every` all tiles, head sizes and dtypes. Tensors have no memory.
@@ -6,18 +6,14 @@ with `every` all tiles, head sizes and dtypes. Tensors have no memory.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
-    from tritonseq.kernels.launch import Launch
+    from tritonseq.kernels.launch import Launch as Launch
 
 
 def meta(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -33,14 +29,3 @@ def floats(target: str) -> list[torch.dtype]:
 def short(dtype: torch.dtype) -> str:
     """How a dtype stands in the name of a case."""
     return str(dtype).removeprefix("torch.")
-
-
-def modules() -> list[str]:
-    """The names of the modules that have cases."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
-
-
-def all_cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
-    """All that is compiled for a target."""
-    for name in modules():
-        yield from importlib.import_module(f"{__name__}.{name}").cases(target, every)
