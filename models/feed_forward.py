@@ -1,4 +1,4 @@
-"""What stands beside attention in a block: two linear maps with an activation between them."""
+"""The feed-forward part of a block: two linear maps, and the activations by their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What every network is: parameters in layouts of their own, which copies and pickles leave."""
+"""What every network is: parameters in layouts of their own, placed from the tensors of a file.
+
+Copies and pickles have the values, in the layouts that suit their machine.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .task import Task
 
 FOLDER = ROOT / "tests" / "kernels"
-GRAPHS = f"{ROOT / 'tests' / 'test_engine.py'}::TestGraphs"
+GRAPHS = f"{ROOT / 'tests' / 'engine' / 'test_engine.py'}::TestGraphs"
 """Captured steps: that they equal calls, never wait, and leave nothing behind."""
 # Most of the time goes into compiling, which a core does for each.
 MOST = 12

@@ -300,7 +300,7 @@ def test_tokens_of_the_vocabulary_have_the_flags_that_are_said(
     if files == "lists":
         backend.model.save(str(tmp_path))
         (tmp_path / "tokenizer.json").unlink()
-    # Where no flags are said, masks read from lists differ: see test_vocabularies.py.
+    # Where no flags are said, masks read from lists differ: see test_loading.py.
     said = files == "json" or token["content"] == "<mask>"
     same(tmp_path, ["the he, hers", f"inside{' ' if said else ''}<mask> here"])
 
@@ -322,7 +322,7 @@ def test_the_roles_that_are_said_count(tmp_path: Path, config: dict[str, Any], f
     if files == "lists":
         backend.model.save(str(tmp_path))
         (tmp_path / "tokenizer.json").unlink()
-    # Read from lists, the mask takes the space before it: see test_vocabularies.py.
+    # Read from lists, the mask takes the space before it: see test_loading.py.
     same(tmp_path, ["a<mask> b", "a <new> b <sp> <other>", "Hello"])
 
 
@@ -421,7 +421,7 @@ FAMILIES = {"t5": 0, "pegasus": 103, "mbart": 1, "mbart50": 1}
 def test_published_pieces_have_the_ids_of_their_model(
     tmp_path: Path, form: str, family: str
 ) -> None:
-    """Also where transformers 5 has lost what was in the file: see test_vocabularies.py."""
+    """Also where transformers 5 has lost what was in the file: see test_loading.py."""
     model = model_of(write_checkpoint(tmp_path, family))
     steps, words = PUBLISHED[form]
     (tmp_path / next(tmp_path.glob("*.model")).name).rename(tmp_path / "model")

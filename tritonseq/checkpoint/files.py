@@ -1,4 +1,4 @@
-"""Small files of a checkpoint, JSON above all: regular ones only, with faults in words."""
+"""Small files of a checkpoint: regular ones only, with faults in words; and which is the config."""
 
 from __future__ import annotations
 

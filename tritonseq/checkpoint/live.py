@@ -1,7 +1,8 @@
-"""A live transformers model, read like a file of weights.
+"""A live model of transformers, read like a file of weights.
 
 Its configuration and its weights say all about a model as transformers made it. What its owner
-has put into it since may say more: that is seen here, and refused by name.
+has put into it since, or changed in a module or in the configuration, would be lost: it is found
+beside a second model, on no device, which takes milliseconds and no memory, and refused by name.
 """
 
 from __future__ import annotations

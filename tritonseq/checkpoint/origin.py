@@ -1,4 +1,4 @@
-"""Where a model was loaded from, so that another process can load it instead of being sent it."""
+"""The origin of a model: its files and their fingerprint, so that another process can load it."""
 
 from __future__ import annotations
 

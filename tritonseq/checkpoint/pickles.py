@@ -1,8 +1,11 @@
-"""What a file of torch.save may hold: checked before it is unpickled, and after.
+"""Pickled weights: what a file of torch.save may hold, checked before it is unpickled, and after.
 
-torch's unpickler for weights runs no code. But it believes sizes: members of an archive that are
-compressed inflate to a thousand times the file, and a tensor may claim any shape over one number.
-What it would call and nest is told by its opcodes, in `pickle_scan.py`.
+torch's unpickler for weights runs no code of a checkpoint. But it believes sizes: members of an
+archive that are compressed inflate to a thousand times the file, and a tensor may claim any shape
+over one number. And what it builds may take more than there is: it calls `bytearray` with any
+size, and hashes tuples within tuples, which takes a stack as deep as they are nested, and a time
+that doubles with every tuple that holds another one twice. The opcodes of a pickle tell what it
+would do, before any of it is carried out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which checkpoints are UniLMs, and whose decoder they were made for.
+"""Families of UniLM checkpoints: which they are, whose decoder they were made for, their tensors.
 
 They have BERT's names and often BERT's configuration. What tells them apart are keys that s2s-ft
 adds, and tensors that a BERT does not have.

@@ -1,4 +1,4 @@
-"""The flags of `tritonseq generate`, apart from what it does with them."""
+"""The flags of `tritonseq generate`, and how their values are read."""
 
 from __future__ import annotations
 

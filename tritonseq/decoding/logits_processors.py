@@ -1,9 +1,12 @@
-"""Processors that ban, force, favour or disfavour tokens, made once per request.
+"""Logits processors that ban, force, favour or disfavour tokens, made once per request.
 
 Each factory returns a closure `(hypotheses, scores [R, V] float32) -> scores` that works in place
 where it can and touches only the columns concerned. The arithmetic is transformers', operation by
 operation, so that results are equal bit by bit. Nothing waits for the device: what depends on how
 far a sample is, is computed there for every sample.
+
+Those that can be said in the terms of `beam_topk`, which needs no pass over the scores for them,
+carry these terms beside the function; the two mean the same.
 """
 
 from __future__ import annotations

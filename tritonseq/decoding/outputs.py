@@ -1,4 +1,4 @@
-"""What `generate` returns with `return_dict_in_generate=True`."""
+"""What `generate` returns: `GenerateOutput`, and the same sample by sample in plain lists."""
 
 from __future__ import annotations
 

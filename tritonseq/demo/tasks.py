@@ -1,7 +1,8 @@
-"""What the tasks of the embedded checkpoints share: problems whose every answer can be checked.
+"""The tasks of the embedded checkpoints: problems whose every answer can be checked.
 
 Nothing here is a data set. A task draws its problems from a seed; one tenth of all that there is
-to ask, told apart by a checksum, is kept from training, however it is worded.
+to ask, told apart by a checksum, is kept from training, however it is worded. Numbers in English
+words are what all tasks share.
 """
 
 from __future__ import annotations

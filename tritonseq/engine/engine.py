@@ -1,8 +1,9 @@
-"""Slots for samples, and the step that moves all of them on at once.
+"""An engine: slots for samples, and the step that moves all of them on at once.
 
 Everything that a step reads and writes is a buffer with one entry per slot. A sample is admitted
 to a slot by its prefill, may leave it as soon as its own search has ended, and another may take
-its place while the others go on: no rule of any search looks beyond its sample.
+its place while the others go on: no rule of any search looks beyond its sample. The host hears of
+the end by copies of a flag, and makes no device wait.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The life of a request: prompts are read once, then one verb per step until search is done."""
+"""The scheduler: a batch from its prefill to the end, or continuous batching through few slots."""
 
 from __future__ import annotations
 

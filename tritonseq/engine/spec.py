@@ -1,4 +1,4 @@
-"""What a request decides by: options and callables, and the search that they make."""
+"""What a request asks of an engine: the search that its options make, and slots of which sizes."""
 
 from __future__ import annotations
 

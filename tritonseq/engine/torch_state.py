@@ -1,4 +1,4 @@
-"""What a user has set for all of torch, and how requests work beside it."""
+"""Settings of torch: those of the user, which requests work beside, and threads of OpenMP."""
 
 from __future__ import annotations
 

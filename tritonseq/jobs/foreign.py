@@ -1,4 +1,4 @@
-"""Files that hold no lines of text or JSON: told by their names or first bytes, with the remedy."""
+"""Other formats: files and tables that are no lines of text or JSON, refused with the remedy."""
 
 from __future__ import annotations
 

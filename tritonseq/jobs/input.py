@@ -1,4 +1,4 @@
-"""The input of a job: its lines as samples, one by one, in order."""
+"""The input of a job: the lines of a file or a pipe, with a checksum, as samples in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What files hold: lines of text, or JSON lines; and how an object is written in one line."""
+"""The lines of a file, text or JSON: from one to a source, or to the reason why it is rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The output of a job: finished samples come in any order, and are written in the input's."""
+"""The output of a job: samples come in any order, and are written in the input's.
+
+Into files that a job can go on with, or straight into a pipe.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Checks of single option values: each returns the value in its settled form, or raises.
+"""Validation of options: each value by itself, and values beside each other.
 
-Settled forms are plain, immutable Python objects: numpy numbers become int or float, lists become
-tuples. A check is called as `check(name, value)`; faults are ValueErrors that show the value.
-`CHECKS` has one for every option.
+A check of one value, `check(name, value)`, returns it in its settled form: plain, immutable Python
+objects, numbers of numpy as int or float, lists as tuples. Faults are ValueErrors that show the
+value; `CHECKS` has a check for every option. `check_together` and its kin read all options in
+their settled forms.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows of ids to what the model makes of them: in batches, or through slots that are refilled."""
+"""Batching: rows of ids through the model, in batches by length or in slots that are refilled."""
 
 from __future__ import annotations
 

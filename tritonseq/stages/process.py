@@ -1,4 +1,4 @@
-"""One child process, from its start to its end."""
+"""A worker process, from its start to its end, and the service in it, replaced when it dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes through the stages: one sample, to which each of them adds what it found."""
+"""A sample on its way through the stages, each of which adds what it found; and their order."""
 
 from __future__ import annotations
 

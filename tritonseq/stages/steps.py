@@ -1,4 +1,4 @@
-"""What the stages between reading and writing do with their samples."""
+"""What each stage does with its samples; windows of them, so that what is batched is alike."""
 
 from __future__ import annotations
 

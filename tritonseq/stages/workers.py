@@ -1,4 +1,4 @@
-"""Who does the work of the stages: this process, or children that are replaced if they die."""
+"""Workers: the model and the tokenizer in this process, or in others, replaced if they die."""
 
 from __future__ import annotations
 

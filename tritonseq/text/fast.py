@@ -1,4 +1,8 @@
-"""tokenizer.json and byte-level BPE, by the `tokenizers` library."""
+"""Vocabularies of the `tokenizers` library: tokenizer.json, byte-level BPE, and BERT's vocab.txt.
+
+The WordPieces (Devlin et al., "BERT", 2019) are those of other models, as Chinese GPT-2 and BART
+have them. Those of UniLM, which reads and writes them in its own way, are in `wordpiece.py`.
+"""
 
 from __future__ import annotations
 

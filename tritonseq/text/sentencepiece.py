@@ -1,4 +1,4 @@
-"""Vocabularies of one sentencepiece model: T5 and its relatives, Pegasus, mBART.
+"""Sentencepiece vocabularies: T5 and its relatives, Pegasus, mBART; Marian has two and a list.
 
 Kudo and Richardson, "SentencePiece", 2018.
 """
