@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tritonseq.decoding.outputs import found
 from tritonseq.engine.lengths import longest_answered
+from tritonseq.errors import TextError
 from tritonseq.options.containers import check_first, check_texts
 from tritonseq.text.encoding import Encoding, at_places, check_tokens, is_blank
 
@@ -97,7 +98,7 @@ class TextJob:
         rows: list[list[int]] = [[] for _ in texts]
         for place, row in zip(places, told, strict=True):
             if (excess := encoding.excess(row)) is not None:
-                raise ValueError(f"text {place} {excess}")
+                raise TextError(place, excess)
             rows[place] = row
         return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
+from tritonseq.errors import TextError
 from tritonseq.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -261,3 +263,13 @@ def test_texts_that_are_cut_into_tokens_already(gpt2_folder: Path) -> None:
     for ask in (tokenizer.token_ids, lambda names: tokenizer.token_rows([names])):
         with pytest.raises(ValueError, match="' dog' is no token of the vocabulary"):
             ask([tokens[0], " dog"])
+
+
+def test_a_fault_of_a_text_tells_its_place_wherever_the_text_stands() -> None:
+    fault = TextError(3, "is empty")
+    assert str(fault) == "text 3 is empty"
+    assert str(fault.at(7)) == "text 7 is empty"
+    assert fault.of("line 8") == "line 8 is empty"
+    assert str(TextError(0, ": no room")) == "text 0: no room"
+    twin = pickle.loads(pickle.dumps(fault))
+    assert (str(twin), twin.index) == (str(fault), 3)

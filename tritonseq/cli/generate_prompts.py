@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tritonseq.errors import TextError
 from tritonseq.jobs.formatter import shown
 from tritonseq.jobs.input import Source
 from tritonseq.model import BATCH_SIZE, load
@@ -94,9 +94,8 @@ def _read(job: TextJob, prompts: list[Prompt]) -> list[list[int]]:
         return []
     try:
         return job.read([prompt.text for prompt in prompts])
-    except ValueError as error:
-        message = re.sub(r"^text (\d+)", lambda at: prompts[int(at[1])].origin, str(error))
-        raise ValueError(message) from None
+    except TextError as error:
+        raise ValueError(error.of(prompts[error.index].origin)) from None
 
 
 def _answers(

@@ -5,10 +5,11 @@ Works without torch, so that it can be the service of a small child process.
 
 from __future__ import annotations
 
-import re
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from tritonseq.errors import TextError
 from tritonseq.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -64,11 +65,8 @@ class Texts:
         room = self._encoding.room
         if room is not None and room < 1:
             raise ValueError(f"every text has at least one token, {self._encoding.remedy}")
-        try:
+        with contextlib.suppress(TextError):
             self._ids(["a"])
-        except ValueError as error:
-            if not _OF_THE_TEXT.match(str(error)):
-                raise
 
 
 class Setup(NamedTuple):
@@ -89,10 +87,6 @@ def serve(setup: Setup) -> Handler:
         yield work[kind](things)
 
     return handle
-
-
-# How ValueErrors begin that are about a text, here the only one of its list.
-_OF_THE_TEXT = re.compile(r"text 0\b")
 
 
 def _each(work: Callable[[Sequence[T]], list[R]], things: Sequence[T]) -> list[R | Fault]:
@@ -116,6 +110,6 @@ def _fault(error: BaseException) -> Fault:
     # These are about the machine, and pass.
     if isinstance(error, (MemoryError, OSError)):
         raise error
-    if isinstance(error, ValueError) and _OF_THE_TEXT.match(str(error)):
-        return Fault(_OF_THE_TEXT.sub("the text", str(error), count=1))
+    if isinstance(error, TextError):
+        return Fault(error.of("the text"))
     return Fault(f"the tokenizer fails at it: {type(error).__name__}: {error}")

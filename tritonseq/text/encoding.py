@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tritonseq.errors import TextError
 from tritonseq.options.containers import is_token_list
 from tritonseq.shown import shown
 
@@ -94,7 +94,7 @@ class Encoding:
 
     def _token_rows(self, tokenizer: Tokenizer, texts: Any) -> list[list[int]]:
         if self.prefix or self.src_lang is not None or self.tgt_lang is not None:
-            raise ValueError("text 0 is a list of tokens, which takes no prefix and no languages")
+            raise TextError(0, "is a list of tokens, which takes no prefix and no languages")
         return tokenizer.token_rows(texts, **self._cut)
 
     @property
@@ -131,6 +131,5 @@ def at_places(
     """The ids of the texts at `places`; an error tells the place that a text has among all."""
     try:
         return read([texts[place] for place in places])
-    except ValueError as error:
-        message = re.sub(r"^text (\d+)", lambda at: f"text {places[int(at[1])]}", str(error))
-        raise ValueError(message) from None
+    except TextError as error:
+        raise error.at(places[error.index]) from None

@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.checkpoint.files import read_bytes, refuse_unfit
+from tritonseq.errors import TextError
 
 from .growth import refuse_growth
 from .special_tokens import FLAGS, differing, read_numbered
@@ -58,9 +59,9 @@ class FastVocabulary:
             for index, text in enumerate(texts if len(texts) > 1 else ()):
                 try:
                     self.encode([text])
-                except ValueError as fault:
-                    raise ValueError(str(fault).replace("text 0", f"text {index}", 1)) from None
-            raise ValueError(f"text 0: the tokenizer fails at it: {error}") from None
+                except TextError as fault:
+                    raise fault.at(index) from None
+            raise TextError(0, f": the tokenizer fails at it: {error}") from None
         return [encoding.ids for encoding in encodings]
 
     def decode(

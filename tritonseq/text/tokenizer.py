@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tritonseq.errors import TextError
 from tritonseq.options.containers import check_container
+from tritonseq.shown import shown
 
 from .languages import Languages
 from .loading import read_tokenizer
@@ -111,7 +113,8 @@ class Tokenizer:
         batch = _checked(texts)
         frame = self._languages.frame(self._vocabulary, src_lang)
         prefix = self._languages.instruct(tgt_lang) + prefix
-        _check_unicode("prefix", prefix)
+        if (fault := _unfit(prefix)) is not None:
+            raise ValueError(f"prefix {fault}")
         bodies = self._vocabulary.encode([prefix + text for text in batch])
         return self._framed(bodies, frame, max_length, truncation_side, add_special_tokens)
 
@@ -131,11 +134,11 @@ class Tokenizer:
         bodies = []
         for index, tokens in enumerate(_listed(texts, "lists of tokens")):
             if isinstance(tokens, str) or not hasattr(tokens, "__iter__"):
-                raise ValueError(f"text {index} is {tokens!r}, not a list of tokens")
+                raise TextError(index, f"is {shown(tokens)}, not a list of tokens")
             try:
                 bodies.append([self._token(token, self._unknown) for token in tokens])
             except ValueError as error:
-                raise ValueError(f"text {index}: {error}") from None
+                raise TextError(index, f": {error}") from None
         frame = self._languages.frame(self._vocabulary, None)
         return self._framed(bodies, frame, max_length, truncation_side, add_special_tokens)
 
@@ -275,13 +278,16 @@ def _checked(texts: Iterable[str]) -> list[str]:
     batch = _listed(texts, "strings")
     for index, text in enumerate(batch):
         if not isinstance(text, str):
-            raise ValueError(f"text {index} is {text!r}, not a string")
-        _check_unicode(f"text {index}", text)
+            raise TextError(index, f"is {shown(text)}, not a string")
+        if (fault := _unfit(text)) is not None:
+            raise TextError(index, fault)
     return batch
 
 
-def _check_unicode(name: str, text: str) -> None:
+def _unfit(text: str) -> str | None:
+    """Why a string is no text; None of one that is."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{name} is not valid Unicode: {error}") from None
+        return f"is not valid Unicode: {error}"
+    return None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Protocol
 
+from tritonseq.errors import TextError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -150,7 +152,7 @@ def framed(
     before, behind = frame
     for index, body in enumerate(bodies):
         if not body:
-            raise ValueError(f"text {index} is empty: every text needs at least one token")
+            raise TextError(index, "is empty: every text needs at least one token")
     room = None if max_length is None else max_length - len(before) - len(behind)
     if room is not None and room < 1:
         raise ValueError(f"a limit of {max_length} tokens leaves no room for a token of text")
