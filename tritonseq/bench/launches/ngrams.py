@@ -33,21 +33,17 @@ def ngram_cases(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     """
     rows, vocab_size = 32, 50257
     tokens, lengths = meta(rows, 600, dtype=torch.int64), meta(8, dtype=torch.int64)
-    slots, none = meta(8, 32, 4, dtype=torch.int64), [None] * 12
+    slots = meta(8, 32, 4, dtype=torch.int64)
     table = meta(vocab_size, dtype=torch.bool)
+    given = Ngrams._fields.index("lengths")
+    plain = Ngrams(tokens, 3, rows, vocab_size, *[None] * (len(Ngrams._fields) - given))
+    lineage = plain._replace(tokens=slots, lengths=lengths, lineage=slots)
+    source = plain._replace(source=tokens[:8], source_starts=lengths, source_lengths=lengths)
     calls = (
-        ("plain", Ngrams(tokens, 3, rows, vocab_size, *none[:10])),
-        ("lineage", Ngrams(slots, 3, rows, vocab_size, lengths, None, slots, *none[:7])),
-        (
-            "lineage+prefix",
-            Ngrams(
-                slots, 3, rows, vocab_size, lengths, None, slots, tokens[:8], lengths, *none[:5]
-            ),
-        ),
-        (
-            "source",
-            Ngrams(tokens, 3, rows, vocab_size, *none[:6], tokens[:8], lengths, lengths, None),
-        ),
+        ("plain", plain),
+        ("lineage", lineage),
+        ("lineage+prefix", lineage._replace(prefix=tokens[:8], prefix_starts=lengths)),
+        ("source", source),
     )
     ignoring = ((f"{case}+ignored", call._replace(ignored=table)) for case, call in calls)
     for case, call in (*calls, *ignoring):
