@@ -543,5 +543,5 @@ def test_every_file_that_a_tokenizer_reads_is_fetched() -> None:
 
 def test_an_empty_name_is_not_the_folder_that_one_is_in() -> None:
     for take in (tritonseq.load, tokenizer_folder, snapshot):
-        with pytest.raises(ValueError, match="is an empty text: pass a folder or a Hub id"):
+        with pytest.raises(ValueError, match="is '': pass a folder or a Hub id"):
             take("")

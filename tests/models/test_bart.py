@@ -131,13 +131,14 @@ def test_defaults_are_those_of_the_model_type(model_type: str) -> None:
             assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
 
 
-def test_general_names_of_sizes_give_way_to_exact_ones() -> None:
+def test_general_names_of_sizes_win_over_exact_ones() -> None:
     general = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = BartConfig.from_dict(general)
     sizes = (config.d_model, config.encoder_layers, config.encoder_attention_heads)
     assert sizes == (48, 2, 4)
-    config = BartConfig.from_dict({"d_model": 32, **general})
-    assert config.d_model == 32
+    both = {"d_model": 32, **general}
+    theirs = transformers.BartConfig.from_dict(both)
+    assert BartConfig.from_dict(both).d_model == theirs.d_model == 48
 
 
 def test_positions_are_limited() -> None:
