@@ -10,7 +10,7 @@ from torch import Tensor
 from tritonseq.kernels.checks import FLOATS, Impl, check_tensors, takes_triton, whole
 from tritonseq.kernels.memory import check_written
 
-from .call import Ngrams
+from .call import SPANS, Ngrams
 from .eager import ban_in_torch, list_in_torch, mask_in_torch
 
 
@@ -68,39 +68,14 @@ def ban_ngrams(
         ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
         TypeError: for what is no tensor, or no integer.
     """
-    call = _checked(
-        scores,
-        tokens,
-        n,
-        None,
-        lengths,
-        starts,
-        lineage,
-        prefix,
-        prefix_starts,
-        prefix_lengths,
-        source,
-        source_starts,
-        source_lengths,
-        ignored,
-    )
+    spans = (
+        lengths, starts, lineage, prefix, prefix_starts, prefix_lengths,
+        source, source_starts, source_lengths, ignored,
+    )  # fmt: skip
+    call = _checked(scores, tokens, n, None, spans)
     if torch.compiler.is_compiling():
-        torch.ops.tritonseq.ban_ngrams_(
-            scores,
-            tokens,
-            n,
-            lengths=lengths,
-            starts=starts,
-            lineage=lineage,
-            prefix=prefix,
-            prefix_starts=prefix_starts,
-            prefix_lengths=prefix_lengths,
-            source=source,
-            source_starts=source_starts,
-            source_lengths=source_lengths,
-            ignored=ignored,
-            impl=impl,
-        )
+        options = dict(zip(SPANS, spans, strict=True))
+        torch.ops.tritonseq.ban_ngrams_(scores, tokens, n, **options, impl=impl)
         return scores
     if takes_triton(impl, scores.device):
         from .kernel import ban_in_triton
@@ -132,39 +107,14 @@ def ngram_mask(
 
     All arguments, and the errors, are those of `ban_ngrams`.
     """
-    call = _checked(
-        None,
-        tokens,
-        n,
-        vocab_size,
-        lengths,
-        starts,
-        lineage,
-        prefix,
-        prefix_starts,
-        prefix_lengths,
-        source,
-        source_starts,
-        source_lengths,
-        ignored,
-    )
+    spans = (
+        lengths, starts, lineage, prefix, prefix_starts, prefix_lengths,
+        source, source_starts, source_lengths, ignored,
+    )  # fmt: skip
+    call = _checked(None, tokens, n, vocab_size, spans)
     if torch.compiler.is_compiling():
-        result: Tensor = torch.ops.tritonseq.ngram_mask(
-            tokens,
-            n,
-            vocab_size,
-            lengths=lengths,
-            starts=starts,
-            lineage=lineage,
-            prefix=prefix,
-            prefix_starts=prefix_starts,
-            prefix_lengths=prefix_lengths,
-            source=source,
-            source_starts=source_starts,
-            source_lengths=source_lengths,
-            ignored=ignored,
-            impl=impl,
-        )
+        options = dict(zip(SPANS, spans, strict=True))
+        result: Tensor = torch.ops.tritonseq.ngram_mask(tokens, n, vocab_size, **options, impl=impl)
         return result
     if takes_triton(impl, tokens.device):
         from .kernel import mask_in_triton
@@ -199,22 +149,11 @@ def ngram_bans(
 
     All arguments, and the errors, are those of `ban_ngrams`.
     """
-    call = _checked(
-        None,
-        tokens,
-        n,
-        vocab_size,
-        lengths,
-        starts,
-        lineage,
-        prefix,
-        prefix_starts,
-        prefix_lengths,
-        source,
-        source_starts,
-        source_lengths,
-        ignored,
-    )
+    spans = (
+        lengths, starts, lineage, prefix, prefix_starts, prefix_lengths,
+        source, source_starts, source_lengths, ignored,
+    )  # fmt: skip
+    call = _checked(None, tokens, n, vocab_size, spans)
     if takes_triton(impl, tokens.device):
         from .kernel import list_in_triton
 
@@ -223,18 +162,25 @@ def ngram_bans(
 
 
 def _checked(
-    scores: Tensor | None, tokens: Tensor, n: int, vocab_size: int | None, *spans: Tensor | None
+    scores: Tensor | None,
+    tokens: Tensor,
+    n: int,
+    vocab_size: int | None,
+    spans: tuple[Tensor | None, ...],
 ) -> Ngrams:
-    """The call for scores, or for a vocabulary; ValueError or TypeError where it does not fit."""
-    names = Ngrams._fields[-len(spans) :]
-    read = {"tokens": tokens, **dict(zip(names, spans, strict=True))}
+    """The call for scores, or for a vocabulary; ValueError or TypeError where it does not fit.
+
+    `spans` are the values of `SPANS`.
+    """
+    given = dict(zip(SPANS, spans, strict=True))
+    read = {"tokens": tokens, **given}
     if scores is None:
-        check_tensors(read, optional=names)
+        check_tensors(read, optional=SPANS)
         size = whole("vocab_size", vocab_size)
         # Tokens of other dimensions are refused below.
-        rows = math.prod(tokens.shape[:1] if spans[2] is None else tokens.shape[::2])
+        rows = math.prod(tokens.shape[:1] if given["lineage"] is None else tokens.shape[::2])
     else:
-        check_tensors({"scores": scores, **read}, optional=names)
+        check_tensors({"scores": scores, **read}, optional=SPANS)
         if scores.dim() != 2 or scores.dtype not in FLOATS:
             raise ValueError(
                 f"scores are {scores.dtype} {list(scores.shape)}; "

@@ -9,6 +9,12 @@ from torch import Tensor
 
 from tritonseq.kernels.checks import INTEGERS, check_integers
 
+SPANS = (
+    "lengths", "starts", "lineage", "prefix", "prefix_starts", "prefix_lengths",
+    "source", "source_starts", "source_lengths", "ignored",
+)  # fmt: skip
+"""Arguments that may be left out, in the order of the record: which tokens are looked at."""
+
 
 class Ngrams(NamedTuple):
     """The arguments that `ban_ngrams` and its relatives share; the former explains them."""

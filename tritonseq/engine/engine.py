@@ -44,15 +44,14 @@ class Flags:
     """
 
     def __init__(self, flags: Tensor, *, lag: int) -> None:
-        on_gpu = is_gpu(flags.device) and flags.device.type != "cpu"
         self._flags = flags
-        self._lag = lag if is_gpu(flags.device) else 0
+        self._lag = lag
         # Pinned memory takes copies while the host goes on.
         self._copies = [
-            torch.empty(flags.shape, dtype=flags.dtype, device="cpu", pin_memory=on_gpu)
+            torch.empty(flags.shape, dtype=flags.dtype, device="cpu", pin_memory=flags.is_cuda)
             for _ in range(self._lag + 1)
         ]
-        self._events = [torch.cuda.Event() for _ in self._copies] if on_gpu else []
+        self._events = [torch.cuda.Event() for _ in self._copies] if flags.is_cuda else []
         self._sent = 0
 
     def send(self) -> None:
@@ -140,8 +139,9 @@ class Engine:
         self.state: Any = search.begin(hypotheses)
         self._waits = not search.retires
         written = hypotheses.written
-        self.flags = Flags(written.done, lag=0 if self._waits else LAG)
         self._device = written.step.device
+        runs_ahead = is_gpu(self._device) and not self._waits
+        self.flags = Flags(written.done, lag=LAG if runs_ahead else 0)
         self._replay = Replay(self._device, enabled=graphs)
         self._left: torch.cuda.Event | None = None
 
