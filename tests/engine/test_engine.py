@@ -175,7 +175,7 @@ def test_the_program_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         ("gpt2", "beams-bans", 3),
         ("gpt2", "trie", 5),
         ("t5", "beams", 3),
-        ("bart", "greedy", 9),
+        pytest.param("bart", "greedy", 9, marks=pytest.mark.long),
         ("bart", "beams-everything", 3),
         ("unilm", "beams", 3),
     ],

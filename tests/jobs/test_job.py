@@ -178,7 +178,7 @@ class TestKilled:
 
     @pytest.mark.parametrize(
         ("kind", "count", "kills", "seed"),
-        [(TEXTS, 1100, 7, 1), (NESTED, 1100, 6, 2), (WORKERS, 600, 4, 3), (DEVICES, 500, 3, 4)],
+        [(TEXTS, 700, 4, 1), (NESTED, 700, 4, 2), (WORKERS, 400, 3, 3), (DEVICES, 350, 2, 4)],
     )
     def test_it_goes_on_where_it_was(
         self, kind: str, count: int, kills: int, seed: int, tmp_path: Path
