@@ -14,8 +14,6 @@ from .layers import Linear, empty_parameter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
-
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU by its tanh approximation (Hendrycks and Gimpel, 2016)."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # below is 2 ** -20 of that entry, far beneath the rounding of float16.
 HEADROOM_BITS = 5
 
-
 # Elements of a weight that no machine holds; torch counts bytes in 63 bits.
 MOST_ELEMENTS = 2**50
 

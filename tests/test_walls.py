@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "jobs": {"errors", "progress", "checkpoint", "text", "stages"},
     "cli": {
-        "options", "errors", "models", "checkpoint", "text", "text_task", "model", "demo",
+        "options", "errors", "progress", "models", "checkpoint", "text", "text_task", "model", "demo",
         "bench", "stages", "jobs",
     },
     "__main__": {"cli"},

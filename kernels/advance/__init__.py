@@ -15,8 +15,6 @@ from tritonseq.kernels.checks import FLOATS, Impl, check_flags, check_tensors, t
 from tritonseq.kernels.memory import check_written
 
 from . import eager
-from .eager import FAR_BELOW as FAR_BELOW
-from .eager import is_in as is_in
 from .state import Group, Pool, Written
 
 

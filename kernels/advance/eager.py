@@ -1,4 +1,4 @@
-"""The bookkeeping of a search in plain torch: vectorised, in place, without a value on the host."""
+"""`beam_advance` and kin in plain torch: vectorised, in place, without a value on the host."""
 
 from __future__ import annotations
 

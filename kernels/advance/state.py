@@ -1,4 +1,4 @@
-"""What a search has written, and the records that `beam_advance` changes in place."""
+"""The records that searches change in place: `Written`, `Group`, `Pool`."""
 
 from __future__ import annotations
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tritonseq.kernels import reference
 from tritonseq.kernels.private_torch import flash_attention
 
-from .reference import FARTHEST
+from .reference import FARTHEST, decode_attention
 
 if TYPE_CHECKING:
     from .call import Attention
@@ -31,7 +30,7 @@ RUN_BYTES = 2**22
 def attend_by_definition(call: Attention) -> Tensor:
     """The reference: for any device, whatever the memory beyond the lengths holds."""
     options: dict[str, Any] = dict(zip(call._fields[3:], call[3:], strict=True))
-    return reference.decode_attention(call.query, call.new_key, call.new_value, **options)
+    return decode_attention(call.query, call.new_key, call.new_value, **options)
 
 
 def attend_on_cpu(call: Attention) -> Tensor:

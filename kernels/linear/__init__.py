@@ -5,27 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.activation import KINDS as KINDS
 from tritonseq.kernels.activation import activate
-from tritonseq.kernels.checks import (
-    FLOATS as FLOATS,
-)
-from tritonseq.kernels.checks import (
-    Impl,
-    check_flags,
-    check_tensors,
-    is_gpu,
-    number,
-    takes_triton,
-)
-from tritonseq.kernels.memory import check_written as check_written
+from tritonseq.kernels.checks import Impl, check_flags, check_tensors, is_gpu, number, takes_triton
 from tritonseq.kernels.norm import add_norm
 
-from .call import ROW_MULTIPLE as ROW_MULTIPLE
-from .call import WEIGHT_BYTES as WEIGHT_BYTES
 from .call import NormLinear, fits
-from .call import _check_vector as _check_vector
-from .call import padded_rows as padded_rows
 
 # Rows up to which the GPU is kept waiting by weights and launches, not by products: beyond them
 # its matrix units, which `norm_linear` leaves idle, are faster.

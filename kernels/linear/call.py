@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels.activation import KINDS
-from tritonseq.kernels.checks import (
-    FLOATS,
-)
+from tritonseq.kernels.checks import FLOATS
 from tritonseq.kernels.memory import check_written
 
 # Bytes of one output's weights at most: they wait in the registers of one program.
 WEIGHT_BYTES = 32768
-
 
 # Elements to which rows of logits are padded, so that each of them starts on a whole vector.
 ROW_MULTIPLE = 64

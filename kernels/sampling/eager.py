@@ -1,4 +1,4 @@
-"""Sampling in plain torch: every shape is known beforehand, and no value is looked at."""
+"""`sample_tokens` in plain torch: every shape is known beforehand, no value is looked at."""
 
 from __future__ import annotations
 

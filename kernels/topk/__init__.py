@@ -5,25 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import (
-    FLOATS as FLOATS,
-)
-from tritonseq.kernels.checks import (
-    INTEGERS as INTEGERS,
-)
-from tritonseq.kernels.checks import (
-    Impl,
-    check_flags,
-    check_tensors,
-    takes_triton,
-    whole,
-)
-from tritonseq.kernels.checks import (
-    check_integers as check_integers,
-)
-from tritonseq.kernels.checks import (
-    check_last_dim as check_last_dim,
-)
+from tritonseq.kernels.checks import Impl, check_flags, check_tensors, takes_triton, whole
 
 from .call import TopK
 from .eager import topk_in_torch

@@ -7,12 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import (
-    FLOATS,
-    INTEGERS,
-    check_integers,
-    check_last_dim,
-)
+from tritonseq.kernels.checks import FLOATS, INTEGERS, check_integers, check_last_dim
 
 
 class TopK(NamedTuple):

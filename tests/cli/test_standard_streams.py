@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tritonseq.demo.run import EMBEDDED
-from tritonseq.jobs.summary import Progress, note
+from tritonseq.progress import Progress, note
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,8 @@ import termios
 
 import pytest
 
-from tritonseq.jobs.summary import JobSummary, Progress, note, postfix, summary
+from tritonseq.jobs.summary import JobSummary, summary
+from tritonseq.progress import Progress, note, postfix
 from tritonseq.stages.timings import StageTimes
 
 
@@ -158,7 +159,7 @@ def test_an_empty_input_has_a_bar_too() -> None:
 def test_nothing_goes_to_stdout() -> None:
     program = (
         "import sys; sys.stderr.isatty = lambda: True\n"
-        "from tritonseq.jobs.summary import Progress\n"
+        "from tritonseq.progress import Progress\n"
         "bar = Progress(3); bar.show(2, 2, 0); bar.note('hm'); bar.close()\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from .weights import WeightReader
 
 
+ENDS = ("eos_token_id", "pad_token_id")
+"""Keys of a network's configuration that are also parameters of generation."""
+GENERATION = "generation_config.json"
+
+
 def fill(
     model: Any,
     sources: Mapping[str, Source],
@@ -106,13 +111,6 @@ def _read(reader: WeightReader, name: str, *, transpose: bool) -> Tensor:
         raise ValueError(f"{name} is {kind}: only plain float weights are supported")
     tensor = tensor.detach()
     return tensor.t() if transpose else tensor
-
-
-ENDS = ("eos_token_id", "pad_token_id")
-"""Keys of a network's configuration that are also parameters of generation."""
-
-
-GENERATION = "generation_config.json"
 
 
 class Checkpoint(NamedTuple):

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 # the whole table of tensors, a few milliseconds.
 MAPPED_BYTES = 16 * 2**20
 
-
 # Bytes that are looked at through one mapping when tensors are compared.
 PIECE_BYTES = 16 * 2**20
 

@@ -17,8 +17,9 @@ from tritonseq.jobs.lines import format_of
 from tritonseq.jobs.metrics import Reference, best_outputs
 from tritonseq.jobs.output import Target
 from tritonseq.jobs.places import is_same
-from tritonseq.jobs.summary import note, summary
+from tritonseq.jobs.summary import summary
 from tritonseq.options.validation import CHECKS
+from tritonseq.progress import note
 
 from . import fastseq_flags
 from .arguments import special_tokens

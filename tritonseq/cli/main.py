@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tritonseq.bench.options import add_bench
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.summary import note
+from tritonseq.progress import note
 from tritonseq.stages.descriptors import take_descriptors
 
 from .arguments import add_generate, add_placement, generation_options

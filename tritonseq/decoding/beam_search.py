@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels import beam_advance, beam_topk
-from tritonseq.kernels.advance import FAR_BELOW, append_beams, choose_beams
+from tritonseq.kernels.advance import append_beams, choose_beams
+from tritonseq.kernels.advance.eager import FAR_BELOW
 from tritonseq.kernels.advance.state import Group, Pool
 
 from .logits_processors import combined

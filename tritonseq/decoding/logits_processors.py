@@ -6,7 +6,7 @@ operation, so that results are equal bit by bit. Nothing waits for the device: w
 far a sample is, is computed there for every sample.
 
 Those that can be said in the terms of `beam_topk`, which needs no pass over the scores for them,
-carry these terms beside the function; the two mean the same.
+carry these terms as well, which stand at the end of this file; the two mean the same.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .hypotheses import Hypotheses
 
     Apply = Callable[[Hypotheses, Tensor], Tensor]
-    from collections.abc import Callable
-
     Terms = Callable[[Hypotheses, Tensor], dict[str, Any]]
 
 

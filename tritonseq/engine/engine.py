@@ -8,8 +8,7 @@ the end by copies of a flag, and makes no device wait.
 
 from __future__ import annotations
 
-import functools
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
@@ -25,8 +24,6 @@ from .cuda_graph import Replay
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import Tensor
-
     from tritonseq.decoding.hypotheses import Hypotheses
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.search import Search
@@ -34,6 +31,17 @@ if TYPE_CHECKING:
 
     from .decoder_protocol import Decoder, EncoderDecoder
     from .inputs import Prompts
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Steps that a GPU may be ahead of what the host knows: one that runs and one that waits. They
+# change nothing where a search has ended.
+LAG = 2
+
+# One in so many slots can be filled at once by a sample that is not beside the others.
+STAGED = 2
 
 
 class Flags:
@@ -85,21 +93,10 @@ class Flags:
         self._sent = 0
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-# Steps that a GPU may be ahead of what the host knows: one that runs and one that waits. They
-# change nothing where a search has ended.
-LAG = 2
-
-# One in so many slots can be filled at once by a sample that is not beside the others.
-STAGED = 2
-
-
 def _explaining(method: Callable[P, R]) -> Callable[P, R]:
     """A method of Engine that says where scores come from that are no numbers."""
 
-    @functools.wraps(method)
+    @wraps(method)
     def explaining(*args: P.args, **how: P.kwargs) -> R:
         try:
             return method(*args, **how)

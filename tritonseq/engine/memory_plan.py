@@ -18,7 +18,6 @@ MEBIBYTE = 2**20
 # Where the control group of a container says what it may take.
 GROUP = Path("/sys/fs/cgroup")
 
-
 TOKEN_BYTES = 24
 """Of a token that is written: its id, its parent and its lineage."""
 ASKED_FROM = 2**28

@@ -9,7 +9,7 @@ import torch
 
 from .memory_plan import refuse_absurd
 from .pool import bucket
-from .spec import Recipe, Slots
+from .spec import SearchSpec, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,7 +98,7 @@ def slots_for(
     prompt_length = max(batch.prompts.ids.shape[1] for batch in batches)
     new_tokens = max(batch.lengths.new_tokens for batch in batches)
     refuse_absurd(count * max(config.num_beams, config.num_return_sequences), new_tokens, device)
-    recipe = Recipe(
+    spec = SearchSpec(
         config,
         callables,
         most_new_tokens=bucket(new_tokens, device),
@@ -107,7 +107,7 @@ def slots_for(
     )
     return Slots(
         decoder,
-        recipe,
+        spec,
         samples=count,
         source_length=max(batch.read.ids.shape[1] for batch in batches),
         prompt_length=prompt_length,

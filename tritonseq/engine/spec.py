@@ -62,7 +62,7 @@ class Callables:
         return bool(self.logits_processor) or bool(self.stopping_criteria) or function
 
 
-class Recipe:
+class SearchSpec:
     """Makes the search of a request, which serves any batch that its lengths allow."""
 
     def __init__(
@@ -309,7 +309,7 @@ class Slots:
     def __init__(
         self,
         decoder: Decoder | EncoderDecoder,
-        recipe: Recipe,
+        spec: SearchSpec,
         *,
         samples: int,
         source_length: int,
@@ -320,34 +320,34 @@ class Slots:
         """`refilled`: samples take the places of others."""
         self._refilled = refilled
         self._decoder = decoder
-        self._recipe = recipe
+        self._spec = spec
         self._device = device
         self.has_encoder = decoder.is_encoder_decoder and not decoder.is_prefix_lm
         """Are prompts what targets start with, all of the same length?"""
         source_length = bucket(source_length, device)
         self._sizes = Sizes(
             samples=samples,
-            beams=recipe.beams,
+            beams=spec.beams,
             source_length=source_length,
             # The last token is chosen but never fed back.
-            target_length=recipe.most_new_tokens - 1,
+            target_length=spec.most_new_tokens - 1,
             prompt_length=prompt_length if self.has_encoder else 0,
         )
         self._buffers: dict[str, Any] = {
             "samples": samples,
-            "beams": recipe.beams,
+            "beams": spec.beams,
             "prompt_length": bucket(prompt_length, device),
-            "new_tokens": recipe.most_new_tokens,
-            "source_length": source_length if recipe.reads_source else None,
-            "follows_trie": recipe.callables.trie is not None,
+            "new_tokens": spec.most_new_tokens,
+            "source_length": source_length if spec.reads_source else None,
+            "follows_trie": spec.callables.trie is not None,
         }
 
     def lend(self, engines: Engines, *, watched: bool) -> AbstractContextManager[Engine]:
         """An engine with these slots; `watched` if the caller looks at every step."""
-        retires = not (watched or self._recipe.watches)
+        retires = not (watched or self._spec.watches)
         # What serves other calls too must not hold inference tensors.
         with torch.inference_mode(False):
-            search = self._recipe.search(retires=retires, device=self._device)
+            search = self._spec.search(retires=retires, device=self._device)
         plan = self._plan(search)
 
         def build(graphs: bool) -> Engine:
@@ -358,12 +358,12 @@ class Slots:
         buffers = tuple(self._buffers.items())
         # What is captured on a GPU goes by the places of the weights.
         weights = () if self._device.type == "cpu" else self._decoder.addresses
-        key = (self._sizes, self._refilled, buffers, self._recipe.key if retires else None, weights)
+        key = (self._sizes, self._refilled, buffers, self._spec.key if retires else None, weights)
         return engines.lend(key, plan, self._device, build, search)
 
     def plan(self) -> Plan:
         """The memory that they take."""
-        return self._plan(self._recipe.search(retires=True, device=self._device))
+        return self._plan(self._spec.search(retires=True, device=self._device))
 
     def _plan(self, search: Search) -> Plan:
         staged = staging(self._sizes) if self._refilled else None
@@ -386,14 +386,14 @@ class Slots:
         engine.admit(slots, _side_by_side([batch.read for batch in batches]), prompt)
 
     def _load(self, hypotheses: Hypotheses, batch: Batch) -> None:
-        prompts, lengths, recipe = batch.prompts, batch.lengths, self._recipe
+        prompts, lengths, spec = batch.prompts, batch.lengths, self._spec
         hypotheses.load(
             prompts.ids,
             prompts.starts,
             new_tokens=lengths.new_tokens,
             minimum=lengths.minimum - lengths.prompt,
-            fill=recipe.pad_token_id,
-            source=_text(batch.read, recipe.config.hf_exact) if recipe.reads_source else None,
+            fill=spec.pad_token_id,
+            source=_text(batch.read, spec.config.hf_exact) if spec.reads_source else None,
             roots=batch.roots,
         )
 

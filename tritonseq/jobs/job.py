@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.errors import JobFailed
+from tritonseq.progress import Progress
 from tritonseq.stages.graph import Assembly
 from tritonseq.stages.timings import Clock
 from tritonseq.stages.workers import Staff, Workers
 
-from .summary import JobSummary, Progress, write_timeline
+from .summary import JobSummary, write_timeline
 from .traces import Traces
 
 if TYPE_CHECKING:
@@ -142,14 +143,14 @@ def _run(
     finally:
         progress.close()
         if options.trace is not None:
-            _write_trace(clock, options.trace, report)
+            _write_timeline(clock, options.trace, report)
     return JobSummary(
         writer.lines, writer.rejected, writer.tokens, *earlier, clock.seconds, clock.times(),
         interrupted=not is_complete,
     )  # fmt: skip
 
 
-def _write_trace(clock: Clock, path: Path, report: Callable[[str], None]) -> None:
+def _write_timeline(clock: Clock, path: Path, report: Callable[[str], None]) -> None:
     """What a job has done is no worse if nobody can see how."""
     try:
         write_timeline(clock.spans, path)

@@ -26,6 +26,12 @@ FORMATS: Mapping[str, Format] = {
 _JSON_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson", ".json")
 
 
+_SHOWN_FIELDS = 8
+"""Fields of an object that a message names."""
+_DEEPEST = 200
+_KINDS = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+
+
 class RawJson(str):
     """A value as it stands in a file, which is written again byte for byte."""
 
@@ -94,14 +100,6 @@ def _line(parts: tuple[Mapping[str, Any], ...], *, ensure_ascii: bool) -> str:
         for part in parts
     ]
     return "{" + ", ".join(filter(None, texts)) + "}\n"
-
-
-_SHOWN_FIELDS = 8
-"""Fields of an object that a message names."""
-
-_DEEPEST = 200
-
-_KINDS = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from tritonseq.progress import note
+
 from .disk import lock, lock_afresh, refuse_locked
 from .formatter import Layout
 from .journal import State, load, store
 from .lines import format_of, is_gzip
 from .places import Places, descriptor_of, refuse_foreign, refuse_guarded, refuse_mounted
-from .summary import note
 from .writer import Files, Pipe, Writer, is_named
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from tritonseq.progress import Progress, note, per_second, postfix
+from tritonseq.progress import per_second
 
 from .places import OWN
 
@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from tritonseq.stages.timings import Span, StageTimes
 
 
-__all__ = ["Progress", "note", "postfix", "summary"]
+class JobSummary(NamedTuple):
+    """What a job has done; counts include what was done before it was resumed."""
+
+    lines: int
+    rejected: int
+    tokens: int
+    earlier_lines: int
+    """Of `lines`, those that were done before; so for the tokens."""
+    earlier_tokens: int
+    seconds: float
+    """Of this run, without loading the model."""
+    stages: list[StageTimes]
+    interrupted: bool
 
 
 def summary(done: JobSummary) -> str:
@@ -51,21 +63,6 @@ def _table(stages: Iterable[StageTimes], seconds: float) -> list[str]:
 
 def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:
     return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-
-
-class JobSummary(NamedTuple):
-    """What a job has done; counts include what was done before it was resumed."""
-
-    lines: int
-    rejected: int
-    tokens: int
-    earlier_lines: int
-    """Of `lines`, those that were done before; so for the tokens."""
-    earlier_tokens: int
-    seconds: float
-    """Of this run, without loading the model."""
-    stages: list[StageTimes]
-    interrupted: bool
 
 
 def write_timeline(spans: Iterable[Span], path: Path) -> None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tritonseq.stages.sample import Sample
 
     from .formatter import Layout
-    from .journal import State
     from .places import Places
     from .traces import Traces
 

@@ -38,6 +38,20 @@ T = TypeVar("T")
 RETRIAL = 32
 
 
+# A group of rows that share slots: from the longest to those that would leave a quarter of the
+# caches empty, but several times as many as there are slots, lest they stand empty at its end.
+SHORTEST = 0.75
+FILLINGS = 8
+# The length of sources that the memory plan is told for, if there is room for it.
+USUAL_LENGTH = 1024
+# Generators of GPUs belong to the whole process: two pipelines in it take turns.
+_DRAWING = threading.Lock()
+# The ways to answer a window are compared on so many batches each.
+TRIAL = 4
+# Batches that samples are put in order of length for, where batches must always be the same.
+SCORED = 4
+
+
 class Ways:
     """Which way is faster here: to fill the slots of those who have ended, or whole batches?
 
@@ -74,24 +88,6 @@ class Ways:
         """So many seconds a token were taken."""
         before = self._cost.get(refilled, cost)
         self._cost[refilled] = (before + cost) / 2
-
-
-# A group of rows that share slots: from the longest to those that would leave a quarter of the
-# caches empty, but several times as many as there are slots, lest they stand empty at its end.
-SHORTEST = 0.75
-FILLINGS = 8
-
-# The length of sources that the memory plan is told for, if there is room for it.
-USUAL_LENGTH = 1024
-
-# Generators of GPUs belong to the whole process: two pipelines in it take turns.
-_DRAWING = threading.Lock()
-
-# The ways to answer a window are compared on so many batches each.
-TRIAL = 4
-
-# Batches that samples are put in order of length for, where batches must always be the same.
-SCORED = 4
 
 
 class Row(NamedTuple):

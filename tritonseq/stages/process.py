@@ -40,8 +40,11 @@ main({descriptor})
 _PACKAGE = Path(__file__).absolute().parents[1]
 
 
+R = TypeVar("R")
+
+
 class Child:
-    """A new interpreter that runs `worker.main`, with a connection to it.
+    """A new interpreter that runs `worker_main.main`, with a connection to it.
 
     It shares nothing with the parent's threads, and runs nothing of the parent's script. Messages
     may be sent by several threads.
@@ -88,7 +91,7 @@ class Child:
         self.send(number, None)
 
     def receive(self) -> tuple[int, str, bytes]:
-        """The next message, as in `worker`; EOFError or OSError if the child hung up."""
+        """The next message, as in `worker_main`; EOFError or OSError if the child hung up."""
         with self._whole_messages():
             message: tuple[int, str, bytes] = self._connection.recv()
         return message
@@ -135,9 +138,6 @@ def obituary(code: int) -> str:
     return f"was killed by {name}"
 
 
-R = TypeVar("R")
-
-
 class WorkerDied(RuntimeError):
     """A child died over its work again and again, or never came to life."""
 
@@ -163,7 +163,8 @@ class Remote:
     ) -> None:
         """
         Args:
-            service: "package.module:function", where `function(setup)` makes a `worker.Handler`.
+            service: "package.module:function", where `function(setup)` makes a `Handler`
+                of `worker_main`.
             setup: anything that can be pickled.
             name: what messages call the child, such as "text worker 2".
             attempts: how many children may die over one request.

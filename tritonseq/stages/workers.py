@@ -14,7 +14,7 @@ import torch
 
 from tritonseq import callers
 from tritonseq.errors import JobFailed
-from tritonseq.model import load
+from tritonseq.model import load, load_tokenizer
 from tritonseq.options.validation import MOST, MOST_PROCESSES
 from tritonseq.shown import shown
 from tritonseq.text_task import open_target
@@ -26,16 +26,17 @@ from .text_worker import Setup as TextSetup
 from .text_worker import Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from tritonseq.model import Model
     from tritonseq.text.encoding import Text
     from tritonseq.text.tokenizer import Tokenizer
 
-    from .batching import Answer, Row
+    from .batching import Answer
     from .model_info import Facts
     from .steps import Decode, Encode, Respond
     from .worker_main import Handler
+
+
+Options = Mapping[str, Any]
 
 
 class Setup(NamedTuple):
@@ -66,9 +67,6 @@ def serve(setup: Setup) -> Handler:
     return handle
 
 
-Options = Mapping[str, Any]
-
-
 @dataclass(frozen=True)
 class ModelSource:
     """A checkpoint by the arguments of `tritonseq.load`: what several processes can load."""
@@ -78,14 +76,10 @@ class ModelSource:
 
     def load(self) -> Model:
         """The model itself."""
-        from tritonseq.model import load
-
         return load(self.name_or_path, **self.arguments)
 
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer; loads no weights."""
-        from tritonseq.model import load_tokenizer
-
         return load_tokenizer(self.name_or_path, **self.arguments)
 
     def on(self, device: str) -> dict[str, Any]:

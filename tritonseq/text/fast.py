@@ -18,17 +18,26 @@ from .growth import refuse_growth
 from .special_tokens import FLAGS, differing, read_numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from .special_tokens import Stated, Token
 
     Frame = tuple[list[int], list[int]]
-    from collections.abc import Mapping
 
 
 # The most that a token of generated ids can be; the library has 32 bits for them.
 _MOST = 2**32
+
+
+BERT_ROLES = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+"""The special tokens of every BERT, unless other ones are said."""
 
 
 class FastVocabulary:
@@ -284,16 +293,6 @@ def check_ids(path: Path, backend: Any) -> None:
             f"{path} is damaged: with the tokens that are added to it, several have the same id; "
             "fetch it again"
         )
-
-
-BERT_ROLES = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-"""The special tokens of every BERT, unless other ones are said."""
 
 
 def bert_vocabulary(path: Path, config: Mapping[str, Any], stated: Stated) -> FastVocabulary:
