@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 BATCHES = 16
 
 # The first window is this part of a batch, so that there is something to see soon; the next ones
-# grow. Fewer samples at once cost more each.
+# grow. Fewer samples at once cost more each, and a batch of `FEWEST` is soon answered as a whole.
 PARTS = 8
+FEWEST = 16
 
 # Samples that wait between two stages, at most.
 QUEUE = 4 * CHUNK
@@ -59,7 +60,8 @@ class Assembly:
         self._horizon = Horizon((len(workers.responds) + 2) * size + QUEUE, first)
         self._flow = Flow(clock)
         self._flow.on_abort(self._horizon.abort)
-        smallest = None if window else -(-workers.facts.batch // PARTS)
+        batch = workers.facts.batch
+        smallest = None if window else max(-(-batch // PARTS), min(batch, FEWEST))
         self._connect(
             samples,
             lambda awaited: Windows(

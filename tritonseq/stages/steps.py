@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # trickle in.
 LINGER = 0.05
 
-# How many times the window before it a window may be, at first: two that are less than a batch
+# How many times the window before it a window may be, at first: few that are less than a batch
 # then bring the first results, and cost little.
 GROWTH = 4
 
@@ -53,8 +53,8 @@ class Windows:
         Args:
             is_awaited: does the next stage wait for a window?
             first: the first number.
-            smallest: the first window has so many, and each of the next ones twice as many as the
-                one before, up to `size`: the first results do not wait for a whole window.
+            smallest: the first window has so many, and each of the next ones `GROWTH` times as many
+                as the one before, up to `size`: the first results do not wait for a whole window.
             is_cut_short: has the input failed, so that it does not end where no more comes?
         """
         self._largest = size
