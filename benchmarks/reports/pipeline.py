@@ -23,30 +23,45 @@ MODEL, TEXT = "#2a6f97", "#e07a1f"
 
 
 def read_pipeline(path: Path) -> list[Row]:
-    """The last row of every checkpoint, batch size and way on the machine of the last of all."""
+    """The last row of every setup, checkpoint, batch size and way; the newest setup comes last."""
     if not path.exists():
         return []
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    latest = {
-        (row["checkpoint"], row["batch"], row["way"]): row
-        for row in rows
-        if row["machine"] == rows[-1]["machine"]
-    }
-    return list(latest.values())
+    setups = list(dict.fromkeys(map(_setup, reversed(rows))))
+    latest = {(_setup(row), row["checkpoint"], row["batch"], row["way"]): row for row in rows}
+    return sorted(latest.values(), key=lambda row: -setups.index(_setup(row)))
 
 
 def pipeline_table(rows: Sequence[Row]) -> Iterator[str]:
-    """The samples/s of the plain loop, and how many times as fast the others are."""
-    if not rows:
-        return
-    last = rows[-1]
-    others = [way for way in dict.fromkeys(row["way"] for row in rows) if way != PLAIN]
-    versions = f"torch {last['torch']}"
-    if last["transformers"]:
-        versions += f", transformers {last['transformers']}"
-    yield (
-        f"**Pipeline** ({last['machine']}; {versions}), from texts to texts, measured by `python "
+    """The samples/s of the plain loop, and how many times as fast the others are.
+
+    A table for each setup, a machine with its threads and versions; the newest comes first.
+    """
+    setups: dict[str, list[Row]] = {}
+    for row in reversed(rows):
+        setups.setdefault(_setup(row), []).insert(0, row)
+    # What has no plain loop beside it is a rate of nothing.
+    judged = {s: own for s, own in setups.items() if any(row["way"] == PLAIN for row in own)}
+    for number, (setup, measured) in enumerate(judged.items()):
+        yield f"Likewise on {setup}:" if number else _introduction(setup)
+        yield ""
+        yield from _table(measured)
+        yield ""
+        yield _reservations(measured)
+        yield ""
+
+
+def _setup(row: Row) -> str:
+    versions = f"torch {row['torch']}"
+    if row["transformers"]:
+        versions += f", transformers {row['transformers']}"
+    return f"{row['machine']}; {versions}"
+
+
+def _introduction(setup: str) -> str:
+    return (
+        f"**Pipeline** ({setup}), from texts to texts, measured by `python "
         "benchmarks/bench_pipeline.py`, all outputs equal; rows in "
         "`benchmarks/results/pipeline_cpu.csv`. The plain loop tokenizes, generates and "
         "detokenizes batch after batch. BART-base and opus-mt have real widths, vocabularies and "
@@ -55,7 +70,10 @@ def pipeline_table(rows: Sequence[Row]) -> Iterator[str]:
         'idea more in each column, at the same batch size ("auto": refill where it pays), and last '
         "as it comes, with a batch size of its own:"
     )
-    yield ""
+
+
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    others = [way for way in dict.fromkeys(row["way"] for row in rows) if way != PLAIN]
     yield f"| checkpoint | batch | {PLAIN} | {' | '.join(others)} |"
     yield "|---|---|---|" + "---|" * len(others)
     subjects: dict[tuple[str, str], dict[str, Row]] = {}
@@ -64,11 +82,9 @@ def pipeline_table(rows: Sequence[Row]) -> Iterator[str]:
     for (_, batch), ways in subjects.items():
         plain = ways[PLAIN]
         cells = [f"{float(ways[way]['ratio']):.2f}" if way in ways else "" for way in others]
-        rate = f"{float(plain['samples/s']):,.0f} samples/s"
-        yield f"| {plain['title']} | {batch} | {rate} | {' | '.join(cells)} |"
-    yield ""
-    yield _reservations(rows)
-    yield ""
+        rate = float(plain["samples/s"])
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        yield f"| {plain['title']} | {batch} | {shown} samples/s | {' | '.join(cells)} |"
 
 
 def _reservations(rows: Sequence[Row]) -> str:

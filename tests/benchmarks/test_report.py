@@ -109,7 +109,9 @@ def test_rows_of_the_pipeline_become_its_table(report: Any, elsewhere: Path) -> 
     table = elsewhere / "results" / "pipeline_cpu.csv"
     table.write_text("\n".join([f"{names},{rounds}", *rows]))
     assert report.main(["--check"]) == 1
-    assert report.section().splitlines()[-5:] == [
+    shown = report.section().splitlines()
+    assert shown[-7].startswith("**Pipeline** (cpu; torch 2.13.0, transformers 5.23.0), ")
+    assert shown[-5:] == [
         "| checkpoint | batch | plain loop | + overlap | defaults |",
         "|---|---|---|---|---|",
         "| BART, 4 beams | 16 | 1,160 samples/s | 1.10 | 1.72 |",
@@ -117,6 +119,12 @@ def test_rows_of_the_pipeline_become_its_table(report: Any, elsewhere: Path) -> 
         "Medians of 5 rounds over 2,000 lines; of one ratio, rounds differ by up to 19%. "
         "In 2 of 15 measurements the machine was unsteady.",
     ]
+    # A plain loop of its own makes a table of its own, behind the newest one.
+    other = f"another {start},plain loop,7.04,1.0,1.0,1.0,5,0"
+    table.write_text("\n".join([f"{names},{rounds}", other, *rows]))
+    shown = report.section().splitlines()
+    assert "Likewise on another cpu; torch 2.13.0, transformers 5.23.0:" in shown
+    assert "| BART, 4 beams | 16 | 7.0 samples/s | 9.00 |" in shown
 
 
 def test_another_timeline_asks_for_another_picture(
