@@ -218,7 +218,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Any]:
     job = make(TEXTS, tmp_path_factory.mktemp("interrupted") / "job", 500)
     wanted = uninterrupted(job)
     process = job.start(fault=SLOW)
-    assert process.wait_for(lambda: job.lines > 0)
+    assert process.wait_for(lambda: job.lines_in_order > 2)
     process.kill_9()
     assert 0 < job.lines < 500
     return job, wanted

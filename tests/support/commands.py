@@ -60,11 +60,20 @@ class Job:
     @property
     def lines(self) -> int:
         """What is durable: lines of the input, those ahead of their turn counted."""
-        try:
-            state = json.loads(self.journal.read_bytes())
-        except (OSError, ValueError):
-            return 0
+        state = self._state()
         return int(state["lines"]) + len(state["ahead"])
+
+    @property
+    def lines_in_order(self) -> int:
+        """Those that are durable and have no gap before them."""
+        return int(self._state()["lines"])
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads(self.journal.read_bytes())
+        except (OSError, ValueError):
+            return {"lines": 0, "ahead": ()}
+        return state
 
     def results(self) -> tuple[bytes, bytes | None]:
         """The output and the rejected lines; nothing else is left over."""
