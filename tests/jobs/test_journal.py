@@ -17,6 +17,7 @@ from tritonseq.errors import JobFailed
 from tritonseq.jobs import disk, writer
 from tritonseq.jobs import output as target
 from tritonseq.jobs.input import Source
+from tritonseq.jobs.journal import Done, State
 from tritonseq.jobs.output import Target
 
 if TYPE_CHECKING:
@@ -401,3 +402,28 @@ def test_the_bytes_of_a_compressed_output_are_those_of_its_members(tmp_path: Pat
     packed = b"".join(gzip.compress(member, 6, mtime=0) for member in members)
     assert (job.folder / "out.gz").read_bytes() == packed
     assert len(members) == 3
+
+
+@pytest.mark.parametrize("change", ["an earlier line", "that line", "the end"])
+def test_another_input_is_noticed_before_anything_is_made_of_it(
+    tmp_path: Path, change: str
+) -> None:
+    """Also where no line is done in order, and one ahead of its turn is: what is made meanwhile
+    would stand in the journal, and the right input be refused after it."""
+    path = tmp_path / "in.txt"
+    lines = [b"one\n", b"two\n", b"three\n", b"four\n"]
+    path.write_bytes(b"".join(lines))
+    third = list(Source(path))[2]
+    done = Done(third.number, third.digest, ["3"], None, 1, None)
+    begun = State(ahead=(done,))
+    given = [sample.texts for sample in begun.restore(Source(path), "in.txt")]
+    assert given == [None, None, ["3"], None]
+
+    if change == "the end":
+        path.write_bytes(b"".join(lines[:2]))
+    else:
+        lines[0 if change == "an earlier line" else 2] = b"other\n"
+        path.write_bytes(b"".join(lines))
+    samples = begun.restore(Source(path), "in.txt")
+    with pytest.raises(ValueError, match=r"in.txt is not what the job began with"):
+        next(samples)

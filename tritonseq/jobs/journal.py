@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -77,21 +78,27 @@ class State:
         """Samples of the input `name`, those `ahead` finished.
 
         `together`: others may have to be answered beside them, in the batches that they were in.
-        Raises ValueError if the input has other lines than the job began with.
+        Raises ValueError if the input has other lines than the job began with, before it hands on
+        any: what is made of them would stand in the journal. So all up to the last one `ahead` are
+        read first, no more than were in flight once.
         """
         ahead = {done.number: done for done in self.ahead}
-        for sample in samples:
-            done = ahead.pop(sample.number, None)
-            if done is not None:
+        rest = iter(samples)
+        held: deque[Sample] = deque()
+        while ahead:
+            if (sample := next(rest, None)) is None:
+                raise ValueError(changed_input(name, f"there was a line {max(ahead) + 1}"))
+            if (done := ahead.pop(sample.number, None)) is not None:
                 if done.digest != sample.digest:
                     raise ValueError(
                         changed_input(name, f"line {sample.number + 1}, or one before, is another")
                     )
                 sample.is_company = together and not sample.is_done
                 done.give(sample)
-            yield sample
-        if ahead:
-            raise ValueError(changed_input(name, f"there was a line {max(ahead) + 1}"))
+            held.append(sample)
+        while held:
+            yield held.popleft()
+        yield from rest
 
     def compare(self, fingerprint: Mapping[str, Any], path: Path) -> None:
         """Raise ValueError if the job of the journal `path` was another; it names all that is."""
