@@ -13,7 +13,7 @@ from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint
 from tritonseq.checkpoint.origin import Identity, Origin, origin_of
 from tritonseq.engine.lengths import longest_text
-from tritonseq.engine.pool import Engines
+from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
 from tritonseq.engine.torch_state import each_on_its_own, own
 from tritonseq.options.config import GenerationConfig, as_generation_config
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.decoding.trie import Trie
-    from tritonseq.engine.request import AllowedTokens, Ids
-    from tritonseq.engine.scheduler import Streamer
+    from tritonseq.engine.request import AllowedTokens, Ids, Streamer
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
@@ -179,7 +178,7 @@ class Model:
         """The defaults of `generate`, as the checkpoint gives them."""
         self.tasks = dict(tasks or {})
         """What the checkpoint recommends by task: generation options, and a prefix for texts."""
-        self.engines = Engines()
+        self.engines = EnginePool()
         """What steps run on: on a GPU, captured graphs with their buffers, which are kept."""
         self._folder = folder
         self._config = config
@@ -389,8 +388,8 @@ class Model:
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 **options,
             )
-            generation = request.stream(_either(input_ids, inputs), attention_mask)
-        return each_on_its_own((int(tokens) for tokens in generation), self.device)
+            tokens = request.stream(_either(input_ids, inputs), attention_mask)
+        return each_on_its_own(tokens, self.device)
 
     def generate_each(
         self,

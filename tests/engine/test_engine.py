@@ -7,7 +7,7 @@ import gc
 import pickle
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import seq2seq
@@ -22,10 +22,11 @@ from tritonseq.decoding import beam_search, search
 from tritonseq.engine import memory_plan
 from tritonseq.engine import pool as engines
 from tritonseq.engine.engine import Engine, Flags
-from tritonseq.engine.memory_plan import DoesNotFit, Plan, free_memory
-from tritonseq.engine.pool import Engines, bucket
+from tritonseq.engine.memory_plan import DoesNotFit, MemoryPlan, free_memory
+from tritonseq.engine.pool import EnginePool
+from tritonseq.engine.spec import bucket
 from tritonseq.kernels import launch as _launch
-from tritonseq.memory.tensor_tree import nbytes, of_samples, overwrite
+from tritonseq.memory.tensor_tree import nbytes, of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,7 @@ def watch_steps(model: tritonseq.Model, monkeypatch: Any, *args: Any, **options:
 
     def never_ended(flags: Flags) -> tuple[int, list[bool]]:
         # Without kernels it is chance what memory says of the end.
-        return flags.sent - 1, [False]
+        return flags.sent - 1, [False] * len(SOURCES)
 
     monkeypatch.setattr(Engine, "step", watched)
 
@@ -246,11 +247,11 @@ def test_buckets_are_few_and_wide_enough() -> None:
 def test_what_was_planned_is_what_is_taken(
     kind: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plans: list[Plan] = []
+    plans: list[MemoryPlan] = []
     taken: list[tuple[int, int]] = []
-    of, admit = Plan.of, Engine.admit
+    of, admit = MemoryPlan.of, Engine.admit
 
-    def planned(*args: Any) -> Plan:
+    def planned(*args: Any) -> MemoryPlan:
         plans.append(of(*args))
         return plans[-1]
 
@@ -258,7 +259,7 @@ def test_what_was_planned_is_what_is_taken(
         taken.append((self.cache.nbytes, nbytes(self.state)))
         admit(self, *args)
 
-    monkeypatch.setattr(Plan, "of", planned)
+    monkeypatch.setattr(MemoryPlan, "of", planned)
     monkeypatch.setattr(Engine, "admit", admitted)
     options = {**ENDS, **OPTIONS[name]}
     if kind == "unilm" and options.get("num_beam_groups"):
@@ -269,11 +270,11 @@ def test_what_was_planned_is_what_is_taken(
 
 @pytest.mark.parametrize("kind", ["gpt2", "bart", "unilm"])
 def test_so_it_is_with_slots_that_are_refilled(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plans: list[Plan] = []
+    plans: list[MemoryPlan] = []
     taken: set[tuple[int, int]] = set()
-    of, admit = Plan.of, Engine.admit
+    of, admit = MemoryPlan.of, Engine.admit
 
-    def planned(*args: Any) -> Plan:
+    def planned(*args: Any) -> MemoryPlan:
         plans.append(of(*args))
         return plans[-1]
 
@@ -281,7 +282,7 @@ def test_so_it_is_with_slots_that_are_refilled(kind: str, monkeypatch: pytest.Mo
         taken.add((self.cache.nbytes + self._stage.nbytes, nbytes(self.state)))
         admit(self, *args)
 
-    monkeypatch.setattr(Plan, "of", planned)
+    monkeypatch.setattr(MemoryPlan, "of", planned)
     monkeypatch.setattr(Engine, "admit", admitted)
     assert len(list(model_of(kind).generate_each(SOURCES * 3, slots=3, num_beams=2, **ENDS))) == 9
     assert [(p.source_cache + p.target_cache, p.state) for p in plans] == [*taken]
@@ -375,21 +376,38 @@ def test_a_model_that_is_dropped_takes_its_buffers_along(
     assert len(made) == 60
 
 
-class Lent:
-    """An engine to look at, captured or not."""
+class FakeEngine:
+    """An engine to look at, captured if it can be."""
 
-    def __init__(self, captured: bool = True) -> None:
-        self.is_captured = captured
-        self.adopted = 0
+    can_be_captured = True
+
+    def __init__(self, spec: Any, search: Any, *, graphs: bool) -> None:
+        self.is_captured = False
+        self.graphs = graphs
+        self.bound = 0
 
     def capture(self) -> None:
+        self.is_captured = self.can_be_captured
+
+    def bind(self, spec: Any, search: Any) -> None:
+        self.bound += 1
+
+    def release(self) -> None:
         pass
 
-    def adopt(self, search: Any) -> None:
-        self.adopted += 1
 
-    def leave(self) -> None:
+class FakeSpec(NamedTuple):
+    """What a pool asks of a spec."""
+
+    key: Any
+    size: int = 10
+    device: torch.device = CPU
+
+    def build_search(self) -> None:
         pass
+
+    def memory_plan(self, search: None) -> MemoryPlan:
+        return MemoryPlan(self.size, 0, 0, 0)
 
 
 @pytest.fixture
@@ -401,88 +419,88 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         yield memory
 
 
-def lend(pool: Engines, key: Any, size: int = 10) -> Lent:
-    with pool.lend(key, Plan(size, 0, 0, 0), CPU, lambda graphs: Lent(graphs), None) as engine:
+def used(pool: EnginePool, key: Any, size: int = 10) -> Any:
+    """An engine that a request has used."""
+    with pool.acquire(FakeSpec(key, size)) as engine:  # type: ignore[arg-type]
         return engine
 
 
-class TestEngines:
-    def test_the_same_key_gets_the_same_engine(self, on_gpu: Any) -> None:
-        pool = Engines()
-        first = lend(pool, "a")
-        assert lend(pool, "a") is first
-        assert first.adopted == 2
-        assert lend(pool, "b") is not first
+class TestEnginePool:
+    @pytest.fixture(autouse=True)
+    def fake(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engines, "Engine", FakeEngine)
 
-    def test_an_engine_is_lent_to_one_at_a_time(self, on_gpu: Any) -> None:
-        pool = Engines()
-        with pool.lend("a", Plan(10, 0, 0, 0), CPU, lambda graphs: Lent(graphs), None) as first:
-            assert lend(pool, "a") is not first
+    def test_the_same_key_gets_the_same_engine(self, on_gpu: Any) -> None:
+        pool = EnginePool()
+        first = used(pool, "a")
+        assert used(pool, "a") is first
+        assert first.bound == 2
+        assert used(pool, "b") is not first
+
+    def test_an_engine_is_used_by_one_at_a_time(self, on_gpu: Any) -> None:
+        pool = EnginePool()
+        with pool.acquire(FakeSpec("a")) as first:  # type: ignore[arg-type]
+            assert used(pool, "a") is not first
         assert len(pool) == 2
 
     def test_their_number_is_bounded_and_the_oldest_go(self, on_gpu: Any) -> None:
-        pool = Engines()
-        made = [lend(pool, n) for n in range(engines.KEPT + 3)]
+        pool = EnginePool()
+        made = [used(pool, n) for n in range(engines.KEPT + 3)]
         assert len(pool) == engines.KEPT
-        assert lend(pool, engines.KEPT + 2) is made[-1]
-        assert lend(pool, 0) is not made[0]
+        assert used(pool, engines.KEPT + 2) is made[-1]
+        assert used(pool, 0) is not made[0]
 
     def test_their_memory_is_bounded(self, on_gpu: Any) -> None:
-        pool = Engines()
+        pool = EnginePool()
         for n in range(4):
-            lend(pool, n, size=200)
+            used(pool, n, size=200)
             on_gpu["free"] = 800 - 200 * len(pool)
         # Half of what is free if none is kept.
         assert len(pool) == 2
 
     def test_a_large_one_has_no_graph_and_says_so(self, on_gpu: Any, caplog: Any) -> None:
-        pool = Engines()
-        assert not lend(pool, "a", size=600).is_captured
+        pool = EnginePool()
+        assert not used(pool, "a", size=600).is_captured
         assert len(pool) == 0
         assert len(caplog.records) == 1
         assert "no graph" in caplog.text
 
     def test_idle_ones_make_room(self, on_gpu: Any) -> None:
-        pool = Engines()
-        lend(pool, "a", size=400)
+        pool = EnginePool()
+        used(pool, "a", size=400)
         on_gpu["free"] = 300
         with pytest.raises(DoesNotFit):
-            lend(pool, "b", size=900)
+            used(pool, "b", size=900)
         assert len(pool) == 0
 
-    def test_one_that_failed_is_not_lent_again(self, on_gpu: Any) -> None:
-        pool = Engines()
+    def test_one_that_failed_is_not_used_again(self, on_gpu: Any) -> None:
+        pool = EnginePool()
         with pytest.raises(RuntimeError, match="broken"):  # noqa: SIM117
-            with pool.lend("a", Plan(1, 0, 0, 0), CPU, lambda graphs: Lent(graphs), None):
+            with pool.acquire(FakeSpec("a")):  # type: ignore[arg-type]
                 raise RuntimeError("broken")
         assert len(pool) == 0
 
     def test_without_graphs_nothing_is_kept(self, on_gpu: Any) -> None:
-        pool = Engines()
+        pool = EnginePool()
         pool.graphs = False
-        assert not lend(pool, "a").is_captured
+        assert not used(pool, "a").is_captured
         assert len(pool) == 0
 
     def test_nothing_is_kept_on_the_cpu(self) -> None:
-        pool = Engines()
-        lend(pool, "a")
+        pool = EnginePool()
+        used(pool, "a")
         assert len(pool) == 0
 
-    def test_one_that_cannot_be_captured_is_tried_once(self, on_gpu: Any) -> None:
-        pool, asked = Engines(), []
-
-        def build(graphs: bool) -> Lent:
-            asked.append(graphs)
-            return Lent(captured=False)
-
-        for _ in range(3):
-            with pool.lend("a", Plan(10, 0, 0, 0), CPU, build, None):
-                pass
-        assert asked == [True, False, False]
+    def test_one_that_cannot_be_captured_is_tried_once(
+        self, on_gpu: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(FakeEngine, "can_be_captured", False)
+        pool = EnginePool()
+        assert [used(pool, "a").graphs for _ in range(3)] == [True, False, False]
 
     def test_turning_graphs_off_lets_go_of_them(self, on_gpu: Any) -> None:
-        pool = Engines()
-        lend(pool, "a")
+        pool = EnginePool()
+        used(pool, "a")
         pool.graphs = False
         assert len(pool) == 0
 
@@ -573,9 +591,6 @@ def test_a_kept_engine_serves_other_lengths(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         "tritonseq.engine.spec.bucket", lambda length, device: -(-length // 16) * 16
     )
-    monkeypatch.setattr(
-        "tritonseq.engine.scheduler.bucket", lambda length, device: -(-length // 16) * 16
-    )
     kept, fresh = model_of("gpt2"), model_of("gpt2")
     ends = {"eos_token_id": [2, 3], "pad_token_id": 0, "num_beams": 3, "no_repeat_ngram_size": 2}
     cases: list[tuple[Any, dict[str, Any]]] = [
@@ -619,13 +634,6 @@ class TestBuffers:
         assert record[0][0].tolist() == [0, 9, 2, 3]
         assert view[0][1] is None
         assert nbytes(record[0]) == 32
-
-    def test_overwriting_copies_in_place(self) -> None:
-        record, other = [torch.zeros(2), (torch.zeros(1),)], [torch.ones(2), (torch.ones(1),)]
-        kept = record[0]
-        overwrite(record, other)
-        assert kept.tolist() == [1, 1]
-        assert record[1][0].tolist() == [1]
 
 
 @pytest.mark.gpu

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .stopping import Stopping
 
 
-class Rules(NamedTuple):
+class BeamOptions(NamedTuple):
     """The options that decide which hypotheses survive."""
 
     beams: int
@@ -51,7 +51,7 @@ class Rules(NamedTuple):
 
 
 @dataclass
-class Beams:
+class BeamState:
     """What beam search keeps."""
 
     hypotheses: Hypotheses
@@ -70,7 +70,7 @@ class BeamSearch:
         processors: Sequence[Processor],
         stopping: Stopping,
         recorder: Recorder,
-        rules: Rules,
+        options: BeamOptions,
         *,
         retires: bool,
         device: torch.device,
@@ -80,39 +80,47 @@ class BeamSearch:
         self.retires = retires
         self._processors = processors
         self._recorder = recorder
-        self._rules = rules
+        self._options = options
         self._generator = generator
         # What can be said in its terms, one operation does: `beam_topk`.
-        plain = rules.groups == 1 and not rules.sample and not recorder.is_on
+        plain = options.groups == 1 and not options.sample and not recorder.is_on
         self._terms = combined(p.terms for p in processors) if plain and stopping.is_plain else None
-        penalty, longest = rules.length_penalty, rules.most_new_tokens
+        penalty, longest = options.length_penalty, options.most_new_tokens
         # In double precision, rounded once, as a Python number is that divides a tensor.
         # One more than the longest: samples that rest at their limit are judged, to no consequence.
         powers = [_power(n, penalty) for n in range(longest + 2)]
-        never = rules.early_stopping == "never" and penalty > 0.0
+        never = options.early_stopping == "never" and penalty > 0.0
         self._judge: dict[str, Any] = {
             "powers": torch.tensor(powers, dtype=torch.float64).to(torch.float32).to(device),
             "ends": stopping.ends,
-            "stops_when_full": rules.early_stopping is True,
+            "stops_when_full": options.early_stopping is True,
             "bounds_by_limit": never,
             "retire": retires,
         }
 
-    def begin(self, hypotheses: Hypotheses) -> Beams:
-        samples, device = hypotheses.prompt.shape[0], hypotheses.prompt.device
-        size = self._rules.beams // self._rules.groups
-        groups = [_fresh_group(samples, size, device) for _ in range(self._rules.groups)]
-        return Beams(hypotheses, groups)
+    def allocate(self, hypotheses: Hypotheses) -> BeamState:
+        count = self._options.groups
+        shape = (hypotheses.prompt.shape[0], self._options.beams // count)
+        device = hypotheses.prompt.device
+        return BeamState(hypotheses, [_allocate_group(shape, device) for _ in range(count)])
 
-    def select(self, logits: Tensor, state: Beams) -> None:
-        hypotheses, rules = state.hypotheses, self._rules
+    def reset(self, state: BeamState) -> None:
+        for running, improvable, pool in state.groups:
+            # Beams start out equal, so all but the first must lose the first step.
+            running.fill_(FAR_BELOW)
+            running[:, 0].zero_()
+            improvable.fill_(True)
+            clear_pool(pool, worst=FAR_BELOW)
+
+    def select(self, logits: Tensor, state: BeamState) -> None:
+        hypotheses, options = state.hypotheses, self._options
         hypotheses.forget_texts()
         if self._terms is not None:
             self._select_fused(logits, self._terms, state)
             return
         self._recorder.logits(logits)
-        log_probs = logits.float().log_softmax(dim=-1).view(-1, rules.beams, logits.shape[-1])
-        if rules.groups == 1:
+        log_probs = logits.float().log_softmax(dim=-1).view(-1, options.beams, logits.shape[-1])
+        if options.groups == 1:
             *candidates, hits = self._candidates(log_probs, 0, state.groups[0], hypotheses)
             self._recorder.end_step()
             group = state.groups[0]
@@ -120,29 +128,29 @@ class BeamSearch:
         else:
             self._select_in_groups(log_probs, state)
 
-    def _select_fused(self, logits: Tensor, terms: Terms, state: Beams) -> None:
-        hypotheses, (group,), rules = state.hypotheses, state.groups, self._rules
+    def _select_fused(self, logits: Tensor, terms: Terms, state: BeamState) -> None:
+        hypotheses, (group,), options = state.hypotheses, state.groups, self._options
         candidates = beam_topk(
-            logits.unflatten(0, (-1, rules.beams)),
-            rules.candidates_per_beam * rules.beams,
+            logits.unflatten(0, (-1, options.beams)),
+            options.candidates_per_beam * options.beams,
             running=group.running,
             **terms(hypotheses, logits),
         )
         beam_advance(hypotheses.written, group, *candidates, **self._judge)
 
-    def _select_in_groups(self, log_probs: Tensor, state: Beams) -> None:
-        hypotheses, rules = state.hypotheses, self._rules
-        size = rules.beams // rules.groups
+    def _select_in_groups(self, log_probs: Tensor, state: BeamState) -> None:
+        hypotheses, options = state.hypotheses, self._options
+        size = options.beams // options.groups
         # A group that has finished in a sample goes on writing there, to no consequence.
         live = torch.cat([self._is_open(group) for group in state.groups], dim=1)
         tokens: list[Tensor] = []
         parents: list[Tensor] = []
         ended: list[Tensor] = []
-        for first, group in zip(range(0, rules.beams, size), state.groups, strict=True):
+        for first, group in zip(range(0, options.beams, size), state.groups, strict=True):
             scores = log_probs[:, first : first + size]
             if tokens:
                 chosen, rows = torch.cat(tokens, dim=1), scores.flatten(0, 1)
-                rows = hamming_penalty(rows, chosen, rules.diversity_penalty, live[:, :first])
+                rows = hamming_penalty(rows, chosen, options.diversity_penalty, live[:, :first])
                 scores = rows.view_as(scores)
             *candidates, hits = self._candidates(scores, first, group, hypotheses)
             found = choose_beams(hypotheses.written, group, *candidates, hits=hits, **self._judge)
@@ -170,7 +178,7 @@ class BeamSearch:
         scores = processed.view(-1, size, vocab_size)
         self._recorder.scores(scores)
         totals = scores.add_(group.running[:, :, None]).flatten(1)
-        found, index = self._best(totals, self._rules.candidates_per_beam * size)
+        found, index = self._best(totals, self._options.candidates_per_beam * size)
         parents = index.div(vocab_size, rounding_mode="floor") + first
         tokens = index % vocab_size
         hits = self.stopping.hits(tokens, parents, hypotheses, self._recorder.so_far)
@@ -178,7 +186,7 @@ class BeamSearch:
 
     def _best(self, totals: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Scores and places of `count` continuations, out of `[B, k * V]`."""
-        if not self._rules.sample:
+        if not self._options.sample:
             best = totals.topk(count, dim=1)
             return best.values, best.indices
         drawn = draw(totals.softmax(dim=-1), count, self._generator)
@@ -189,17 +197,17 @@ class BeamSearch:
     def _is_open(self, group: Group) -> Tensor:
         """`[B, k]` bool: in which samples can something still enter the pool?"""
         is_open = group.improvable
-        if self._rules.early_stopping is True:
+        if self._options.early_stopping is True:
             is_open = is_open & ~group.pool.done.all(dim=1)
         return is_open[:, None].expand_as(group.running)
 
-    def output(self, state: Beams, prompt: Tensor) -> GenerateOutput:
+    def output(self, state: BeamState, prompt: Tensor) -> GenerateOutput:
         pool = state.groups[0].pool
         for group in state.groups[1:]:
             pool = _merge(pool, group.pool)
-        pool = Pool(*(field[:, : self._rules.num_return_sequences] for field in pool))
+        pool = Pool(*(field[:, : self._options.num_return_sequences] for field in pool))
         return self._recorder.output(
-            **written_out(pool, state.hypotheses, prompt, self._rules.fill_token_id)
+            **written_out(pool, state.hypotheses, prompt, self._options.fill_token_id)
         )
 
 
@@ -211,23 +219,22 @@ def _power(length: int, penalty: float) -> float:
         return math.inf
 
 
-def _fresh_group(samples: int, beams: int, device: torch.device) -> Group:
-    shape = (samples, beams)
+def _allocate_group(shape: tuple[int, int], device: torch.device) -> Group:
+    running = torch.empty(shape, device=device, dtype=torch.float32)
+    improvable = torch.empty(shape[:1], device=device, dtype=torch.bool)
+    return Group(running, improvable, allocate_pool(shape, device, torch.float32))
 
-    def index(value: int) -> Tensor:
-        return torch.full(shape, value, device=device, dtype=torch.int64)
 
-    # Beams start out equal, so all but the first must lose the first step.
-    running = torch.full(shape, FAR_BELOW, device=device, dtype=torch.float32)
-    running[:, 0].zero_()
-    pool = Pool(
-        scores=torch.full(shape, FAR_BELOW, device=device, dtype=torch.float32),
-        done=torch.zeros(shape, device=device, dtype=torch.bool),
-        end=index(-1),
-        slot=index(0),
-        token=index(0),
-    )
-    return Group(running, torch.ones(samples, device=device, dtype=torch.bool), pool)
+def allocate_pool(shape: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Pool:
+    """A pool of `[B, N]` hypotheses with scores of `dtype`."""
+    dtypes = (dtype, torch.bool, torch.int64, torch.int64, torch.int64)
+    return Pool(*(torch.empty(shape, device=device, dtype=each) for each in dtypes))
+
+
+def clear_pool(pool: Pool, *, worst: float) -> None:
+    """Let everything enter it that scores better than `worst`."""
+    for field, value in zip(pool, (worst, False, -1, 0, 0), strict=True):
+        field.fill_(value)
 
 
 def _merge(pool: Pool, other: Pool) -> Pool:

@@ -1,8 +1,8 @@
 """Greedy search and sampling: every row chooses its own next token.
 
-All searches share one shape. `begin` makes a state, buffers with one entry per sample; `select`
-turns logits into tokens and writes them to the state, for all of its samples or a view of some;
-`output` returns what was found. A search itself keeps nothing between steps.
+All searches share one shape. `allocate` makes a state, buffers with one entry per sample; `reset`
+begins it, `select` turns logits into tokens and writes them to it, both for all of its samples or a
+view of some; `output` returns what was found. A search itself keeps nothing between steps.
 """
 
 from __future__ import annotations
@@ -32,10 +32,14 @@ class Search(Protocol):
 
     stopping: Stopping
     retires: bool
-    """Do samples rest as soon as their search has ended?"""
+    """Whether samples rest as soon as their search has ended."""
 
-    def begin(self, hypotheses: Hypotheses) -> Any:
-        """The state of samples that have written nothing yet."""
+    def allocate(self, hypotheses: Hypotheses) -> Any:
+        """A state for the samples of the hypotheses; its buffers hold anything until `reset`."""
+        ...
+
+    def reset(self, state: Any) -> None:
+        """Begin: these samples have written nothing yet."""
         ...
 
     def select(self, logits: Tensor, state: Any) -> None:
@@ -58,7 +62,7 @@ def process(scores: Tensor, hypotheses: Hypotheses, processors: Sequence[Process
 
 
 @dataclass
-class Rows:
+class GreedyState:
     """What greedy search keeps."""
 
     hypotheses: Hypotheses
@@ -102,13 +106,17 @@ class Greedy:
         self._infinite = infinite
         self._fill = None if fill_token_id == pad_token_id else fill_token_id
 
-    def begin(self, hypotheses: Hypotheses) -> Rows:
+    def allocate(self, hypotheses: Hypotheses) -> GreedyState:
         newest = hypotheses.written.newest
-        ended, lengths = torch.zeros_like(newest, dtype=torch.bool), torch.zeros_like(newest)
-        peak = torch.full_like(newest, -torch.inf, dtype=torch.float32)
-        return Rows(hypotheses, ended, lengths, peak)
+        ended, peak = (torch.empty_like(newest, dtype=t) for t in (torch.bool, torch.float32))
+        return GreedyState(hypotheses, ended, torch.empty_like(newest), peak)
 
-    def select(self, logits: Tensor, state: Rows) -> None:
+    def reset(self, state: GreedyState) -> None:
+        state.ended.zero_()
+        state.lengths.zero_()
+        state.peak.fill_(-torch.inf)
+
+    def select(self, logits: Tensor, state: GreedyState) -> None:
         hypotheses = state.hypotheses
         hypotheses.forget_texts()
         self._recorder.logits(logits)
@@ -152,11 +160,11 @@ class Greedy:
             hypotheses.written, state.ended, tokens, ends=ends, hits=hits, retire=self.retires
         )
 
-    def check(self, state: Rows) -> None:
+    def check(self, state: GreedyState) -> None:
         """Raise NotFinite if scores were no numbers so far; waits for the device."""
         refuse(state.peak, infinite=not self._infinite)
 
-    def output(self, state: Rows, prompt: Tensor) -> GenerateOutput:
+    def output(self, state: GreedyState, prompt: Tensor) -> GenerateOutput:
         self.check(state)
         hypotheses = state.hypotheses
         prompt = prompt.repeat_interleave(hypotheses.beams, dim=0)

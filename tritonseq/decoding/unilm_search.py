@@ -20,7 +20,7 @@ from tritonseq.kernels.advance import append_beams
 from tritonseq.kernels.advance.eager import is_in
 from tritonseq.kernels.advance.state import Pool
 
-from .beam_search import written_out
+from .beam_search import allocate_pool, clear_pool, written_out
 from .outputs import BeamTrace
 from .search import process
 
@@ -56,7 +56,7 @@ NEVER_RAISING = frozenset(
 """Processors that make no positive score of a log-probability."""
 
 
-class UniLMRules(NamedTuple):
+class UniLMOptions(NamedTuple):
     """The options that decide which hypotheses survive."""
 
     beams: int
@@ -66,7 +66,7 @@ class UniLMRules(NamedTuple):
     runs_out: bool
     """Go on to the very end even after every hypothesis has ended, as upstream's traces do."""
     has_strangers: bool
-    """Do functions of the caller's change scores? They may raise them, and are asked once."""
+    """Whether functions of the caller's change scores: they may raise them, and are asked once."""
     most_new_tokens: int
     """The limit of the longest hypothesis."""
     num_return_sequences: int
@@ -74,7 +74,7 @@ class UniLMRules(NamedTuple):
 
 
 @dataclass
-class UniLMBeams:
+class UniLMState:
     """What the search keeps; all `[B, K]`, `[B, T, K]` or of the pool."""
 
     hypotheses: Hypotheses
@@ -98,7 +98,7 @@ class UniLMBeamSearch:
         processors: Sequence[Processor],
         stopping: Stopping,
         recorder: Recorder,
-        rules: UniLMRules,
+        options: UniLMOptions,
         *,
         retires: bool,
         device: torch.device,
@@ -107,30 +107,38 @@ class UniLMBeamSearch:
         self.retires = retires
         self._processors = processors
         self._recorder = recorder
-        self._rules = rules
+        self._options = options
         # Only if no score is positive do sums of them fall, and tell what is yet to come.
         falling = all(processor.name in NEVER_RAISING for processor in processors)
-        self._stops_early = rules.stops_early and falling and not rules.has_strangers
-        penalties = [_penalty(n, rules.length_penalty) for n in range(rules.most_new_tokens + 1)]
+        self._stops_early = options.stops_early and falling and not options.has_strangers
+        penalties = [
+            _penalty(n, options.length_penalty) for n in range(options.most_new_tokens + 1)
+        ]
         self._penalties = torch.tensor(penalties, dtype=torch.float64, device=device)
 
-    def begin(self, hypotheses: Hypotheses) -> UniLMBeams:
+    def allocate(self, hypotheses: Hypotheses) -> UniLMState:
         tokens, beams = hypotheses.written.tokens, hypotheses.written.newest
-        return UniLMBeams(
+        shape = (tokens.shape[0], self._options.num_return_sequences)
+        return UniLMState(
             hypotheses,
-            running=torch.zeros_like(beams, dtype=torch.float32),
-            ended=torch.zeros_like(beams, dtype=torch.bool),
-            dead=torch.zeros_like(beams, dtype=torch.bool),
-            scores=torch.zeros_like(tokens, dtype=torch.float32),
-            pool=_nothing(tokens.shape[0], self._rules.num_return_sequences, tokens.device),
+            running=torch.empty_like(beams, dtype=torch.float32),
+            ended=torch.empty_like(beams, dtype=torch.bool),
+            dead=torch.empty_like(beams, dtype=torch.bool),
+            scores=torch.empty_like(tokens, dtype=torch.float32),
+            pool=allocate_pool(shape, tokens.device, torch.float64),
         )
 
-    def select(self, logits: Tensor, state: UniLMBeams) -> None:
+    def reset(self, state: UniLMState) -> None:
+        for buffer in (state.running, state.ended, state.dead, state.scores):
+            buffer.zero_()
+        clear_pool(state.pool, worst=-math.inf)
+
+    def select(self, logits: Tensor, state: UniLMState) -> None:
         hypotheses = state.hypotheses
         hypotheses.forget_texts()
         self._recorder.logits(logits)
         log_probs = process(logits.float().log_softmax(dim=-1), hypotheses, self._processors)
-        log_probs = log_probs.view(-1, self._rules.beams, logits.shape[-1])
+        log_probs = log_probs.view(-1, self._options.beams, logits.shape[-1])
         self._recorder.scores(log_probs)
         self._recorder.end_step()
         running, tokens, parents = self._choose(log_probs, state)
@@ -138,9 +146,9 @@ class UniLMBeamSearch:
         done = self._collect(running, tokens, parents, hits, state)
         append_beams(hypotheses.written, tokens, parents, done, retire=self.retires)
 
-    def _choose(self, log_probs: Tensor, state: UniLMBeams) -> tuple[Tensor, Tensor, Tensor]:
+    def _choose(self, log_probs: Tensor, state: UniLMState) -> tuple[Tensor, Tensor, Tensor]:
         """The K best continuations: scores, tokens and parents, `[B, K]` each."""
-        beams = self._rules.beams
+        beams = self._options.beams
         scores, candidates = log_probs.topk(beams, dim=2)
         history = state.ended.to(torch.float32) * ENDED + state.running
         best = (scores + history[:, :, None]).flatten(1).topk(beams, dim=1)
@@ -160,7 +168,7 @@ class UniLMBeamSearch:
         tokens: Tensor,
         parents: Tensor,
         hits: Tensor | None,
-        state: UniLMBeams,
+        state: UniLMState,
     ) -> Tensor:
         """Put what ends with this step into the pool; returns `[B]`, where search is over."""
         written = state.hypotheses.written
@@ -182,7 +190,7 @@ class UniLMBeamSearch:
         for field, best in zip(state.pool, _best(state.pool, new), strict=True):
             field.copy_(best)
         done = ended.all(dim=1)
-        if self._rules.runs_out:
+        if self._options.runs_out:
             done = step + 1 >= written.limit
         if self._stops_early:
             done = done | ~self._can_improve(running, ended | dead, state)
@@ -193,7 +201,7 @@ class UniLMBeamSearch:
         state.scores.scatter_(1, at, kept)
         return done
 
-    def _can_improve(self, running: Tensor, is_over: Tensor, state: UniLMBeams) -> Tensor:
+    def _can_improve(self, running: Tensor, is_over: Tensor, state: UniLMState) -> Tensor:
         """`[B]`: could a hypothesis that has not ended still enter the pool?
 
         Its score will only fall, and the penalty be at most that of the last step. On a tie the
@@ -204,12 +212,12 @@ class UniLMBeamSearch:
         # NaN goes on to the end, where it is told of.
         return ~(bound <= state.pool.scores.amin(dim=1))
 
-    def output(self, state: UniLMBeams, prompt: Tensor) -> GenerateOutput:
+    def output(self, state: UniLMState, prompt: Tensor) -> GenerateOutput:
         written = state.hypotheses.written
         steps = int(written.generated.max())
         frames = (state.scores, written.tokens, written.parents)
         return self._recorder.output(
-            **written_out(state.pool, state.hypotheses, prompt, self._rules.fill_token_id),
+            **written_out(state.pool, state.hypotheses, prompt, self._options.fill_token_id),
             beam_trace=BeamTrace(*(frame[:, :steps] for frame in frames)),
         )
 
@@ -217,21 +225,6 @@ class UniLMBeamSearch:
 def _penalty(step: int, exponent: float) -> float:
     """What the score of a hypothesis that ends with this step is divided by."""
     return ((5 + step + 1) / 6) ** exponent if exponent > 0 else 1.0
-
-
-def _nothing(samples: int, count: int, device: torch.device) -> Pool:
-    """A pool that everything may enter."""
-    shape = (samples, count)
-    end, slot, token = (
-        torch.full(shape, value, device=device, dtype=torch.int64) for value in (-1, 0, 0)
-    )
-    return Pool(
-        torch.full(shape, -math.inf, device=device, dtype=torch.float64),
-        torch.zeros(shape, device=device, dtype=torch.bool),
-        end,
-        slot,
-        token,
-    )
 
 
 def _best(pool: Pool, new: Pool) -> Pool:

@@ -70,7 +70,7 @@ class Decoder(Protocol):
         ...
 
 
-class EncoderDecoder(Protocol):
+class Seq2SeqDecoder(Protocol):
     """A model that reads sources first, and then writes targets one token per beam."""
 
     is_encoder_decoder: bool

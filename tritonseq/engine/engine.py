@@ -8,40 +8,34 @@ the end by copies of a flag, and makes no device wait.
 
 from __future__ import annotations
 
-from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from contextlib import nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from tritonseq.decoding.not_finite import NotFinite, explain
+from tritonseq.decoding.hypotheses import Hypotheses, Text
 from tritonseq.decoding.search import Greedy
 from tritonseq.kernels import is_gpu
-from tritonseq.memory.tensor_tree import gather, of_samples, overwrite, scatter
+from tritonseq.memory.tensor_tree import gather, of_samples, scatter
 
-from .cuda_graph import Replay
+from .cuda_graph import LAUNCHING, Replay
+from .inputs import Prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from tritonseq.decoding.hypotheses import Hypotheses
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.search import Search
-    from tritonseq.memory.kv_cache import Sizes
 
-    from .decoder_protocol import Decoder, EncoderDecoder
-    from .inputs import Prompts
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
+    from .spec import Batch, EngineSpec
 
 # Steps that a GPU may be ahead of what the host knows: one that runs and one that waits. They
 # change nothing where a search has ended.
 LAG = 2
-
-# One in so many slots can be filled at once by a sample that is not beside the others.
-STAGED = 2
 
 
 class Flags:
@@ -93,123 +87,98 @@ class Flags:
         self._sent = 0
 
 
-def _explaining(method: Callable[P, R]) -> Callable[P, R]:
-    """A method of Engine that says where scores come from that are no numbers."""
-
-    @wraps(method)
-    def explaining(*args: P.args, **how: P.kwargs) -> R:
-        try:
-            return method(*args, **how)
-        except NotFinite:
-            engine: Any = args[0]
-            dtype = next(engine.decoder.parameters()).dtype
-            raise explain(engine.decoder, dtype) from None
-
-    return explaining
-
-
 class Engine:
-    """A bucket of slots for one search.
+    """Slots for one search.
 
     On a GPU the step is captured in a graph, once, and replayed. A search that calls functions of
     the caller, or records what it saw, runs between replays of the network alone: slower, and with
     the host in every step.
     """
 
-    def __init__(
-        self,
-        decoder: Decoder | EncoderDecoder,
-        search: Search,
-        sizes: Sizes,
-        hypotheses: Hypotheses,
-        cache: Any,
-        *,
-        graphs: bool = True,
-    ) -> None:
-        """`hypotheses` and `cache` are buffers for `sizes`, and share their `step`."""
-        self.decoder = decoder
+    def __init__(self, spec: EngineSpec, search: Search, *, graphs: bool = True) -> None:
+        self.spec = spec
         self.search = search
-        self.sizes = sizes
-        self.cache = cache
-        self.hypotheses = hypotheses
+        self.decoder: Any = spec.decoder
+        self.sizes = spec.sizes
+        self.cache = self.decoder.new_cache(spec.sizes)
+        self.hypotheses = Hypotheses.allocate(
+            **spec.buffers, step=self.cache.step, device=spec.device
+        )
         """What the slots have written."""
-        self.state: Any = search.begin(hypotheses)
+        self.state = self._fresh_state()
+        self._device = spec.device
         self._waits = not search.retires
-        written = hypotheses.written
-        self._device = written.step.device
         runs_ahead = is_gpu(self._device) and not self._waits
-        self.flags = Flags(written.done, lag=LAG if runs_ahead else 0)
-        self._replay = Replay(self._device, enabled=graphs)
-        self._left: torch.cuda.Event | None = None
+        self.flags = Flags(self.hypotheses.written.done, lag=LAG if runs_ahead else 0)
+        on_cuda = self._device.type == "cuda"
+        self._replay = Replay(self._device, enabled=graphs) if on_cuda else None
+        self._released: torch.cuda.Event | None = None
 
-    def adopt(self, search: Search) -> None:
-        """Let `search` decide from now on; its key is that of the one before.
+    def bind(self, spec: EngineSpec, search: Search) -> None:
+        """Serve another request, whose spec has the same key; all slots rest.
 
-        One that the step was captured with goes on in its place: they are equal but for the clock.
+        A search that the step was captured with goes on in place of the new one: they are equal
+        but for the clock.
         """
-        if self._left is not None:
-            torch.cuda.current_stream(self._device).wait_event(self._left)
+        if self._released is not None:
+            torch.cuda.current_stream(self._device).wait_event(self._released)
+        self.spec = spec
         if self._waits:
             self.search = search
-            self.state = search.begin(self.hypotheses)
+            self.state = self._fresh_state()
         self.search.stopping.restart(search.stopping)
+        self.empty()
+        self.flags.restart()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """The request is over: let go of what was the caller's, and note where work ends."""
+        del self.spec
         if self._waits:
-            # Its search holds functions and records; `adopt` brings another.
+            # Its search holds functions and records; `bind` brings another.
             del self.search, self.state
         if self._device.type == "cuda":
-            self._left = torch.cuda.current_stream(self._device).record_event()
+            self._released = torch.cuda.current_stream(self._device).record_event()
 
-    @_explaining
     @torch.no_grad()
-    def admit(self, slots: Sequence[int], read: Prompts, prompt: Tensor | None = None) -> None:
-        """Read samples into slots, and choose their first tokens.
+    def admit(self, arrivals: Mapping[int, Batch]) -> None:
+        """Read batches into the slots that start at their keys, and choose their first tokens.
 
-        `read`: what the network reads; `prompt [B, P]`: what the targets of an encoder-decoder
-        model start with. The hypotheses of these slots have been loaded. Slots that are no
-        neighbours take copies: their samples are read beside each other, as many as `staging` has.
+        Slots that are no neighbours take copies: their samples are read beside each other, as many
+        as `EngineSpec.staging` has.
         """
-        first, count = slots[0], len(slots)
         self.search.stopping.look_at_the_clock()
-        with self._replay.alone():
-            if list(slots) == list(range(first, first + count)):
-                state = of_samples(self.state, first, count)
-                self._begin(state, self.cache.of_samples(first, count), read, prompt)
-                return
-            stage = self._stage.of_samples(0, count)
-            samples = torch.tensor(slots, device=self._device)
-            self.hypotheses.forget_texts()
-            state = gather(self.state, samples)
-            self._begin(state, stage, read, prompt)
-            state.hypotheses.forget_texts()
-            self.cache.take_sources(stage, samples)
-            scatter(self.state, samples, state)
+        for slot, batch in arrivals.items():
+            self._load(of_samples(self.hypotheses, slot, batch.samples), batch)
+        for slots, batches in _prefills(arrivals, self.spec.staging.samples):
+            read = _side_by_side([batch.read for batch in batches])
+            own = {}
+            if self.spec.has_decoder_prompts:
+                own = {"prompt": torch.cat([batch.prompts.ids for batch in batches])}
+            first, count = slots[0], len(slots)
+            with self._alone():
+                samples = None
+                if slots == list(range(first, first + count)):
+                    state = of_samples(self.state, first, count)
+                    cache = self.cache.of_samples(first, count)
+                else:
+                    samples = torch.tensor(slots, device=self._device)
+                    self.hypotheses.forget_texts()
+                    state, cache = gather(self.state, samples), self._stage.of_samples(0, count)
+                self.search.reset(state)
+                logits = self.decoder.prefill(read.right_padded(), read.lengths, cache, **own)
+                self.search.select(logits.repeat_interleave(self.sizes.beams, dim=0), state)
+                if samples is not None:
+                    state.hypotheses.forget_texts()
+                    self.cache.take_sources(cache, samples)
+                    scatter(self.state, samples, state)
 
-    def _begin(self, state: Any, cache: Any, read: Prompts, prompt: Tensor | None) -> None:
-        overwrite(state, self.search.begin(state.hypotheses))
-        decoder: Any = self.decoder
-        own = {} if prompt is None else {"prompt": prompt}
-        with self._plain():
-            logits = decoder.prefill(read.right_padded(), read.lengths, cache, **own)
-        self.search.select(logits.repeat_interleave(self.sizes.beams, dim=0), state)
-
-    @cached_property
-    def _stage(self) -> Any:
-        """Caches for samples that are read for slots here and there."""
-        # They may serve a later call as well.
-        with torch.inference_mode(False):
-            return self.decoder.new_cache(staging(self.sizes))
-
-    @_explaining
     @torch.no_grad()
     def step(self) -> None:
         """Move every sample on that does not rest: one token per beam."""
         self.search.stopping.look_at_the_clock()
-        output = self._replay(self._captured)
+        logits = self._advance() if self._replay is None else self._replay(self._advance)
         if self._waits:
-            self.search.select(output, self.state)
+            self.search.select(logits, self.state)
 
     def empty(self) -> None:
         """Let all slots rest."""
@@ -217,57 +186,112 @@ class Engine:
 
     @property
     def is_captured(self) -> bool:
-        """Is the step a graph?"""
-        return self._replay.is_captured
+        """Whether the step is a graph."""
+        return self._replay is not None and self._replay.is_captured
 
     def capture(self) -> None:
         """Capture the step, while all slots rest."""
         self.empty()
-        self._replay.capture(self._captured)
+        if self._replay is not None:
+            self._replay.capture(self._advance)
 
-    @_explaining
-    def check(self) -> None:
-        """Raise NotFinite if the scores of a search without beams were no numbers so far."""
-        if isinstance(self.search, Greedy):
-            self.search.check(self.state)
+    @property
+    def newest(self) -> Tensor:
+        """`[B, K]` the tokens that were chosen last, in a buffer that the next step writes to.
 
-    @_explaining
+        Of a search without beams. Raises NotFinite if it has met scores that are no numbers.
+        """
+        assert isinstance(self.search, Greedy)
+        self.search.check(self.state)
+        return self.hypotheses.written.newest
+
     @torch.no_grad()
-    def output(self, prompt: Tensor, slots: Sequence[int] | None = None) -> GenerateOutput:
-        """What was found for the samples in `slots` (None: the first), behind their prompts."""
-        if slots is None:
-            state = of_samples(self.state, 0, prompt.shape[0])
-        elif len(slots) == 1:
-            state = of_samples(self.state, slots[0], 1)
-        else:
-            self.hypotheses.forget_texts()
-            state = gather(self.state, torch.tensor(slots, device=self._device))
+    def output(self, prompt: Tensor, slots: Sequence[int]) -> GenerateOutput:
+        """What was found for the samples in `slots`, behind their prompts `[B, P]`."""
+        first, count = slots[0], len(slots)
+        if slots == list(range(first, first + count)):
+            return self.search.output(of_samples(self.state, first, count), prompt)
+        self.hypotheses.forget_texts()
+        state = gather(self.state, torch.tensor(slots, device=self._device))
         return self.search.output(state, prompt)
 
-    def _captured(self) -> Tensor | None:
-        """What a graph holds: the network, and the decision unless that waits for the host."""
-        logits = self._network()
+    def _advance(self) -> Tensor | None:
+        """What a graph holds: the network, and the decision unless that waits for the host.
+
+        Returns the logits `[R, V]` in that case.
+        """
+        written, sizes = self.hypotheses.written, self.sizes
+        # The token of the last position is never fed back, so the caches have no place for it.
+        lineage = written.lineage[:, : sizes.target_length] if sizes.beams > 1 else None
+        logits = self.decoder.step(written.newest, lineage, self.cache).flatten(0, 1)
         if self._waits:
             return logits
         self.search.select(logits, self.state)
         return None
 
-    def _network(self) -> Tensor:
-        """Logits `[R, V]` after the newest tokens."""
-        written = self.hypotheses.written
-        # The token of the last position is never fed back, so the caches have no place for it.
-        sizes = self.sizes
-        lineage = written.lineage[:, : sizes.target_length] if sizes.beams > 1 else None
-        with self._plain():
-            logits: Tensor = self.decoder.step(written.newest, lineage, self.cache)
-        return logits.flatten(0, 1)
+    def _fresh_state(self) -> Any:
+        """What the search keeps. Slots that rest are read as well, so nothing in it is chance."""
+        state = self.search.allocate(self.hypotheses)
+        self.search.reset(state)
+        return state
 
-    def _plain(self) -> torch.autocast:
-        """An autocast around the call must not change what the weights' dtype promises."""
-        return torch.autocast(self.hypotheses.prompt.device.type, enabled=False)
+    @cached_property
+    def _stage(self) -> Any:
+        """Caches for samples that are read for slots here and there."""
+        # They may serve a later call as well.
+        with torch.inference_mode(False):
+            return self.decoder.new_cache(self.spec.staging)
+
+    def _alone(self) -> AbstractContextManager[Any]:
+        """While no other thread launches work; where nothing is captured that does not matter."""
+        return nullcontext() if self._replay is None else LAUNCHING
+
+    def _load(self, hypotheses: Hypotheses, batch: Batch) -> None:
+        prompts, lengths, spec = batch.prompts, batch.lengths, self.spec
+        hypotheses.load(
+            prompts.ids,
+            prompts.starts,
+            new_tokens=lengths.new_tokens,
+            minimum=lengths.minimum - lengths.prompt,
+            fill=spec.pad_token_id,
+            source=_text(batch.read, spec.config.hf_exact) if spec.reads_source else None,
+            roots=batch.roots,
+        )
 
 
-def staging(sizes: Sizes) -> Sizes:
-    """Of the caches that samples are read into before they come to slots here and there."""
-    samples = -(-sizes.samples // STAGED)
-    return sizes._replace(samples=samples, target_length=min(sizes.target_length, 1))
+def _prefills(
+    arrivals: Mapping[int, Batch], staged: int
+) -> Iterator[tuple[list[int], list[Batch]]]:
+    """Slots and batches in parts, each of which is admitted by one prefill.
+
+    A part are neighbours, or up to `staged` slots here and there if those are more.
+    """
+    slots = [
+        slot + sample for slot, batch in sorted(arrivals.items()) for sample in range(batch.samples)
+    ]
+    while slots:
+        run = 1
+        while run < len(slots) and slots[run] == slots[0] + run:
+            run += 1
+        part, slots = slots[: max(run, staged)], slots[max(run, staged) :]
+        yield part, [arrivals[slot] for slot in part if slot in arrivals]
+
+
+def _side_by_side(parts: Sequence[Prompts]) -> Prompts:
+    """What is read for several batches, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = [part.right_padded() for part in parts]
+    width = max(part.shape[1] for part in rows)
+    ids = torch.cat([F.pad(part, (0, width - part.shape[1])) for part in rows])
+    return Prompts(ids, torch.cat([part.lengths for part in parts]), None)
+
+
+def _text(read: Prompts, counts_pads: bool) -> Text:
+    """The source with its edges, as the `encoder_` options want it."""
+    starts = torch.zeros_like(read.lengths)
+    if counts_pads:
+        return Text(read.ids, starts, starts + read.ids.shape[1])
+    if read.starts is not None:
+        starts = read.starts
+    return Text(read.ids, starts, starts + read.lengths)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from tritonseq.options.config import GenerationConfig
 
-    from .decoder_protocol import Decoder, EncoderDecoder
+    from .decoder_protocol import Decoder, Seq2SeqDecoder
     from .inputs import Prompts
 
 DEFAULT_NEW_TOKENS = 20
@@ -34,7 +34,7 @@ class Lengths:
     def resolve(
         cls,
         config: GenerationConfig,
-        decoder: Decoder | EncoderDecoder,
+        decoder: Decoder | Seq2SeqDecoder,
         prompts: Prompts,
         sources: Prompts | None,
     ) -> Lengths:
@@ -76,7 +76,7 @@ class Lengths:
         return cls(prompt, total, minimum, asked)
 
 
-def default_new_tokens(decoder: Decoder | EncoderDecoder) -> int:
+def default_new_tokens(decoder: Decoder | Seq2SeqDecoder) -> int:
     """How many tokens a model writes if nobody says how many.
 
     Where source and target share the positions, a quarter of them at most. It is never less for a
@@ -88,10 +88,10 @@ def default_new_tokens(decoder: Decoder | EncoderDecoder) -> int:
     return count
 
 
-def longest_text(decoder: Decoder | EncoderDecoder, config: GenerationConfig) -> int | None:
+def longest_text(decoder: Decoder | Seq2SeqDecoder, config: GenerationConfig) -> int | None:
     """The most tokens that a source or prompt may have under `config`; None for any number."""
     if decoder.is_encoder_decoder and not decoder.is_prefix_lm:
-        limit: int | None = cast("EncoderDecoder", decoder).max_source_positions
+        limit: int | None = cast("Seq2SeqDecoder", decoder).max_source_positions
         return limit
     positions = decoder.max_positions
     if decoder.is_prefix_lm and positions is not None:
@@ -104,7 +104,7 @@ def longest_text(decoder: Decoder | EncoderDecoder, config: GenerationConfig) ->
     return positions - positions_needed(decoder, 0, config.max_new_tokens or 1)
 
 
-def longest_answered(decoder: Decoder | EncoderDecoder, config: GenerationConfig) -> int | None:
+def longest_answered(decoder: Decoder | Seq2SeqDecoder, config: GenerationConfig) -> int | None:
     """The most tokens of a text that is not refused; None for any number.
 
     A prompt is continued as far as positions go. A source that shares them with its target is to
@@ -117,7 +117,7 @@ def longest_answered(decoder: Decoder | EncoderDecoder, config: GenerationConfig
     return decoder.max_positions
 
 
-def runs_out(decoder: Decoder | EncoderDecoder, config: GenerationConfig, read: int) -> bool:
+def runs_out(decoder: Decoder | Seq2SeqDecoder, config: GenerationConfig, read: int) -> bool:
     """Does `max_new_tokens` ask for more than there are positions behind `read` tokens?"""
     asked = config.max_new_tokens
     if asked is None or decoder.max_positions is None:
@@ -125,7 +125,7 @@ def runs_out(decoder: Decoder | EncoderDecoder, config: GenerationConfig, read: 
     return positions_needed(decoder, read, asked) > decoder.max_positions
 
 
-def positions_needed(decoder: Decoder | EncoderDecoder, read: int, new_tokens: int) -> int:
+def positions_needed(decoder: Decoder | Seq2SeqDecoder, read: int, new_tokens: int) -> int:
     """How many positions `new_tokens` take behind the `read` tokens of a prompt (or source).
 
     The last token is chosen but never fed back, so it needs no position; but a prefix language
@@ -138,7 +138,7 @@ def _longest(prompts: Prompts | None) -> int:
     return 0 if prompts is None else int(prompts.lengths.max())
 
 
-def _fitting(decoder: Decoder | EncoderDecoder, positions: int, read: int, new_tokens: int) -> int:
+def _fitting(decoder: Decoder | Seq2SeqDecoder, positions: int, read: int, new_tokens: int) -> int:
     """`new_tokens`, or so many as the model has positions for.
 
     Raises ValueError if that is none, or if source and target share the positions.

@@ -30,7 +30,7 @@ class DoesNotFit(ValueError):
     """A request needs more memory than there is."""
 
 
-class Plan(NamedTuple):
+class MemoryPlan(NamedTuple):
     """Bytes of every group of buffers."""
 
     source_cache: int
@@ -50,13 +50,15 @@ class Plan(NamedTuple):
         sizes: Sizes,
         hypotheses: dict[str, Any],
         staged: Sizes | None = None,
-    ) -> Plan:
+    ) -> MemoryPlan:
         """Of buffers for `sizes` and the arguments of `Hypotheses.allocate`; none are made.
 
         `staged`: the sizes of the caches that samples are read into before they come to slots.
         """
         device = torch.device("meta")
-        state = search.begin(Hypotheses.allocate(**{**hypotheses, "step": None, "device": device}))
+        state = search.allocate(
+            Hypotheses.allocate(**{**hypotheses, "step": None, "device": device})
+        )
         # In the network's dtype, in float32, and what a softmax makes of it.
         item = decoder.dtype.itemsize + 2 * torch.float32.itemsize
         logits = sizes.samples * sizes.beams * decoder.vocab_size * item

@@ -1,4 +1,4 @@
-"""The engines of one model: made when they are asked for, and kept as long as they fit."""
+"""Engine pool: the engines of one model, made when needed, and kept as long as they fit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import torch
 
 from tritonseq.kernels import is_gpu
 
+from .engine import Engine
 from .memory_plan import free_memory
-from .torch_state import let_go_of_threads, precision
+from .torch_state import let_go_of_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Hashable, Iterator
 
     from tritonseq.decoding.search import Search
 
-    from .engine import Engine
-    from .memory_plan import Plan
+    from .spec import EngineSpec
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +32,15 @@ KEPT = 8
 SHARE = 0.5
 
 
-class _Idle(NamedTuple):
+class _Loan(NamedTuple):
     key: Hashable
     engine: Engine
     size: int
+    """In bytes."""
 
 
-class Engines:
-    """Lends engines to requests, each to one at a time; any thread may ask.
+class EnginePool:
+    """Engines for requests, each used by one at a time; any thread may ask.
 
     On the CPU an engine is a few buffers, whose memory is used again anyway, so each request gets
     its own. On a GPU it also is a captured graph, and worth keeping.
@@ -48,13 +49,13 @@ class Engines:
     def __init__(self, graphs: bool = True) -> None:
         self._graphs = graphs
         self._lock = threading.Lock()
-        self._idle: list[_Idle] = []
+        self._idle: list[_Loan] = []
         self._refused: set[Hashable] = set()
         _ALL.add(self)
 
     @property
     def graphs(self) -> bool:
-        """Are steps captured in CUDA graphs? Changing this lets go of all that were."""
+        """Whether steps are captured in CUDA graphs. Changing this lets go of all that were."""
         return self._graphs
 
     @graphs.setter
@@ -63,59 +64,52 @@ class Engines:
         self.clear()
 
     @contextlib.contextmanager
-    def lend(
-        self,
-        key: Hashable,
-        plan: Plan,
-        device: torch.device,
-        build: Callable[[bool], Engine],
-        search: Search,
-    ) -> Iterator[Engine]:
-        """An engine for `key`: one that was kept, or what `build(with_graphs)` makes.
+    def acquire(self, spec: EngineSpec) -> Iterator[Engine]:
+        """An engine for `spec`, one that was kept or a new one; it is kept afterwards if it pays.
 
-        `search` is that of the request. Raises DoesNotFit if there is no memory for another.
+        Raises DoesNotFit if there is no memory for another.
         """
         # What products round to is part of a graph.
-        key = (key, precision())
+        key = (spec.key, _precision())
         # Buffers that serve other calls must not be inference tensors.
         with torch.inference_mode(False):
-            engine = self._take(key) or self._make(key, plan, device, build)
-            engine.adopt(search)
+            search = spec.build_search()
+            loan = self._take(key) or self._make(key, spec, search)
+            loan.engine.bind(spec, search)
         # After an error nobody knows what stands in its buffers, and it is dropped. One that is
         # left half-way is as good as any: samples are admitted to it anew.
         with contextlib.suppress(GeneratorExit):
-            yield engine
-        engine.leave()
-        if engine.is_captured:
-            self._keep(_Idle(key, engine, plan.total), device)
+            yield loan.engine
+        loan.engine.release()
+        if loan.engine.is_captured:
+            self._keep(loan, spec.device)
 
-    def __reduce__(self) -> tuple[type[Engines], tuple[bool]]:
+    def __reduce__(self) -> tuple[type[EnginePool], tuple[bool]]:
         """Copies of a model, and those in other processes, make their own engines."""
-        return Engines, (self._graphs,)
+        return EnginePool, (self._graphs,)
 
     def clear(self) -> None:
-        """Let go of everything that nobody uses."""
+        """Let go of all that are idle."""
         with self._lock:
             self._idle.clear()
 
     def unlock(self) -> None:
-        """Forget who was at it: in a child, after a fork, the other threads are no more."""
+        """Forget the lock's holder: in a child, after a fork, the other threads are no more."""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """How many engines are kept and idle."""
         return len(self._idle)
 
-    def _take(self, key: Hashable) -> Engine | None:
+    def _take(self, key: Hashable) -> _Loan | None:
         with self._lock:
             for place, idle in enumerate(self._idle):
                 if idle.key == key:
-                    return self._idle.pop(place).engine
+                    return self._idle.pop(place)
         return None
 
-    def _make(
-        self, key: Hashable, plan: Plan, device: torch.device, build: Callable[[bool], Engine]
-    ) -> Engine:
+    def _make(self, key: Hashable, spec: EngineSpec, search: Search) -> _Loan:
+        plan, device = spec.memory_plan(search), spec.device
         free = free_memory(device)
         while free is not None and plan.total > free and self._drop_oldest():
             free = free_memory(device)
@@ -128,14 +122,14 @@ class Engines:
                 free / 2**30,
             )
             graphs = False
-        engine = build(graphs)
+        engine = Engine(spec, search, graphs=graphs)
         if graphs:
             engine.capture()
             if not engine.is_captured:
                 self._refused.add(key)
-        return engine
+        return _Loan(key, engine, plan.total)
 
-    def _keep(self, idle: _Idle, device: torch.device) -> None:
+    def _keep(self, idle: _Loan, device: torch.device) -> None:
         free = free_memory(device)
         with self._lock:
             self._idle.append(idle)
@@ -154,16 +148,19 @@ class Engines:
         return sum(idle.size for idle in self._idle)
 
 
-def bucket(length: int, device: torch.device) -> int:
-    """The places that a buffer has for `length`: few different numbers, where graphs are kept.
+def _precision() -> Hashable:
+    """What products of float32 matrices on a GPU may be rounded to.
 
-    Multiples of 64. On the CPU exactly what is asked for: there the cost of a step follows the
-    width of its buffers.
+    Two interfaces of torch speak of it. To ask the older one is an error once the newer one was
+    used to set it; the newer one, where torch has it, knows what either was told.
     """
-    return -(-length // 64) * 64 if is_gpu(device) else length
+    of_products = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
+    if of_products is None:
+        return torch.get_float32_matmul_precision()
+    return of_products, getattr(torch.backends, "fp32_precision", None)
 
 
-_ALL: weakref.WeakSet[Engines] = weakref.WeakSet()
+_ALL: weakref.WeakSet[EnginePool] = weakref.WeakSet()
 
 
 def _unlock_all() -> None:

@@ -6,7 +6,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,8 +26,8 @@ from .inputs import (
     read_sources,
 )
 from .lengths import Lengths, default_new_tokens, runs_out
-from .scheduler import Generation, refill, slots_for
-from .spec import Batch, Callables
+from .scheduler import run
+from .spec import Batch, EngineSpec, Hooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,13 +36,20 @@ if TYPE_CHECKING:
     from tritonseq.options.config import GenerationConfig
 
     from .inputs import Prompts
-    from .memory_plan import Plan
-    from .pool import Engines
-    from .scheduler import Streamer
-    from .spec import Slots
+    from .memory_plan import MemoryPlan
+    from .pool import EnginePool
+    from .scheduler import Step
 
 Ids = Tensor | Sequence[Sequence[int]] | None
 AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
+
+
+class Streamer(Protocol):
+    """Receives the prompt, then every token as it is chosen; transformers' streamers are such."""
+
+    def put(self, value: Tensor) -> None: ...
+
+    def end(self) -> None: ...
 
 
 def _nothing() -> None:
@@ -55,8 +62,8 @@ class Request:
 
     decoder: Any
     config: GenerationConfig
-    callables: Callables
-    engines: Engines
+    hooks: Hooks
+    engines: EnginePool
     decoder_input_ids: Ids = None
     streamer: Streamer | None = None
     before_step: Callable[[], object] = _nothing
@@ -67,7 +74,7 @@ class Request:
         cls,
         decoder: Any,
         config: GenerationConfig,
-        engines: Engines,
+        engines: EnginePool,
         *,
         decoder_input_ids: Ids = None,
         decoder_attention_mask: Any = None,
@@ -80,7 +87,7 @@ class Request:
         allowed = prefix_allowed_tokens_fn
         if not (allowed is None or callable(allowed) or isinstance(allowed, Trie)):
             raise ValueError(f"prefix_allowed_tokens_fn must be callable, not {allowed!r}")
-        callables = Callables(
+        hooks = Hooks(
             _listed("logits_processor", logits_processor),
             _listed("stopping_criteria", stopping_criteria),
             allowed,
@@ -113,12 +120,12 @@ class Request:
                     f"{name} compares ids of source and target, and this model has a vocabulary "
                     "for each: leave it out"
                 )
-        return cls(decoder, config, callables, engines, decoder_input_ids, streamer)
+        return cls(decoder, config, hooks, engines, decoder_input_ids, streamer)
 
     @property
     def speaks_of_places(self) -> tuple[str, ...]:
         """The arguments that tell samples apart by their place in the batch."""
-        allowed = self.callables.prefix_allowed_tokens_fn
+        allowed = self.hooks.prefix_allowed_tokens_fn
         by_place = {
             "decoder_input_ids": self.decoder_input_ids is not None,
             "decoder_start_token_id": len(self.config.decoder_start_token_ids) > 1,
@@ -129,7 +136,7 @@ class Request:
 
     @property
     def counts_prompts(self) -> bool:
-        """Do lengths depend on the width of a batch's prompts, as transformers counts them?"""
+        """Whether lengths depend on the width of a batch's prompts, as transformers counts them."""
         config = self.config
         if self.decoder.is_encoder_decoder:
             return False
@@ -137,7 +144,7 @@ class Request:
         return config.max_new_tokens is None or least or config.hf_exact
 
     def counts_longest(self, longest: int) -> bool:
-        """Would a batch with an input of `longest` tokens end all of its samples early?
+        """Whether a batch with an input of `longest` tokens would end all of its samples early.
 
         Positions that are too few for one sample are taken from all that are beside it.
         """
@@ -146,42 +153,43 @@ class Request:
 
     @property
     def counts_rows(self) -> bool:
-        """Would a caller's function or a seed notice the order of samples?"""
-        watched = self.callables.logits_processor or self.callables.stopping_criteria
+        """Whether a caller's function or a seed would notice the order of samples."""
+        watched = self.hooks.logits_processor or self.hooks.stopping_criteria
         return bool(watched) or self.streamer is not None or self.config.do_sample
 
     def run(self, input_ids: Ids, attention_mask: Any) -> GenerateOutput:
         """Generate for one batch of prompts or sources."""
-        generation, prompts = self._start(input_ids, attention_mask)
-        if self.streamer is None:
-            return generation.run(self.before_step)
-        self.streamer.put(prompts.ids.cpu())
-        for tokens in generation:
-            self.streamer.put(tokens.flatten().cpu())
-        self.streamer.end()
-        return generation.output()
+        batch = self._checked(input_ids, attention_mask)
+        streamer = self.streamer
+        if streamer is not None:
+            streamer.put(batch.prompts.ids.cpu())
+        for step in self._steps([batch], batch.samples, is_watched=streamer is not None):
+            if streamer is not None:
+                streamer.put(step.engine.newest.flatten().cpu())
+        if streamer is not None:
+            streamer.end()
+        return step.ended[0][1]
 
-    def stream(self, input_ids: Ids, attention_mask: Any) -> Generation:
-        """One prompt, whose tokens the result yields; faults are raised here."""
+    def stream(self, input_ids: Ids, attention_mask: Any) -> Iterator[int]:
+        """The tokens of one prompt, each as soon as it is chosen; faults are raised here."""
         # The caller may change a tensor between two tokens.
         if isinstance(input_ids, Tensor):
             input_ids = plain(input_ids, "input_ids").clone()
-        generation, prompts = self._start(input_ids, attention_mask)
+        batch = self._checked(input_ids, attention_mask)
         config = self.config
-        if config.num_beams > 1 or config.num_return_sequences > 1 or prompts.ids.shape[0] > 1:
+        if config.num_beams > 1 or config.num_return_sequences > 1 or batch.samples > 1:
             raise ValueError(
                 "stream yields the tokens of one hypothesis: pass one prompt, "
                 "num_beams=1 and num_return_sequences=1"
             )
-        return generation
+        steps = self._steps([batch], 1, is_watched=True)
+        return (int(step.engine.newest) for step in steps)
 
     def each(self, inputs: Sequence[Any], slots: int) -> Iterator[tuple[int, GenerateOutput]]:
         """Every input by itself, `slots` of them side by side; faults are raised here."""
         batches = self._each_batch(inputs, slots)
-        if not batches:
-            return iter(())
-        found = self._refill(batches, batches, slots, together=False)
-        return ((places[0], output) for places, output in found)
+        steps = self._steps(batches, slots) if batches else iter(())
+        return ((numbers[0], output) for step in steps for numbers, output in step.ended)
 
     def together(
         self, inputs: Sequence[Any], slots: int, admits: Callable[[], bool]
@@ -193,43 +201,45 @@ class Request:
         """
         batches = self._each_batch(inputs, slots)
         arrivals = itertools.takewhile(lambda _: admits(), batches)
-        return self._refill(batches, arrivals, slots, together=True)
+        steps = self._steps(batches, slots, arrivals=arrivals, together=True)
+        return (found for step in steps for found in step.ended)
 
-    def _refill(
-        self, batches: Sequence[Batch], arrivals: Iterable[Batch], slots: int, *, together: bool
-    ) -> Iterator[tuple[list[int], GenerateOutput]]:
-        count = min(slots, len(batches))
-        prepared = self._slots(batches, count, refilled=count < len(batches))
-        return refill(
-            prepared,
-            self.engines,
-            arrivals,
-            count,
-            before_step=self.before_step,
-            together=together,
-            pads=self.config.fill_token_id is not None,
-        )
-
-    def plan(self, samples: int, source_length: int, *, refilled: bool) -> Plan:
+    def plan(self, samples: int, source_length: int, *, refilled: bool) -> MemoryPlan:
         """The memory that `samples` slots take for inputs of up to `source_length` tokens.
 
         Raises ValueError if the model cannot read so many.
         """
         # Any token will do that is not taken for padding.
         token = 1 if self.config.pad_token_id == 0 else 0
-        batch = self.part([0], 1)._batch([token] * source_length)
-        return self._slots([batch], samples, refilled=refilled).plan()
+        batch = self.part([0], 1)._batch(_as_row([token] * source_length))
+        spec = self._spec([batch], samples, is_refilled=refilled)
+        return spec.memory_plan(spec.build_search())
 
-    def _slots(self, batches: Sequence[Batch], count: int, *, refilled: bool) -> Slots:
-        return slots_for(
-            self.decoder, batches, self.config, self.callables, count=count, refilled=refilled
+    def _steps(
+        self,
+        batches: Sequence[Batch],
+        slots: int,
+        *,
+        arrivals: Iterable[Batch] | None = None,
+        is_watched: bool = False,
+        together: bool = False,
+    ) -> Iterator[Step]:
+        """All batches through up to `slots` slots, as they come: in order, or as `arrivals`."""
+        samples = sum(batch.samples for batch in batches)
+        spec = self._spec(
+            batches, min(slots, samples), is_refilled=slots < samples, is_watched=is_watched
         )
+        waiting = batches if arrivals is None else arrivals
+        return run(self.engines, spec, waiting, before_step=self.before_step, together=together)
+
+    def _spec(self, batches: Sequence[Batch], slots: int, **how: bool) -> EngineSpec:
+        return EngineSpec(self.decoder, self.config, self.hooks, batches, slots=slots, **how)
 
     @property
     def fits_slots(self) -> bool:
-        """Can samples that are not equally far be moved on together?"""
+        """Whether samples that are not equally far can be moved on together."""
         config = self.config
-        watched = self.callables.are_called or self.streamer is not None
+        watched = self.hooks.has_functions or self.streamer is not None
         return not (watched or config.output_scores or config.output_logits)
 
     def _each_batch(self, inputs: Sequence[Any], slots: int) -> list[Batch]:
@@ -244,22 +254,29 @@ class Request:
         rows = _separate(inputs)
         batches = [self._batch_at(place, ids, len(rows)) for place, ids in enumerate(rows)]
         if batches:
-            _check_alike(batches, self.config, has_trie=self.callables.trie is not None)
+            _check_alike(batches, self.config, has_trie=self.hooks.trie is not None)
         return batches
 
     def _batch_at(self, place: int, ids: Any, samples: int) -> Batch:
         part = self.part([place], samples)
         try:
-            batch = part._batch(ids)
+            batch = part._batch(_as_row(ids))
         except ValueError as error:
             message = str(error).replace("input_ids[0]", "its ids").replace("input_ids", "its ids")
             raise ValueError(f"inputs[{place}]: {message}") from None
         _warn_of_lengths(part.config, part.decoder, batch.lengths)
         return batch
 
-    def _batch(self, ids: Any) -> Batch:
-        sources, prompts = self._read(_as_row(ids), None)
-        return Batch.of(self.decoder, prompts, sources, self.config, self.callables.trie)
+    def _batch(self, input_ids: Ids, attention_mask: Any = None) -> Batch:
+        sources, prompts = self._read(input_ids, attention_mask)
+        return Batch.of(self.decoder, prompts, sources, self.config, self.hooks.trie)
+
+    def _checked(self, input_ids: Ids, attention_mask: Any) -> Batch:
+        """All samples of a call, with the warnings that they deserve."""
+        batch = self._batch(input_ids, attention_mask)
+        check_limits(self.hooks.stopping_criteria, batch.lengths.total)
+        _warn_of_lengths(self.config, self.decoder, batch.lengths)
+        return batch
 
     def part(self, places: Sequence[int], samples: int) -> Request:
         """The request for those of its `samples` that stand at `places`, in this order."""
@@ -272,21 +289,13 @@ class Request:
         if begun is not None and hasattr(begun, "__len__"):
             rows = _rows("decoder_input_ids", begun, samples)
             begun = rows[list(places)] if isinstance(rows, Tensor) else [rows[p] for p in places]
-        allowed = self.callables.prefix_allowed_tokens_fn
+        allowed = self.hooks.prefix_allowed_tokens_fn
         if isinstance(allowed, Trie):
             allowed = allowed.part(places, samples)
         elif allowed is not None:
             allowed = _allowed_at(places, allowed)
-        callables = replace(self.callables, prefix_allowed_tokens_fn=allowed)
-        return replace(self, config=config, callables=callables, decoder_input_ids=begun)
-
-    def _start(self, input_ids: Ids, attention_mask: Any) -> tuple[Generation, Prompts]:
-        sources, prompts = self._read(input_ids, attention_mask)
-        batch = Batch.of(self.decoder, prompts, sources, self.config, self.callables.trie)
-        check_limits(self.callables.stopping_criteria, batch.lengths.total)
-        _warn_of_lengths(self.config, self.decoder, batch.lengths)
-        generation = Generation(self.decoder, batch, self.config, self.callables, self.engines)
-        return generation, prompts
+        hooks = replace(self.hooks, prefix_allowed_tokens_fn=allowed)
+        return replace(self, config=config, hooks=hooks, decoder_input_ids=begun)
 
     def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
         """Sources, if the model answers such, and what is continued."""

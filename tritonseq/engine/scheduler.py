@@ -1,237 +1,147 @@
-"""The scheduler: a batch from its prefill to the end, or continuous batching through few slots."""
+"""Scheduler: samples enter the slots of an engine, move on together, and leave as they end.
+
+Continuous batching (Yu et al., "Orca", 2022). A batch is the case without arrivals: its samples
+are admitted at once, and leave as one.
+"""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from .memory_plan import refuse_absurd
-from .pool import bucket
-from .spec import SearchSpec, Slots
+from tritonseq.decoding.not_finite import NotFinite, explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from torch import Tensor
+    from collections.abc import Callable, Iterable, Iterator
 
     from tritonseq.decoding.outputs import GenerateOutput
-    from tritonseq.options.config import GenerationConfig
 
-    from .decoder_protocol import Decoder, EncoderDecoder
     from .engine import Engine
-    from .pool import Engines
-    from .spec import Batch, Callables
-
-
-class Streamer(Protocol):
-    """Receives the prompt, then every token as it is chosen; transformers' streamers are such."""
-
-    def put(self, value: Tensor) -> None: ...
-
-    def end(self) -> None: ...
-
-
-class Generation:
-    """One request on its way: made of checked inputs, driven by `run` or by iterating over it."""
-
-    def __init__(
-        self,
-        decoder: Decoder | EncoderDecoder,
-        batch: Batch,
-        config: GenerationConfig,
-        callables: Callables,
-        engines: Engines,
-    ) -> None:
-        self._batch = batch
-        self._engines = engines
-        self._slots = slots_for(
-            decoder, [batch], config, callables, count=batch.samples, refilled=False
-        )
-        self._output: GenerateOutput | None = None
-
-    def run(self, before_step: Callable[[], object]) -> GenerateOutput:
-        """Generate to the end; `before_step()` is called before every step."""
-        for _ in self._steps(watched=False):
-            before_step()
-        return self.output()
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield the tokens `[B, K]` of every step as soon as they are chosen."""
-        for engine in self._steps(watched=True):
-            engine.check()  # who is shown tokens waits for them anyway
-            yield engine.hypotheses.written.newest.clone()
-
-    def output(self) -> GenerateOutput:
-        """The result, once the iteration has ended."""
-        assert self._output is not None
-        return self._output
-
-    def _steps(self, *, watched: bool) -> Iterator[Engine]:
-        """Yield the engine after every step; `watched` if somebody looks at its newest tokens."""
-        with self._slots.lend(self._engines, watched=watched) as engine:
-            self._slots.admit(engine, self._batch)
-            engine.flags.restart()
-            engine.flags.send()
-            yield engine
-            for _ in range(self._batch.lengths.new_tokens - 1):
-                if all(engine.flags.read()[1]):
-                    break
-                engine.step()
-                engine.flags.send()
-                yield engine
-            self._output = engine.output(self._batch.prompts.shown)
-
-
-def slots_for(
-    decoder: Decoder | EncoderDecoder,
-    batches: Sequence[Batch],
-    config: GenerationConfig,
-    callables: Callables,
-    *,
-    count: int,
-    refilled: bool,
-) -> Slots:
-    """`count` slots that have room for any sample of the batches."""
-    device = batches[0].prompts.ids.device
-    prompt_length = max(batch.prompts.ids.shape[1] for batch in batches)
-    new_tokens = max(batch.lengths.new_tokens for batch in batches)
-    refuse_absurd(count * max(config.num_beams, config.num_return_sequences), new_tokens, device)
-    spec = SearchSpec(
-        config,
-        callables,
-        most_new_tokens=bucket(new_tokens, device),
-        prompt_length=prompt_length,
-        vocab_size=decoder.vocab_size,
-    )
-    return Slots(
-        decoder,
-        spec,
-        samples=count,
-        source_length=max(batch.read.ids.shape[1] for batch in batches),
-        prompt_length=prompt_length,
-        refilled=refilled,
-        device=device,
-    )
-
+    from .pool import EnginePool
+    from .spec import Batch, EngineSpec
 
 PATIENCE = 1.0
 """How many steps of all slots may be lost to free ones before they are filled. To read one sample
-costs nearly as much as to read several, and about as much as a step: who waits until as much is
-lost to waiting never loses more than twice what was to be lost."""
+costs nearly as much as to read several, and about as much as a step: waiting until as much is lost
+to it never loses more than twice what was to be lost."""
 
 
-class _Occupant(NamedTuple):
-    """Who is in a slot."""
+class Step(NamedTuple):
+    """What is known after a step, or after samples were admitted."""
 
-    number: int
-    """Its place among all samples."""
-    batch: Batch
-    since: int
-    """How many copies of the flags had been sent when it came: older ones speak of another."""
+    engine: Engine
+    ended: list[tuple[list[int], GenerateOutput]]
+    """What was found for batches that have ended: their numbers, and the output for all of them."""
 
 
-def refill(
-    slots: Slots,
-    engines: Engines,
+def run(
+    pool: EnginePool,
+    spec: EngineSpec,
     batches: Iterable[Batch],
-    count: int,
     *,
     before_step: Callable[[], object],
     together: bool = False,
-    pads: bool = True,
-) -> Iterator[tuple[list[int], GenerateOutput]]:
-    """Take samples, one to a batch, through `count` slots; yield them as they are done.
+) -> Iterator[Step]:
+    """Take batches, of as many samples as there are slots or of one each, through an engine.
 
-    With each comes its number in the order of `batches`, which are asked for more whenever it
-    pays to fill slots that are free. What a sample's search finds does not depend on who is beside
-    it. With `together` those that have ended come as one output, before others take their places;
-    where there is no encoder, without their prompts, which may differ in length. Without `pads`
-    each comes alone all the same, for nothing tells the end of a row that is filled up.
+    They are numbered in their order, and asked for whenever it pays to fill slots that are free.
+    What a sample's search finds does not depend on the others. With `together` those that have
+    ended come as one output, before others take their places; where there is no encoder, without
+    their prompts, which may differ in length.
 
-    `before_step()` is called before every step; what it raises ends the work.
+    `before_step()` is called before every step but the first; what it raises ends the work.
+    Raises DoesNotFit and NotFinite.
     """
-    with slots.lend(engines, watched=False) as engine:
-        yield from _Refill(slots, engine, batches, count, before_step, together, pads)
+    with pool.acquire(spec) as engine:
+        slots = _Slots(spec, batches, together)
+        try:
+            while True:
+                if slots.pays_to_fill():
+                    # What has ended is read where it stands, before others take the place.
+                    if slots.ended:
+                        yield Step(engine, slots.outputs(engine))
+                    arrivals = slots.fill(engine.flags.sent)
+                    if arrivals:
+                        engine.admit(arrivals)
+                    if not slots.busy:
+                        return
+                engine.flags.send()
+                slots.release(engine)
+                yield Step(engine, [] if together else slots.outputs(engine))
+                if slots.busy:
+                    before_step()
+                    engine.step()
+        except NotFinite:
+            raise explain(spec.decoder, spec.decoder.dtype) from None
 
 
-class _Refill:
-    """The slots of an engine, and who is in them."""
+class _Occupant(NamedTuple):
+    """A batch in the slots that begin at one of them."""
 
-    def __init__(
-        self,
-        slots: Slots,
-        engine: Engine,
-        batches: Iterable[Batch],
-        count: int,
-        before_step: Callable[[], object],
-        together: bool,
-        pads: bool,
-    ) -> None:
-        self._slots = slots
-        self._before_step = before_step
-        self._together = together
-        self._pads = pads
-        self._engine = engine
+    number: int
+    """Its place among all batches."""
+    batch: Batch
+    since: int
+    """How many copies of the flags had been sent when it came: older ones speak of others."""
+
+    def has_ended(self, slot: int, engine: Engine, number: int, flags: list[bool]) -> bool:
+        """Whether its search is over, by copy `number` of the flags or by its length."""
+        if engine.flags.sent - self.since >= self.batch.lengths.new_tokens:
+            return True
+        return number >= self.since and all(flags[slot : slot + self.batch.samples])
+
+
+class _Slots:
+    """Which slots are free, and which batch is in the others."""
+
+    def __init__(self, spec: EngineSpec, batches: Iterable[Batch], together: bool) -> None:
         self._waiting = enumerate(batches)
-        self._count = count
-        self._free = list(range(count))
-        self._idle = 0.0
-        self._busy: dict[int, _Occupant] = {}
-        self._ended: dict[int, _Occupant] = {}
+        self._count = spec.sizes.samples
+        self._free = list(range(self._count))
+        self._lost = 0.0
+        self._together = together
+        # Without padding nothing tells the end of a row that is filled up.
+        self._is_joined = together and spec.config.fill_token_id is not None
+        self._drops_prompts = together and not spec.has_decoder_prompts
+        self.busy: dict[int, _Occupant] = {}
+        self.ended: dict[int, _Occupant] = {}
 
-    def __iter__(self) -> Iterator[tuple[list[int], GenerateOutput]]:
-        engine = self._engine
-        engine.empty()
-        engine.flags.restart()
-        while True:
-            self._idle += len(self._free) / self._count
-            if not self._busy or self._idle >= PATIENCE:
-                # What has ended is read where it stands, before others take the place.
-                yield from self._outputs()
-                self._fill()
-                if not self._busy:
-                    return
-            engine.flags.send()
-            self._release()
-            if not self._together:
-                yield from self._outputs()
-            if self._busy:
-                self._before_step()
-                engine.step()
+    def pays_to_fill(self) -> bool:
+        """Whether steps enough are lost to free slots; to be asked once a step."""
+        self._lost += len(self._free) / self._count
+        return not self.busy or self._lost >= PATIENCE
 
-    def _fill(self) -> None:
-        """Put those who wait into the slots that are free."""
-        self._idle = 0.0
-        arrivals = list(itertools.islice(self._waiting, len(self._free)))
-        if not arrivals:
-            return
+    def fill(self, sent: int) -> dict[int, Batch]:
+        """The next batches, by the first of the slots that they are to have."""
+        self._lost = 0.0
         self._free.sort()
-        taken, self._free = self._free[: len(arrivals)], self._free[len(arrivals) :]
-        since = self._engine.flags.sent
-        for slot, (number, batch) in zip(taken, arrivals, strict=True):
-            self._busy[slot] = _Occupant(number, batch, since)
-        self._slots.admit_each(self._engine, {slot: self._busy[slot].batch for slot in taken})
+        arrivals: dict[int, Batch] = {}
+        for number, batch in itertools.islice(self._waiting, len(self._free)):
+            slot = self._free[0]
+            del self._free[: batch.samples]
+            self.busy[slot] = _Occupant(number, batch, sent)
+            arrivals[slot] = batch
+        return arrivals
 
-    def _release(self) -> None:
-        """Free the slots of those whose search has ended, so far as the host has heard."""
-        number, ended = self._engine.flags.read()
-        done = [
-            slot
-            for slot, occupant in self._busy.items()
-            if ended[slot] and number >= occupant.since
-        ]
-        self._ended.update((slot, self._busy.pop(slot)) for slot in done)
-        self._free += done
+    def release(self, engine: Engine) -> None:
+        """Free the slots of batches that have ended, so far as the host has heard."""
+        number, flags = engine.flags.read()
+        for slot, occupant in list(self.busy.items()):
+            if occupant.has_ended(slot, engine, number, flags):
+                self.ended[slot] = self.busy.pop(slot)
+                self._free += range(slot, slot + occupant.batch.samples)
 
-    def _outputs(self) -> Iterator[tuple[list[int], GenerateOutput]]:
-        """What those have found who have ended since the last time."""
-        ended, self._ended = self._ended, {}
-        at_once = self._together and self._pads
-        for slots in [list(ended)] if ended and at_once else [[slot] for slot in ended]:
-            prompts = [ended[slot].batch.prompts.shown for slot in slots]
-            if self._together and not self._slots.has_encoder:
+    def outputs(self, engine: Engine) -> list[tuple[list[int], GenerateOutput]]:
+        """What was found for batches that have ended since the last time."""
+        ended, self.ended = self.ended, {}
+        found = []
+        for part in [list(ended)] if ended and self._is_joined else [[slot] for slot in ended]:
+            prompts = [ended[slot].batch.prompts.shown for slot in part]
+            if self._drops_prompts:
                 prompts = [prompt[:, :0] for prompt in prompts]
-            numbers = [ended[slot].number for slot in slots]
-            yield numbers, self._engine.output(torch.cat(prompts), slots)
+            slots = [slot + n for slot in part for n in range(ended[slot].batch.samples)]
+            output = engine.output(torch.cat(prompts), slots)
+            found.append(([ended[slot].number for slot in part], output))
+        return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Iterator
 
 
 T = TypeVar("T")
@@ -44,18 +44,6 @@ def each_on_its_own(items: Iterator[T], device: torch.device) -> Iterator[T]:
                 except StopIteration:
                     return
             yield item
-
-
-def precision() -> Hashable:
-    """What products of float32 matrices on a GPU may be rounded to.
-
-    Two interfaces of torch speak of it. To ask the older one is an error once the newer one was
-    used to set it; the newer one, where torch has it, knows what either was told.
-    """
-    of_products = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
-    if of_products is None:
-        return torch.get_float32_matmul_precision()
-    return of_products, getattr(torch.backends, "fp32_precision", None)
 
 
 # Of OpenMP 5.0: keep what may be kept, but no threads.

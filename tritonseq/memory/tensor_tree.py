@@ -38,16 +38,6 @@ def scatter(record: Any, samples: Tensor, other: Any) -> None:
         scatter(part, samples, new)
 
 
-def overwrite(record: Any, other: Any) -> None:
-    """Copy every tensor of `other` into the one at its place in `record`."""
-    if isinstance(record, Tensor):
-        if record is not other:
-            record.copy_(other)
-        return
-    for part, new in zip(_parts(record), _parts(other), strict=True):
-        overwrite(part, new)
-
-
 def nbytes(record: Any) -> int:
     """Bytes of all tensors in a record."""
     if isinstance(record, Tensor):

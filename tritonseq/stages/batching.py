@@ -245,8 +245,8 @@ class Answers:
                 torch.manual_seed(seed)
                 yield
             return
-        callables = replace(job.request.callables, generator=torch.Generator().manual_seed(seed))
-        self._job = replace(job, request=replace(job.request, callables=callables))
+        hooks = replace(job.request.hooks, generator=torch.Generator().manual_seed(seed))
+        self._job = replace(job, request=replace(job.request, hooks=hooks))
         try:
             yield
         finally:
