@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import tritonseq
 from tritonseq.cli.main import main
-from tritonseq.decoding.not_finite import NotFinite
+from tritonseq.decoding.search import NotFinite
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,9 +20,8 @@ from tritonseq.kernels.advance.eager import FAR_BELOW
 from tritonseq.kernels.advance.state import Group, Pool
 
 from .logits_processors import combined
-from .not_finite import refuse
 from .processor_list import hamming_penalty
-from .search import draw, process
+from .search import draw, process, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

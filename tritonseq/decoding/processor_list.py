@@ -130,14 +130,13 @@ def _over_text(
 
 def _over_ends(config: GenerationConfig, softly: float | None) -> Iterator[Processor]:
     """What keeps hypotheses from ending too early."""
-    if not config.eos_token_ids:
+    if not config.eos_token_ids or not (config.min_length > 0 or config.min_new_tokens):
         return
     ends = TokenSet(config.eos_token_ids)
     score = -math.inf if softly is None else softly
     apply = logits_processors.ban(ends, lambda h: h.generated < h.minimum, score=score)
     terms = logits_processors.end_terms(ends) if softly is None else None
-    if config.min_length > 0 or config.min_new_tokens:
-        yield Processor("MinLengthLogitsProcessor", apply, terms)
+    yield Processor("MinLengthLogitsProcessor", apply, terms)
     if config.min_new_tokens:
         yield Processor("MinNewTokensLengthLogitsProcessor", apply, terms)
 

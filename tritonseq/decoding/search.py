@@ -3,6 +3,9 @@
 All searches share one shape. `allocate` makes a state, buffers with one entry per sample; `reset`
 begins it, `select` turns logits into tokens and writes them to it, both for all of its samples or a
 view of some; `output` returns what was found. A search itself keeps nothing between steps.
+
+Scores that are no numbers are told of at the end, by what tokens were chosen by: a scan of all
+weights beforehand costs a part of the time that loading them takes, for every model that is well.
 """
 
 from __future__ import annotations
@@ -16,8 +19,6 @@ from torch import Tensor
 from tritonseq.kernels import greedy_advance, is_gpu
 from tritonseq.kernels.advance import row_advance
 
-from .not_finite import refuse
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from .outputs import GenerateOutput, Recorder
     from .processor_list import Processor
     from .stopping import Stopping
+
+
+# Weights that are no numbers, of which an error names so many.
+SHOWN = 3
 
 
 class Search(Protocol):
@@ -206,3 +211,38 @@ def draw(probabilities: Tensor, count: int, generator: torch.Generator | None) -
     clocks = torch.empty_like(probabilities).exponential_(generator=generator)
     race = torch.div(probabilities, clocks, out=clocks)
     return race.argmax(dim=-1, keepdim=True) if count == 1 else race.topk(count, dim=-1).indices
+
+
+class NotFinite(ValueError):
+    """The scores of a step are NaN, or infinite where no processor made them so."""
+
+
+def refuse(scores: Tensor, *, infinite: bool = False) -> None:
+    """Raise NotFinite if NaN is among the `scores`, or with `infinite`, infinity.
+
+    Waits for the device.
+    """
+    strange = scores.isnan() | (scores == torch.inf) if infinite else scores.isnan()
+    if bool(strange.any()):
+        raise NotFinite("the scores of the model are no numbers (NaN or infinite)")
+
+
+def explain(decoder: Any, dtype: torch.dtype) -> NotFinite:
+    """What to tell of a `Network`: which weights are broken, or what outgrows the dtype."""
+    broken = decoder.broken_weights()
+    start = "the scores of the model are no numbers (NaN or infinite): "
+    name = str(dtype).removeprefix("torch.")
+    if broken:
+        more = len(broken) - SHOWN
+        names = ", ".join(broken[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+        outgrown = "" if dtype == torch.float32 else f', or pass dtype="float32" if {name} is why'
+        return NotFinite(f"{start}its weights hold such in {names}: fetch them again{outgrown}")
+    if dtype == torch.float32:
+        return NotFinite(
+            f"{start}its weights are finite, and what is computed of them is not; "
+            "is the checkpoint damaged, or do the options leave no token at all?"
+        )
+    return NotFinite(
+        f'{start}they outgrow {name} on their way: load the model with dtype="float32"'
+        + (', or "bfloat16"' if dtype == torch.float16 else "")
+    )

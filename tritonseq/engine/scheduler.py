@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from tritonseq.decoding.not_finite import NotFinite, explain
+from tritonseq.decoding.search import NotFinite, explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

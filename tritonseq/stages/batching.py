@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 
 from tritonseq import callers
-from tritonseq.decoding.not_finite import NotFinite
 from tritonseq.decoding.outputs import found
+from tritonseq.decoding.search import NotFinite
 from tritonseq.model import BATCH_SIZE
 
 from .batch_size import Limits, Sizing, is_out_of_memory, paying
