@@ -242,7 +242,7 @@ class Model:
 
     @property
     def is_encoder_decoder(self) -> bool:
-        """Is the input a source to answer, rather than a prompt to continue?"""
+        """Whether the input is a source to answer, rather than a prompt to continue."""
         answer: bool = self.decoder.is_encoder_decoder
         return answer
 

@@ -194,7 +194,7 @@ class BeamSearch:
         return found, drawn.gather(1, order)
 
     def _is_open(self, group: Group) -> Tensor:
-        """`[B, k]` bool: in which samples can something still enter the pool?"""
+        """`[B, k]` bool: whether something can still enter the pool of the sample."""
         is_open = group.improvable
         if self._options.early_stopping is True:
             is_open = is_open & ~group.pool.done.all(dim=1)

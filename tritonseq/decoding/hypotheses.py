@@ -1,4 +1,4 @@
-"""What has been written so far: prompts, tokens in their slots, and the lineage that orders them.
+"""Hypotheses: prompts, the tokens written in their slots, and the lineage that orders them.
 
 Everything is a buffer with one entry per sample, changed in place, so that a step is the same
 whatever the lengths, and a sample can begin while others are in the middle of theirs.

@@ -1,4 +1,4 @@
-"""What `generate` returns: `GenerateOutput`, and the same sample by sample in plain lists."""
+"""Outputs: what `generate` returns, `GenerateOutput`, and the same by samples in plain lists."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Recorder:
 
     @property
     def is_on(self) -> bool:
-        """Was anything asked for?"""
+        """Whether anything was asked for."""
         return self._scores is not None or self._logits is not None
 
     def logits(self, logits: Tensor) -> None:

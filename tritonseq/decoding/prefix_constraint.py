@@ -1,4 +1,4 @@
-"""What may follow a prefix: the word of a function of the caller's, or of a trie.
+"""Prefix constraints: what may follow, by a function of the caller's or by a trie.
 
 De Cao et al., "Autoregressive Entity Retrieval", 2021.
 """

@@ -1,4 +1,4 @@
-"""From a GenerationConfig to the list of processors that every step runs, in fixed order."""
+"""The list of logits processors of a request, in the order in which every step runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a hypothesis is complete: end tokens, length, time, and the caller's own criteria."""
+"""Stopping: when a hypothesis is complete, by end tokens, length, time, the caller's criteria."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Stopping:
 
     @property
     def is_plain(self) -> bool:
-        """Do end tokens and limits decide alone?"""
+        """Whether end tokens and limits decide alone."""
         return self._judge_ends and self._deadline is None and not self._criteria
 
     def restart(self, other: Stopping) -> None:

@@ -1,4 +1,4 @@
-"""The sequences that may be generated: read, checked against a request, asked by hand."""
+"""The trie of sequences that may be generated: read, checked against a request, asked by hand."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Trie:
             self._check_forced(forced_token_id, end_token_ids)
 
     def leaves_out(self, token_id: int) -> bool:
-        """Does no sequence start with this token?"""
+        """Whether no sequence starts with this token."""
         return not bool((self._tables.first_tokens() == token_id).any())
 
     def part(self, places: Sequence[int], samples: int) -> Trie:
@@ -180,7 +180,7 @@ class Trie:
 
     @property
     def is_shared(self) -> bool:
-        """Do all samples have the same sequences, however many samples there are?"""
+        """Whether all samples have the same sequences, however many samples there are."""
         return self._tables.roots == 1
 
     def _check_samples(self, samples: int) -> None:

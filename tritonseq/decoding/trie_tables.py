@@ -1,4 +1,4 @@
-"""Sorted tables of a trie, which a whole batch walks at once.
+"""Trie tables: sorted, so that a whole batch walks them at once.
 
 Nodes are numbered breadth first, so the edges sorted by (node, token) lead to the nodes in order:
 the place of an edge in its table is the number of its child. No pointer is stored, and no Python

@@ -1,4 +1,4 @@
-"""What sampling adds to the processors: temperature, and cutting the tail of the distribution.
+"""Logits warpers, the processors of sampling: temperature, and cutting the tail.
 
 Each factory returns a closure `(hypotheses, scores [R, V] float32) -> scores`, in place. They
 remove what transformers removes, ties and rounding included; `keep` tokens always stay.

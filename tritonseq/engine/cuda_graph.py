@@ -1,4 +1,4 @@
-"""A function without arguments, captured once in a CUDA graph and replayed from then on."""
+"""CUDA graph: a function without arguments, captured once and replayed from then on."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Replay:
     """Calls a function, always the same, or replays what it launched when it was captured.
 
     The function must do nothing but launch work on fixed buffers. To warm it up it is called when
-    its samples rest: then it changes nothing. It is not kept: whoever owns both it and this would
-    own itself.
+    its samples rest: then it changes nothing. It is not kept: an owner of both would own
+    itself.
     """
 
     def __init__(self, device: torch.device, *, enabled: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What generation asks of a model: `prefill` once per sample, `step` once per token."""
+"""Decoder protocol: what generation asks of a model, `prefill` per sample and `step` per token."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Decoder(Protocol):
     """
 
     is_encoder_decoder: bool
-    """Is what is read a source to answer, rather than a prompt to continue?"""
+    """Whether what is read is a source to answer, rather than a prompt to continue."""
     is_prefix_lm: bool
-    """Are source and target one sequence to the network, which the target's positions go on?"""
+    """Whether source and target are one sequence to the network, with positions that go on."""
     vocab_size: int
     max_positions: int | None
     """Of all that is read and written."""

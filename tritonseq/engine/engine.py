@@ -1,4 +1,4 @@
-"""An engine: slots for samples, and the step that moves all of them on at once.
+"""Engine: slots for samples, and the step that moves all of them on at once.
 
 Everything that a step reads and writes is a buffer with one entry per slot. A sample is admitted
 to a slot by its prefill, may leave it as soon as its own search has ended, and another may take

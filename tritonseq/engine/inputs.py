@@ -1,4 +1,4 @@
-"""From what a caller passes as `input_ids` to checked tensors; every fault is found here."""
+"""Inputs: what is passed as `input_ids` becomes checked tensors; every fault is found here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long hypotheses may and must become, by the options and by the positions of the model."""
+"""Lengths that hypotheses may and must reach, by the options and the positions of the model."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Lengths:
 
 
 def default_new_tokens(decoder: Decoder | Seq2SeqDecoder) -> int:
-    """How many tokens a model writes if nobody says how many.
+    """How many tokens a model writes where no option says it.
 
     Where source and target share the positions, a quarter of them at most. It is never less for a
     long source: then the length of a target would depend on the other sources of its batch.
@@ -118,7 +118,7 @@ def longest_answered(decoder: Decoder | Seq2SeqDecoder, config: GenerationConfig
 
 
 def runs_out(decoder: Decoder | Seq2SeqDecoder, config: GenerationConfig, read: int) -> bool:
-    """Does `max_new_tokens` ask for more than there are positions behind `read` tokens?"""
+    """Whether `max_new_tokens` asks for more than there are positions behind `read` tokens."""
     asked = config.max_new_tokens
     if asked is None or decoder.max_positions is None:
         return False

@@ -1,4 +1,4 @@
-"""How much memory a request takes, before any of it is asked for."""
+"""Memory plan: how much memory a request takes, before any of it is allocated."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ GROUP = Path("/sys/fs/cgroup")
 TOKEN_BYTES = 24
 """Of a token that is written: its id, its parent and its lineage."""
 ASKED_FROM = 2**28
-"""Bytes below which nobody has to be asked."""
+"""Bytes below which the free memory is not looked up."""
 MOST_UNSEEN = 2**36
-"""Bytes that are taken for free where nobody says."""
+"""Bytes that are taken for free where the system does not say."""
 
 
 class DoesNotFit(ValueError):
@@ -107,7 +107,7 @@ def refuse_absurd(rows: int, new_tokens: int, device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None where nobody says."""
+    """Bytes that can still be had on a device; None where the system does not say."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         # What torch holds and does not use can be used as well.
@@ -138,7 +138,7 @@ def _room_in_group() -> int | None:
         return None
     if limit == "max":
         return None
-    # Cached files make room when somebody needs it.
+    # Cached files make room when it is needed.
     cached = dict(line.split() for line in lines).get("inactive_file", 0)
     return int(limit) - used + int(cached)
 

@@ -76,7 +76,7 @@ class EnginePool:
             search = spec.build_search()
             loan = self._take(key) or self._make(key, spec, search)
             loan.engine.bind(spec, search)
-        # After an error nobody knows what stands in its buffers, and it is dropped. One that is
+        # After an error its buffers may hold anything, and it is dropped. One that is
         # left half-way is as good as any: samples are admitted to it anew.
         with contextlib.suppress(GeneratorExit):
             yield loan.engine

@@ -1,4 +1,4 @@
-"""One request: the arguments of `generate`, checked once, for one batch of ids or several."""
+"""Request: the arguments of `generate`, checked once, for one batch of ids or several."""
 
 from __future__ import annotations
 

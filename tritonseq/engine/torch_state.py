@@ -1,4 +1,4 @@
-"""Settings of torch: those of the user, which requests work beside, and threads of OpenMP."""
+"""Torch's settings: those of the user, which requests work beside, and threads of OpenMP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def own(device: torch.device) -> Iterator[None]:
     that code runs.
     """
     with contextlib.ExitStack() as settings:
-        # Such a mode slows down every operator, so it is for those who need it.
+        # Such a mode slows down every operator, so it is entered only where needed.
         if torch.get_default_device().type != "cpu":
             settings.enter_context(torch.device("cpu"))
         if torch.is_autocast_enabled(device.type):
@@ -33,7 +33,7 @@ def own(device: torch.device) -> Iterator[None]:
 
 
 def each_on_its_own(items: Iterator[T], device: torch.device) -> Iterator[T]:
-    """The items, each of which is made under `own`; whoever takes them has the user's settings."""
+    """The items, each made under `own`; between them the user's settings hold."""
     with contextlib.ExitStack() as closing:
         if hasattr(items, "close"):
             closing.callback(items.close)
