@@ -184,8 +184,8 @@ class Greedy:
 def _note(scores: Tensor, tokens: Tensor, live: Tensor | None, peak: Tensor) -> None:
     """Keep in `peak [B, K]` the greatest score of `scores [B, K, V]` that a token was chosen by.
 
-    Without waiting: `refuse` tells of it when the output is read. Without `live [B, K]`, rows that rest are noted
-    as well: what the network makes of them are numbers where those of the others are.
+    Without waiting: `refuse` tells of it when the output is read. Without `live [B, K]`, rows that
+    rest are noted as well: what the network makes of them are numbers where the others are.
     """
     chosen = scores.gather(2, tokens[:, :, None])[:, :, 0].float()
     if live is not None:
