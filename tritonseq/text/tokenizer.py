@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tritonseq.errors import TextError
-from tritonseq.options.containers import check_container
+from tritonseq.options.containers import check_container, read_rows
 from tritonseq.shown import shown
 
 from .languages import Languages
@@ -186,9 +186,10 @@ class Tokenizer:
         transformers. Raises ValueError, with the place, for what is no id, and for a single row
         that is not in a list.
         """
-        lists = rows if _are_lists(rows) else _read(rows)
+        if not _are_lists(rows):
+            rows = read_rows(rows, "ids", single="wrap a single row as [ids]")
         texts = self._vocabulary.decode(
-            [[token for token in row if token >= 0] for row in lists],
+            [[token for token in row if token >= 0] for row in rows],
             skip_special_tokens=skip_special_tokens,
         )
         asked = clean_up_tokenization_spaces
@@ -242,12 +243,6 @@ def _are_lists(rows: Any) -> TypeGuard[list[list[int]]]:
     return type(rows) is list and all(
         type(row) is list and all(type(token) is int for token in row) for row in rows
     )
-
-
-def _read(rows: Any) -> list[list[int]]:
-    from tritonseq.options.id_rows import read_rows  # here only, as torch above
-
-    return read_rows(rows, "ids", single="wrap a single row as [ids]")
 
 
 def _has_space(text: str) -> bool:
