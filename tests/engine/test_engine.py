@@ -25,7 +25,7 @@ from tritonseq.engine.engine import Engine, Flags
 from tritonseq.engine.memory_plan import DoesNotFit, Plan, free_memory
 from tritonseq.engine.pool import Engines, bucket
 from tritonseq.kernels import launch as _launch
-from tritonseq.memory.tensor_tree import nbytes, of_samples, overwrite
+from tritonseq.memory.kv_cache import nbytes, of_samples, overwrite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

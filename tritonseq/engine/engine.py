@@ -17,7 +17,7 @@ from torch import Tensor
 from tritonseq.decoding.not_finite import NotFinite, explain
 from tritonseq.decoding.search import Greedy
 from tritonseq.kernels import is_gpu
-from tritonseq.memory.tensor_tree import gather, of_samples, overwrite, scatter
+from tritonseq.memory.kv_cache import Sizes, gather, of_samples, overwrite, scatter
 
 from .cuda_graph import Replay
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tritonseq.decoding.hypotheses import Hypotheses
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.search import Search
-    from tritonseq.memory.kv_cache import Sizes
 
     from .decoder_protocol import Decoder, EncoderDecoder
     from .inputs import Prompts

@@ -17,8 +17,7 @@ from tritonseq.decoding.search import Greedy
 from tritonseq.decoding.stopping import Stopping
 from tritonseq.decoding.trie import Trie
 from tritonseq.decoding.unilm_search import ENDED, UniLMBeamSearch, UniLMRules
-from tritonseq.memory.kv_cache import Sizes
-from tritonseq.memory.tensor_tree import of_samples
+from tritonseq.memory.kv_cache import Sizes, of_samples
 
 from .engine import Engine, staging
 from .inputs import Prompts
