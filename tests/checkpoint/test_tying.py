@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import tritonseq
 from tritonseq.checkpoint import weights
-from tritonseq.checkpoint.tying import same_tensors
+from tritonseq.checkpoint.state_dict import same_tensors
 from tritonseq.checkpoint.weights import PickleFile, SafetensorsFile, ShardedFiles
 from tritonseq.demo.run import EMBEDDED
 

@@ -1,4 +1,4 @@
-"""Where weights go: the device, and the dtype that they have there."""
+"""Device and dtype of the weights, as the caller and config.json say them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tritonseq.models import MODELS, model_class
+from tritonseq.shown import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         if resolved.type not in ("cpu", "cuda"):
             torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).partition("\n")[0].partition(". ")[0]
+        first = first_line(error).partition(". ")[0]
         raise ValueError(f"device {str(device)!r} is not to be had here: {first}") from error
     return resolved
 

@@ -1,4 +1,4 @@
-"""From the name of a checkpoint to its files on this machine."""
+"""The Hugging Face Hub: from the name of a checkpoint to its files on this machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tritonseq.shown import shown
 
-from .adapters import ADAPTER_CONFIG, refuse_adapter
 from .files import find_config
+from .state_dict import ADAPTER_CONFIG, refuse_adapter
 from .weights import FORMATS, index_of, is_weight_file, shard_names
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _local(argument: str, name: Any) -> Path:
     if not name or not isinstance(os.fspath(name), str):
         raise ValueError(f"{argument} is {name!r}: pass a folder or a Hub id")
     path = Path(name)
-    with contextlib.suppress(RuntimeError):  # a ~ of nobody is a name like others
+    with contextlib.suppress(RuntimeError):  # a ~ of no user is a name like others
         path = path.expanduser()
     try:
         path.exists()

@@ -1,4 +1,4 @@
-"""A live model of transformers, read like a file of weights.
+"""Live models of transformers, read like a file of weights.
 
 Its configuration and its weights say all about a model as transformers made it. What its owner
 has put into it since, or changed in a module or in the configuration, would be lost: it is found
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .adapters import MERGE, refuse_parts
+from .state_dict import MERGE, refuse_parts
 from .weights import rows_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PLAIN = (bool, int, float, str, type(None))
 """Settings of a module that are compared."""
 
-# Sizes show in the weights, and the scale of embeddings is compared by who knows where it stands. A
+# Sizes show in the weights, and the scale of embeddings is compared where it is known to stand. A
 # layer's number only says where its keys are kept: what was scaled by it is compared itself. The
 # rest is for training, or no part of what is computed.
 UNIMPORTANT = frozenset(
@@ -111,7 +111,7 @@ def _made(model: Any) -> nn.Module:
 
 
 def _same_kind(module: nn.Module, made: nn.Module) -> bool:
-    """Do both compute the same, but for their settings?"""
+    """Whether both compute the same, but for their settings."""
     if isinstance(module, type(made)):
         return True
     return any(isinstance(made, one) and isinstance(module, other) for one, other in ALIKE)
@@ -136,7 +136,7 @@ def _equal(found: Any, wanted: Any) -> bool:
 
 
 def _same_function(module: nn.Module, made: nn.Module) -> bool:
-    """Do two activations give the same? Those with weights are as they are, by their kinds."""
+    """Whether two activations give the same; those with weights are compared by their kinds."""
     if any(True for _ in made.parameters()) or any(True for _ in module.parameters()):
         return type(module) is type(made)
     x = torch.linspace(-12, 12, 97)

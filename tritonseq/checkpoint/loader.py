@@ -1,4 +1,4 @@
-"""From a checkpoint folder, or a live transformers model, to a network with its weights."""
+"""Loading a checkpoint folder, or a live transformers model, as a network with its weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from tritonseq.models.config_checks import check_general, compare
 from tritonseq.models.layout import address
 from tritonseq.models.network import lay_out, place
 
-from .adapters import refuse_adapter, refuse_parts
 from .devices import DTYPES, resolve_device, resolve_dtype
 from .files import find_config, is_there, read_config, read_json
 from .live import Watch, plain_state, unwrapped_model
-from .tying import tied
-from .unilm import generation_defaults, recognises, refuse_bert, translate
+from .state_dict import refuse_adapter, refuse_parts, tied, unwrapped
+from .unilm import generation_defaults, translate
+from .unilm_family import MODEL_TYPES, is_unilm, refuse_bert
 from .weights import open_weights
-from .wrapped import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -126,7 +125,7 @@ class Checkpoint(NamedTuple):
     origin: str = "the checkpoint"
     """Which file says how to generate."""
     watch: Watch | None = None
-    """Of a live model: does it stay as it is?"""
+    """Of a live model: what sees that its weights stay as they are."""
 
 
 def load_checkpoint(
@@ -167,7 +166,8 @@ def load_checkpoint(
     config, reader = _describe(
         stated, changes, model_type, open_weights(path), tokenizer=tokenizer or folder
     )
-    refuse_bert(config, reader.shapes)
+    if config.get("model_type") != "unilm" and config.get("model_type") in MODEL_TYPES:
+        refuse_bert(reader.shapes)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, {**stated, **changes, **config}, device)
     model, sources = _plan(config, reader)
@@ -243,7 +243,7 @@ def _describe(
     config = {**stated, **changes} | ({} if model_type is None else {"model_type": model_type})
     refuse_parts(config, reader.shapes)
     reader = unwrapped(reader, config.get("model_type"))
-    if config.get("model_type") == "unilm" or recognises(config, reader.shapes):
+    if config.get("model_type") in MODEL_TYPES and is_unilm(config, reader.shapes):
         return translate(stated, changes, reader, tokenizer=tokenizer)
     return config, reader
 

@@ -188,7 +188,7 @@ def check_pickle(path: Path, *, zipped: bool) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """torch.save compresses nothing, and nobody reads such a file by parts who does."""
+    """As `check_pickle`, for the zip archives of torch.save, which compresses nothing."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if archive.comment or not _has_one_table(path, members):
@@ -204,7 +204,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _has_one_table(path: Path, members: list[zipfile.ZipInfo]) -> bool:
-    """Is the table of contents where the end of the archive says?
+    """Whether the table of contents is where the end of the archive says.
 
     torch goes where that says, and Python to the table just before the end: what is checked would
     not be what is read. Python counts members from there; the first one is at the start else.

@@ -72,21 +72,23 @@ HEADLESS = (
 )
 
 
-def recognises(config: Mapping[str, Any], shapes: Shapes) -> bool:
-    """Do the configuration and the tensors of a checkpoint show that it is a UniLM?"""
+def is_unilm(config: Mapping[str, Any], shapes: Shapes) -> bool:
+    """Whether a checkpoint of one of `MODEL_TYPES` is a UniLM, by its configuration and tensors."""
     model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES or not is_bert(shapes):
-        return False
-    if model_type == "unilm" or _says_so(config) or _shows_it(shapes):
-        return True
-    # So were the first files of BERT; but what version 1 has tuned has new names of norms.
-    return model_type is None and f"{HEAD}.LayerNorm.weight" in shapes
+    if model_type == "unilm" or not is_bert(shapes):
+        return model_type == "unilm"
+    # The first files of BERT have no model type either; but what version 1 has tuned has new
+    # names of norms.
+    is_first = model_type is None and f"{HEAD}.LayerNorm.weight" in shapes
+    return is_first or _says_so(config) or _shows_it(shapes)
 
 
-def refuse_bert(config: Mapping[str, Any], shapes: Shapes) -> None:
-    """Raise ValueError with the remedy if this is a BERT that may, or may not, be a UniLM."""
-    model_type = config.get("model_type")
-    if model_type == "unilm" or model_type not in MODEL_TYPES or not is_bert(shapes):
+def refuse_bert(shapes: Shapes) -> None:
+    """Raise ValueError with the remedy for a BERT that may, or may not, be a UniLM.
+
+    It has one of `MODEL_TYPES`, and `is_unilm` does not see one in it.
+    """
+    if not is_bert(shapes):
         return
     if f"{HEAD}.dense.weight" not in map(standard_name, shapes):
         raise ValueError(HEADLESS)
@@ -120,7 +122,7 @@ def respelt(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_bert(shapes: Shapes) -> bool:
-    """Are there the layers of a BERT?"""
+    """Whether there are the layers of a BERT."""
     return any(re.search(r"encoder\.layer\.\d+\.attention\.self\.", name) for name in shapes)
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
+from tritonseq.shown import first_line
+
 from .files import is_there, read_json, refuse_irregular, refuse_pointer
 from .pickles import RefusedPickle, check_pickle, checked_table
 
@@ -79,7 +81,7 @@ class SafetensorsFile:
                 tensor: Tensor = file.get_tensor(name)
             except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
                 # Of a type that this torch does not have.
-                message = f"{self.path}: {name} cannot be read: {_first_line(error)}"
+                message = f"{self.path}: {name} cannot be read: {first_line(error)}"
                 raise ValueError(message) from error
         return tensor
 
@@ -216,7 +218,7 @@ def open_weights(path: Path) -> WeightReader:
 
 
 def is_weight_file(path: Path) -> bool:
-    """Is this a file with all weights of a model, by its name?"""
+    """Whether this is a file with all weights of a model, by its name."""
     named = path.suffix in SUFFIXES and not NO_WEIGHTS.search(path.name)
     return named and path.is_file()
 
@@ -248,7 +250,7 @@ def _damaged(path: Path, error: Exception) -> ValueError:
         refuse_pointer(path)
     except ValueError as pointer:
         return pointer
-    return ValueError(f"{path} is damaged or incomplete, fetch it again: {_first_line(error)}")
+    return ValueError(f"{path} is damaged or incomplete, fetch it again: {first_line(error)}")
 
 
 def _refused(path: Path, error: Exception) -> ValueError:
@@ -258,7 +260,3 @@ def _refused(path: Path, error: Exception) -> ValueError:
         f"{path} is refused: its pickle {wish}, and reading it could run code. "
         "Use a checkpoint in safetensors format."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

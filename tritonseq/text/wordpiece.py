@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tritonseq.checkpoint.unilm_tokens import read_lines
+from tritonseq.checkpoint.files import read_lines
 
 from .fast import tokenizers_library
 from .vocabulary import splitter
