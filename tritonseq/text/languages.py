@@ -74,7 +74,7 @@ class Languages(NamedTuple):
         return ([], [end, code]) if self.style == "mbart" else ([code], [end])
 
     def are_open_in(self, texts: Iterable[str]) -> bool:
-        """Can a target be chosen, and is there a text that does not name one?"""
+        """Whether a target can be chosen, and there is a text that does not name one."""
         if self.style == "mbart50":
             return True
         if self.style != "marian" or len(self.codes) < 2:

@@ -1,4 +1,4 @@
-"""What a tokenizer asks of a vocabulary, and the vocabulary that needs no file: bytes.
+"""Vocabulary: what a tokenizer asks of one, and ByT5's, which needs no file: bytes.
 
 Tokens that are no pieces of text (end, padding, sentinels, languages) are special: found in a
 text they stay whole, and decoding leaves them out (but see UniLM's).
@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Protocol
 
-from tritonseq.errors import TextError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""The mark of a space in the pieces of sentencepiece."""
 
 FRAME = ("<pad>", "</s>", "<unk>")
 """The tokens before the bytes of ByT5."""
@@ -135,29 +136,10 @@ def splitter(
     return cut
 
 
-def framed(
-    bodies: Sequence[list[int]],
-    frame: tuple[list[int], list[int]],
-    max_length: int | None,
-    *,
-    keeps_end: bool = False,
-    ends_once: bool = False,
-) -> list[list[int]]:
-    """Each body within its frame, cut so that both together have at most `max_length` ids.
-
-    What is cut off is the end, or with `keeps_end` the beginning. With `ends_once`, what stands
-    behind a body is left out if the body ends so itself. Raises ValueError for an empty body, and
-    a limit that leaves no room for any.
-    """
-    before, behind = frame
-    for index, body in enumerate(bodies):
-        if not body:
-            raise TextError(index, "is empty: every text needs at least one token")
-    room = None if max_length is None else max_length - len(before) - len(behind)
-    if room is not None and room < 1:
-        raise ValueError(f"a limit of {max_length} tokens leaves no room for a token of text")
-    kept = slice(None, room) if room is None or not keeps_end else slice(-room, None)
-    return [
-        [*before, *body, *(() if ends_once and body[-1:] == behind else behind)]
-        for body in (body[kept] for body in bodies)
-    ]
+def unicode_fault(text: str) -> str | None:
+    """Why a string is no valid Unicode, which no library takes; None of one that is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return str(error)
+    return None
