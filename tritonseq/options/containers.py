@@ -185,7 +185,7 @@ def check_first(name: str, text: Any) -> None:
 
 
 def is_token_list(text: Any) -> TypeGuard[list[str]]:
-    """Is it a text that is tokenized already? Tuples are none: they are pairs, or rows."""
+    """Whether it is a text that is tokenized already; tuples are none: they are pairs, or rows."""
     return isinstance(text, list) and all(isinstance(token, str) for token in text)
 
 

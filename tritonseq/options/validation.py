@@ -178,7 +178,7 @@ def integer(value: Any) -> int | None:
 
 
 def _is_one(name: str, value: Any) -> bool:
-    """Is it an integer, rather than a list? ValueError for what is neither."""
+    """Whether it is an integer, rather than a list; ValueError for what is neither."""
     if integer(value) is None and isinstance(value, bool | float | complex):
         raise ValueError(f"{name} must be a token id or a list of them, not {shown(value)}")
     return integer(value) is not None
