@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import tritonseq
 from tritonseq.checkpoint import weights
 from tritonseq.checkpoint.state_dict import same_tensors
-from tritonseq.checkpoint.weights import PickleFile, SafetensorsFile, ShardedFiles
+from tritonseq.checkpoint.weights import PickleFile, SafetensorsFile, sharded
 from tritonseq.demo.run import EMBEDDED
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def readers(folder: Path, state: dict[str, Any]) -> list[WeightReader]:
     index = folder / "index.json"
     index.write_text(json.dumps({"weight_map": dict.fromkeys(state, "zip.bin")}))
     files = [PickleFile(folder / "zip.bin"), PickleFile(folder / "old.bin")]
-    return [SafetensorsFile(folder / "model.safetensors"), *files, ShardedFiles(index, PickleFile)]
+    return [SafetensorsFile(folder / "model.safetensors"), *files, sharded(index, PickleFile)]
 
 
 def test_tensors_are_compared_piece_by_piece(

@@ -38,17 +38,9 @@ ENDS = ("eos_token_id", "pad_token_id")
 GENERATION = "generation_config.json"
 
 
-def fill(
-    model: Any,
-    sources: Mapping[str, Source],
-    reader: WeightReader,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    share: bool = False,
-) -> None:
-    """Give every parameter of `model` its memory and its values; see `weights_of`."""
-    for names, weight in weights_of(model, sources, reader, device, dtype, share=share):
+def fill(model: Any, weights: Iterator[tuple[list[str], Tensor]]) -> None:
+    """Give every parameter of `model` its values, which `weights_of` yields."""
+    for names, weight in weights:
         place(model, names, weight)
 
 
@@ -136,7 +128,7 @@ def load_checkpoint(
     model_type: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     tokenizer: Path | None = None,
-    fill: Callable[..., None] = fill,
+    fill: Callable[[Any, Iterator[tuple[list[str], Tensor]]], None] = fill,
 ) -> Checkpoint:
     """Build the network that a folder in Hugging Face format describes, or a file with weights.
 
@@ -149,7 +141,7 @@ def load_checkpoint(
     overrides: keys that count instead of those of config.json.
     tokenizer: the folder of the tokenizer, which tells a UniLM its special tokens, and which may
         hold the configuration as well if there is none beside the weights.
-    fill: what gives the network its weights.
+    fill: what gives the network its weights; see `weights_of`.
 
     Raises ValueError that names the file, key or tensor at fault.
     """
@@ -171,7 +163,7 @@ def load_checkpoint(
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, {**stated, **changes, **config}, device)
     model, sources = _plan(config, reader)
-    fill(model, sources, reader, device, dtype)
+    fill(model, weights_of(model, sources, reader, device, dtype))
     ends = {key: changes[key] for key in ENDS if changes.get(key) is not None}
     generation = read_generation(folder, config) | ends
     origin = GENERATION if is_there(folder / GENERATION) else "config.json"
@@ -197,7 +189,7 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     first = reader.read(next(iter(sources.values())).names[0])
     if first.dtype not in DTYPES.values():
         raise ValueError(f"weights of {first.dtype} are not supported: use {', '.join(DTYPES)}")
-    fill(model, sources, reader, first.device, first.dtype, share=True)
+    fill(model, weights_of(model, sources, reader, first.device, first.dtype, share=True))
     defaults = getattr(hf_model, "generation_config", None)
     generation = config if defaults is None else defaults.to_dict()
     if config["model_type"] == "unilm":

@@ -19,9 +19,10 @@ from tritonseq.callers import warn
 from tritonseq.models.network import OTHER_HEADS
 
 from .files import find_config, is_there, read_json
+from .weights import RenamedTensors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -123,28 +124,15 @@ def unwrapped(reader: WeightReader, model_type: object) -> WeightReader:
         if prefix == body and not any(name.startswith(body * 2) for name in names):
             break
         names = {name.removeprefix(prefix): old for name, old in names.items()}
-    return reader if all(new == old for new, old in names.items()) else _Renamed(reader, names)
+    if all(new == old for new, old in names.items()):
+        return reader
+    return RenamedTensors({new: (reader, old) for new, old in names.items()})
 
 
 def _common(names: dict[str, str]) -> str | None:
     own = [name for name in names if not name.startswith(OTHER_HEADS)]
     found = (prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in own))
     return next(found, None) if own else None
-
-
-class _Renamed:
-    """The tensors of another reader under other names."""
-
-    def __init__(self, reader: WeightReader, names: dict[str, str]) -> None:
-        self._reader = reader
-        self._names = names
-        self.shapes = {new: reader.shapes[old] for new, old in names.items()}
-
-    def read(self, name: str) -> Tensor:
-        return self._reader.read(self._names[name])
-
-    def pieces(self, name: str) -> Iterator[Tensor]:
-        return self._reader.pieces(self._names[name])
 
 
 def tied(

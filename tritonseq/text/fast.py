@@ -182,14 +182,16 @@ def tokenizers_library() -> Any:
 
 
 @contextlib.contextmanager
-def library_errors(path: Path) -> Iterator[None]:
-    """What the library raises while it reads a file, as ValueErrors that name the file."""
+def library_errors(
+    path: Path | str, says: str = "the tokenizer in {path} cannot be read: {error}"
+) -> Iterator[None]:
+    """What the library raises while it works on a file, as ValueErrors that name the file."""
     try:
         yield
     except BaseException as error:
         if not _is_of_library(error):
             raise
-        raise ValueError(f"the tokenizer in {path} cannot be read: {error}") from error
+        raise ValueError(says.format(path=path, error=error)) from error
 
 
 def _is_of_library(error: BaseException) -> bool:
@@ -222,7 +224,10 @@ def _found_frame(backend: Any) -> Frame:
             "tokenizer.json is damaged: no token of its vocabulary comes out of it again; fetch it "
             "again, or call generate with token ids"
         )
-    with _framing_errors():
+    with library_errors(
+        "tokenizer.json",
+        "the post_processor of {path} fails at a text: {error}; call generate with token ids",
+    ):
         framed = backend.post_process(inner)
     marks, count = framed.special_tokens_mask, len(inner.ids)
     first = marks.index(0) if 0 in marks else 0
@@ -257,19 +262,6 @@ def _names(backend: Any) -> Iterator[str]:
     for token in backend.get_added_tokens_decoder().values():
         yield token.content
     yield from backend.get_vocab()
-
-
-@contextlib.contextmanager
-def _framing_errors() -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        if not _is_of_library(error):
-            raise
-        raise ValueError(
-            f"the post_processor of tokenizer.json fails at a text: {error}; call generate with "
-            "token ids"
-        ) from None
 
 
 def check_ids(path: Path, backend: Any) -> None:
