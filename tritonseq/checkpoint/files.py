@@ -29,6 +29,13 @@ KINDS = (
 
 _POINTER = b"version https://git-"
 
+USUAL = ("config.json", "bert_config.json")
+# Those of other things.
+OTHERS = frozenset(
+    f"{thing}_config.json"
+    for thing in ("adapter", "generation", "preprocessor", "processor", "quantize", "tokenizer")
+)
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ValueError that names the file if there is none.
@@ -173,14 +180,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                     f"it says {key!r} twice, {shown(said)} and {shown(value[key])}: keep one"
                 )
     return value
-
-
-USUAL = ("config.json", "bert_config.json")
-# Those of other things.
-OTHERS = frozenset(
-    f"{thing}_config.json"
-    for thing in ("adapter", "generation", "preprocessor", "processor", "quantize", "tokenizer")
-)
 
 
 def find_config(path: Path) -> Path | None:

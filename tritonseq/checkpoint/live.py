@@ -57,6 +57,19 @@ STEPS = (
 )
 """Methods by which transformers generates, and that this package has in its own way."""
 
+COMPILED = "_orig_mod"
+"""What torch.compile calls the module that it wraps."""
+VALUED = "pretrained_model"
+"""What trl calls the model that it puts a value head beside."""
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+# Whose forward functions compute what a configuration says.
+MAKERS = ("transformers.", "torch.nn.modules.")
+# Whose hooks only look, or move inputs to another device.
+WATCHERS = ("transformers.", "accelerate.")
+
+_OURS = ("bart", "gpt2", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
+"""The types that transformers has the code of: a UniLM is made by others."""
+
 
 def refuse_own_steps(model: Any) -> None:
     """Raise ValueError for a model whose class, or owner, generates in a way of its own."""
@@ -143,17 +156,6 @@ def _same_function(module: nn.Module, made: nn.Module) -> bool:
     return bool(torch.allclose(module(x), made(x), rtol=1e-4, atol=1e-5))
 
 
-COMPILED = "_orig_mod"
-"""What torch.compile calls the module that it wraps."""
-VALUED = "pretrained_model"
-"""What trl calls the model that it puts a value head beside."""
-PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-# Whose forward functions compute what a configuration says.
-MAKERS = ("transformers.", "torch.nn.modules.")
-# Whose hooks only look, or move inputs to another device.
-WATCHERS = ("transformers.", "accelerate.")
-
-
 def unwrapped_model(model: Any) -> Any:
     """The transformers model in what was passed; ValueError if there is none, or an adapter."""
     while True:
@@ -203,10 +205,6 @@ def plain_state(model: Any) -> WeightReader:
                 + (" and add it to final_logits_bias" if "final_logits_bias" in state else "")
             )
     return _Live({name.replace(f"{COMPILED}.", ""): value for name, value in state.items()})
-
-
-_OURS = ("bart", "gpt2", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
-"""The types that transformers has the code of: a UniLM is made by others."""
 
 
 class _Live:

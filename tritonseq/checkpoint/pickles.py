@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-
-class RefusedPickle(ValueError):
-    """The file is whole, and asks for what is not given."""
-
-
 MOST_IN_TUPLE = 256
 """Values in a tuple, with those of tuples in it. A tensor has twenty or so, and eight more for
 each dimension are too many already."""
@@ -63,6 +58,21 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _TAKEN = {"APPEND": 1, "SETITEM": 2, "BUILD": 1}
 _PUTS = frozenset(("BINPUT", "LONG_BINPUT"))
 _GETS = frozenset(("BINGET", "LONG_BINGET"))
+
+MOST_SHARED = 8
+"""All tensors together may be so many times the file: an embedding has up to four names."""
+
+_LEGACY = 5
+"""Pickles in a file from before torch 1.6: a number, a version, the system, the table, the keys."""
+
+# Bytes of what ends an archive without a comment; with what stands before it in large ones, which
+# is twenty bytes that say where the other fifty-six are.
+_END = 22
+_TAIL = _END + 20 + 56
+
+
+class RefusedPickle(ValueError):
+    """The file is whole, and asks for what is not given."""
 
 
 def check_opcodes(pickle: bytes | IO[bytes]) -> None:
@@ -160,20 +170,6 @@ def _known(name: str) -> str:
 
 def _dotted(name: int | str) -> str:
     return name.replace(" ", ".")[:60] if isinstance(name, str) else "a value"
-
-
-MOST_SHARED = 8
-"""All tensors together may be so many times the file: an embedding has up to four names."""
-
-
-_LEGACY = 5
-"""Pickles in a file from before torch 1.6: a number, a version, the system, the table, the keys."""
-
-
-# Bytes of what ends an archive without a comment; with what stands before it in large ones, which
-# is twenty bytes that say where the other fifty-six are.
-_END = 22
-_TAIL = _END + 20 + 56
 
 
 def check_pickle(path: Path, *, zipped: bool) -> None:

@@ -47,6 +47,12 @@ _QUANTISED_PART = re.compile(
     r"|weight_packed|weight_zero_point|_packed_params\S*|scales)$|\.weight\.(absmax|quant_\S+)$"
 )
 
+# DistributedDataParallel, torch.compile, Lightning, value heads of reinforcement learning, and
+# what transformers calls the body of a classifier that is made of a T5.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "pretrained_model.", "transformer.")
+# What models call their own body.
+BODIES = {"gpt2": "transformer."} | dict.fromkeys(("bart", "marian", "mbart", "pegasus"), "model.")
+
 
 def refuse_adapter(folder: Path) -> None:
     """Raise ValueError with the remedy if a folder holds an adapter, with a whole model or alone.
@@ -104,13 +110,6 @@ def _read(path: Path) -> dict[str, Any]:
         return read_json(path)
     except (ValueError, OSError):
         return {}
-
-
-# DistributedDataParallel, torch.compile, Lightning, value heads of reinforcement learning, and
-# what transformers calls the body of a classifier that is made of a T5.
-WRAPPERS = ("module.", "_orig_mod.", "model.", "pretrained_model.", "transformer.")
-# What models call their own body.
-BODIES = {"gpt2": "transformer."} | dict.fromkeys(("bart", "marian", "mbart", "pegasus"), "model.")
 
 
 def unwrapped(reader: WeightReader, model_type: object) -> WeightReader:

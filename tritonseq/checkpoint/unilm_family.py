@@ -39,18 +39,6 @@ PREFIXES = {
 }
 SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}
 
-
-def standard_name(name: str) -> str:
-    """The name that a tensor of any family has in BERT of transformers."""
-    for old, new in SUFFIXES.items():
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    for old, new in PREFIXES.items():
-        if name.startswith(old):
-            name = new + name.removeprefix(old)
-    return name
-
-
 # The model types under which such checkpoints are found; version 1 has none.
 MODEL_TYPES = (None, "unilm", "bert", "minilm", "electra", "roberta", "xlm-roberta")
 
@@ -70,6 +58,17 @@ HEADLESS = (
     f"the checkpoint has no prediction head ({HEAD}.*): it is a backbone, which generates only "
     "after it was fine-tuned, with s2s-ft for one"
 )
+
+
+def standard_name(name: str) -> str:
+    """The name that a tensor of any family has in BERT of transformers."""
+    for old, new in SUFFIXES.items():
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+    for old, new in PREFIXES.items():
+        if name.startswith(old):
+            name = new + name.removeprefix(old)
+    return name
 
 
 def is_unilm(config: Mapping[str, Any], shapes: Shapes) -> bool:

@@ -12,38 +12,33 @@ from tritonseq.checkpoint.files import read_text
 
 from .sentencepiece import FAIRSEQ, expect_fairseq, load_model
 from .special_tokens import number, read_numbered
-from .vocabulary import SPACE, splitter
+from .vocabulary import SPACE, SplitVocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from .special_tokens import Stated
 
 
-class _ListedPieces:
-    """What both have in common; the marks of special tokens are cut out of texts first."""
+class _ListedPieces(SplitVocabulary):
+    """What both have in common."""
 
-    def __init__(self, model: Any, ids: Mapping[str, int], own: Mapping[str, int], **sides: Any):
-        """`own` are the special and added tokens among `ids`; `sides` as of `splitter`."""
-        self._model, self._ids, self._own = model, ids, own
-        self._cut = splitter(own, **sides)
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        unknown = self._ids["<unk>"]
-        return [
-            [
-                self._ids.get(piece, unknown)
-                for part in self._cut(text)
-                for piece in ([part] if part in self._own else self._split(part))
-            ]
-            for text in texts
-        ]
+    def __init__(
+        self, model: Any, ids: Mapping[str, int], own: Mapping[str, int], **sides: Collection[str]
+    ) -> None:
+        """`model` cuts a text into pieces; `ids` are those of all pieces and of `own` tokens."""
+        super().__init__(own, **sides)
+        self._model, self._ids = model, ids
 
     def token_id(self, token: str) -> int | None:
         return self._ids.get(token)
 
-    def _split(self, text: str) -> list[str]:
+    def _between(self, text: str) -> list[int]:
+        unknown = self._ids["<unk>"]
+        return [self._ids.get(piece, unknown) for piece in self._pieces_of(text)]
+
+    def _pieces_of(self, text: str) -> list[str]:
         pieces: list[str] = self._model.encode(text, out_type=str)
         return pieces
 
@@ -101,11 +96,11 @@ class MarianPieces(_ListedPieces):
                 run.append(self._pieces[token])
         return "".join((*parts, self._decoder.decode(run)))
 
-    def _split(self, text: str) -> list[str]:
+    def _pieces_of(self, text: str) -> list[str]:
         code = re.match(r">>.*?<<", text, re.DOTALL)
         if code is None:
-            return super()._split(text)
-        return [code.group(), *super()._split(text[code.end() :])]
+            return super()._pieces_of(text)
+        return [code.group(), *super()._pieces_of(text[code.end() :])]
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:

@@ -13,7 +13,7 @@ from tritonseq.checkpoint.files import refuse_unfit
 
 from .fast import tokenizers_library
 from .special_tokens import number
-from .vocabulary import SPACE, splitter
+from .vocabulary import SPACE, SplitVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
 _ENDS = (("<s>",), ("</s>",))
 
 
-class SentencePieces:
+class SentencePieces(SplitVocabulary):
     """A sentencepiece model, whose ids the checkpoint may have moved."""
 
     def __init__(
@@ -63,21 +63,17 @@ class SentencePieces:
         )
         special = {**special, **added.special}
         plain = {**(plain or {}), **added.plain}
-        self._own = {**special, **plain}
+        super().__init__(
+            {**special, **plain},
+            left=stated.having("lstrip"),
+            right=stated.having("rstrip"),
+            words=stated.having("single_word"),
+        )
         self._skipped = frozenset(special.values())
         self._names = {token: name for name, token in plain.items()}
         self._shown = {token: name for name, token in self._own.items()}
         self._frame = tuple([self._own[name] for name in names] for names in frame)
         self._clean = clean
-        self._cut = splitter(
-            self._own,
-            left=stated.having("lstrip"),
-            right=stated.having("rstrip"),
-            words=stated.having("single_word"),
-        )
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self._ids(text) for text in texts]
 
     def decode(
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
@@ -91,18 +87,9 @@ class SentencePieces:
         before, behind = self._frame
         return list(before), list(behind)
 
-    def token_id(self, token: str) -> int | None:
-        return self._own.get(token)
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for part in self._cut(text):
-            if part in self._own:
-                ids.append(self._own[part])
-            else:
-                part = self._clean(part) if self._clean else part
-                ids += [self._moved(piece) for piece in self._model.encode(part)]
-        return ids
+    def _between(self, text: str) -> list[int]:
+        text = self._clean(text) if self._clean else text
+        return [self._moved(piece) for piece in self._model.encode(text)]
 
     def _inside(self, name: str) -> int | None:
         """The id of a piece of the model; None if it has none of this name."""

@@ -42,7 +42,33 @@ class Vocabulary(Protocol):
         ...
 
 
-class Bytes:
+class SplitVocabulary:
+    """What vocabularies share that cut their own tokens out of a text, and read what is between."""
+
+    def __init__(self, own: Mapping[str, int], **sides: Collection[str]) -> None:
+        """`own` are special and added tokens, by their ids; `sides` are those of `splitter`."""
+        self._own = own
+        self._cut = splitter(own, **sides)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [
+            [
+                token
+                for part in self._cut(text)
+                for token in ([self._own[part]] if part in self._own else self._between(part))
+            ]
+            for text in texts
+        ]
+
+    def token_id(self, token: str) -> int | None:
+        return self._own.get(token)
+
+    def _between(self, text: str) -> list[int]:
+        """The ids of a text without such tokens."""
+        raise NotImplementedError
+
+
+class Bytes(SplitVocabulary):
     """ByT5: every byte of UTF-8 is a token. Xue et al., "ByT5", 2022."""
 
     ends_once = True
@@ -51,13 +77,10 @@ class Bytes:
     def __init__(self, sentinels: Iterable[str], special: Mapping[str, int] | None = None) -> None:
         """`sentinels` stand behind the bytes, in order; other tokens of `special` have ids."""
         self._offset = len(FRAME)
-        self._special = {name: token for token, name in enumerate(FRAME)}
-        self._special |= {name: 259 + n for n, name in enumerate(sentinels)} | dict(special or {})
-        self._names = {token: name.encode() for name, token in self._special.items()}
-        self._cut = splitter(self._special, left=FRAME, right=FRAME)
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self._ids(text) for text in texts]
+        own = {name: token for token, name in enumerate(FRAME)}
+        own |= {name: 259 + n for n, name in enumerate(sentinels)} | dict(special or {})
+        super().__init__(own, left=FRAME, right=FRAME)
+        self._names = {token: name.encode() for name, token in own.items()}
 
     def decode(
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
@@ -69,10 +92,7 @@ class Bytes:
         ]
 
     def frame(self) -> tuple[list[int], list[int]]:
-        return [], [self._special["</s>"]]
-
-    def token_id(self, token: str) -> int | None:
-        return self._special.get(token)
+        return [], [self._own["</s>"]]
 
     def name(self, token: int) -> str | None:
         """What an id stands for, if it is in use."""
@@ -85,14 +105,8 @@ class Bytes:
         value = token - self._offset
         return bytes((value,)) if 0 <= value < 256 and token not in self._names else b""
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for part in self._cut(text):
-            if part in self._special:
-                ids.append(self._special[part])
-            else:
-                ids += [byte + self._offset for byte in part.encode()]
-        return ids
+    def _between(self, text: str) -> list[int]:
+        return [byte + self._offset for byte in text.encode()]
 
 
 def splitter(
