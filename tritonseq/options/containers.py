@@ -189,6 +189,15 @@ def is_token_list(text: Any) -> TypeGuard[list[str]]:
     return isinstance(text, list) and all(isinstance(token, str) for token in text)
 
 
+def unicode_fault(text: str) -> str | None:
+    """Why a string is no valid Unicode, which no library takes; None of one that is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return str(error)
+    return None
+
+
 def _of_ids(name: str, values: Any) -> str | None:
     """As `_remedy`, of what could hold ids."""
     if isinstance(values, Set) and not isinstance(values, KeysView):

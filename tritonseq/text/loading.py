@@ -44,6 +44,12 @@ if TYPE_CHECKING:
 
 _BERT = frozenset(("bert", "electra", "minilm", "unilm"))
 
+_OF_FAIRSEQ = {
+    "barthez": barthez_pieces,
+    "camembert": camembert_pieces,
+    "xlm_roberta": xlm_roberta_pieces,
+}
+
 NO_LIMIT = 10**6
 """A `model_max_length` from here on is no limit."""
 
@@ -280,13 +286,8 @@ def _pieces(source: TokenizerFolder, family: str | None, name: str) -> Vocabular
         _refuse_other_ends(source)
     if family == "albert":
         return albert_pieces(source.file("spiece.model", name), config, stated)
-    for known, read in (
-        ("xlm_roberta", xlm_roberta_pieces),
-        ("camembert", camembert_pieces),
-        ("barthez", barthez_pieces),
-    ):
-        if family == known:
-            return read(source.file("sentencepiece.bpe.model", name), stated)
+    if family in _OF_FAIRSEQ:
+        return _OF_FAIRSEQ[family](source.file("sentencepiece.bpe.model", name), stated)
     raise ValueError(
         f"the files in {source.folder} may be of several tokenizers, and there is {name}: say "
         "tokenizer_class in its tokenizer_config.json, such as 'T5Tokenizer'"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritonseq.checkpoint.files import read_text
 
-from .sentencepiece import FAIRSEQ, expect_fairseq, load_model
+from .sentencepiece import FAIRSEQ, FAIRSEQ_ROLES, load_model
 from .special_tokens import number, read_numbered
 from .vocabulary import SPACE, SplitVocabulary
 
@@ -119,7 +119,7 @@ class BartphoPieces(_ListedPieces):
 
         Raises ValueError if one of them is damaged.
         """
-        expect_fairseq(stated, "BartphoTokenizer")
+        stated.expect("BartphoTokenizer", **FAIRSEQ_ROLES)
         model = load_model(folder / "sentencepiece.bpe.model")
         ids = _read_pieces(folder / "dict.txt")
         names = {token: name for name, token in ids.items()}

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 PEGASUS_OFFSET = 103
 FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
 """The first tokens of every vocabulary that fairseq has made."""
+FAIRSEQ_ROLES = {
+    **{"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"},
+    **{"unk_token": "<unk>", "mask_token": "<mask>"},
+}
 
 _ENDS = (("<s>",), ("</s>",))
 
@@ -174,7 +178,7 @@ def mbart_pieces(path: Path, languages: Sequence[str], stated: Stated) -> Senten
 
 def xlm_roberta_pieces(path: Path, stated: Stated) -> SentencePieces:
     """XLM-R: fairseq's four tokens first, the model's pieces, and the mask; <s> and </s> around."""
-    expect_fairseq(stated, "XLMRobertaTokenizer")
+    stated.expect("XLMRobertaTokenizer", **FAIRSEQ_ROLES)
     model = load_model(path)
     special = {name: token for token, name in enumerate(FAIRSEQ)}
     special["<mask>"] = model.get_piece_size() + 1
@@ -183,7 +187,7 @@ def xlm_roberta_pieces(path: Path, stated: Stated) -> SentencePieces:
 
 def camembert_pieces(path: Path, stated: Stated) -> SentencePieces:
     """CamemBERT: fairseq's tokens in disuse first, the model's pieces from the fifth id on."""
-    expect_fairseq(stated, "CamembertTokenizer")
+    stated.expect("CamembertTokenizer", **FAIRSEQ_ROLES)
     model, offset = load_model(path), 4
     special = {"<s>NOTUSED": 0, "<pad>": 1, "</s>NOTUSED": 2, "<unk>": 3, "<unk>NOTUSED": 4}
     special |= {name: required(model, name, path) + offset for name in ("<s>", "</s>")}
@@ -193,7 +197,7 @@ def camembert_pieces(path: Path, stated: Stated) -> SentencePieces:
 
 def barthez_pieces(path: Path, stated: Stated) -> SentencePieces:
     """BARThez: the model's own ids, and it has fairseq's tokens and the mask among its pieces."""
-    expect_fairseq(stated, "BarthezTokenizer")
+    stated.expect("BarthezTokenizer", **FAIRSEQ_ROLES)
     model = load_model(path)
     special = {name: required(model, name, path) for name in (*FAIRSEQ, "<mask>")}
     return SentencePieces(model, special, stated, frame=_ENDS)
@@ -223,15 +227,6 @@ def albert_normalizers(library: Any, config: Mapping[str, Any]) -> list[Any]:
     if config.get("do_lower_case") is not False:
         steps.append(parts.Lowercase())
     return steps
-
-
-def expect_fairseq(stated: Stated, kind: str) -> None:
-    """`Stated.expect` the tokens that fairseq has for these roles."""
-    stated.expect(
-        kind,
-        bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", unk_token="<unk>",
-        mask_token="<mask>",
-    )  # fmt: skip
 
 
 def load_model(path: Path) -> Any:

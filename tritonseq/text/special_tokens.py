@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.checkpoint.files import is_there, read_json
+from tritonseq.options.containers import unicode_fault
 from tritonseq.shown import shown
 
 from .tokenizer_config import LISTS, ROLES, check_keys, is_token_key
-from .vocabulary import SPACE, unicode_fault
+from .vocabulary import SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

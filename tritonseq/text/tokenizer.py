@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tritonseq.errors import TextError
-from tritonseq.options.containers import check_container, read_rows
+from tritonseq.options.containers import check_container, read_rows, unicode_fault
 from tritonseq.shown import shown
 
 from .loading import read_tokenizer
-from .vocabulary import unicode_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

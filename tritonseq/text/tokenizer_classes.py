@@ -15,7 +15,7 @@ from tritonseq.shown import shown
 
 from .fast import FastVocabulary, add_tokens, check_ids, library_errors, tokenizers_library
 from .languages import MBART, MBART50
-from .sentencepiece import PEGASUS_OFFSET, albert_normalizers
+from .sentencepiece import FAIRSEQ_ROLES, PEGASUS_OFFSET, albert_normalizers
 from .special_tokens import FLAGS, Token
 from .tokenizer_config import ROLES
 from .vocabulary import SPACE
@@ -370,10 +370,7 @@ def _pretraining(config: Mapping[str, Any]) -> list[str]:
     return [*([] if first is None else [first]), *(f"<unk_{number}>" for number in numbers)]
 
 
-_FAIRSEQ = {
-    **{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>"},
-    **{"pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"},
-}
+_FAIRSEQ = {**FAIRSEQ_ROLES, "pad_token": "<pad>"}
 _END = "<|endoftext|>"
 _GPT2 = dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END)
 _T5 = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}

@@ -148,12 +148,3 @@ def splitter(
         return [part for part in (*parts, text[start:]) if part]
 
     return cut
-
-
-def unicode_fault(text: str) -> str | None:
-    """Why a string is no valid Unicode, which no library takes; None of one that is."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return str(error)
-    return None
