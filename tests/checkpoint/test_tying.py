@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import tritonseq
 from tritonseq.checkpoint import weights
-from tritonseq.checkpoint.state_dict import same_tensors
+from tritonseq.checkpoint.state_dict import is_same_tensor
 from tritonseq.checkpoint.weights import PickleFile, SafetensorsFile, sharded
 from tritonseq.demo.run import EMBEDDED
 
@@ -223,10 +223,10 @@ def test_tensors_are_compared_piece_by_piece(
     for reader in readers(tmp_path, {**state, **scalars}):
         assert max(piece.nbytes for piece in reader.pieces("a")) <= 4096
         assert torch.equal(torch.cat(list(reader.pieces("a"))), table)
-        assert same_tensors("a", "b", reader)
-        assert not same_tensors("a", "c", reader)
-        assert same_tensors("h", "i", reader) and not same_tensors("a", "h", reader)
-        assert same_tensors("s", "t", reader) and same_tensors("none", "none", reader)
+        assert is_same_tensor("a", "b", reader)
+        assert not is_same_tensor("a", "c", reader)
+        assert is_same_tensor("h", "i", reader) and not is_same_tensor("a", "h", reader)
+        assert is_same_tensor("s", "t", reader) and is_same_tensor("none", "none", reader)
         # What was only looked at can still be read.
         assert torch.equal(reader.read("a"), table)
     assert len(weights.row_ranges((3, 10**9))) == 3

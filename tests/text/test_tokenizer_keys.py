@@ -188,7 +188,7 @@ def test_the_side_that_tokenizer_json_was_saved_with_counts(
 @pytest.mark.parametrize("family", ["t5", "marian", "byt5", "mbart"])
 @pytest.mark.parametrize("said", [True, False, None])
 @pytest.mark.parametrize("asked", [True, False, None])
-def test_spaces_before_punctuation_go_if_someone_says_so(
+def test_spaces_before_punctuation_go_if_that_is_said(
     folders: dict[str, Path], tmp_path: Path, family: str, said: bool | None, asked: bool | None
 ) -> None:
     config = {"clean_up_tokenization_spaces": said}

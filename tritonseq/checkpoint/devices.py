@@ -61,7 +61,7 @@ def resolve_dtype(
         if name not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not supported: say 'auto', {', '.join(DTYPES)}")
         return DTYPES[name]
-    if _was_trained_in_bfloat16(config) and _has_bfloat16(device):
+    if _is_trained_in_bfloat16(config) and _has_bfloat16(device):
         return torch.bfloat16
     found = _stated_dtype(config)
     return torch.float32 if found == torch.float16 and device.type == "cpu" else found
@@ -84,7 +84,7 @@ def _stated_dtype(config: Mapping[str, Any]) -> torch.dtype:
     return torch.float32
 
 
-def _was_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:
+def _is_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in MODELS:
         return False

@@ -94,9 +94,9 @@ def refuse_changes(model: Any, modules: Mapping[str, nn.Module]) -> None:
         if owner not in modules:
             continue  # a whole layer is missing, which shows in the weights
         if leaf in ACTIVATIONS:
-            if module is None or not _same_function(module, made):
+            if module is None or not _is_same_function(module, made):
                 _refuse(name, "computes something else than", "another activation function")
-        elif module is not None and not _same_kind(module, made):
+        elif module is not None and not _is_same_kind(module, made):
             _refuse(name, f"is a {type(module).__name__}, not as", f"a {type(made).__name__}")
         elif module is not None:
             for setting, found, wanted in _changes(module, made):
@@ -123,7 +123,7 @@ def _made(model: Any) -> nn.Module:
         ) from error
 
 
-def _same_kind(module: nn.Module, made: nn.Module) -> bool:
+def _is_same_kind(module: nn.Module, made: nn.Module) -> bool:
     """Whether both compute the same, but for their settings."""
     if isinstance(module, type(made)):
         return True
@@ -138,17 +138,17 @@ def _changes(module: nn.Module, made: nn.Module) -> Iterator[tuple[str, Any, Any
         if setting.startswith("_") or "drop" in setting or setting in UNIMPORTANT:
             continue
         found = vars(module).get(setting)
-        if isinstance(wanted, PLAIN) and isinstance(found, PLAIN) and not _equal(found, wanted):
+        if isinstance(wanted, PLAIN) and isinstance(found, PLAIN) and not _is_equal(found, wanted):
             yield setting, found, wanted
 
 
-def _equal(found: Any, wanted: Any) -> bool:
+def _is_equal(found: Any, wanted: Any) -> bool:
     if isinstance(found, float) and isinstance(wanted, float):
         return math.isclose(found, wanted, rel_tol=1e-6)
     return bool(found == wanted)
 
 
-def _same_function(module: nn.Module, made: nn.Module) -> bool:
+def _is_same_function(module: nn.Module, made: nn.Module) -> bool:
     """Whether two activations give the same; those with weights are compared by their kinds."""
     if any(True for _ in made.parameters()) or any(True for _ in module.parameters()):
         return type(module) is type(made)

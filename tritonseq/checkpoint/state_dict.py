@@ -156,7 +156,7 @@ def tied(
                 distinct.append(source)
             else:
                 found[name] = same
-        if len(distinct) > 1 and _says_tied(config):
+        if len(distinct) > 1 and _is_said_to_be_tied(config):
             names = " and ".join(source.names[0] for source in distinct)
             warn(
                 f"{names} differ, and are one tensor by what config.json says or leaves open: "
@@ -166,7 +166,7 @@ def tied(
     return found
 
 
-def _says_tied(config: Mapping[str, Any]) -> bool:
+def _is_said_to_be_tied(config: Mapping[str, Any]) -> bool:
     # Since version 5, transformers writes true for every T5, and this in place of false.
     scales = config.get("scale_decoder_outputs")
     return config.get("tie_word_embeddings") is not False and scales is not False
@@ -176,18 +176,18 @@ def _is_copy(one: Source, other: Source, reader: WeightReader) -> bool:
     if one == other:
         return True
     (a,), (b,) = one.names, other.names
-    return one.transpose == other.transpose and same_tensors(a, b, reader)
+    return one.transpose == other.transpose and is_same_tensor(a, b, reader)
 
 
-def same_tensors(one: str, other: str, reader: WeightReader) -> bool:
+def is_same_tensor(one: str, other: str, reader: WeightReader) -> bool:
     """Whether two tensors of a checkpoint are equal; they are compared piece by piece."""
     if reader.shapes[one] != reader.shapes[other]:
         return False
     pairs = zip_longest(reader.pieces(one), reader.pieces(other))
-    return all(_equal(*pair) for pair in pairs)
+    return all(_is_equal(*pair) for pair in pairs)
 
 
-def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+def _is_equal(one: Tensor | None, other: Tensor | None) -> bool:
     assert one is not None and other is not None  # of one shape, and so in as many pieces
     if one.dtype != other.dtype:
         one, other = one.double(), other.double()

@@ -79,7 +79,7 @@ def is_unilm(config: Mapping[str, Any], shapes: Shapes) -> bool:
     # The first files of BERT have no model type either; but what version 1 has tuned has new
     # names of norms.
     is_first = model_type is None and f"{HEAD}.LayerNorm.weight" in shapes
-    return is_first or _says_so(config) or _shows_it(shapes)
+    return is_first or _has_keys_of_s2s(config) or _has_tensors_of_unilm(shapes)
 
 
 def refuse_bert(shapes: Shapes) -> None:
@@ -112,7 +112,7 @@ def variant_of(config: Mapping[str, Any]) -> str:
     if config.get("new_segment_ids"):
         return "v1"
     by_transformers = config.get("model_type") not in (None, "unilm")
-    return "s2s" if by_transformers or _says_so(config) else "v1"
+    return "s2s" if by_transformers or _has_keys_of_s2s(config) else "v1"
 
 
 def respelt(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,13 +125,13 @@ def is_bert(shapes: Shapes) -> bool:
     return any(re.search(r"encoder\.layer\.\d+\.attention\.self\.", name) for name in shapes)
 
 
-def _says_so(config: Mapping[str, Any]) -> bool:
+def _has_keys_of_s2s(config: Mapping[str, Any]) -> bool:
     classes = config.get("architectures") or ()
     keys = respelt(config)
     return any(key in keys for key in ADDED_KEYS) or any(CLASSES.match(str(c)) for c in classes)
 
 
-def _shows_it(shapes: Shapes) -> bool:
+def _has_tensors_of_unilm(shapes: Shapes) -> bool:
     by_name = {standard_name(name): shape for name, shape in shapes.items()}
 
     def size(name: str, dim: int) -> int:

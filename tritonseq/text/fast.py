@@ -305,10 +305,10 @@ def _replaced(pattern: dict[str, str], length: int) -> float:
     """A pattern of no length is found between all characters, which stay."""
     if shown := pattern.get("String"):
         return max(1, length / len(shown))
-    return 1 + length if _finds_nothing(pattern.get("Regex", "")) else max(1, length)
+    return 1 + length if _can_match_nothing(pattern.get("Regex", "")) else max(1, length)
 
 
-def _finds_nothing(pattern: str) -> bool:
+def _can_match_nothing(pattern: str) -> bool:
     try:
         return re.search(pattern, "") is not None
     except re.error:  # of Oniguruma's own syntax

@@ -173,7 +173,7 @@ class Tokenizer:
         transformers. Raises ValueError, with the place, for what is no id, and for a single row
         that is not in a list.
         """
-        if not _are_lists(rows):
+        if not _is_lists_of_ids(rows):
             rows = read_rows(rows, "ids", single="wrap a single row as [ids]")
         texts = self._vocabulary.decode(
             [[token for token in row if token >= 0] for row in rows],
@@ -195,7 +195,7 @@ class Tokenizer:
 
     def leaves_target_open(self, texts: Iterable[str]) -> bool:
         """Whether the model must be told what language to write, and a text does not do so."""
-        return self._languages.are_open_in(texts)
+        return self._languages.has_open_target(texts)
 
     def target_options(self, tgt_lang: str) -> dict[str, int]:
         """The options of `generate` that make the model write a language."""
@@ -240,7 +240,7 @@ class Tokenizer:
         return found
 
 
-def _are_lists(rows: Any) -> TypeGuard[list[list[int]]]:
+def _is_lists_of_ids(rows: Any) -> TypeGuard[list[list[int]]]:
     """Whether it is what `generate` gives in lists, as most rows are."""
     return type(rows) is list and all(
         type(row) is list and all(type(token) is int for token in row) for row in rows
