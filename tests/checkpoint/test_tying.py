@@ -6,6 +6,7 @@ import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import folders
 import networks
 import pytest
 import torch
@@ -39,21 +40,7 @@ BART = {
     "decoder_ffn_dim": 1024,
 }
 MARIAN = {**BART, "pad_token_id": 699, "decoder_start_token_id": 699, "eos_token_id": 0}
-TABLES = {
-    "gpt2": ("transformer.wte.weight", "lm_head.weight"),
-    "t5": (
-        "shared.weight",
-        "encoder.embed_tokens.weight",
-        "decoder.embed_tokens.weight",
-        "lm_head.weight",
-    ),
-    "bart": (
-        "model.shared.weight",
-        "model.encoder.embed_tokens.weight",
-        "model.decoder.embed_tokens.weight",
-        "lm_head.weight",
-    ),
-}
+TABLES = {"gpt2": ("transformer.wte.weight", "lm_head.weight"), **folders.EMBEDDINGS}
 
 
 def random_model(model_type: str, sizes: dict[str, Any], dtype: torch.dtype) -> Any:
@@ -67,11 +54,8 @@ def random_model(model_type: str, sizes: dict[str, Any], dtype: torch.dtype) -> 
 
 def write(folder: Path, model_type: str, state: dict[str, Any], sizes: dict[str, Any]) -> Path:
     """A checkpoint whose config.json says no more than it must."""
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": model_type, **sizes}))
-    tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+    keys = {"model_type": model_type, **sizes}
+    return folders.write(folder, state, keys, weights="model.safetensors")
 
 
 def first_logits(theirs: Any, ids: torch.Tensor) -> torch.Tensor:

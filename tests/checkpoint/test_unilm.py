@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from folders import write
 from torch import Tensor
 from walk import begin
 
@@ -513,25 +513,6 @@ def test_several_queries_per_head() -> None:
     state = {**standard(), f"{QUERY}.weight": torch.randn(2 * WIDTH, WIDTH)}
     with pytest.raises(ValueError, match=r"query\.weight has shape \[16, 8\].*num_qkv"):
         brought(state)
-
-
-def write(
-    folder: Path,
-    state: State,
-    keys: Mapping[str, Any],
-    *,
-    weights: str = "pytorch_model.bin",
-    config: str = "config.json",
-    zipped: bool = True,
-) -> Path:
-    """A checkpoint folder with two files of these names; `keys` are those of the configuration."""
-    folder.mkdir(exist_ok=True)
-    (folder / config).write_text(json.dumps(keys))
-    if weights.endswith(".safetensors"):
-        save_file({k: tensor.contiguous() for k, tensor in state.items()}, folder / weights)
-    else:
-        torch.save(state, folder / weights, _use_new_zipfile_serialization=zipped)
-    return folder
 
 
 def answer(path: Path, **options: Any) -> Tensor:
