@@ -1,4 +1,4 @@
-"""Warnings at the line of whoever called, however deep inside they come up."""
+"""Warnings at the line of the caller, however deep inside they come up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OURS = frozenset(("tritonseq", "torch", "contextlib"))
 
 _THREADS = frozenset(("threading", "concurrent"))
 _NOWHERE = 1 << 20
-"""More frames than there are; Python then names no line of anyone's."""
+"""More frames than there are; Python then names no line at all."""
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -1,4 +1,4 @@
-"""Errors that the caller tells apart by more than their words."""
+"""Errors that the caller tells apart by their classes."""
 
 from __future__ import annotations
 

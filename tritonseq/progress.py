@@ -1,4 +1,4 @@
-"""What a user sees of work that takes its time: a bar, with counts and speeds."""
+"""Progress bar: samples done, with counts and speeds, and notes above it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from typing import Any, TextIO
 
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-_COUNT = "{n_fmt} samples [{elapsed}{postfix}]"  # where nobody knows how many there will be
+_COUNT = "{n_fmt} samples [{elapsed}{postfix}]"  # where their number is not known
 _USUAL_SIZE = (80, 24)
 
 
@@ -38,7 +38,7 @@ class Progress:
         self._bar: Any = None
         if quiet or self._stream is None or not (asked or self._stream.isatty()):
             return
-        # Imported for those who see it.
+        # Imported only where a bar is shown.
         from tqdm import tqdm
 
         sized = _has_size(self._stream)
@@ -79,7 +79,7 @@ class Progress:
 def note(message: str, stream: TextIO | None = None) -> None:
     """Print a line, by default on stderr, and above the bar that stands there, if one does.
 
-    Where stderr is closed or full, nobody is told, and nothing fails.
+    Where stderr is closed or full, the line is lost, and nothing fails.
     """
     from tqdm import tqdm
 

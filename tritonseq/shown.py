@@ -1,4 +1,4 @@
-"""A value as a message shows it: in one line, and short, whatever it is."""
+"""Values and errors as messages show them: in one line, and short, whatever they are."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def shown(value: Any, most: int = 60) -> str:
     """What `repr` says of a value, cut after `most` characters; never raises an error."""
     text = re.sub(r"\s*\n\s*", " ", _Short(most).repr(value))
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, as far as its first line."""
+    return str(error).partition("\n")[0]
 
 
 class _Short(reprlib.Repr):
@@ -31,7 +36,7 @@ class _Short(reprlib.Repr):
         return repr(x[: self.most])
 
     def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to write thousands of digits, and nobody wants to read a hundred.
+        # Python refuses to write thousands of digits, and a hundred say no more to a reader.
         return f"an integer of {x.bit_length()} bits" if abs(x) >= _LARGE else repr(x)
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:

@@ -28,7 +28,7 @@ Files = dict[str, bytes]
 
 # Contents differ: the client keeps equal ones only once.
 SMALL: Files = {"config.json": b"{}", "vocab.json": b"vocabulary", "merges.txt": b"merges"}
-# What repositories also hold and nobody here reads.
+# What repositories also hold and is not read here.
 IDLE: Files = {
     "README.md": b"idle",
     "tf_model.h5": b"idle",
@@ -255,7 +255,7 @@ def processes(
     home = tmp_path_factory.mktemp("home")
     with contextlib.ExitStack() as stack:
         processes = {
-            # The discard port: nobody answers.
+            # The discard port: nothing answers.
             "unplugged": Process(home, HF_ENDPOINT="http://127.0.0.1:9"),
             "online": Process(home, HF_ENDPOINT=server.url),
             "offline": Process(home, HF_ENDPOINT=server.url, HF_HUB_OFFLINE="1"),
@@ -376,7 +376,7 @@ def test_revisions(hub: Hub, client: Client) -> None:
 
 
 class MovingRepository(Repository):
-    """Its main branch moves on as soon as somebody has asked what it points to."""
+    """Its main branch moves on as soon as a request has asked what it points to."""
 
     def commit(self, revision: str) -> tuple[str, Files] | None:
         found = super().commit(revision)

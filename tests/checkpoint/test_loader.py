@@ -11,10 +11,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import folders
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tritonseq.checkpoint.devices import resolve_device, resolve_dtype
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint, read_generation
@@ -53,21 +54,9 @@ def write(
     folder: Path, state: Mapping[str, Tensor], kind: str = "safetensors", **config: Any
 ) -> Path:
     """A checkpoint folder around `state`; `kind` is safetensors, zip or legacy."""
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **SIZES, **config}))
-    save(
-        folder / ("model.safetensors" if kind == "safetensors" else "pytorch_model.bin"),
-        state,
-        kind,
-    )
-    return folder
-
-
-def save(path: Path, state: Mapping[str, Tensor], kind: str) -> None:
-    if kind == "safetensors":
-        save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, path)
-    else:
-        torch.save(dict(state), path, _use_new_zipfile_serialization=kind == "zip")
+    keys = {"model_type": "gpt2", **SIZES, **config}
+    weights = "model.safetensors" if kind == "safetensors" else "pytorch_model.bin"
+    return folders.write(folder, state, keys, weights=weights, zipped=kind == "zip")
 
 
 def load(folder: Path, dtype: str | torch.dtype = "auto") -> nn.Module:
@@ -152,7 +141,7 @@ def shard(folder: Path, kind: str, parts: int = 3) -> Path:
     for part in range(parts):
         names = list(state)[part::parts]
         path = whole.with_stem(f"{whole.stem}-{part + 1:05}-of-{parts:05}")
-        save(path, {name: state[name] for name in names}, kind)
+        folders.save(path, {name: state[name] for name in names}, zipped=kind == "zip")
         weight_map |= dict.fromkeys(names, path.name)
     index = folder / f"{whole.name}.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
@@ -435,7 +424,7 @@ def test_malicious_pickles(tmp_path: Path, kind: str) -> None:
     if kind.startswith("protocol"):
         path.write_bytes(pickle.dumps(state, protocol=int(kind[-1])))
     else:
-        save(path, state, kind)
+        folders.save(path, state, zipped=kind == "zip")
     with pytest.raises(
         ValueError, match=r"pytorch_model\.bin is refused.*could run code.*safetensors"
     ):

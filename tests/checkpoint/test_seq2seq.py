@@ -7,11 +7,12 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
+import folders
 import networks
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from folders import EMBEDDINGS
 
 import tritonseq
 
@@ -24,19 +25,14 @@ if TYPE_CHECKING:
     State = dict[str, Tensor]
 
 
-def write(folder: Path, model: Any, state: State, kind: str = "safetensors", **config: Any) -> Path:
+def write(
+    folder: Path, model: Any, state: State, weights: str = "model.safetensors", **config: Any
+) -> Path:
     """A checkpoint folder around `state`, with a config.json as short as old ones are."""
-    folder.mkdir(exist_ok=True)
     kept = networks.SIZES[model.config.model_type].keys()
     sizes = {key: value for key, value in model.config.to_dict().items() if key in kept}
     settings = {"model_type": model.config.model_type, **sizes, **config}
-    (folder / "config.json").write_text(json.dumps(settings))
-    if kind == "safetensors":
-        tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    else:
-        torch.save(state, folder / "pytorch_model.bin")
-    return folder
+    return folders.write(folder, state, settings, weights=weights)
 
 
 def assert_same_model(folder: Path) -> Any:
@@ -51,22 +47,6 @@ def without(state: State, *parts: str) -> State:
     return {name: t for name, t in state.items() if not any(part in name for part in parts)}
 
 
-EMBEDDINGS = {
-    "bart": (
-        "model.shared.weight",
-        "model.encoder.embed_tokens.weight",
-        "model.decoder.embed_tokens.weight",
-        "lm_head.weight",
-    ),
-    "t5": (
-        "shared.weight",
-        "encoder.embed_tokens.weight",
-        "decoder.embed_tokens.weight",
-        "lm_head.weight",
-    ),
-}
-EMBEDDINGS |= dict.fromkeys(("mbart", "pegasus", "marian"), EMBEDDINGS["bart"])
-EMBEDDINGS |= dict.fromkeys(("mt5", "umt5"), EMBEDDINGS["t5"])
 FAMILIES = pytest.mark.parametrize("model_type", EMBEDDINGS)
 
 
@@ -133,14 +113,14 @@ def test_pickles_whose_tensors_share_memory(tmp_path: Path, model_type: str) -> 
     state = model.state_dict()
     first, *others = EMBEDDINGS[model_type]
     assert all(state[name].data_ptr() == state[first].data_ptr() for name in others)
-    assert_same_model(write(tmp_path, model, state, "pickle"))
+    assert_same_model(write(tmp_path, model, state, "pytorch_model.bin"))
 
 
 @FAMILIES
 def test_sharded_pickles(tmp_path: Path, model_type: str) -> None:
     model = networks.network(model_type)
     state = model.state_dict()
-    write(tmp_path, model, state, "pickle")
+    write(tmp_path, model, state, "pytorch_model.bin")
     (tmp_path / "pytorch_model.bin").unlink()
     places = {}
     for part in range(3):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import folders
 import networks
 import pytest
 import tiny
@@ -52,13 +52,10 @@ def model_of(family: str, **sizes: Any) -> Any:
 
 
 def write(folder: Path, model: Any, state: Mapping[str, Any]) -> Path:
-    folder.mkdir(exist_ok=True)
     config = model.config.to_dict()
     if config["model_type"] == "bert":
         config |= {"model_type": "unilm", "source_type_id": 0, "target_type_id": 1}
-    (folder / "config.json").write_text(json.dumps(config))
-    torch.save(dict(state), folder / "pytorch_model.bin")
-    return folder
+    return folders.write(folder, state, config)
 
 
 def dense(folder: Path) -> dict[str, Any]:

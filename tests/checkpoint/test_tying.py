@@ -6,6 +6,7 @@ import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import folders
 import networks
 import pytest
 import torch
@@ -14,8 +15,8 @@ from safetensors.torch import save_file
 
 import tritonseq
 from tritonseq.checkpoint import weights
-from tritonseq.checkpoint.tying import same_tensors
-from tritonseq.checkpoint.weights import PickleFile, SafetensorsFile, ShardedFiles
+from tritonseq.checkpoint.state_dict import is_same_tensor
+from tritonseq.checkpoint.weights import PickleFile, SafetensorsFile, sharded
 from tritonseq.demo.run import EMBEDDED
 
 if TYPE_CHECKING:
@@ -39,21 +40,7 @@ BART = {
     "decoder_ffn_dim": 1024,
 }
 MARIAN = {**BART, "pad_token_id": 699, "decoder_start_token_id": 699, "eos_token_id": 0}
-TABLES = {
-    "gpt2": ("transformer.wte.weight", "lm_head.weight"),
-    "t5": (
-        "shared.weight",
-        "encoder.embed_tokens.weight",
-        "decoder.embed_tokens.weight",
-        "lm_head.weight",
-    ),
-    "bart": (
-        "model.shared.weight",
-        "model.encoder.embed_tokens.weight",
-        "model.decoder.embed_tokens.weight",
-        "lm_head.weight",
-    ),
-}
+TABLES = {"gpt2": ("transformer.wte.weight", "lm_head.weight"), **folders.EMBEDDINGS}
 
 
 def random_model(model_type: str, sizes: dict[str, Any], dtype: torch.dtype) -> Any:
@@ -67,11 +54,8 @@ def random_model(model_type: str, sizes: dict[str, Any], dtype: torch.dtype) -> 
 
 def write(folder: Path, model_type: str, state: dict[str, Any], sizes: dict[str, Any]) -> Path:
     """A checkpoint whose config.json says no more than it must."""
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": model_type, **sizes}))
-    tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+    keys = {"model_type": model_type, **sizes}
+    return folders.write(folder, state, keys, weights="model.safetensors")
 
 
 def first_logits(theirs: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -206,7 +190,7 @@ def readers(folder: Path, state: dict[str, Any]) -> list[WeightReader]:
     index = folder / "index.json"
     index.write_text(json.dumps({"weight_map": dict.fromkeys(state, "zip.bin")}))
     files = [PickleFile(folder / "zip.bin"), PickleFile(folder / "old.bin")]
-    return [SafetensorsFile(folder / "model.safetensors"), *files, ShardedFiles(index, PickleFile)]
+    return [SafetensorsFile(folder / "model.safetensors"), *files, sharded(index, PickleFile)]
 
 
 def test_tensors_are_compared_piece_by_piece(
@@ -223,10 +207,10 @@ def test_tensors_are_compared_piece_by_piece(
     for reader in readers(tmp_path, {**state, **scalars}):
         assert max(piece.nbytes for piece in reader.pieces("a")) <= 4096
         assert torch.equal(torch.cat(list(reader.pieces("a"))), table)
-        assert same_tensors("a", "b", reader)
-        assert not same_tensors("a", "c", reader)
-        assert same_tensors("h", "i", reader) and not same_tensors("a", "h", reader)
-        assert same_tensors("s", "t", reader) and same_tensors("none", "none", reader)
+        assert is_same_tensor("a", "b", reader)
+        assert not is_same_tensor("a", "c", reader)
+        assert is_same_tensor("h", "i", reader) and not is_same_tensor("a", "h", reader)
+        assert is_same_tensor("s", "t", reader) and is_same_tensor("none", "none", reader)
         # What was only looked at can still be read.
         assert torch.equal(reader.read("a"), table)
     assert len(weights.row_ranges((3, 10**9))) == 3

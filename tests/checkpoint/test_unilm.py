@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from folders import write
 from torch import Tensor
 from walk import begin
 
 import tritonseq
 from tritonseq.checkpoint.loader import load_checkpoint, read_generation
-from tritonseq.checkpoint.unilm import recognises, translate, variant_of
+from tritonseq.checkpoint.unilm import translate
+from tritonseq.checkpoint.unilm_family import is_unilm, variant_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -326,7 +327,7 @@ OTHER_SPELLING = {**PLAIN, "model_type": "bert", "src_type_id": 4, "tgt_type_id"
 @pytest.mark.parametrize(
     ("types", "config", "changes", "wanted"),
     [
-        # What so many types are used for, if nobody says; then what config.json says.
+        # What so many types are used for, if nothing says; then what config.json says.
         (6, PLAIN, {}, (4, 4, 5)),
         (2, PLAIN, {}, (0, 0, 1)),
         (7, PLAIN, {}, (4, 6, 5)),
@@ -514,25 +515,6 @@ def test_several_queries_per_head() -> None:
         brought(state)
 
 
-def write(
-    folder: Path,
-    state: State,
-    keys: Mapping[str, Any],
-    *,
-    weights: str = "pytorch_model.bin",
-    config: str = "config.json",
-    zipped: bool = True,
-) -> Path:
-    """A checkpoint folder with two files of these names; `keys` are those of the configuration."""
-    folder.mkdir(exist_ok=True)
-    (folder / config).write_text(json.dumps(keys))
-    if weights.endswith(".safetensors"):
-        save_file({k: tensor.contiguous() for k, tensor in state.items()}, folder / weights)
-    else:
-        torch.save(state, folder / weights, _use_new_zipfile_serialization=zipped)
-    return folder
-
-
 def answer(path: Path, **options: Any) -> Tensor:
     """The first logits of the network in `path` after a source."""
     decoder: Any = load_checkpoint(path, device="cpu", **options).decoder
@@ -553,7 +535,7 @@ BERT = {**PLAIN, "model_type": "bert", "architectures": ["BertForMaskedLM"]}
         (lambda: {**standard(), ROWS: torch.randn(POSITIONS, 4 * WIDTH)}, BERT),
         (lambda: {**standard(), f"{HEAD}.dense.weight": torch.randn(4 * WIDTH, WIDTH)}, BERT),
         (lambda: old_norms(standard(6)), PLAIN),
-        # Nobody but version 1 has new names of norms and no model type.
+        # Only version 1 has new names of norms and no model type.
         (lambda: first_version(standard()), PLAIN),
         (standard, SAVED),
         (standard, {**BERT, "src_type_id": 0}),
@@ -564,7 +546,7 @@ BERT = {**PLAIN, "model_type": "bert", "architectures": ["BertForMaskedLM"]}
     ],
 )
 def test_recognised(state: Callable[[], State], config: dict[str, Any]) -> None:
-    assert recognises(config, Memory(state()).shapes)
+    assert is_unilm(config, Memory(state()).shapes)
 
 
 def headless() -> State:

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 import tritonseq
 from tritonseq.demo import diary, sums
-from tritonseq.demo.run import CHECKPOINTS, Checkpoint, answer, one_thread, run
+from tritonseq.demo.run import CHECKPOINTS, EmbeddedCheckpoint, answer, one_thread, run
 from tritonseq.demo.tasks import Problem
 
 if TYPE_CHECKING:
@@ -42,28 +42,28 @@ def on_one_thread() -> Iterator[None]:
 
 
 @cache
-def load(checkpoint: Checkpoint) -> Model:
+def load(checkpoint: EmbeddedCheckpoint) -> Model:
     return tritonseq.load(checkpoint.folder, device="cpu")
 
 
 @cache
-def load_theirs(checkpoint: Checkpoint) -> tuple[Any, Any]:
+def load_theirs(checkpoint: EmbeddedCheckpoint) -> tuple[Any, Any]:
     kind = AutoModelForCausalLM if checkpoint is GPT2 else AutoModelForSeq2SeqLM
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     return kind.from_pretrained(checkpoint.folder).eval(), tokenizer
 
 
-def unseen(checkpoint: Checkpoint, count: int) -> list[Problem]:
+def unseen(checkpoint: EmbeddedCheckpoint, count: int) -> list[Problem]:
     return list(islice(checkpoint.problems(seed=99, unseen=True), count))
 
 
-def padded(tokenizer: Any, checkpoint: Checkpoint, count: int) -> Any:
+def padded(tokenizer: Any, checkpoint: EmbeddedCheckpoint, count: int) -> Any:
     prompts = [problem.prompt for problem in unseen(checkpoint, count)]
     return tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False)
 
 
 @EVERY
-def test_it_is_small_and_complete(checkpoint: Checkpoint) -> None:
+def test_it_is_small_and_complete(checkpoint: EmbeddedCheckpoint) -> None:
     files = {path.name: path.stat().st_size for path in checkpoint.folder.iterdir()}
     assert files.keys() == {
         "config.json",
@@ -100,7 +100,7 @@ def test_no_right_sum_repeats_three_tokens(side: bool) -> None:
 
 
 @pytest.mark.parametrize("checkpoint", [GPT2, BART], ids=["GPT-2", "BART"])
-def test_text_survives_the_tokenizer(checkpoint: Checkpoint) -> None:
+def test_text_survives_the_tokenizer(checkpoint: EmbeddedCheckpoint) -> None:
     model, (_, theirs) = load(checkpoint), load_theirs(checkpoint)
     strange = "Ünseen: 語 42\n\n\tforty-xyz 🙂"
     for text in [p.prompt + p.answer for p in unseen(checkpoint, 100)] + [strange]:
@@ -138,7 +138,7 @@ def test_dates_survive_the_tokenizer() -> None:
     ],
     ids=["greedy", "beams", "best of beams", "sampling"],
 )
-def test_ids_equal_transformers(checkpoint: Checkpoint, options: dict[str, Any]) -> None:
+def test_ids_equal_transformers(checkpoint: EmbeddedCheckpoint, options: dict[str, Any]) -> None:
     theirs, tokenizer = load_theirs(checkpoint)
     inputs = padded(tokenizer, checkpoint, 17)
     torch.manual_seed(0)
@@ -151,7 +151,7 @@ def test_ids_equal_transformers(checkpoint: Checkpoint, options: dict[str, Any])
 
 
 @ENCODER_DECODER
-def test_texts_equal_transformers(checkpoint: Checkpoint) -> None:
+def test_texts_equal_transformers(checkpoint: EmbeddedCheckpoint) -> None:
     theirs, tokenizer = load_theirs(checkpoint)
     ids = theirs.generate(**padded(tokenizer, checkpoint, 40), num_beams=4)
     prompts = [problem.prompt for problem in unseen(checkpoint, 40)]
@@ -198,7 +198,7 @@ def until(ids: list[int], end: int) -> list[int]:
 
 
 def test_the_unilm_must_be_recognised() -> None:
-    """Its configuration says BERT, as do those of s2s-ft; nobody has to say more."""
+    """Its configuration says BERT, as do those of s2s-ft; no more has to be said."""
     config = json.loads((UNILM.folder / "config.json").read_text())
     assert config["model_type"] == "bert"
     assert load(UNILM).generation_config.search == "unilm"
@@ -215,7 +215,7 @@ def test_every_time_is_two_pieces_and_survives() -> None:
 
 
 @READERS
-def test_a_batch_gives_the_texts_of_one_by_one(checkpoint: Checkpoint) -> None:
+def test_a_batch_gives_the_texts_of_one_by_one(checkpoint: EmbeddedCheckpoint) -> None:
     model, prompts = load(checkpoint), [problem.prompt for problem in unseen(checkpoint, 12)]
     alone = [model.generate_text([prompt], num_beams=4)[0] for prompt in prompts]
     assert model.generate_text(prompts, num_beams=4) == alone
@@ -229,7 +229,7 @@ def test_a_batch_gives_the_texts_of_one_by_one(checkpoint: Checkpoint) -> None:
         for mode in checkpoint.modes
     ],
 )
-def test_unseen_problems_are_solved(checkpoint: Checkpoint, mode: Any) -> None:
+def test_unseen_problems_are_solved(checkpoint: EmbeddedCheckpoint, mode: Any) -> None:
     outcome = answer(load(checkpoint), unseen(checkpoint, COUNT), mode.options)
     # Sampling draws wrong words as often as the model doubts; its doubts must be small.
     assert outcome.accuracy >= max(mode.required, 0.95)
@@ -237,13 +237,13 @@ def test_unseen_problems_are_solved(checkpoint: Checkpoint, mode: Any) -> None:
 
 @EVERY
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_right_too(checkpoint: Checkpoint, dtype: str) -> None:
+def test_half_precision_is_right_too(checkpoint: EmbeddedCheckpoint, dtype: str) -> None:
     model = tritonseq.load(checkpoint.folder, device="cpu", dtype=dtype)
     assert answer(model, unseen(checkpoint, 100), {"num_beams": 4}).accuracy >= 0.97
 
 
 @EVERY
-def test_the_prompt_to_try_has_a_right_answer(checkpoint: Checkpoint) -> None:
+def test_the_prompt_to_try_has_a_right_answer(checkpoint: EmbeddedCheckpoint) -> None:
     right = {
         GPT2: " forty-one",
         T5: "1984-03-03",
@@ -259,7 +259,7 @@ def test_a_wrong_answer_is_counted_and_fails_the_demo(
     batch = unseen(T5, 10)
     batch[3] = Problem(batch[3].prompt, "no such date")
     assert answer(load(T5), batch, {}).right == [index != 3 for index in range(10)]
-    faulty = Checkpoint(
+    faulty = EmbeddedCheckpoint(
         T5.name, T5.kind, T5.task, lambda seed, *, unseen: iter(batch), T5.modes, T5.try_it
     )
     monkeypatch.setattr("tritonseq.demo.run.CHECKPOINTS", (GPT2, faulty))

@@ -26,7 +26,7 @@ from tritonseq.engine.memory_plan import DoesNotFit, MemoryPlan, free_memory
 from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.spec import bucket
 from tritonseq.kernels import launch as _launch
-from tritonseq.memory.tensor_tree import nbytes, of_samples
+from tritonseq.memory.kv_cache import nbytes, of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

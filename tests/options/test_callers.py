@@ -1,4 +1,4 @@
-"""Warnings stand at the line of whoever called the library, or at none."""
+"""Warnings stand at the line that called the library, or at none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentencepiece models trained on the spot, and transformers' tokenizers of the same models."""
+"""Tokenizers trained on the spot, and those of transformers by the same files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     ByT5Tokenizer,
     MarianTokenizer,
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 FAMILIES = {
@@ -28,6 +30,7 @@ FAMILIES = {
     "mbart50": MBart50Tokenizer,
     "marian": MarianTokenizer,
 }
+BART = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 # Where each family has the tokens that steer.
 _T5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 _FAIRSEQ = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
@@ -76,6 +79,19 @@ def write_checkpoint(folder: Path, family: str, **options: Any) -> Path:
         own = sorted(pieces - {"</s>", "<unk>"})
         tokens = ["</s>", "<unk>", *own, ">>fra<<", ">>deu<<", ">>frp<<", "<pad>"]
         (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
+    return folder
+
+
+def write_byte_pairs(
+    folder: Path, texts: Sequence[str], special: list[str], *, size: int = 300, **config: Any
+) -> Path:
+    """vocab.json and merges.txt of a byte-level BPE, and config.json if it says anything."""
+    folder.mkdir(exist_ok=True)
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(texts, vocab_size=size, special_tokens=special)
+    trained.save_model(str(folder))
+    if config:
+        (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

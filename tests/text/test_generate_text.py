@@ -134,7 +134,7 @@ def test_mbart_reads_one_language_and_writes_another(
         pair.tokenizer.src_lang = before
     assert wanted[0] != wanted[1]
     same(pair.ours.generate_text(TEXTS, **ask), wanted[0])
-    # Who names the option himself is obeyed.
+    # An option that the call names is obeyed.
     same(pair.ours.generate_text(TEXTS, **ask, **{option: romanian}), wanted[1])
 
 
@@ -355,7 +355,7 @@ def test_a_language_that_nobody_chose_is_pointed_out(
 
 @pytest.mark.filterwarnings("error")
 def test_what_a_task_brings_is_not_blamed_on_the_caller(both: dict[str, Both]) -> None:
-    """The task's max_length and length_penalty were asked for by nobody."""
+    """The task's max_length and length_penalty were not asked for by the caller."""
     decoder = both["t5"].ours.decoder
     tasks = {"short": {"max_length": 9, "num_beams": 2, "length_penalty": 2.0}}
     own = tritonseq.GenerationConfig(max_new_tokens=20, decoder_start_token_id=0, eos_token_id=1)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import tokenizers
 import torch
 import transformers
-from pieces import FAMILIES, model_of, theirs, write_checkpoint
-from tokenizers import ByteLevelBPETokenizer
+from pieces import BART, FAMILIES, model_of, theirs, write_byte_pairs, write_checkpoint
 from transformers import BartTokenizer
 
 from tritonseq.text.tokenizer import Tokenizer
@@ -34,7 +34,6 @@ TEXTS = [
     "en_XX the fr_XX",
     "e",
 ]
-BART = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 WITH_JSON = ("t5", "pegasus", "mbart", "mbart50")
 
 
@@ -46,12 +45,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for family in WITH_JSON:
         folders[f"{family}-json"] = root / f"{family}-json"
         theirs(folders[family], family).save_pretrained(folders[f"{family}-json"])
-    folders["bart"] = root / "bart"
-    folders["bart"].mkdir()
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(TEXTS, vocab_size=300, special_tokens=BART)
-    trained.save_model(str(folders["bart"]))
-    (folders["bart"] / "config.json").write_text('{"model_type": "bart"}')
+    folders["bart"] = write_byte_pairs(root / "bart", TEXTS, BART, model_type="bart")
     return folders
 
 
@@ -175,8 +169,7 @@ def test_damaged_and_missing_models_are_named(
 def test_a_vocabulary_of_bart_without_its_frame(
     folders: dict[str, Path], tmp_path: Path, lacking: str
 ) -> None:
-    for path in folders["bart"].iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folders["bart"], tmp_path, dirs_exist_ok=True)
     vocabulary = (tmp_path / "vocab.json").read_text(encoding="utf-8")
     (tmp_path / "vocab.json").write_text(vocabulary.replace(f'"{lacking}"', '"<other>"'))
     with pytest.raises(ValueError, match=f"has no {lacking}"):

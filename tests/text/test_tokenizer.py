@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from tokenizers import ByteLevelBPETokenizer
+from pieces import write_byte_pairs
 from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from tritonseq.errors import TextError
@@ -40,15 +41,11 @@ TEXTS = [
 def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """vocab.json and merges.txt of a byte-level BPE trained on the spot."""
     folder = tmp_path_factory.mktemp("gpt2")
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(CORPUS, vocab_size=400, special_tokens=["<|endoftext|>"])
-    trained.save_model(str(folder))
-    return folder
+    return write_byte_pairs(folder, CORPUS, ["<|endoftext|>"], size=400)
 
 
 def copied(source: Path, target: Path, **files: object) -> Path:
-    for path in source.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(source, target, dirs_exist_ok=True)
     for name, content in files.items():
         (target / f"{name}.json").write_text(json.dumps(content))
     return target

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tokenizers
 import transformers
-from pieces import model_of, pieces_of, train
+from pieces import BART, model_of, pieces_of, train, write_byte_pairs
 
 from tritonseq.text.tokenizer import Tokenizer
 
@@ -294,13 +294,7 @@ def test_some_classes_are_read_as_tokenizer_json_alone(tmp_path: Path, name: str
 
 def test_the_class_counts_and_not_the_type_of_the_model(tmp_path: Path) -> None:
     """CodeT5 is a T5 with RoBERTa's tokenizer; "Fast" behind a name says nothing."""
-    from tokenizers import ByteLevelBPETokenizer
-
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(TEXTS, vocab_size=300, special_tokens=special)
-    trained.save_model(str(tmp_path))
-    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    write_byte_pairs(tmp_path, TEXTS, BART, model_type="t5")
     for name in ("RobertaTokenizer", "RobertaTokenizerFast", "BartTokenizer", "LEDTokenizerFast"):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
         (ids,) = Tokenizer.from_folder(tmp_path).rows(["the fox"])

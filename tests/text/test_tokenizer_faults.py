@@ -12,8 +12,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import tokenizers
-from pieces import FAMILIES, theirs, write_checkpoint
-from tokenizers import ByteLevelBPETokenizer
+from pieces import BART, FAMILIES, theirs, write_byte_pairs, write_checkpoint
 from transformers import GPT2Tokenizer
 
 from tritonseq.text.fast import add_tokens, merged_bytes
@@ -53,14 +52,8 @@ def write_all(root: Path) -> dict[str, Path]:
     for family in ("t5", "mbart50"):
         folders[f"{family}-json"] = root / f"{family}-json"
         theirs(folders[family], family).save_pretrained(folders[f"{family}-json"])
-    for kind, special in (("gpt2", ["<|endoftext|>"]), ("bart", ["<s>", "<pad>", "</s>", "<unk>"])):
-        folders[kind] = root / kind
-        folders[kind].mkdir()
-        trained = ByteLevelBPETokenizer()
-        more = [*special, "<mask>"]
-        trained.train_from_iterator(TEXTS, vocab_size=280, special_tokens=more)
-        trained.save_model(str(folders[kind]))
-        (folders[kind] / "config.json").write_text(json.dumps({"model_type": kind}))
+    for kind, special in (("gpt2", ["<|endoftext|>", "<mask>"]), ("bart", BART)):
+        folders[kind] = write_byte_pairs(root / kind, TEXTS, special, size=280, model_type=kind)
         (folders[kind] / "added_tokens.json").write_text("{}")
         (folders[kind] / "special_tokens_map.json").write_text('{"eos_token": "<mask>"}')
         folders[f"{kind}-json"] = root / f"{kind}-json"
@@ -246,8 +239,7 @@ def test_a_tokenizer_that_has_no_place_for_a_text_is_refused(
 def test_ids_of_two_tokens_are_refused(
     folders: dict[str, Path], tmp_path: Path, family: str
 ) -> None:
-    for path in folders[family].iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folders[family], tmp_path, dirs_exist_ok=True)
     vocabulary = json.loads((tmp_path / "vocab.json").read_text())
     vocabulary["twice"] = 7
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
@@ -290,8 +282,7 @@ def test_steps_that_lengthen_a_text_a_little_are_none_of_these(tmp_path: Path) -
 
 def test_added_tokens_are_added_in_one_call(folders: dict[str, Path], tmp_path: Path) -> None:
     """Each call goes through all tokens that there are: one for each takes the square of them."""
-    for path in folders["gpt2"].iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folders["gpt2"], tmp_path, dirs_exist_ok=True)
     more = {f"<{n}>": 1000 + n for n in range(300)}
     size = len(json.loads((tmp_path / "vocab.json").read_text()))
     tokens = {
@@ -314,8 +305,7 @@ def test_a_token_is_not_added_where_ids_have_a_hole(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """The library counts tokens, and would give it the id of the last one."""
-    for path in folders["gpt2"].iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folders["gpt2"], tmp_path, dirs_exist_ok=True)
     vocabulary = json.loads((tmp_path / "vocab.json").read_text())
     size = len(vocabulary)
     vocabulary["behind the hole"] = size + 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import transformers
-from pieces import FAMILIES, model_of, theirs, write_checkpoint
-from tokenizers import ByteLevelBPETokenizer
+from pieces import BART, FAMILIES, model_of, theirs, write_byte_pairs, write_checkpoint
 
 from tritonseq.text.tokenizer import Tokenizer
 
@@ -25,20 +25,16 @@ TEXTS = [
     "the<|endoftext|> fox </s><mask> dogs",
     "unseen ☃ 🙂🙃 日本語 x",
 ]
-BART = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
 @pytest.fixture(scope="module")
 def bpe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Byte-level BPE of a GPT-2 and of a BART: vocab.json, merges.txt, config.json."""
     root = tmp_path_factory.mktemp("bpe")
-    for kind, special in (("gpt2", ["<|endoftext|>"]), ("bart", BART)):
-        (root / kind).mkdir()
-        trained = ByteLevelBPETokenizer()
-        trained.train_from_iterator(TEXTS, vocab_size=300, special_tokens=special)
-        trained.save_model(str(root / kind))
-        (root / kind / "config.json").write_text(json.dumps({"model_type": kind}))
-    return {kind: root / kind for kind in ("gpt2", "bart")}
+    return {
+        kind: write_byte_pairs(root / kind, TEXTS, special, model_type=kind)
+        for kind, special in (("gpt2", ["<|endoftext|>"]), ("bart", BART))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +48,8 @@ CLASSES = {"gpt2": "GPT2Tokenizer", "bart": "BartTokenizer"}
 
 def with_config(source: Path, target: Path, **files: Any) -> Path:
     """A copy of a folder, with other JSON files."""
-    target.mkdir(exist_ok=True)
-    for path in source.iterdir():
-        if path.is_file():
-            (target / path.name).write_bytes(path.read_bytes())
+    if source != target:
+        shutil.copytree(source, target, dirs_exist_ok=True)
     for name, content in files.items():
         path = target / f"{name}.json"
         old = json.loads(path.read_text()) if path.is_file() else {}
@@ -194,7 +188,7 @@ def test_the_side_that_tokenizer_json_was_saved_with_counts(
 @pytest.mark.parametrize("family", ["t5", "marian", "byt5", "mbart"])
 @pytest.mark.parametrize("said", [True, False, None])
 @pytest.mark.parametrize("asked", [True, False, None])
-def test_spaces_before_punctuation_go_if_someone_says_so(
+def test_spaces_before_punctuation_go_if_that_is_said(
     folders: dict[str, Path], tmp_path: Path, family: str, said: bool | None, asked: bool | None
 ) -> None:
     config = {"clean_up_tokenization_spaces": said}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from tokenizers import ByteLevelBPETokenizer
+from pieces import BART, write_byte_pairs
 from transformers import BertTokenizer, RobertaTokenizer
 
 from tritonseq.text.tokenizer import Tokenizer
@@ -411,13 +411,11 @@ def test_the_list_comes_before_a_saved_tokenizer(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("roberta")
-    trained = ByteLevelBPETokenizer()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trained.train_from_iterator(TEXTS[:5], vocab_size=320, special_tokens=special)
-    trained.save_model(str(folder))
-    (folder / "config.json").write_text('{"model_type": "bert", "type_vocab_size": 0}')
-    return folder
+    folder, config = (
+        tmp_path_factory.mktemp("roberta"),
+        {"model_type": "bert", "type_vocab_size": 0},
+    )
+    return write_byte_pairs(folder, TEXTS[:5], BART, size=320, **config)
 
 
 @pytest.mark.parametrize("saved", ["", "json", "json without a frame"])

@@ -1,4 +1,4 @@
-"""Where weights go: the device, and the dtype that they have there."""
+"""Device and dtype of the weights, as the caller and config.json say them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tritonseq.models import MODELS, model_class
+from tritonseq.shown import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         if resolved.type not in ("cpu", "cuda"):
             torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).partition("\n")[0].partition(". ")[0]
+        first = first_line(error).partition(". ")[0]
         raise ValueError(f"device {str(device)!r} is not to be had here: {first}") from error
     return resolved
 
@@ -60,7 +61,7 @@ def resolve_dtype(
         if name not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not supported: say 'auto', {', '.join(DTYPES)}")
         return DTYPES[name]
-    if _was_trained_in_bfloat16(config) and _has_bfloat16(device):
+    if _is_trained_in_bfloat16(config) and _has_bfloat16(device):
         return torch.bfloat16
     found = _stated_dtype(config)
     return torch.float32 if found == torch.float16 and device.type == "cpu" else found
@@ -83,7 +84,7 @@ def _stated_dtype(config: Mapping[str, Any]) -> torch.dtype:
     return torch.float32
 
 
-def _was_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:
+def _is_trained_in_bfloat16(config: Mapping[str, Any]) -> bool:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in MODELS:
         return False

@@ -1,4 +1,4 @@
-"""Small files of a checkpoint: regular ones only, with faults in words; and which is the config."""
+"""Files of a checkpoint: regular ones, read as a whole, with faults in words; and the config."""
 
 from __future__ import annotations
 
@@ -29,11 +29,18 @@ KINDS = (
 
 _POINTER = b"version https://git-"
 
+USUAL = ("config.json", "bert_config.json")
+# Those of other things.
+OTHERS = frozenset(
+    f"{thing}_config.json"
+    for thing in ("adapter", "generation", "preprocessor", "processor", "quantize", "tokenizer")
+)
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ValueError that names the file if there is none.
 
-    A key may be said twice only if both say the same: which one was meant, nobody knows.
+    A key may be said twice only if both say the same: which one was meant, the file does not say.
     """
     content = read_bytes(path)
     _refuse_start_of_pointer(path, content)
@@ -57,6 +64,20 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         return io.TextIOWrapper(io.BytesIO(content), encoding=encoding).read()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: fetch it again ({error})") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The tokens of a `vocab.txt`, whose ids are the numbers of their lines.
+
+    Raises ValueError if it is empty or no UTF-8.
+    """
+    # Lines end as Python's text files have it; other separators of Unicode are tokens.
+    lines = read_text(path, "utf-8-sig").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    if not lines:
+        raise ValueError(f"{path} is empty: it must hold one token a line, fetch it again")
+    return lines
 
 
 def read_bytes(path: Path) -> bytes:
@@ -90,7 +111,7 @@ def refuse_irregular(path: Path) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Is there a file to read? What stands in its place is refused, rather than overlooked.
+    """Whether there is a file to read; what stands in its place is refused, not overlooked.
 
     Raises ValueError for a folder, a pipe or a device, and for a link that leads nowhere.
     """
@@ -159,14 +180,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                     f"it says {key!r} twice, {shown(said)} and {shown(value[key])}: keep one"
                 )
     return value
-
-
-USUAL = ("config.json", "bert_config.json")
-# Those of other things.
-OTHERS = frozenset(
-    f"{thing}_config.json"
-    for thing in ("adapter", "generation", "preprocessor", "processor", "quantize", "tokenizer")
-)
 
 
 def find_config(path: Path) -> Path | None:

@@ -1,17 +1,18 @@
-"""From the name of a checkpoint to its files on this machine."""
+"""The Hugging Face Hub: from the name of a checkpoint to its files on this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.shown import shown
 
-from .adapters import ADAPTER_CONFIG, refuse_adapter
 from .files import find_config
+from .state_dict import ADAPTER_CONFIG, refuse_adapter
 from .weights import FORMATS, index_of, is_weight_file, shard_names
 
 if TYPE_CHECKING:
@@ -94,52 +95,44 @@ def tokenizer_folder(
     _refuse_file(path)
     name = str(name_or_path)
     with _plain_errors(name, None, local_files_only):
-        return _Repository(name, None, cache_dir, token, local_files_only).fetch_small_files()
+        return _Repository(name, None, cache_dir, token, local_files_only).fetch(SMALL_FILES)
 
 
+@dataclass
 class _Repository:
     """One repository on the Hub at one revision."""
 
-    def __init__(
-        self,
-        name: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        token: str | bool | None,
-        local_files_only: bool,
-    ) -> None:
-        _check("revision", revision, "a branch, tag or commit", str, type(None))
-        _check("cache_dir", cache_dir, "a folder", str, os.PathLike, type(None))
-        _check("token", token, "a token, True or False", str, bool, type(None))
-        self.name = name
-        self.revision = revision
-        self.cache_dir = cache_dir
-        self.token = token
-        self.local_files_only = local_files_only
+    name: str
+    revision: str | None
+    cache_dir: str | Path | None
+    token: str | bool | None
+    local_files_only: bool
+
+    def __post_init__(self) -> None:
+        _check("revision", self.revision, "a branch, tag or commit", str, type(None))
+        _check("cache_dir", self.cache_dir, "a folder", str, os.PathLike, type(None))
+        _check("token", self.token, "a token, True or False", str, bool, type(None))
 
     def fetch_checkpoint(self) -> Path:
         """Fetch the small files with the best format of weights that the repository has."""
         wanted: Sequence[str] = SMALL_FILES
         for weights in FORMATS:
-            folder = self._fetch([*wanted, weights, index_of(Path(weights)).name])
+            folder = self.fetch([*wanted, weights, index_of(Path(weights)).name])
             if find_config(folder) is None:
                 refuse_adapter(folder)
                 raise ValueError(f"{self.name!r} on the Hub has no config.json")
             if (folder / weights).is_file():
                 return folder
             if index_of(folder / weights).is_file():
-                return self._fetch(shard_names(index_of(folder / weights)))
+                return self.fetch(shard_names(index_of(folder / weights)))
             wanted = ()
         raise ValueError(
             f"{self.name!r} has no weights named {' or '.join(FORMATS)}; "
             "if a download of it was interrupted, run it again with a network"
         )
 
-    def fetch_small_files(self) -> Path:
-        """Fetch configuration and tokenizer, without weights."""
-        return self._fetch(SMALL_FILES)
-
-    def _fetch(self, files: Sequence[str]) -> Path:
+    def fetch(self, files: Sequence[str]) -> Path:
+        """The folder with those of `files` that there are."""
         # A fresh interpreter that only imports tritonseq has no use for the HTTP client.
         from huggingface_hub import snapshot_download
 
@@ -164,7 +157,7 @@ def _local(argument: str, name: Any) -> Path:
     if not name or not isinstance(os.fspath(name), str):
         raise ValueError(f"{argument} is {name!r}: pass a folder or a Hub id")
     path = Path(name)
-    with contextlib.suppress(RuntimeError):  # a ~ of nobody is a name like others
+    with contextlib.suppress(RuntimeError):  # a ~ of no user is a name like others
         path = path.expanduser()
     try:
         path.exists()

@@ -1,4 +1,4 @@
-"""A live model of transformers, read like a file of weights.
+"""Live models of transformers, read like a file of weights.
 
 Its configuration and its weights say all about a model as transformers made it. What its owner
 has put into it since, or changed in a module or in the configuration, would be lost: it is found
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .adapters import MERGE, refuse_parts
+from .state_dict import MERGE, refuse_parts
 from .weights import rows_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PLAIN = (bool, int, float, str, type(None))
 """Settings of a module that are compared."""
 
-# Sizes show in the weights, and the scale of embeddings is compared by who knows where it stands. A
+# Sizes show in the weights, and the scale of embeddings is compared where it is known to stand. A
 # layer's number only says where its keys are kept: what was scaled by it is compared itself. The
 # rest is for training, or no part of what is computed.
 UNIMPORTANT = frozenset(
@@ -57,6 +57,19 @@ STEPS = (
 )
 """Methods by which transformers generates, and that this package has in its own way."""
 
+COMPILED = "_orig_mod"
+"""What torch.compile calls the module that it wraps."""
+VALUED = "pretrained_model"
+"""What trl calls the model that it puts a value head beside."""
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+# Whose forward functions compute what a configuration says.
+MAKERS = ("transformers.", "torch.nn.modules.")
+# Whose hooks only look, or move inputs to another device.
+WATCHERS = ("transformers.", "accelerate.")
+
+_OURS = ("bart", "gpt2", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
+"""The types that transformers has the code of: a UniLM is made by others."""
+
 
 def refuse_own_steps(model: Any) -> None:
     """Raise ValueError for a model whose class, or owner, generates in a way of its own."""
@@ -81,9 +94,9 @@ def refuse_changes(model: Any, modules: Mapping[str, nn.Module]) -> None:
         if owner not in modules:
             continue  # a whole layer is missing, which shows in the weights
         if leaf in ACTIVATIONS:
-            if module is None or not _same_function(module, made):
+            if module is None or not _is_same_function(module, made):
                 _refuse(name, "computes something else than", "another activation function")
-        elif module is not None and not _same_kind(module, made):
+        elif module is not None and not _is_same_kind(module, made):
             _refuse(name, f"is a {type(module).__name__}, not as", f"a {type(made).__name__}")
         elif module is not None:
             for setting, found, wanted in _changes(module, made):
@@ -110,8 +123,8 @@ def _made(model: Any) -> nn.Module:
         ) from error
 
 
-def _same_kind(module: nn.Module, made: nn.Module) -> bool:
-    """Do both compute the same, but for their settings?"""
+def _is_same_kind(module: nn.Module, made: nn.Module) -> bool:
+    """Whether both compute the same, but for their settings."""
     if isinstance(module, type(made)):
         return True
     return any(isinstance(made, one) and isinstance(module, other) for one, other in ALIKE)
@@ -125,33 +138,22 @@ def _changes(module: nn.Module, made: nn.Module) -> Iterator[tuple[str, Any, Any
         if setting.startswith("_") or "drop" in setting or setting in UNIMPORTANT:
             continue
         found = vars(module).get(setting)
-        if isinstance(wanted, PLAIN) and isinstance(found, PLAIN) and not _equal(found, wanted):
+        if isinstance(wanted, PLAIN) and isinstance(found, PLAIN) and not _is_equal(found, wanted):
             yield setting, found, wanted
 
 
-def _equal(found: Any, wanted: Any) -> bool:
+def _is_equal(found: Any, wanted: Any) -> bool:
     if isinstance(found, float) and isinstance(wanted, float):
         return math.isclose(found, wanted, rel_tol=1e-6)
     return bool(found == wanted)
 
 
-def _same_function(module: nn.Module, made: nn.Module) -> bool:
-    """Do two activations give the same? Those with weights are as they are, by their kinds."""
+def _is_same_function(module: nn.Module, made: nn.Module) -> bool:
+    """Whether two activations give the same; those with weights are compared by their kinds."""
     if any(True for _ in made.parameters()) or any(True for _ in module.parameters()):
         return type(module) is type(made)
     x = torch.linspace(-12, 12, 97)
     return bool(torch.allclose(module(x), made(x), rtol=1e-4, atol=1e-5))
-
-
-COMPILED = "_orig_mod"
-"""What torch.compile calls the module that it wraps."""
-VALUED = "pretrained_model"
-"""What trl calls the model that it puts a value head beside."""
-PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-# Whose forward functions compute what a configuration says.
-MAKERS = ("transformers.", "torch.nn.modules.")
-# Whose hooks only look, or move inputs to another device.
-WATCHERS = ("transformers.", "accelerate.")
 
 
 def unwrapped_model(model: Any) -> Any:
@@ -203,10 +205,6 @@ def plain_state(model: Any) -> WeightReader:
                 + (" and add it to final_logits_bias" if "final_logits_bias" in state else "")
             )
     return _Live({name.replace(f"{COMPILED}.", ""): value for name, value in state.items()})
-
-
-_OURS = ("bart", "gpt2", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
-"""The types that transformers has the code of: a UniLM is made by others."""
 
 
 class _Live:

@@ -1,4 +1,4 @@
-"""From a checkpoint folder, or a live transformers model, to a network with its weights."""
+"""Loading a checkpoint folder, or a live transformers model, as a network with its weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from tritonseq.models.config_checks import check_general, compare
 from tritonseq.models.layout import address
 from tritonseq.models.network import lay_out, place
 
-from .adapters import refuse_adapter, refuse_parts
 from .devices import DTYPES, resolve_device, resolve_dtype
 from .files import find_config, is_there, read_config, read_json
 from .live import Watch, plain_state, unwrapped_model
-from .tying import tied
-from .unilm import generation_defaults, recognises, refuse_bert, translate
+from .state_dict import refuse_adapter, refuse_parts, tied, unwrapped
+from .unilm import generation_defaults, translate
+from .unilm_family import MODEL_TYPES, is_unilm, refuse_bert
 from .weights import open_weights
-from .wrapped import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,17 +38,9 @@ ENDS = ("eos_token_id", "pad_token_id")
 GENERATION = "generation_config.json"
 
 
-def fill(
-    model: Any,
-    sources: Mapping[str, Source],
-    reader: WeightReader,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    share: bool = False,
-) -> None:
-    """Give every parameter of `model` its memory and its values; see `weights_of`."""
-    for names, weight in weights_of(model, sources, reader, device, dtype, share=share):
+def fill(model: Any, weights: Iterator[tuple[list[str], Tensor]]) -> None:
+    """Give every parameter of `model` its values, which `weights_of` yields."""
+    for names, weight in weights:
         place(model, names, weight)
 
 
@@ -126,7 +117,7 @@ class Checkpoint(NamedTuple):
     origin: str = "the checkpoint"
     """Which file says how to generate."""
     watch: Watch | None = None
-    """Of a live model: does it stay as it is?"""
+    """Of a live model: what sees that its weights stay as they are."""
 
 
 def load_checkpoint(
@@ -137,7 +128,7 @@ def load_checkpoint(
     model_type: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     tokenizer: Path | None = None,
-    fill: Callable[..., None] = fill,
+    fill: Callable[[Any, Iterator[tuple[list[str], Tensor]]], None] = fill,
 ) -> Checkpoint:
     """Build the network that a folder in Hugging Face format describes, or a file with weights.
 
@@ -150,7 +141,7 @@ def load_checkpoint(
     overrides: keys that count instead of those of config.json.
     tokenizer: the folder of the tokenizer, which tells a UniLM its special tokens, and which may
         hold the configuration as well if there is none beside the weights.
-    fill: what gives the network its weights.
+    fill: what gives the network its weights; see `weights_of`.
 
     Raises ValueError that names the file, key or tensor at fault.
     """
@@ -167,11 +158,12 @@ def load_checkpoint(
     config, reader = _describe(
         stated, changes, model_type, open_weights(path), tokenizer=tokenizer or folder
     )
-    refuse_bert(config, reader.shapes)
+    if config.get("model_type") != "unilm" and config.get("model_type") in MODEL_TYPES:
+        refuse_bert(reader.shapes)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, {**stated, **changes, **config}, device)
     model, sources = _plan(config, reader)
-    fill(model, sources, reader, device, dtype)
+    fill(model, weights_of(model, sources, reader, device, dtype))
     ends = {key: changes[key] for key in ENDS if changes.get(key) is not None}
     generation = read_generation(folder, config) | ends
     origin = GENERATION if is_there(folder / GENERATION) else "config.json"
@@ -197,7 +189,7 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     first = reader.read(next(iter(sources.values())).names[0])
     if first.dtype not in DTYPES.values():
         raise ValueError(f"weights of {first.dtype} are not supported: use {', '.join(DTYPES)}")
-    fill(model, sources, reader, first.device, first.dtype, share=True)
+    fill(model, weights_of(model, sources, reader, first.device, first.dtype, share=True))
     defaults = getattr(hf_model, "generation_config", None)
     generation = config if defaults is None else defaults.to_dict()
     if config["model_type"] == "unilm":
@@ -243,7 +235,7 @@ def _describe(
     config = {**stated, **changes} | ({} if model_type is None else {"model_type": model_type})
     refuse_parts(config, reader.shapes)
     reader = unwrapped(reader, config.get("model_type"))
-    if config.get("model_type") == "unilm" or recognises(config, reader.shapes):
+    if config.get("model_type") in MODEL_TYPES and is_unilm(config, reader.shapes):
         return translate(stated, changes, reader, tokenizer=tokenizer)
     return config, reader
 

@@ -1,4 +1,4 @@
-"""The origin of a model: its files and their fingerprint, so that another process can load it."""
+"""Origin of a model: its files and their fingerprint, so that another process can load it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tritonseq.models.network import place
 
 from .files import is_there, read_bytes
 from .hub import SMALL_FILES
-from .loader import load_checkpoint, weights_of
+from .loader import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,8 +89,8 @@ class Origin(NamedTuple):
         checksum."""
         told: list[str] = []
 
-        def fill(model: nn.Module, *source: Any) -> None:
-            told.append(fingerprint(_each(model, weights_of(model, *source), keep=keep)))
+        def fill(model: nn.Module, weights: Iterator[tuple[list[str], Tensor]]) -> None:
+            told.append(fingerprint(_each(model, weights, keep=keep)))
 
         checkpoint = load_checkpoint(
             self.path,

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-
-class RefusedPickle(ValueError):
-    """The file is whole, and asks for what is not given."""
-
-
 MOST_IN_TUPLE = 256
 """Values in a tuple, with those of tuples in it. A tensor has twenty or so, and eight more for
 each dimension are too many already."""
@@ -63,6 +58,21 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _TAKEN = {"APPEND": 1, "SETITEM": 2, "BUILD": 1}
 _PUTS = frozenset(("BINPUT", "LONG_BINPUT"))
 _GETS = frozenset(("BINGET", "LONG_BINGET"))
+
+MOST_SHARED = 8
+"""All tensors together may be so many times the file: an embedding has up to four names."""
+
+_LEGACY = 5
+"""Pickles in a file from before torch 1.6: a number, a version, the system, the table, the keys."""
+
+# Bytes of what ends an archive without a comment; with what stands before it in large ones, which
+# is twenty bytes that say where the other fifty-six are.
+_END = 22
+_TAIL = _END + 20 + 56
+
+
+class RefusedPickle(ValueError):
+    """The file is whole, and asks for what is not given."""
 
 
 def check_opcodes(pickle: bytes | IO[bytes]) -> None:
@@ -162,20 +172,6 @@ def _dotted(name: int | str) -> str:
     return name.replace(" ", ".")[:60] if isinstance(name, str) else "a value"
 
 
-MOST_SHARED = 8
-"""All tensors together may be so many times the file: an embedding has up to four names."""
-
-
-_LEGACY = 5
-"""Pickles in a file from before torch 1.6: a number, a version, the system, the table, the keys."""
-
-
-# Bytes of what ends an archive without a comment; with what stands before it in large ones, which
-# is twenty bytes that say where the other fifty-six are.
-_END = 22
-_TAIL = _END + 20 + 56
-
-
 def check_pickle(path: Path, *, zipped: bool) -> None:
     """Raise RefusedPickle for a file that holds more than tensors, or claims more than it has.
 
@@ -188,7 +184,7 @@ def check_pickle(path: Path, *, zipped: bool) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """torch.save compresses nothing, and nobody reads such a file by parts who does."""
+    """As `check_pickle`, for the zip archives of torch.save, which compresses nothing."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if archive.comment or not _has_one_table(path, members):
@@ -204,7 +200,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _has_one_table(path: Path, members: list[zipfile.ZipInfo]) -> bool:
-    """Is the table of contents where the end of the archive says?
+    """Whether the table of contents is where the end of the archive says.
 
     torch goes where that says, and Python to the table just before the end: what is checked would
     not be what is read. Python counts members from there; the first one is at the start else.

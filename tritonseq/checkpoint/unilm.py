@@ -1,10 +1,13 @@
-"""Every family of UniLM checkpoint, brought into the form that the network reads."""
+"""UniLM checkpoints of every family, brought into the form that the network reads."""
 
 from __future__ import annotations
 
 import difflib
 from typing import TYPE_CHECKING, Any
 
+from tritonseq.callers import warn
+
+from .files import is_there, read_json, read_lines
 from .unilm_family import (
     HEAD,
     HEADLESS,
@@ -13,13 +16,10 @@ from .unilm_family import (
     TYPES,
     WORDS,
     is_bert,
-    recognises,
-    refuse_bert,
     respelt,
     variant_of,
-)
+)  # fmt: skip
 from .unilm_tensors import standard_tensors
-from .unilm_tokens import special_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,15 +29,27 @@ if TYPE_CHECKING:
     from .unilm_tensors import TensorView
     from .weights import WeightReader
 
-__all__ = ["generation_defaults", "recognises", "refuse_bert", "translate", "variant_of"]
-
 LAYER_NORM_EPS = 1e-5
 """Built into both decoders; the value in config.json is that of training, and they ignore it."""
+
+# By the keys of a configuration: their names in BERT's vocabularies and in RoBERTa's, and their
+# ids where no vocabulary lies beside the weights.
+NAMES = {
+    "mask_token_id": ("[MASK]", "<mask>"),
+    "eos_token_id": ("[SEP]", "</s>"),
+    "pad_token_id": ("[PAD]", "<pad>"),
+}
+BERT = {"mask_token_id": 103, "eos_token_id": 102, "pad_token_id": 0}
+# Beside its mask token, which is the last of every RoBERTa's vocabulary.
+ROBERTA = {"eos_token_id": 2, "pad_token_id": 1}
+
+# Version 1 wrote its own names over unused ones of BERT's cased vocabulary.
+START_NAMES = ("[S2S_SOS]", "[unused18]")
+START = 18
 
 REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 SIZES = {"vocab_size": WORDS, "max_position_embeddings": POSITIONS, "type_vocab_size": TYPES}
 TYPE_IDS = ("source_type_id", "target_type_id", "first_type_id")
-TOKENS = ("mask_token_id", "start_token_id", "eos_token_id", "pad_token_id")
 FLAGS = (
     "new_segment_ids",
     "s2s_add_segment",
@@ -51,8 +63,8 @@ TIE = "tie_word_embeddings"
 # Flags that only the tokenizer reads.
 OF_TEXT = ("s2s_special_token", "do_lower_case")
 KEYS = (
-    *REQUIRED, *SIZES, *TYPE_IDS, *TOKENS, *FLAGS, "hidden_act", "layer_norm_eps", "rel_pos_bins",
-    "max_rel_pos", "max_seq_length", "variant", TIE,
+    *REQUIRED, *SIZES, *TYPE_IDS, *NAMES, "start_token_id", *FLAGS, "hidden_act",
+    "layer_norm_eps", "rel_pos_bins", "max_rel_pos", "max_seq_length", "variant", TIE,
 )  # fmt: skip
 # What version 1 has in its code and in no published model.
 STRANGE_PARTS = ("num_qkv", "seg_emb", "ffn_type")
@@ -95,7 +107,7 @@ def translate(
     sizes = {key: tensors.shapes.get(name, (0,))[0] for key, name in SIZES.items()}
     # Nothing makes a vocabulary fit, but its tensor is to be named.
     vocab_size = overrides.get("vocab_size", sizes["vocab_size"])
-    tokens = special_ids(
+    tokens = _special_ids(
         config,
         overrides,
         tokenizer,
@@ -122,7 +134,7 @@ def translate(
 
 
 def generation_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How the decoder that a translated `config` was made for generates if nobody says how.
+    """How the decoder that a translated `config` was made for generates by default.
 
     Other keys of config.json do not count: transformers has written its own defaults there.
     """
@@ -152,8 +164,8 @@ def _check_keys(merged: Mapping[str, Any], overrides: Mapping[str, Any]) -> None
         least = 1 if key == "max_seq_length" else 0
         if type(value) is not int or value < least:
             raise ValueError(f"{key} is {value!r}: it must be an integer of at least {least}")
-    # A whole configuration may be passed, which says much that nobody reads; but a few keys that
-    # somebody has written must each mean something.
+    # A whole configuration may be passed, with much that is not read; but of a few keys that were
+    # written for the call, each must mean something.
     if not all(key in overrides for key in REQUIRED):
         for key in set(overrides).difference(KEYS):
             near = difflib.get_close_matches(key, KEYS, n=1)
@@ -216,3 +228,84 @@ def _usual_type_ids(merged: Mapping[str, Any], count: int) -> dict[str, int]:
             "target have: pass source_type_id and target_type_id in the configuration"
         )
     return ids
+
+
+def _special_ids(
+    config: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    folder: Path | None,
+    *,
+    vocab_size: int,
+    roberta: bool,
+    variant: str,
+) -> dict[str, int]:
+    """`mask_token_id`, `eos_token_id`, `pad_token_id` and `start_token_id`.
+
+    What the caller says in `overrides` wins, then the vocabulary in `folder`, which is what texts
+    are tokenized with, then config.json, then what the published models have. Raises ValueError
+    for an id that is none, and for a vocabulary without one of the tokens.
+    """
+    vocabulary = None if folder is None else _vocabulary(folder, vocab_size)
+    usual = {"mask_token_id": vocab_size - 1, **ROBERTA} if roberta else BERT
+    ids = {}
+    for key, names in NAMES.items():
+        stated = _first(overrides.get(key), *(_find(vocabulary, name) for name in names))
+        # s2s-ft writes BERT's pad token into config.json, whatever it has fine-tuned.
+        if stated is None and not (roberta and key == "pad_token_id"):
+            stated = config.get(key)
+        if stated is None and vocabulary:
+            raise ValueError(
+                f"the vocabulary in {folder} has neither {' nor '.join(names)}: "
+                f"say which token it is in the configuration, by {key}"
+            )
+        ids[key] = usual[key] if stated is None else stated
+        _check_token(key, ids[key], vocab_size)
+    ids["start_token_id"] = _first(
+        overrides.get("start_token_id"),
+        config.get("start_token_id"),
+        # s2s-ft starts with the token that ends.
+        ids["eos_token_id"] if variant == "s2s" else None,
+        *(_find(vocabulary, name) for name in START_NAMES),
+        # It counts under position shift only, and may be none of a small vocabulary.
+        START if vocab_size > START else 0,
+    )
+    _check_token("start_token_id", ids["start_token_id"], vocab_size)
+    return ids
+
+
+def _vocabulary(folder: Path, vocab_size: int) -> dict[str, int] | None:
+    """Tokens and their ids, by the first of the three kinds of files that is there.
+
+    Warns of a `vocab.txt` that has not the `vocab_size` tokens of the network.
+    """
+    if is_there(folder / "vocab.txt"):
+        lines = read_lines(folder / "vocab.txt")
+        if len(lines) != vocab_size:
+            warn(
+                f"{folder / 'vocab.txt'} has {len(lines)} tokens and the network {vocab_size}: is "
+                "it the vocabulary of another model?",
+            )
+        # Of two lines that agree, the later one counts.
+        return {token: line for line, token in enumerate(lines)}
+    if is_there(folder / "vocab.json"):
+        return read_json(folder / "vocab.json")
+    if is_there(folder / "tokenizer.json"):
+        added = read_json(folder / "tokenizer.json").get("added_tokens") or []
+        return {token["content"]: token["id"] for token in added if "content" in token}
+    return None
+
+
+def _find(vocabulary: Mapping[str, int] | None, name: str) -> int | None:
+    return None if vocabulary is None else vocabulary.get(name)
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _check_token(key: str, token: Any, vocab_size: int) -> None:
+    if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
+        raise ValueError(
+            f"{key} is {token!r}, which is none of the {vocab_size} tokens of the network: "
+            "say which token it is in the configuration"
+        )

@@ -39,18 +39,6 @@ PREFIXES = {
 }
 SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}
 
-
-def standard_name(name: str) -> str:
-    """The name that a tensor of any family has in BERT of transformers."""
-    for old, new in SUFFIXES.items():
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    for old, new in PREFIXES.items():
-        if name.startswith(old):
-            name = new + name.removeprefix(old)
-    return name
-
-
 # The model types under which such checkpoints are found; version 1 has none.
 MODEL_TYPES = (None, "unilm", "bert", "minilm", "electra", "roberta", "xlm-roberta")
 
@@ -72,21 +60,34 @@ HEADLESS = (
 )
 
 
-def recognises(config: Mapping[str, Any], shapes: Shapes) -> bool:
-    """Do the configuration and the tensors of a checkpoint show that it is a UniLM?"""
-    model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES or not is_bert(shapes):
-        return False
-    if model_type == "unilm" or _says_so(config) or _shows_it(shapes):
-        return True
-    # So were the first files of BERT; but what version 1 has tuned has new names of norms.
-    return model_type is None and f"{HEAD}.LayerNorm.weight" in shapes
+def standard_name(name: str) -> str:
+    """The name that a tensor of any family has in BERT of transformers."""
+    for old, new in SUFFIXES.items():
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+    for old, new in PREFIXES.items():
+        if name.startswith(old):
+            name = new + name.removeprefix(old)
+    return name
 
 
-def refuse_bert(config: Mapping[str, Any], shapes: Shapes) -> None:
-    """Raise ValueError with the remedy if this is a BERT that may, or may not, be a UniLM."""
+def is_unilm(config: Mapping[str, Any], shapes: Shapes) -> bool:
+    """Whether a checkpoint of one of `MODEL_TYPES` is a UniLM, by its configuration and tensors."""
     model_type = config.get("model_type")
-    if model_type == "unilm" or model_type not in MODEL_TYPES or not is_bert(shapes):
+    if model_type == "unilm" or not is_bert(shapes):
+        return model_type == "unilm"
+    # The first files of BERT have no model type either; but what version 1 has tuned has new
+    # names of norms.
+    is_first = model_type is None and f"{HEAD}.LayerNorm.weight" in shapes
+    return is_first or _has_keys_of_s2s(config) or _has_tensors_of_unilm(shapes)
+
+
+def refuse_bert(shapes: Shapes) -> None:
+    """Raise ValueError with the remedy for a BERT that may, or may not, be a UniLM.
+
+    It has one of `MODEL_TYPES`, and `is_unilm` does not see one in it.
+    """
+    if not is_bert(shapes):
         return
     if f"{HEAD}.dense.weight" not in map(standard_name, shapes):
         raise ValueError(HEADLESS)
@@ -111,7 +112,7 @@ def variant_of(config: Mapping[str, Any]) -> str:
     if config.get("new_segment_ids"):
         return "v1"
     by_transformers = config.get("model_type") not in (None, "unilm")
-    return "s2s" if by_transformers or _says_so(config) else "v1"
+    return "s2s" if by_transformers or _has_keys_of_s2s(config) else "v1"
 
 
 def respelt(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,17 +121,17 @@ def respelt(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_bert(shapes: Shapes) -> bool:
-    """Are there the layers of a BERT?"""
+    """Whether there are the layers of a BERT."""
     return any(re.search(r"encoder\.layer\.\d+\.attention\.self\.", name) for name in shapes)
 
 
-def _says_so(config: Mapping[str, Any]) -> bool:
+def _has_keys_of_s2s(config: Mapping[str, Any]) -> bool:
     classes = config.get("architectures") or ()
     keys = respelt(config)
     return any(key in keys for key in ADDED_KEYS) or any(CLASSES.match(str(c)) for c in classes)
 
 
-def _shows_it(shapes: Shapes) -> bool:
+def _has_tensors_of_unilm(shapes: Shapes) -> bool:
     by_name = {standard_name(name): shape for name, shape in shapes.items()}
 
     def size(name: str, dim: int) -> int:

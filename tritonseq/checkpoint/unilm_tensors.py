@@ -55,7 +55,7 @@ class Piece(NamedTuple):
     shape: tuple[int, ...]
     make: Callable[[Tensor], Tensor]
     is_plain: bool = False
-    """Is it that tensor as it is?"""
+    """Whether it is that tensor as it is."""
 
     def then(self, shape: Sequence[int], make: Callable[[Tensor], Tensor]) -> Piece:
         """The piece that `make` turns into one of `shape`."""

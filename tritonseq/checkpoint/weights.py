@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
+from tritonseq.shown import first_line
+
 from .files import is_there, read_json, refuse_irregular, refuse_pointer
 from .pickles import RefusedPickle, check_pickle, checked_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -79,7 +81,7 @@ class SafetensorsFile:
                 tensor: Tensor = file.get_tensor(name)
             except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
                 # Of a type that this torch does not have.
-                message = f"{self.path}: {name} cannot be read: {_first_line(error)}"
+                message = f"{self.path}: {name} cannot be read: {first_line(error)}"
                 raise ValueError(message) from error
         return tensor
 
@@ -151,32 +153,40 @@ class PickleFile:
             raise _damaged(self.path, error) from error
 
 
-class ShardedFiles:
-    """Several files and the index that lists them."""
+class RenamedTensors:
+    """Tensors of other readers, under names of their own."""
 
-    def __init__(self, index: Path, reader: Callable[[Path], WeightReader]) -> None:
-        self._files: dict[str, WeightReader] = {}
-        self.shapes: Shapes = {}
-        listed = read_json(index).get("weight_map") or {}
-        files: dict[str, WeightReader] = {}
-        for shard in shard_names(index):
-            path = index.parent / shard
-            if not is_there(path):
-                raise ValueError(f"{index} names {shard}, which is not there: fetch it again")
-            files[shard] = reader(path)
-        for shard, file in files.items():
-            for name, shape in file.shapes.items():
-                # Of a tensor that several files have, the index says which one counts.
-                other = files.get(str(listed.get(name, shard)), file)
-                if other is file or name not in other.shapes:
-                    self.shapes[name] = shape
-                    self._files[name] = file
+    def __init__(self, places: Mapping[str, tuple[WeightReader, str]]) -> None:
+        """`places`: the reader of each tensor, and its name there."""
+        self._places = places
+        self.shapes: Shapes = {name: file.shapes[old] for name, (file, old) in places.items()}
 
     def read(self, name: str) -> Tensor:
-        return self._files[name].read(name)
+        reader, old = self._places[name]
+        return reader.read(old)
 
     def pieces(self, name: str) -> Iterator[Tensor]:
-        return self._files[name].pieces(name)
+        reader, old = self._places[name]
+        return reader.pieces(old)
+
+
+def sharded(index: Path, reader: Callable[[Path], WeightReader]) -> WeightReader:
+    """The tensors of all files that an index lists, each read by `reader`."""
+    listed = read_json(index).get("weight_map") or {}
+    files: dict[str, WeightReader] = {}
+    for shard in shard_names(index):
+        path = index.parent / shard
+        if not is_there(path):
+            raise ValueError(f"{index} names {shard}, which is not there: fetch it again")
+        files[shard] = reader(path)
+    places: dict[str, tuple[WeightReader, str]] = {}
+    for shard, file in files.items():
+        for name in file.shapes:
+            # Of a tensor that several files have, the index says which one counts.
+            other = files.get(str(listed.get(name, shard)), file)
+            if other is file or name not in other.shapes:
+                places[name] = (file, name)
+    return RenamedTensors(places)
 
 
 FORMATS: dict[str, Callable[[Path], WeightReader]] = {
@@ -203,7 +213,7 @@ def open_weights(path: Path) -> WeightReader:
         if is_there(path / name):
             return reader(path / name)
         if is_there(index_of(path / name)):
-            return ShardedFiles(index_of(path / name), reader)
+            return sharded(index_of(path / name), reader)
     others = [file for file in sorted(path.iterdir()) if is_weight_file(file)]
     if not others:
         raise ValueError(
@@ -216,7 +226,7 @@ def open_weights(path: Path) -> WeightReader:
 
 
 def is_weight_file(path: Path) -> bool:
-    """Is this a file with all weights of a model, by its name?"""
+    """Whether this is a file with all weights of a model, by its name."""
     named = path.suffix in SUFFIXES and not NO_WEIGHTS.search(path.name)
     return named and path.is_file()
 
@@ -248,7 +258,7 @@ def _damaged(path: Path, error: Exception) -> ValueError:
         refuse_pointer(path)
     except ValueError as pointer:
         return pointer
-    return ValueError(f"{path} is damaged or incomplete, fetch it again: {_first_line(error)}")
+    return ValueError(f"{path} is damaged or incomplete, fetch it again: {first_line(error)}")
 
 
 def _refused(path: Path, error: Exception) -> ValueError:
@@ -258,7 +268,3 @@ def _refused(path: Path, error: Exception) -> ValueError:
         f"{path} is refused: its pickle {wish}, and reading it could run code. "
         "Use a checkpoint in safetensors format."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

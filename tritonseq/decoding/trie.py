@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tritonseq.options.id_rows import plain
+from tritonseq.options.containers import plain
 
 from .trie_tables import Tables, grow
 

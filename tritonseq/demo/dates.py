@@ -49,7 +49,7 @@ def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
 
 
 def is_unseen(day: date) -> bool:
-    """Is this date kept from training, in all its phrasings?"""
+    """Whether this date is kept from training, in all its phrasings."""
     return is_held_out(day.isoformat())
 
 

@@ -64,7 +64,7 @@ def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
 
 
 def is_unseen(time: int) -> bool:
-    """Is this time kept from training, in all its phrasings?"""
+    """Whether this time is kept from training, in all its phrasings."""
     return is_held_out(figures(time))
 
 
@@ -100,7 +100,7 @@ def _word(draw: random.Random, time: int) -> Problem:
 
 
 def _invented(draw: random.Random) -> str:
-    """A name that nobody has heard of: ``Kemu``, ``Lurod``. Its letters all differ."""
+    """A name that is in no list: ``Kemu``, ``Lurod``. Its letters all differ."""
     first, second, last = draw.sample("bcdfghjklmnprstvwz", 3)
     vowel, other = draw.sample("aeiou", 2)
     return f"{first}{vowel}{second}{other}{draw.choice(('', last))}".capitalize()

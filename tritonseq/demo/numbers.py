@@ -43,7 +43,7 @@ def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
 
 
 def is_unseen(number: int) -> bool:
-    """Is this number kept from training, in every sentence?"""
+    """Whether this number is kept from training, in every sentence."""
     return is_held_out(str(number))
 
 

@@ -1,4 +1,4 @@
-"""The main job on the embedded checkpoints: problems that they have never seen, checked."""
+"""The demo: the embedded checkpoints at problems that they have never seen, checked."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Mode:
     required: float = REQUIRED
 
 
-@dataclass(frozen=True, eq=False)  # each is itself: the options of its modes have no hash
-class Checkpoint:
-    """An embedded checkpoint: what it is and does, and how the demo runs it."""
+@dataclass(frozen=True, eq=False)  # compared by identity: the options of its modes have no hash
+class EmbeddedCheckpoint:
+    """What an embedded checkpoint is and does, and how the demo runs it."""
 
     name: str
     kind: str
@@ -53,7 +53,7 @@ class Checkpoint:
     problems: Problems
     modes: tuple[Mode, ...]
     try_it: str
-    """A prompt for whoever wants to go on from here."""
+    """A prompt to go on from here with."""
 
     @property
     def folder(self) -> Path:
@@ -89,7 +89,7 @@ HEADLINES = Mode(
 )
 
 CHECKPOINTS = (
-    Checkpoint(
+    EmbeddedCheckpoint(
         "gpt2-words",
         kind="GPT-2",
         task="does sums in words",
@@ -97,7 +97,7 @@ CHECKPOINTS = (
         modes=(GREEDY, SAMPLING, BLOCKED),
         try_it="four dozen minus seven =",
     ),
-    Checkpoint(
+    EmbeddedCheckpoint(
         "t5-dates",
         kind="T5",
         task="turns spoken dates into ISO dates",
@@ -105,7 +105,7 @@ CHECKPOINTS = (
         modes=(GREEDY, BEAMS),
         try_it="the third of March nineteen eighty-four",
     ),
-    Checkpoint(
+    EmbeddedCheckpoint(
         "bart-numbers",
         kind="BART",
         task="puts the number of a sentence into words",
@@ -113,7 +113,7 @@ CHECKPOINTS = (
         modes=(GREEDY, BEAMS),
         try_it="The bill is 40,317 euros.",
     ),
-    Checkpoint(
+    EmbeddedCheckpoint(
         "unilm-clock",
         kind="UniLM",
         task="makes a line of a diary from a sentence with a time",
@@ -138,8 +138,8 @@ def run(*, device: str = "auto", dtype: str = "auto", count: int = 200) -> int:
 
 
 def _run(
-    checkpoint: Checkpoint, device: str, dtype: str, count: int
-) -> list[tuple[Checkpoint, Mode, Outcome]]:
+    checkpoint: EmbeddedCheckpoint, device: str, dtype: str, count: int
+) -> list[tuple[EmbeddedCheckpoint, Mode, Outcome]]:
     """Run and report every mode of a checkpoint."""
     model = load(checkpoint.folder, device=device, dtype=dtype)
     _print_heading(checkpoint, model)
@@ -176,7 +176,7 @@ def answer(model: Model, batch: list[Problem], options: dict[str, Any]) -> Outco
     return Outcome(texts, right, seconds)
 
 
-def _print_heading(checkpoint: Checkpoint, model: Model) -> None:
+def _print_heading(checkpoint: EmbeddedCheckpoint, model: Model) -> None:
     where = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
     print(f"{checkpoint.name}: a {checkpoint.kind} of {model.decoder.size:,} weights, {where}")
     print(f"It {checkpoint.task}. It has seen none of these in training.")
@@ -197,7 +197,7 @@ def _shown(problem: Problem, text: str) -> str:
     return problem.prompt + ("" if problem.answer.startswith(" ") else " -> ") + text
 
 
-def _print_table(rows: list[tuple[Checkpoint, Mode, Outcome]]) -> None:
+def _print_table(rows: list[tuple[EmbeddedCheckpoint, Mode, Outcome]]) -> None:
     print(f"{'checkpoint':<14}{'mode':<28}{'right':>10}{'accuracy':>10}{'answers/s':>11}")
     for checkpoint, mode, outcome in rows:
         right = f"{sum(outcome.right)}/{len(outcome.right)}"

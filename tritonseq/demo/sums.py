@@ -47,7 +47,7 @@ def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
 
 
 def is_unseen(a: int, b: int, sign: str) -> bool:
-    """Is this pair kept from training? The two orders of a sum stand or fall together."""
+    """Whether this pair is kept from training; the two orders of a sum stand or fall together."""
     return is_held_out(f"{max(a, b)}{sign}{min(a, b)}")
 
 

@@ -1,4 +1,4 @@
-"""The tasks of the embedded checkpoints: problems whose every answer can be checked.
+"""Tasks of the embedded checkpoints: problems whose every answer can be checked.
 
 Nothing here is a data set. A task draws its problems from a seed; one tenth of all that there is
 to ask, told apart by a checksum, is kept from training, however it is worded. Numbers in English
@@ -31,7 +31,7 @@ class Problems(Protocol):
 
 
 def is_held_out(key: str) -> bool:
-    """Is what this names kept from training? True for one key in ten, the same ones for ever."""
+    """Whether what this names is kept from training: one key in ten, the same ones for ever."""
     return zlib.crc32(key.encode()) % 10 == 0
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from tritonseq.decoding.hypotheses import Hypotheses, Text
 from tritonseq.decoding.search import Greedy
 from tritonseq.kernels import is_gpu
-from tritonseq.memory.tensor_tree import gather, of_samples, scatter
+from tritonseq.memory.kv_cache import gather, of_samples, scatter
 
 from .cuda_graph import LAUNCHING, Replay
 from .inputs import Prompts

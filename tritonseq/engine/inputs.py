@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.options.id_rows import plain, read_mask, read_rows
+from tritonseq.options.containers import plain, read_mask, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

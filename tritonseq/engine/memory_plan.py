@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from tritonseq.decoding.hypotheses import Hypotheses
-from tritonseq.memory.tensor_tree import nbytes
+from tritonseq.memory.kv_cache import Sizes, nbytes
 
 if TYPE_CHECKING:
     from tritonseq.decoding.search import Search
-    from tritonseq.memory.kv_cache import Sizes
 
 MEBIBYTE = 2**20
 # Where the control group of a container says what it may take.

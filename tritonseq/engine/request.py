@@ -14,8 +14,7 @@ from torch import Tensor
 from tritonseq.callers import warn
 from tritonseq.decoding.stopping import check_limits
 from tritonseq.decoding.trie import Trie
-from tritonseq.options.containers import check_container
-from tritonseq.options.id_rows import plain
+from tritonseq.options.containers import check_container, plain
 from tritonseq.shown import shown
 
 from .inputs import (

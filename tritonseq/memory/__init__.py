@@ -1,1 +1,1 @@
-"""Buffers with one entry per sample: KV caches, huge pages, trees of tensors."""
+"""Buffers with one entry per sample: KV caches, on huge pages of the host."""

@@ -1,8 +1,8 @@
-"""Host memory for what is streamed again and again: weights and caches, on huge pages.
+"""Huge pages: host memory for weights and caches, which are streamed again and again.
 
 A decode step on the CPU reads every weight once and is bound by memory. With pages of 4 KiB a
 good part of that is address translation; on pages of 2 MiB the same products stream a tenth
-faster. Linux gives such pages to whoever asks with madvise.
+faster. Linux gives such pages to memory that madvise has marked.
 
 Fresh pages are dear: the kernel clears them at the first touch, and in a virtual machine the host
 may have to find them first. So the pages of caches are kept for the next request.
@@ -62,14 +62,14 @@ def zeros(
 
 
 class _Kept:
-    """Pages that nobody uses, the oldest first; any thread may take them and put them back."""
+    """Pages that no tensor uses, the oldest first; any thread may take them and put them back."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._pages: list[mmap.mmap] = []
 
     def unlock(self) -> None:
-        """Forget who was at it."""
+        """Begin with a lock that no thread holds."""
         self._lock = threading.RLock()
 
     def take(self, size: int) -> mmap.mmap | None:
@@ -92,5 +92,5 @@ class _Kept:
 
 _KEPT = _Kept()
 
-# In a child, after a fork, who held the lock is no more.
+# After a fork, a thread that held the lock does not exist in the child.
 os.register_at_fork(after_in_child=_KEPT.unlock)

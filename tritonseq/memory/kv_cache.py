@@ -1,15 +1,25 @@
-"""Keys and values of every layer: stored once per sample, never copied or reordered."""
+"""KV cache: keys and values of every layer, stored once per sample, never copied or reordered.
+
+The functions at the end are for every record of tensors (a dataclass, tuple or list) that has one
+entry per sample: they view, copy or write some of them. What in a cache is not of samples, its own
+methods leave as it is.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from .huge_pages import zeros
-from .tensor_tree import scatter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class Sizes(NamedTuple):
@@ -92,13 +102,12 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values: `2 L B H D (S + T K)` elements."""
-        parts = (self.source_keys, self.source_values, self.target_keys, self.target_values)
-        return sum(tensor.nbytes for part in parts for tensor in part)
+        return self.source_nbytes + nbytes((self.target_keys, self.target_values))
 
     @property
     def source_nbytes(self) -> int:
         """Those of the source part."""
-        return sum(tensor.nbytes for tensor in (*self.source_keys, *self.source_values))
+        return nbytes((self.source_keys, self.source_values))
 
     @property
     def source_length(self) -> int:
@@ -131,20 +140,8 @@ class KVCache:
 
     def of_samples(self, first: int, count: int) -> KVCache:
         """`count` samples from sample `first` on, in the same memory."""
-        own = slice(first, first + count)
-        parts = (self.source_keys, self.source_values, self.target_keys, self.target_values)
-        views = ([tensor[own] for tensor in part] for part in parts)
-        source_keys, source_values, target_keys, target_values = views
-        return KVCache(
-            source_keys,
-            source_values,
-            self.source_len[own],
-            target_keys,
-            target_values,
-            self.step[own],
-            self.counters,
-            self.bias,
-        )
+        views = of_samples(self, first, count)
+        return dataclasses.replace(views, counters=self.counters, bias=self.bias)
 
     def take_sources(self, other: KVCache, samples: Tensor) -> None:
         """Copy the source part of `other` to samples `[N]`."""
@@ -217,7 +214,7 @@ class EncoderDecoderCache:
 
     @property
     def _cross_nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.cross_keys, *self.cross_values))
+        return nbytes((self.cross_keys, self.cross_values))
 
     @property
     def step(self) -> Tensor:
@@ -235,14 +232,9 @@ class EncoderDecoderCache:
 
     def of_samples(self, first: int, count: int) -> EncoderDecoderCache:
         """`count` samples from sample `first` on, in the same memory."""
-        own = slice(first, first + count)
-        return EncoderDecoderCache(
-            self.own.of_samples(first, count),
-            [tensor[own] for tensor in self.cross_keys],
-            [tensor[own] for tensor in self.cross_values],
-            self.source_len[own],
-            self.bias,
-        )
+        cross = (self.cross_keys, self.cross_values, self.source_len)
+        own = self.own.of_samples(first, count)
+        return EncoderDecoderCache(own, *of_samples(cross, first, count), self.bias)
 
     def take_sources(self, other: EncoderDecoderCache, samples: Tensor) -> None:
         """Copy the sources of `other`, and the prompts, to samples `[N]`."""
@@ -252,3 +244,54 @@ class EncoderDecoderCache:
             (other.cross_keys, other.cross_values, other.source_len),
         )
         self.own.take_sources(other.own, samples)
+
+
+def of_samples(record: T, first: int, count: int) -> T:
+    """The same record for `count` samples from sample `first` on, in the same memory.
+
+    Dataclasses, tuples and lists are looked into; what holds no tensor stays as it is.
+    """
+    own = slice(first, first + count)
+    answer: Any = _map(record, lambda tensor: tensor[own])
+    return answer
+
+
+def gather(record: T, samples: Tensor) -> T:
+    """A copy of the record for the samples `[N]`, in this order."""
+    answer: Any = _map(record, lambda tensor: tensor.index_select(0, samples))
+    return answer
+
+
+def scatter(record: Any, samples: Tensor, other: Any) -> None:
+    """Copy the entries of `other` to those of the samples `[N]` in `record`."""
+    if isinstance(record, Tensor):
+        record.index_copy_(0, samples, other)
+        return
+    for part, new in zip(_parts(record), _parts(other), strict=True):
+        scatter(part, samples, new)
+
+
+def nbytes(record: Any) -> int:
+    """Bytes of all tensors in a record."""
+    if isinstance(record, Tensor):
+        return record.nbytes
+    return sum(map(nbytes, _parts(record)))
+
+
+def _map(record: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(record, Tensor):
+        return change(record)
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        parts = {f.name: _map(getattr(record, f.name), change) for f in dataclasses.fields(record)}
+        return dataclasses.replace(record, **parts)
+    if isinstance(record, tuple) and hasattr(record, "_fields"):
+        return type(record)(*(_map(part, change) for part in record))
+    if isinstance(record, (tuple, list)):
+        return type(record)(_map(part, change) for part in record)
+    return record
+
+
+def _parts(record: Any) -> list[Any]:
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return [getattr(record, f.name) for f in dataclasses.fields(record)]
+    return list(record) if isinstance(record, (tuple, list)) else []

@@ -112,7 +112,7 @@ class GenerationConfig:
         return hash(tuple((name, repr(value)) for name, value in self._stated().items()))
 
     def __contains__(self, name: str) -> bool:
-        """Was this option given, rather than left at its default?"""
+        """Whether this option was given, rather than left at its default."""
         given: frozenset[str] = self._given  # type: ignore[attr-defined]
         return name in given
 
@@ -199,7 +199,7 @@ class GenerationConfig:
 
     @property
     def searches_as_unilm(self) -> bool:
-        """Do UniLM's rules decide, rather than transformers'?"""
+        """Whether UniLM's rules decide, rather than transformers'."""
         return self.search == "unilm"
 
     @property

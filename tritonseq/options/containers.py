@@ -1,21 +1,132 @@
-"""What lists are passed in: a container that would be read as something else is refused.
+"""Containers of ids and texts that callers pass: what is read, and what is refused by name.
 
 To iterate over a table gives the names of its columns, over a dictionary its keys, over a file
 lines with their ends, over bytes numbers. None of them is what the caller meant. Libraries that
-make such containers are never imported: what they make is known by what it has.
+make such containers are never imported: what they make is known by what it has. Nor is torch,
+which texts do without; where it is not imported, nothing is a tensor.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from array import array as Array
-from collections.abc import ItemsView, KeysView, Mapping, Set
+from collections.abc import ItemsView, Iterable, KeysView, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tritonseq.shown import shown
 
+from .validation import integer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import Tensor
+
+_INT64 = range(-(2**63), 2**63)
+
+_MASKS = ("bool", "uint8", "int8", "int16", "int32", "int64")
+_WIDER_MASKS = ("uint16", "uint32", "uint64", "float16", "bfloat16", "float32", "float64")
+"""Dtypes that have 0 and 1, but lack some operators, or have values beside them."""
+
+
+def plain(tensor: Tensor, name: str) -> Tensor:
+    """The tensor, if it has an element in memory for each place; else ValueError.
+
+    A negated view of other memory, which kernels cannot read, becomes its values.
+    """
+    kind, remedy = "", ""
+    if tensor.is_meta:
+        kind, remedy = "on the meta device, where there are no values", "pass one that has values"
+    elif tensor.is_nested:
+        kind, remedy = "nested", f"pass [ids.tolist() for ids in {name}.unbind()]"
+    elif str(tensor.layout) != "torch.strided":
+        kind, remedy = f"of layout {tensor.layout}", f"pass {name}.to_dense()"
+    elif tensor.is_quantized:
+        kind, remedy = "quantized", f"pass {name}.int_repr().long()"
+    if kind:
+        raise ValueError(f"{name} is a tensor {kind}: {remedy}")
+    return tensor.resolve_neg()
+
+
+def read_rows(
+    values: Any, name: str, *, single: str = "wrap a single prompt as [prompt]"
+) -> list[list[int]]:
+    """Rows of any lengths, as lists of ints in the range of int64.
+
+    Any iterable of iterables of integers will do that has an order. ValueError says which place
+    holds what is none, and `single` what to do with one row alone.
+    """
+    rows = []
+    for place, row in enumerate(_items(values, name)):
+        where = f"{name}[{place}]"
+        if isinstance(row, str):
+            raise ValueError(f"{name} must be token ids, not text: pass text to generate_text")
+        if not isinstance(row, Iterable) or (_is_tensor(row) and row.dim() == 0):
+            if integer(row) is None:
+                raise ValueError(f"{where} is {shown(row)}: {name} must be lists of token ids")
+            raise ValueError(f"{name} must be a batch: {single}")
+        rows.append(_ids(_items(row, where), where))
+    return rows
+
+
+def read_mask(values: Any, name: str) -> Tensor:
+    """A mask as a tensor, of any shape and of a dtype that has 0 and 1; ValueError for others."""
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        mask = plain(values, name)
+    else:
+        try:
+            mask = torch.as_tensor(values, device="cpu")
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"{name} must be integers of shape [B, P]: {error}") from None
+    dtype = str(mask.dtype).removeprefix("torch.")
+    if dtype in _WIDER_MASKS:
+        marked = mask.double()
+        if bool(((marked != 0) & (marked != 1)).any()):
+            raise ValueError(f"{name} must hold 0 and 1 only")
+        return marked.long()
+    if dtype not in _MASKS:
+        raise ValueError(f"{name} must be integers of shape [B, P], not {mask.dtype}")
+    return mask
+
+
+def _is_tensor(value: Any) -> TypeGuard[Tensor]:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _items(values: Any, name: str) -> list[Any]:
+    """What a container of ids holds, in its order."""
+    if _is_tensor(values):
+        values = plain(values, name)
+    if hasattr(values, "tolist") and hasattr(values, "shape"):
+        values = values.tolist()
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+        raise ValueError(
+            f"{name} must be a tensor or lists of token ids, not {type(values).__name__}: "
+            "pass text to generate_text, and the output of a tokenizer as generate(**encoding)"
+        )
+    check_container(name, values, are_ids=True)
+    return list(values)
+
+
+def _ids(items: list[Any], where: str) -> list[int]:
+    """The items as ints; most are such already, and looked at together."""
+    are_ints = all(type(item) is int for item in items)
+    if are_ints and (not items or (min(items) in _INT64 and max(items) in _INT64)):
+        return items
+    return [_id(item, f"{where}[{at}]") for at, item in enumerate(items)]
+
+
+def _id(item: Any, where: str) -> int:
+    number = integer(item)
+    if number is None:
+        raise ValueError(f"{where} is {shown(item)}: token ids must be integers")
+    if number not in _INT64:
+        raise ValueError(f"{where} is {number}, outside every vocabulary: pass token ids")
+    return number
 
 
 def check_container(name: str, values: Any, *, are_ids: bool = False) -> None:
@@ -74,8 +185,17 @@ def check_first(name: str, text: Any) -> None:
 
 
 def is_token_list(text: Any) -> TypeGuard[list[str]]:
-    """Is it a text that is tokenized already? Tuples are none: they are pairs, or rows."""
+    """Whether it is a text that is tokenized already; tuples are none: they are pairs, or rows."""
     return isinstance(text, list) and all(isinstance(token, str) for token in text)
+
+
+def unicode_fault(text: str) -> str | None:
+    """Why a string is no valid Unicode, which no library takes; None of one that is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return str(error)
+    return None
 
 
 def _of_ids(name: str, values: Any) -> str | None:

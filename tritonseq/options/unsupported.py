@@ -1,4 +1,4 @@
-"""transformers' generation options that GenerationConfig does not hold, and why not."""
+"""Unsupported options: those of transformers that GenerationConfig does not hold, and why not."""
 
 from __future__ import annotations
 

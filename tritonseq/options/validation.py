@@ -36,7 +36,7 @@ def whole(minimum: int, maximum: int = MOST) -> Check:
     """A check for integers from `minimum` to `maximum`; bools are refused."""
 
     def check(name: str, value: Any) -> int:
-        number = _integer(value)
+        number = integer(value)
         if number is None or number < minimum:
             raise ValueError(f"{name} must be an integer >= {minimum}, not {shown(value)}")
         if number > maximum:
@@ -48,7 +48,7 @@ def whole(minimum: int, maximum: int = MOST) -> Check:
 
 def token(name: str, value: Any) -> int:
     """A token id, or a negative number, which stands for a token that never comes."""
-    number = _integer(value)
+    number = integer(value)
     if number is None or not -MOST <= number <= MOST:
         raise ValueError(f"{name} must be a token id, not {shown(value)}")
     return number
@@ -167,9 +167,9 @@ def _bias(name: str, value: Any) -> float:
     return bias
 
 
-def _integer(value: Any) -> int | None:
-    """The value as an int if it is one, of whatever library."""
-    if isinstance(value, bool):
+def integer(value: Any) -> int | None:
+    """The value as an int if it is one, of whatever library; None for others and for bools."""
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
         return None
     try:
         return operator.index(value)
@@ -178,10 +178,10 @@ def _integer(value: Any) -> int | None:
 
 
 def _is_one(name: str, value: Any) -> bool:
-    """Is it an integer, rather than a list? ValueError for what is neither."""
-    if _integer(value) is None and isinstance(value, bool | float | complex):
+    """Whether it is an integer, rather than a list; ValueError for what is neither."""
+    if integer(value) is None and isinstance(value, bool | float | complex):
         raise ValueError(f"{name} must be a token id or a list of them, not {shown(value)}")
-    return _integer(value) is not None
+    return integer(value) is not None
 
 
 def _items(name: str, value: Any) -> list[Any]:

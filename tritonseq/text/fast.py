@@ -1,12 +1,10 @@
-"""Vocabularies of the `tokenizers` library: tokenizer.json, byte-level BPE, and BERT's vocab.txt.
-
-The WordPieces (Devlin et al., "BERT", 2019) are those of other models, as Chinese GPT-2 and BART
-have them. Those of UniLM, which reads and writes them in its own way, are in `wordpiece.py`.
-"""
+"""Vocabularies of the `tokenizers` library: tokenizer.json, and GPT-2's byte-level BPE."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import re
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -14,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from tritonseq.checkpoint.files import read_bytes, refuse_unfit
 from tritonseq.errors import TextError
 
-from .growth import refuse_growth
-from .special_tokens import FLAGS, differing, read_numbered
+from .special_tokens import FLAGS, MOST_IDS, differing, read_numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from .special_tokens import Stated, Token
@@ -26,18 +23,8 @@ if TYPE_CHECKING:
     Frame = tuple[list[int], list[int]]
 
 
-# The most that a token of generated ids can be; the library has 32 bits for them.
-_MOST = 2**32
-
-
-BERT_ROLES = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-"""The special tokens of every BERT, unless other ones are said."""
+MOST_TIMES = 4096
+"""By which steps may make a text longer: those of published tokenizers, two or three times."""
 
 
 class FastVocabulary:
@@ -45,7 +32,7 @@ class FastVocabulary:
 
     def __init__(self, backend: Any, frame: Frame | None = None) -> None:
         """`frame` are the ids around every text; by default what the post-processor puts there."""
-        # A tokenizer.json may carry the padding and truncation of whoever saved it.
+        # A tokenizer.json may carry the padding and truncation of the run that saved it.
         saved = backend.truncation or {}
         self.saved_side: str | None = saved.get("direction")
         """The side on which that cuts texts."""
@@ -56,7 +43,7 @@ class FastVocabulary:
 
     @property
     def is_bpe(self) -> bool:
-        """Are its tokens merged from smaller ones, with their spaces?"""
+        """Whether its tokens are merged from smaller ones, with their spaces."""
         return type(self.backend.model).__name__ == "BPE"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -76,7 +63,7 @@ class FastVocabulary:
     def decode(
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
     ) -> list[str]:
-        known = [[token for token in row if token < _MOST] for row in rows]
+        known = [[token for token in row if token < MOST_IDS] for row in rows]
         texts: list[str] = self.backend.decode_batch(known, skip_special_tokens=skip_special_tokens)
         return texts
 
@@ -124,7 +111,7 @@ def read_saved(path: Path) -> Any:
     _check_table(path)
     with library_errors(path):
         backend = library.Tokenizer.from_file(str(path))
-    refuse_growth(path, backend)
+    _refuse_growth(path, backend)
     return backend
 
 
@@ -195,18 +182,20 @@ def tokenizers_library() -> Any:
 
 
 @contextlib.contextmanager
-def library_errors(path: Path) -> Iterator[None]:
-    """What the library raises while it reads a file, as ValueErrors that name the file."""
+def library_errors(
+    path: Path | str, says: str = "the tokenizer in {path} cannot be read: {error}"
+) -> Iterator[None]:
+    """What the library raises while it works on a file, as ValueErrors that name the file."""
     try:
         yield
     except BaseException as error:
         if not _is_of_library(error):
             raise
-        raise ValueError(f"the tokenizer in {path} cannot be read: {error}") from error
+        raise ValueError(says.format(path=path, error=error)) from error
 
 
 def _is_of_library(error: BaseException) -> bool:
-    """It raises bare Exceptions; its panics derive from nothing narrower than BaseException."""
+    """Whether the library raised it: bare Exceptions, and panics, which are BaseExceptions."""
     if isinstance(error, MemoryError):
         return False
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
@@ -235,7 +224,10 @@ def _found_frame(backend: Any) -> Frame:
             "tokenizer.json is damaged: no token of its vocabulary comes out of it again; fetch it "
             "again, or call generate with token ids"
         )
-    with _framing_errors():
+    with library_errors(
+        "tokenizer.json",
+        "the post_processor of {path} fails at a text: {error}; call generate with token ids",
+    ):
         framed = backend.post_process(inner)
     marks, count = framed.special_tokens_mask, len(inner.ids)
     first = marks.index(0) if 0 in marks else 0
@@ -272,19 +264,6 @@ def _names(backend: Any) -> Iterator[str]:
     yield from backend.get_vocab()
 
 
-@contextlib.contextmanager
-def _framing_errors() -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        if not _is_of_library(error):
-            raise
-        raise ValueError(
-            f"the post_processor of tokenizer.json fails at a text: {error}; call generate with "
-            "token ids"
-        ) from None
-
-
 def check_ids(path: Path, backend: Any) -> None:
     """Raise ValueError if an added token got the id of another one: where ids have holes."""
     ids = backend.get_vocab().values()
@@ -295,43 +274,42 @@ def check_ids(path: Path, backend: Any) -> None:
         )
 
 
-def bert_vocabulary(path: Path, config: Mapping[str, Any], stated: Stated) -> FastVocabulary:
-    """Read `vocab.txt`: a token a line, whose number is its id; [CLS] and [SEP] frame every text.
+def _refuse_growth(path: Path, backend: Any) -> None:
+    """Raise ValueError if what changes texts, or what joins tokens, can make them too long.
 
-    `config` may say `do_lower_case` (yes), `strip_accents` (as lower-casing) and
-    `tokenize_chinese_chars` (yes). Raises ValueError if the file is no UTF-8 or lacks a token that
-    it must have, or the `text` extra is missing.
+    By what the steps would put there, at every place where they could.
     """
-    library = tokenizers_library()
-    refuse_unfit(path)
-    roles = {**BERT_ROLES, **stated.roles}
-    with library_errors(path):
-        # Of two lines with the same token, the later one counts.
-        vocabulary = library.models.WordPiece.read_file(str(path))
-        model = library.models.WordPiece(vocabulary, unk_token=roles["unk_token"])
-    for role in ("unk_token", "cls_token", "sep_token"):
-        if roles[role] not in vocabulary:
+    for name in ("normalizer", "decoder"):
+        part = getattr(backend, name)
+        times = 1 if part is None else _times(json.loads(part.__getstate__()))
+        if times > MOST_TIMES:
             raise ValueError(
-                f"{path} has no {roles[role]}, the {role} of this BertTokenizer: is it the "
-                "vocabulary of another model?"
+                f"{path} is refused: its {name} can make texts more than {MOST_TIMES} times "
+                "longer, which no tokenizer does: fetch it again, or call generate with token ids"
             )
-    backend = library.Tokenizer(model)
-    backend.normalizer = library.normalizers.BertNormalizer(**normalizing(config))
-    backend.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-    backend.decoder = library.decoders.WordPiece(prefix="##")
-    add_tokens(backend, stated)
-    backend.add_special_tokens(list(dict.fromkeys(roles[role] for role in BERT_ROLES)))
-    check_ids(path, backend)
-    ends = [backend.token_to_id(roles[role]) for role in ("cls_token", "sep_token")]
-    return FastVocabulary(backend, (ends[:1], ends[1:]))
 
 
-def normalizing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the normalizer, as a BertTokenizer has them."""
-    chinese = config.get("tokenize_chinese_chars")
-    lowercase = config.get("do_lower_case")
-    return {
-        "handle_chinese_chars": True if chinese is None else chinese,
-        "strip_accents": config.get("strip_accents"),
-        "lowercase": True if lowercase is None else lowercase,
-    }
+def _times(step: dict[str, Any]) -> float:
+    """By how much a step can multiply the length of a text that is not empty."""
+    kind = step.get("type")
+    if kind == "Sequence":
+        return math.prod(map(_times, step.get("normalizers") or step.get("decoders") or ()))
+    if kind == "Prepend":
+        return 1 + len(step["prepend"])
+    if kind == "Replace":
+        return _replaced(step["pattern"], len(step["content"]))
+    return 1
+
+
+def _replaced(pattern: dict[str, str], length: int) -> float:
+    """A pattern of no length is found between all characters, which stay."""
+    if shown := pattern.get("String"):
+        return max(1, length / len(shown))
+    return 1 + length if _can_match_nothing(pattern.get("Regex", "")) else max(1, length)
+
+
+def _can_match_nothing(pattern: str) -> bool:
+    try:
+        return re.search(pattern, "") is not None
+    except re.error:  # of Oniguruma's own syntax
+        return False

@@ -73,8 +73,8 @@ class Languages(NamedTuple):
         assert code is not None and end is not None, "checked when the tokenizer was read"
         return ([], [end, code]) if self.style == "mbart" else ([code], [end])
 
-    def are_open_in(self, texts: Iterable[str]) -> bool:
-        """Can a target be chosen, and is there a text that does not name one?"""
+    def has_open_target(self, texts: Iterable[str]) -> bool:
+        """Whether a target can be chosen, and there is a text that does not name one."""
         if self.style == "mbart50":
             return True
         if self.style != "marian" or len(self.codes) < 2:

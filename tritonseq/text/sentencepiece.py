@@ -1,18 +1,19 @@
-"""Sentencepiece vocabularies: T5 and its relatives, Pegasus, mBART; Marian has two and a list.
+"""Sentencepiece: vocabularies of one model, of T5, Pegasus, mBART, XLM-R, ALBERT and relatives.
 
-Kudo and Richardson, "SentencePiece", 2018.
+Kudo and Richardson, "SentencePiece", 2018; Conneau et al., "XLM-R", 2020; Martin et al.,
+"CamemBERT", 2020; Kamal Eddine et al., "BARThez", 2021; Lan et al., "ALBERT", 2020.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.checkpoint.files import refuse_unfit
 
-from .special_tokens import number, read_numbered
-from .vocabulary import splitter
+from .fast import tokenizers_library
+from .special_tokens import number
+from .vocabulary import SPACE, SplitVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +25,15 @@ if TYPE_CHECKING:
 PEGASUS_OFFSET = 103
 FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
 """The first tokens of every vocabulary that fairseq has made."""
+FAIRSEQ_ROLES = {
+    **{"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"},
+    **{"unk_token": "<unk>", "mask_token": "<mask>"},
+}
+
+_ENDS = (("<s>",), ("</s>",))
 
 
-class SentencePieces:
+class SentencePieces(SplitVocabulary):
     """A sentencepiece model, whose ids the checkpoint may have moved."""
 
     def __init__(
@@ -60,23 +67,17 @@ class SentencePieces:
         )
         special = {**special, **added.special}
         plain = {**(plain or {}), **added.plain}
-        self._own = {**special, **plain}
+        super().__init__(
+            {**special, **plain},
+            left=stated.having("lstrip"),
+            right=stated.having("rstrip"),
+            words=stated.having("single_word"),
+        )
         self._skipped = frozenset(special.values())
         self._names = {token: name for name, token in plain.items()}
         self._shown = {token: name for name, token in self._own.items()}
         self._frame = tuple([self._own[name] for name in names] for names in frame)
         self._clean = clean
-        flags = {token.content: token.flags for token in stated.tokens}
-        having = {
-            flag: {name for name, said in flags.items() if said.get(flag)}
-            for flag in ("lstrip", "rstrip", "single_word")
-        }
-        self._cut = splitter(
-            self._own, left=having["lstrip"], right=having["rstrip"], words=having["single_word"]
-        )
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self._ids(text) for text in texts]
 
     def decode(
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
@@ -90,18 +91,9 @@ class SentencePieces:
         before, behind = self._frame
         return list(before), list(behind)
 
-    def token_id(self, token: str) -> int | None:
-        return self._own.get(token)
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for part in self._cut(text):
-            if part in self._own:
-                ids.append(self._own[part])
-            else:
-                part = self._clean(part) if self._clean else part
-                ids += [self._moved(piece) for piece in self._model.encode(part)]
-        return ids
+    def _between(self, text: str) -> list[int]:
+        text = self._clean(text) if self._clean else text
+        return [self._moved(piece) for piece in self._model.encode(text)]
 
     def _inside(self, name: str) -> int | None:
         """The id of a piece of the model; None if it has none of this name."""
@@ -137,7 +129,7 @@ class SentencePieces:
 
     def _run(self, pieces: list[str], *, is_first: bool) -> str:
         """The text of pieces; a space at its start is left out at the start of the whole only."""
-        spaced = not is_first and pieces and pieces[0].startswith("\N{LOWER ONE EIGHTH BLOCK}")
+        spaced = not is_first and pieces and pieces[0].startswith(SPACE)
         text: str = self._model.decode(pieces)
         return f" {text}" if spaced else text
 
@@ -184,6 +176,59 @@ def mbart_pieces(path: Path, languages: Sequence[str], stated: Stated) -> Senten
     return SentencePieces(model, special, stated, offset=1)
 
 
+def xlm_roberta_pieces(path: Path, stated: Stated) -> SentencePieces:
+    """XLM-R: fairseq's four tokens first, the model's pieces, and the mask; <s> and </s> around."""
+    stated.expect("XLMRobertaTokenizer", **FAIRSEQ_ROLES)
+    model = load_model(path)
+    special = {name: token for token, name in enumerate(FAIRSEQ)}
+    special["<mask>"] = model.get_piece_size() + 1
+    return SentencePieces(model, special, stated, offset=1, frame=_ENDS)
+
+
+def camembert_pieces(path: Path, stated: Stated) -> SentencePieces:
+    """CamemBERT: fairseq's tokens in disuse first, the model's pieces from the fifth id on."""
+    stated.expect("CamembertTokenizer", **FAIRSEQ_ROLES)
+    model, offset = load_model(path), 4
+    special = {"<s>NOTUSED": 0, "<pad>": 1, "</s>NOTUSED": 2, "<unk>": 3, "<unk>NOTUSED": 4}
+    special |= {name: required(model, name, path) + offset for name in ("<s>", "</s>")}
+    special["<mask>"] = model.get_piece_size() + offset
+    return SentencePieces(model, special, stated, offset=offset, frame=_ENDS)
+
+
+def barthez_pieces(path: Path, stated: Stated) -> SentencePieces:
+    """BARThez: the model's own ids, and it has fairseq's tokens and the mask among its pieces."""
+    stated.expect("BarthezTokenizer", **FAIRSEQ_ROLES)
+    model = load_model(path)
+    special = {name: required(model, name, path) for name in (*FAIRSEQ, "<mask>")}
+    return SentencePieces(model, special, stated, frame=_ENDS)
+
+
+def albert_pieces(path: Path, config: Mapping[str, Any], stated: Stated) -> SentencePieces:
+    """ALBERT: the model's own ids; [CLS] and [SEP] around every text.
+
+    `config` may say `do_lower_case` (yes) and `keep_accents` (no).
+    """
+    stated.expect("AlbertTokenizer", cls_token="[CLS]", sep_token="[SEP]", unk_token="<unk>")
+    model = load_model(path)
+    special = {name: required(model, name, path) for name in ("[CLS]", "[SEP]", "<unk>")}
+    others = ("<pad>", "[MASK]")
+    special |= {name: model.piece_to_id(name) for name in others if has_piece(model, name)}
+    library = tokenizers_library()
+    clean = library.normalizers.Sequence(albert_normalizers(library, config)).normalize_str
+    return SentencePieces(model, special, stated, frame=(("[CLS]",), ("[SEP]",)), clean=clean)
+
+
+def albert_normalizers(library: Any, config: Mapping[str, Any]) -> list[Any]:
+    """What ALBERT does to texts first, in steps of the `tokenizers` library."""
+    parts = library.normalizers
+    steps = [parts.Replace("``", '"'), parts.Replace("''", '"')]
+    if not config.get("keep_accents"):
+        steps += [parts.NFKD(), parts.StripAccents()]
+    if config.get("do_lower_case") is not False:
+        steps.append(parts.Lowercase())
+    return steps
+
+
 def load_model(path: Path) -> Any:
     """A sentencepiece model; ValueError if it, or the library, cannot be had."""
     try:
@@ -209,89 +254,6 @@ def required(model: Any, name: str, path: Path) -> int:
 
 
 def has_piece(model: Any, name: str) -> bool:
-    """Is this the name of a piece? Others have the id of the unknown one."""
+    """Whether this is the name of a piece; others have the id of the unknown one."""
     known: bool = model.id_to_piece(model.piece_to_id(name)) == name
     return known
-
-
-class MarianPieces:
-    """Pieces of the source's model in, pieces of the target's model out.
-
-    A language such as `>>fra<<` at the start of a text is one token.
-    """
-
-    def __init__(self, folder: Path, stated: Stated, *, separate: bool = False) -> None:
-        """Read `source.spm`, `target.spm` and `vocab.json`.
-
-        With `separate`, targets have a list of their own, `target_vocab.json`.
-        """
-        stated.expect("MarianTokenizer", eos_token="</s>", unk_token="<unk>")
-        self._source = load_model(folder / "source.spm")
-        target_model = load_model(folder / "target.spm")
-        self._ids = _read_vocabulary(folder / "vocab.json")
-        # As in transformers 5; pieces that are not in the model keep their marks of spaces.
-        self._decoder = target_model if separate else self._source
-        target = _read_vocabulary(folder / "target_vocab.json") if separate else self._ids
-        by_id = {token: name for name, token in self._ids.items()}
-        added = number(stated.all_special(), self._ids.get, len(self._ids), by_id.get)
-        # Where padding is called otherwise, "<pad>" is text as any other.
-        usual = ("</s>", stated.roles.get("pad_token", "<pad>"), "<unk>")
-        self._own = {name: self._ids[name] for name in usual if name in self._ids}
-        self._own |= {**added.special, **added.plain}
-        self._ids = {**self._ids, **self._own}
-        special = {*usual, *added.special}
-        names = {**target, **added.plain}
-        self._pieces = {token: name for name, token in names.items() if name not in special}
-        self._special = {target.get(name, self._own.get(name)): name for name in special}
-        self._cut = splitter(self._own)
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        unknown = self._ids["<unk>"]
-        return [[self._ids.get(piece, unknown) for piece in self._split(text)] for text in texts]
-
-    def decode(
-        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
-    ) -> list[str]:
-        texts = [self._text(row, {} if skip_special_tokens else self._special) for row in rows]
-        return [text.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").strip() for text in texts]
-
-    def frame(self) -> tuple[list[int], list[int]]:
-        return [], [self._ids["</s>"]]
-
-    def token_id(self, token: str) -> int | None:
-        return self._ids.get(token)
-
-    def languages(self) -> list[str]:
-        """Codes of the languages that can be asked for: "fra" for `>>fra<<`."""
-        return [token[2:-2] for token in self._ids if re.fullmatch(r">>.+<<", token)]
-
-    def _text(self, row: Sequence[int], shown: Mapping[int | None, str]) -> str:
-        """Runs of pieces, each followed by the special token that ended it and a space."""
-        parts, run = list[str](), list[str]()
-        for token in row:
-            if token in shown:
-                parts.append(f"{self._decoder.decode(run)}{shown[token]} ")
-                run = []
-            elif token in self._pieces:
-                run.append(self._pieces[token])
-        return "".join((*parts, self._decoder.decode(run)))
-
-    def _split(self, text: str) -> list[str]:
-        pieces: list[str] = []
-        for part in self._cut(text):
-            code = re.match(r">>.*?<<", part, re.DOTALL)
-            if part in self._own:
-                pieces.append(part)
-            elif code:
-                pieces += [code.group(), *self._source.encode(part[code.end() :], out_type=str)]
-            else:
-                pieces += self._source.encode(part, out_type=str)
-        return pieces
-
-
-def _read_vocabulary(path: Path) -> dict[str, int]:
-    content = read_numbered(path)
-    for name in ("</s>", "<unk>"):
-        if name not in content:
-            raise ValueError(f"{path} has no {name}, which Marian's vocabularies have")
-    return content

@@ -1,13 +1,15 @@
-"""The special and added tokens of a checkpoint, as its JSON files name them."""
+"""Special and added tokens of a checkpoint, as its JSON files name them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.checkpoint.files import is_there, read_json
+from tritonseq.options.containers import unicode_fault
 from tritonseq.shown import shown
 
-from .keys import LISTS, ROLES, check_keys, is_token_key
+from .tokenizer_config import LISTS, ROLES, check_keys, is_token_key
+from .vocabulary import SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
 
-# Beyond any vocabulary, and what the libraries can hold.
-_MOST = 2**32
+MOST_IDS = 2**32
+"""Beyond any vocabulary; the `tokenizers` library has 32 bits for an id."""
 
 
 class Token(NamedTuple):
@@ -29,7 +31,7 @@ class Token(NamedTuple):
     flags: Mapping[str, bool]
     """Those of `FLAGS` that are stated."""
     is_whole: bool = False
-    """Is this all about it, whatever the vocabulary says?"""
+    """Whether this is all about it, whatever the vocabulary says."""
 
 
 class Stated(NamedTuple):
@@ -53,6 +55,10 @@ class Stated(NamedTuple):
                 for token in self.tokens
             )
         )
+
+    def having(self, flag: str) -> set[str]:
+        """Contents of the tokens with a flag of `FLAGS`."""
+        return {token.content for token in self.tokens if token.flags.get(flag)}
 
     def expect(self, kind: str, **usual: str) -> None:
         """Raise ValueError if a role has another token than it always has in tokenizers of `kind`.
@@ -105,7 +111,8 @@ def read_stated(folder: Path, config: Mapping[str, Any]) -> Stated:
     }
     tokens: dict[str, Token] = {}
     for token in (*with_ids, *named.values()):
-        _encodable(path, token.content)
+        if fault := unicode_fault(token.content):
+            raise _unreadable(path, repr(token.content), f"no valid Unicode: {fault}")
         # Whatever is said of it by its id.
         is_special = token.special or token.content in special
         tokens.setdefault(token.content, token._replace(special=is_special))
@@ -142,7 +149,7 @@ def number(
 
 def _refuse_taken(stated: Stated, token: Token, name: str | None) -> None:
     # Sentinels of mT5 have the mark of a space in its vocabulary.
-    if name is not None and name.removeprefix("\N{LOWER ONE EIGHTH BLOCK}") != token.content:
+    if name is not None and name.removeprefix(SPACE) != token.content:
         raise ValueError(
             f"the files in {stated.path.parent} say that {shown(token.content)} has the id "
             f"{token.id}, which in the vocabulary is that of {shown(name)}: are they those of "
@@ -163,15 +170,17 @@ def read_numbered(path: Path) -> dict[str, int]:
     """Tokens and their ids from a `vocab.json`; ValueError unless every id is one token's."""
     content = read_json(path)
     for name, token in content.items():
-        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < _MOST:
+        if not _is_id(token):
             raise ValueError(f"{path} must map tokens to ids, and {shown(name)} has {shown(token)}")
     if len(set(content.values())) < len(content):
         raise ValueError(f"{path} has several tokens of the same id: fetch it again")
-    try:
-        "".join(content).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{path} has tokens that are not valid Unicode: {error}") from None
+    if fault := unicode_fault("".join(content)):
+        raise ValueError(f"{path} has tokens that are not valid Unicode: {fault}")
     return content
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST_IDS
 
 
 def _of(path: Path, content: Mapping[str, Any]) -> dict[str, Token]:
@@ -232,7 +241,7 @@ def _whole(token: Token, number: int, *, special: bool) -> Token:
 
 
 def _id(name: str) -> int:
-    if not (name.isascii() and name.isdecimal() and len(name) < 12 and int(name) < _MOST):
+    if not (name.isascii() and name.isdecimal() and len(name) < 12 and int(name) < MOST_IDS):
         raise _Malformed(f"it has the key {shown(name)}, not a token id")
     return int(name)
 
@@ -241,12 +250,10 @@ def _in_file(path: Path, special: set[str]) -> list[Token]:
     """The tokens of added_tokens.json, by id."""
     content = read_json(path) if is_there(path) else {}
     for name, token in content.items():
-        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < _MOST:
-            raise _unreadable(
-                path, name, _Malformed(f"it maps to {shown(token)}, not to a token id")
-            )
+        if not _is_id(token):
+            raise _unreadable(path, name, f"it maps to {shown(token)}, not to a token id")
     if len(set(content.values())) < len(content):
-        raise _unreadable(path, "", _Malformed("two tokens have the same id"))
+        raise _unreadable(path, "", "two tokens have the same id")
     return [
         Token(name, token, name in special, {"normalized": name not in special})
         for name, token in sorted(content.items(), key=lambda item: item[1])
@@ -270,16 +277,9 @@ def _token(value: Any) -> Token:
     return Token(value["content"], None, bool(value.get("special", False)), flags)
 
 
-def _encodable(path: Path, content: str) -> None:
-    try:
-        content.encode()
-    except UnicodeEncodeError as error:
-        raise _unreadable(path, repr(content), _Malformed(f"no valid Unicode: {error}")) from None
-
-
-def _unreadable(path: Path, key: str, error: _Malformed) -> ValueError:
+def _unreadable(path: Path, key: str, fault: object) -> ValueError:
     return ValueError(
-        f"{path} names special tokens in a form that cannot be read: {key[:60]}: {error} (each "
+        f"{path} names special tokens in a form that cannot be read: {key[:60]}: {fault} (each "
         "must be a string or an object with 'content', added_tokens_decoder maps ids to such "
         "objects, added_tokens.json tokens to ids)"
     )

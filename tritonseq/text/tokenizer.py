@@ -1,4 +1,4 @@
-"""Text to ids and back, with the tokenizer files that lie beside a checkpoint's weights."""
+"""Tokenizer: text to ids and back, by the files that lie beside a checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tritonseq.errors import TextError
-from tritonseq.options.containers import check_container
+from tritonseq.options.containers import check_container, read_rows, unicode_fault
 from tritonseq.shown import shown
 
-from .languages import Languages
 from .loading import read_tokenizer
-from .vocabulary import framed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from .vocabulary import Vocabulary
+    from .loading import TokenizerParts
 
 _T = TypeVar("_T")
 
@@ -30,43 +28,32 @@ class Tokenizer:
     Made by `from_folder`. Where the `tokenizers` library does the work, `backend` is its object.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        languages: Languages | None = None,
-        cleans_up: bool = False,
-        can_clean_up: bool = True,
-        max_length: int | None = None,
-        truncation_side: str | None = None,
-    ) -> None:
-        self._vocabulary = vocabulary
-        self._languages = languages or Languages()
-        self._cleans_up = cleans_up
-        self.can_clean_up = can_clean_up
-        """Could spaces before punctuation be removed? Never from byte-level BPE."""
-        self.max_length = max_length
+    def __init__(self, parts: TokenizerParts) -> None:
+        self._vocabulary, self._languages, self._cleans_up, *_ = parts
+        self.can_clean_up = parts.can_clean_up
+        """Whether spaces before punctuation could be removed; never from byte-level BPE."""
+        self.max_length = parts.max_length
         """The most ids of a source that the checkpoint recommends; None if it names no limit."""
-        self.truncation_side = truncation_side
+        self.truncation_side = parts.truncation_side
         """Where the checkpoint says that texts are cut: "left", "right", or None."""
-        self.backend: Any = getattr(vocabulary, "backend", None)
-        self._unknown: int | None = getattr(vocabulary, "unknown_id", None)
+        self.backend: Any = getattr(parts.vocabulary, "backend", None)
+        self._unknown: int | None = getattr(parts.vocabulary, "unknown_id", None)
 
     @classmethod
     def from_folder(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
         """Read the tokenizer of a checkpoint.
 
         That is `tokenizer.json`, of which the class of the tokenizer takes what its namesake in
-        transformers takes, else the files that the class has: a
-        sentencepiece model (`spiece.model` of T5, Pegasus and ALBERT, `sentencepiece.bpe.model` of
-        mBART, XLM-R, BARThez, CamemBERT and BARTpho), byte-level BPE of `vocab.json` and
-        `merges.txt`, or BERT's `vocab.txt`. Marian's is `source.spm` and `target.spm` with
-        `vocab.json`, and ByT5's needs no file. UniLM's is `vocab.txt`, or the files of RoBERTa.
-        Keys of `config` count instead of those
-        of config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
+        transformers takes, else the files that the class has: a sentencepiece model
+        (`spiece.model` of T5, Pegasus and ALBERT, `sentencepiece.bpe.model` of mBART, XLM-R,
+        BARThez, CamemBERT and BARTpho), byte-level BPE of `vocab.json` and `merges.txt`, or BERT's
+        `vocab.txt`. Marian's is `source.spm` and `target.spm` with `vocab.json`, and ByT5's needs
+        no file. UniLM's is `vocab.txt`, or the files of RoBERTa. Keys of `config` count instead of
+        those of config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
         `s2s_special_token`. Raises ValueError if files are missing or damaged, name a class or a
         key that is not known, or if the `text` extra is missing.
         """
-        return cls(*read_tokenizer(Path(folder), config))
+        return cls(read_tokenizer(Path(folder), config))
 
     def encode(
         self,
@@ -104,17 +91,17 @@ class Tokenizer:
 
         `prefix` is put before every text. Texts of more than `max_length` ids are cut, their
         special tokens kept, on the side that the checkpoint says, else on `truncation_side`.
-        Languages are codes of `languages()`. Raises ValueError for an empty
-        batch, for a single text that is not in a list, for one that is no string or has no
-        tokens, and for languages that the checkpoint does not know.
+        Languages are codes of `languages()`. Raises ValueError for an empty batch, for a single
+        text that is not in a list, for one that is no string or has no tokens, and for languages
+        that the checkpoint does not know.
         """
         if not isinstance(prefix, str):
             raise ValueError(f"prefix is {prefix!r}: it must be a string, put before every text")
         batch = _checked(texts)
         frame = self._languages.frame(self._vocabulary, src_lang)
         prefix = self._languages.instruct(tgt_lang) + prefix
-        if (fault := _unfit(prefix)) is not None:
-            raise ValueError(f"prefix {fault}")
+        if fault := unicode_fault(prefix):
+            raise ValueError(f"prefix is not valid Unicode: {fault}")
         bodies = self._vocabulary.encode([prefix + text for text in batch])
         return self._framed(bodies, frame, max_length, truncation_side, add_special_tokens)
 
@@ -147,7 +134,7 @@ class Tokenizer:
         return [self._token(token) for token in tokens]
 
     def may_be_tokens(self, strings: Iterable[str]) -> bool:
-        """Can they be a text's tokens: is one known, or may it be a word that is not?"""
+        """Whether they can be a text's tokens: one is known, or may be a word that is not."""
         return any(
             self._vocabulary.token_id(string) is not None
             or (self._unknown is not None and not _has_space(string))
@@ -186,9 +173,10 @@ class Tokenizer:
         transformers. Raises ValueError, with the place, for what is no id, and for a single row
         that is not in a list.
         """
-        lists = rows if _are_lists(rows) else _read(rows)
+        if not _is_lists_of_ids(rows):
+            rows = read_rows(rows, "ids", single="wrap a single row as [ids]")
         texts = self._vocabulary.decode(
-            [[token for token in row if token >= 0] for row in lists],
+            [[token for token in row if token >= 0] for row in rows],
             skip_special_tokens=skip_special_tokens,
         )
         asked = clean_up_tokenization_spaces
@@ -206,8 +194,8 @@ class Tokenizer:
         return token
 
     def leaves_target_open(self, texts: Iterable[str]) -> bool:
-        """Must the model be told which language to write, and does a text not do so itself?"""
-        return self._languages.are_open_in(texts)
+        """Whether the model must be told what language to write, and a text does not do so."""
+        return self._languages.has_open_target(texts)
 
     def target_options(self, tgt_lang: str) -> dict[str, int]:
         """The options of `generate` that make the model write a language."""
@@ -221,10 +209,25 @@ class Tokenizer:
         truncation_side: str,
         add_special_tokens: bool,
     ) -> list[list[int]]:
-        side = self.truncation_side or truncation_side
-        frame = frame if add_special_tokens else ([], [])
-        once = getattr(self._vocabulary, "ends_once", False)
-        return framed(bodies, frame, max_length, keeps_end=side == "left", ends_once=once)
+        """Each body within its frame, cut so that both together have at most `max_length` ids.
+
+        Where the vocabulary ends a text once, what stands behind a body is left out if the body
+        ends so itself. Raises ValueError for an empty body, and a limit that leaves no room.
+        """
+        for index, body in enumerate(bodies):
+            if not body:
+                raise TextError(index, "is empty: every text needs at least one token")
+        before, behind = frame if add_special_tokens else ([], [])
+        room = None if max_length is None else max_length - len(before) - len(behind)
+        if room is not None and room < 1:
+            raise ValueError(f"a limit of {max_length} tokens leaves no room for a token of text")
+        keeps_end = (self.truncation_side or truncation_side) == "left"
+        kept = slice(-room, None) if room is not None and keeps_end else slice(None, room)
+        ends_once = getattr(self._vocabulary, "ends_once", False)
+        return [
+            [*before, *body, *(() if ends_once and body[-1:] == behind else behind)]
+            for body in (body[kept] for body in bodies)
+        ]
 
     def _token(self, token: str, unknown: int | None = None) -> int:
         if not isinstance(token, str):
@@ -237,21 +240,15 @@ class Tokenizer:
         return found
 
 
-def _are_lists(rows: Any) -> TypeGuard[list[list[int]]]:
-    """Is it what `generate` gives in lists? Most rows are, and torch is not needed for them."""
+def _is_lists_of_ids(rows: Any) -> TypeGuard[list[list[int]]]:
+    """Whether it is what `generate` gives in lists, as most rows are."""
     return type(rows) is list and all(
         type(row) is list and all(type(token) is int for token in row) for row in rows
     )
 
 
-def _read(rows: Any) -> list[list[int]]:
-    from tritonseq.options.id_rows import read_rows  # here only, as torch above
-
-    return read_rows(rows, "ids", single="wrap a single row as [ids]")
-
-
 def _has_space(text: str) -> bool:
-    """Has it a space within, as no word has that a vocabulary does not know?"""
+    """Whether it has a space within, as no word has that a vocabulary does not know."""
     return len(text.split()) > 1
 
 
@@ -279,15 +276,6 @@ def _checked(texts: Iterable[str]) -> list[str]:
     for index, text in enumerate(batch):
         if not isinstance(text, str):
             raise TextError(index, f"is {shown(text)}, not a string")
-        if (fault := _unfit(text)) is not None:
-            raise TextError(index, fault)
+        if fault := unicode_fault(text):
+            raise TextError(index, f"is not valid Unicode: {fault}")
     return batch
-
-
-def _unfit(text: str) -> str | None:
-    """Why a string is no text; None of one that is."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return f"is not valid Unicode: {error}"
-    return None

@@ -1,4 +1,4 @@
-"""What a tokenizer asks of a vocabulary, and the vocabulary that needs no file: bytes.
+"""Vocabulary: what a tokenizer asks of one, and ByT5's, which needs no file: bytes.
 
 Tokens that are no pieces of text (end, padding, sentinels, languages) are special: found in a
 text they stay whole, and decoding leaves them out (but see UniLM's).
@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Protocol
 
-from tritonseq.errors import TextError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""The mark of a space in the pieces of sentencepiece."""
 
 FRAME = ("<pad>", "</s>", "<unk>")
 """The tokens before the bytes of ByT5."""
@@ -41,7 +42,33 @@ class Vocabulary(Protocol):
         ...
 
 
-class Bytes:
+class SplitVocabulary:
+    """What vocabularies share that cut their own tokens out of a text, and read what is between."""
+
+    def __init__(self, own: Mapping[str, int], **sides: Collection[str]) -> None:
+        """`own` are special and added tokens, by their ids; `sides` are those of `splitter`."""
+        self._own = own
+        self._cut = splitter(own, **sides)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [
+            [
+                token
+                for part in self._cut(text)
+                for token in ([self._own[part]] if part in self._own else self._between(part))
+            ]
+            for text in texts
+        ]
+
+    def token_id(self, token: str) -> int | None:
+        return self._own.get(token)
+
+    def _between(self, text: str) -> list[int]:
+        """The ids of a text without such tokens."""
+        raise NotImplementedError
+
+
+class Bytes(SplitVocabulary):
     """ByT5: every byte of UTF-8 is a token. Xue et al., "ByT5", 2022."""
 
     ends_once = True
@@ -50,13 +77,10 @@ class Bytes:
     def __init__(self, sentinels: Iterable[str], special: Mapping[str, int] | None = None) -> None:
         """`sentinels` stand behind the bytes, in order; other tokens of `special` have ids."""
         self._offset = len(FRAME)
-        self._special = {name: token for token, name in enumerate(FRAME)}
-        self._special |= {name: 259 + n for n, name in enumerate(sentinels)} | dict(special or {})
-        self._names = {token: name.encode() for name, token in self._special.items()}
-        self._cut = splitter(self._special, left=FRAME, right=FRAME)
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self._ids(text) for text in texts]
+        own = {name: token for token, name in enumerate(FRAME)}
+        own |= {name: 259 + n for n, name in enumerate(sentinels)} | dict(special or {})
+        super().__init__(own, left=FRAME, right=FRAME)
+        self._names = {token: name.encode() for name, token in own.items()}
 
     def decode(
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
@@ -68,10 +92,7 @@ class Bytes:
         ]
 
     def frame(self) -> tuple[list[int], list[int]]:
-        return [], [self._special["</s>"]]
-
-    def token_id(self, token: str) -> int | None:
-        return self._special.get(token)
+        return [], [self._own["</s>"]]
 
     def name(self, token: int) -> str | None:
         """What an id stands for, if it is in use."""
@@ -84,14 +105,8 @@ class Bytes:
         value = token - self._offset
         return bytes((value,)) if 0 <= value < 256 and token not in self._names else b""
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for part in self._cut(text):
-            if part in self._special:
-                ids.append(self._special[part])
-            else:
-                ids += [byte + self._offset for byte in part.encode()]
-        return ids
+    def _between(self, text: str) -> list[int]:
+        return [byte + self._offset for byte in text.encode()]
 
 
 def splitter(
@@ -133,31 +148,3 @@ def splitter(
         return [part for part in (*parts, text[start:]) if part]
 
     return cut
-
-
-def framed(
-    bodies: Sequence[list[int]],
-    frame: tuple[list[int], list[int]],
-    max_length: int | None,
-    *,
-    keeps_end: bool = False,
-    ends_once: bool = False,
-) -> list[list[int]]:
-    """Each body within its frame, cut so that both together have at most `max_length` ids.
-
-    What is cut off is the end, or with `keeps_end` the beginning. With `ends_once`, what stands
-    behind a body is left out if the body ends so itself. Raises ValueError for an empty body, and
-    a limit that leaves no room for any.
-    """
-    before, behind = frame
-    for index, body in enumerate(bodies):
-        if not body:
-            raise TextError(index, "is empty: every text needs at least one token")
-    room = None if max_length is None else max_length - len(before) - len(behind)
-    if room is not None and room < 1:
-        raise ValueError(f"a limit of {max_length} tokens leaves no room for a token of text")
-    kept = slice(None, room) if room is None or not keeps_end else slice(-room, None)
-    return [
-        [*before, *body, *(() if ends_once and body[-1:] == behind else behind)]
-        for body in (body[kept] for body in bodies)
-    ]

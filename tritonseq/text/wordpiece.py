@@ -1,4 +1,4 @@
-"""WordPiece, BERT's vocabulary, read and written as the decoders of UniLM and s2s-ft do.
+"""WordPiece, BERT's vocabulary: as UniLM and s2s-ft read and write it, and as BertTokenizer does.
 
 Devlin et al., "BERT", 2019; Dong et al., "Unified Language Model Pre-training", 2019.
 """
@@ -8,19 +8,30 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tritonseq.checkpoint.unilm_tokens import read_lines
+from tritonseq.checkpoint.files import read_lines, refuse_unfit
 
-from .fast import tokenizers_library
+from .fast import FastVocabulary, add_tokens, check_ids, library_errors, tokenizers_library
 from .vocabulary import splitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from .special_tokens import Stated
+
     Frame = tuple[tuple[str, ...], tuple[str, ...]]
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """The tokens of BERT that are no pieces of text."""
+
+BERT_ROLES = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+"""The special tokens of every BERT, unless other ones are said."""
 
 # UniLM v1 has names of its own for tokens that BERT left unused, from [unused1] on.
 _NAMES = ("[X_SEP]", *(f"[SEP_{n}]" for n in range(10)), "[S2S_SEP]", "[S2S_CLS]", "[L2R_SEP]")
@@ -188,5 +199,47 @@ def _normalizer(**options: Any) -> Any:
 
 
 def _is_uncased(names: Mapping[str, int]) -> bool:
-    """No ordinary piece has a capital letter; names in brackets are none."""
+    """Whether no ordinary piece has a capital letter; names in brackets are none."""
     return not any(re.search("[A-Z]", name) for name in names if name[:1] != "[")
+
+
+def bert_vocabulary(path: Path, config: Mapping[str, Any], stated: Stated) -> FastVocabulary:
+    """As BertTokenizer reads `vocab.txt`, for Chinese GPT-2 and BART: [CLS] and [SEP] around texts.
+
+    `config` may say `do_lower_case` (yes), `strip_accents` (as lower-casing) and
+    `tokenize_chinese_chars` (yes). Raises ValueError if the file is no UTF-8 or lacks a token that
+    it must have, or the `text` extra is missing.
+    """
+    library = tokenizers_library()
+    refuse_unfit(path)
+    roles = {**BERT_ROLES, **stated.roles}
+    with library_errors(path):
+        # Of two lines with the same token, the later one counts.
+        vocabulary = library.models.WordPiece.read_file(str(path))
+        model = library.models.WordPiece(vocabulary, unk_token=roles["unk_token"])
+    for role in ("unk_token", "cls_token", "sep_token"):
+        if roles[role] not in vocabulary:
+            raise ValueError(
+                f"{path} has no {roles[role]}, the {role} of this BertTokenizer: is it the "
+                "vocabulary of another model?"
+            )
+    backend = library.Tokenizer(model)
+    backend.normalizer = library.normalizers.BertNormalizer(**normalizing(config))
+    backend.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    backend.decoder = library.decoders.WordPiece(prefix="##")
+    add_tokens(backend, stated)
+    backend.add_special_tokens(list(dict.fromkeys(roles[role] for role in BERT_ROLES)))
+    check_ids(path, backend)
+    ends = [backend.token_to_id(roles[role]) for role in ("cls_token", "sep_token")]
+    return FastVocabulary(backend, (ends[:1], ends[1:]))
+
+
+def normalizing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the normalizer, as a BertTokenizer has them."""
+    chinese = config.get("tokenize_chinese_chars")
+    lowercase = config.get("do_lower_case")
+    return {
+        "handle_chinese_chars": True if chinese is None else chinese,
+        "strip_accents": config.get("strip_accents"),
+        "lowercase": True if lowercase is None else lowercase,
+    }

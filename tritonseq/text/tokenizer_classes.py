@@ -1,4 +1,4 @@
-"""What a class of tokenizers builds around the vocabulary of a tokenizer.json.
+"""Tokenizer classes: the normalizer, pre-tokenizer, decoder and frame around a tokenizer.json.
 
 Since version 5, the classes of transformers take vocabulary, merges, added tokens and the table of
 equal characters from that file, most of them its post-processor too, and bring everything else.
@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.shown import shown
 
-from .fast import (
-    BERT_ROLES,
-    FastVocabulary,
-    add_tokens,
-    check_ids,
-    library_errors,
-    normalizing,
-    tokenizers_library,
-)
-from .keys import ROLES
+from .fast import FastVocabulary, add_tokens, check_ids, library_errors, tokenizers_library
 from .languages import MBART, MBART50
+from .sentencepiece import FAIRSEQ_ROLES, PEGASUS_OFFSET, albert_normalizers
 from .special_tokens import FLAGS, Token
+from .tokenizer_config import ROLES
+from .vocabulary import SPACE
+from .wordpiece import BERT_ROLES, normalizing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,8 +40,8 @@ _PRETOKENIZE_QWEN = (
 )
 
 
-class Pipeline(NamedTuple):
-    """What a class brings."""
+class TokenizerClass(NamedTuple):
+    """What a class of transformers brings to the vocabulary of a tokenizer.json."""
 
     model: str
     """The kind of model that it can hold."""
@@ -56,30 +51,35 @@ class Pipeline(NamedTuple):
     frame: tuple[Sequence[str], Sequence[str]] = ((), ())
     """The roles around every text."""
     keeps_frame: bool = False
-    """Does the post-processor of the file count before that?"""
+    """Whether the post-processor of the file counts before that."""
     unknown: int | None = None
     """The id of what is unknown among pieces; None: that of the unk_token."""
     mask_strips: bool = False
-    """Does the mask take the space before it, where no file says?"""
+    """Whether the mask takes the space before it, where no file says."""
     extras: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: ()
     """More special tokens, where tokenizer_config.json lists none."""
     languages: Sequence[str] = ()
     """Special tokens that there are in any case."""
     falls_back: bool = False
-    """Does BPE write unknown characters as bytes, and fuse unknown ones?"""
+    """Whether BPE writes unknown characters as bytes, and fuses unknown ones."""
 
 
-def pipeline_of(name: str | None, backend: Any) -> Pipeline | None:
+def class_of(name: str | None, backend: Any) -> TokenizerClass | None:
     """That of a family or class, by its key; None if it leaves tokenizer.json as it is."""
-    pipeline = PIPELINES.get(name or "")
+    cls = TOKENIZER_CLASSES.get(name or "")
     steps = (backend.pre_tokenizer, backend.decoder)
     if name == "Llama" and any(b"ByteLevel" in step.__getstate__() for step in steps if step):
         return None  # Llama 3's, which have nothing of the class but its name
-    return pipeline
+    return cls
 
 
 def rebuilt(
-    backend: Any, pipeline: Pipeline, name: str, path: Path, config: Mapping[str, Any], said: Stated
+    backend: Any,
+    cls: TokenizerClass,
+    name: str,
+    path: Path,
+    config: Mapping[str, Any],
+    said: Stated,
 ) -> FastVocabulary:
     """What the class `name` makes of the tokenizer `backend`, which was read from `path`.
 
@@ -87,16 +87,16 @@ def rebuilt(
     ValueError for a file that the class cannot hold, and for tokens that the frame lacks.
     """
     library = tokenizers_library()
-    roles = _roles(pipeline, config, said)
-    _check_model(backend, pipeline, name, path, roles)
+    roles = _roles(cls, config, said)
+    _check_model(backend, cls, name, path, roles)
     fresh = library.Tokenizer(backend.model)
-    _settle_model(fresh.model, pipeline, roles)
-    fresh.normalizer, fresh.pre_tokenizer, fresh.decoder = pipeline.build(library, config, backend)
-    keeps = pipeline.keeps_frame and backend.post_processor is not None
-    frame = ((), ()) if keeps else pipeline.frame
+    _settle_model(fresh.model, cls, roles)
+    fresh.normalizer, fresh.pre_tokenizer, fresh.decoder = cls.build(library, config, backend)
+    keeps = cls.keeps_frame and backend.post_processor is not None
+    frame = ((), ()) if keeps else cls.frame
     for role in (*frame[0], *frame[1]):
         _check_end(backend, role, roles, path)
-    add_tokens(fresh, _tokens(backend, pipeline, roles, config, said))
+    add_tokens(fresh, _tokens(backend, cls, roles, config, said))
     check_ids(path, fresh)
     if keeps:
         fresh.post_processor = backend.post_processor
@@ -109,21 +109,21 @@ def rebuilt(
 
 
 def _check_model(
-    backend: Any, pipeline: Pipeline, name: str, path: Path, roles: Mapping[str, str]
+    backend: Any, cls: TokenizerClass, name: str, path: Path, roles: Mapping[str, str]
 ) -> None:
     model = backend.model
     kind = type(model).__name__
     fault = None
-    if kind != pipeline.model:
-        fault = f"holds a {kind} model, and {name} is made for {pipeline.model}"
+    if kind != cls.model:
+        fault = f"holds a {kind} model, and {name} is made for {cls.model}"
     elif kind == "BPE" and model.continuing_subword_prefix:
         fault = f"says continuing_subword_prefix, which {name} does without"
-    elif pipeline.languages is MBART50 and not any(map(backend.token_to_id, MBART50)):
+    elif cls.languages is MBART50 and not any(map(backend.token_to_id, MBART50)):
         fault = f"has none of the languages that {name} has"
     elif kind == "WordPiece" and model.token_to_id(roles.get("unk_token", "")) is None:
         fault = f"has no {shown(roles.get('unk_token'))}, which {name} writes for what is unknown"
     elif kind == "Unigram":
-        wanted, found = pipeline.unknown, _unknown_id(model, path)
+        wanted, found = cls.unknown, _unknown_id(model, path)
         if wanted is None:
             wanted = model.token_to_id(roles.get("unk_token", ""))
         if found not in (None, wanted):
@@ -142,28 +142,28 @@ def _unknown_id(model: Any, path: Path) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-def _settle_model(model: Any, pipeline: Pipeline, roles: Mapping[str, str]) -> None:
+def _settle_model(model: Any, cls: TokenizerClass, roles: Mapping[str, str]) -> None:
     """The options of a model are the class's own; random merges (dropout) have no place here."""
-    if pipeline.model == "BPE":
+    if cls.model == "BPE":
         model.dropout = model.unk_token = None
         model.end_of_word_suffix = None
-        model.fuse_unk = model.byte_fallback = pipeline.falls_back
+        model.fuse_unk = model.byte_fallback = cls.falls_back
         model.ignore_merges = False
-    if pipeline.model == "WordPiece":
+    if cls.model == "WordPiece":
         model.unk_token = roles["unk_token"]
         model.continuing_subword_prefix = "##"
         model.max_input_chars_per_word = 100
 
 
-def _roles(pipeline: Pipeline, config: Mapping[str, Any], said: Stated) -> dict[str, str]:
+def _roles(cls: TokenizerClass, config: Mapping[str, Any], said: Stated) -> dict[str, str]:
     """Those of the files, and of the class where the files do not say that there is none."""
-    unsaid = {role: name for role, name in pipeline.roles.items() if role not in config}
+    unsaid = {role: name for role, name in cls.roles.items() if role not in config}
     return {**unsaid, **said.roles}
 
 
 def _tokens(
     backend: Any,
-    pipeline: Pipeline,
+    cls: TokenizerClass,
     roles: Mapping[str, str],
     config: Mapping[str, Any],
     said: Stated,
@@ -175,13 +175,13 @@ def _tokens(
         is_special = token.special or token.content in roles.values()
         found.setdefault(token.content, token._replace(special=is_special))
     for role in filter(roles.__contains__, ROLES):
-        strips = pipeline.mask_strips and role == "mask_token"
+        strips = cls.mask_strips and role == "mask_token"
         usual = Token(roles[role], None, True, {"normalized": False, "lstrip": strips})
         found.setdefault(usual.content, stated.get(usual.content, usual))
     for token in said.tokens:
         found.setdefault(token.content, token)
     lists = {"additional_special_tokens", "extra_special_tokens"} & config.keys()
-    for name in (*(() if lists else pipeline.extras(config)), *pipeline.languages):
+    for name in (*(() if lists else cls.extras(config)), *cls.languages):
         found.setdefault(name, Token(name, None, True, {"normalized": False}))
     return said._replace(tokens=tuple(found.values()))
 
@@ -303,7 +303,7 @@ def _llama(library: Any, config: Mapping[str, Any], _: Any) -> tuple[Any, Any, A
     scheme = ("always" if config.get("legacy") else "first") if spaced else "never"
     step = library.pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
     parts = library.decoders
-    steps = [parts.Replace("\N{LOWER ONE EIGHTH BLOCK}", " "), parts.ByteFallback(), parts.Fuse()]
+    steps = [parts.Replace(SPACE, " "), parts.ByteFallback(), parts.Fuse()]
     steps += [parts.Strip(content=" ", left=1)] if spaced else []
     return None, step, parts.Sequence(steps)
 
@@ -348,13 +348,7 @@ def _barthez(library: Any, config: Mapping[str, Any], backend: Any) -> tuple[Any
 
 
 def _albert(library: Any, config: Mapping[str, Any], backend: Any) -> tuple[Any, Any, Any]:
-    parts = library.normalizers
-    steps = [parts.Replace("``", '"'), parts.Replace("''", '"')]
-    if not config.get("keep_accents"):
-        steps += [parts.NFKD(), parts.StripAccents()]
-    if config.get("do_lower_case") is not False:
-        steps.append(parts.Lowercase())
-    steps += _charsmap(library, backend)
+    steps = albert_normalizers(library, config) + _charsmap(library, backend)
     return _joined(library, steps), *_metaspace(library, config, words=True)
 
 
@@ -372,14 +366,11 @@ def _pretraining(config: Mapping[str, Any]) -> list[str]:
     """The tokens of Pegasus' pre-training."""
     first = config.get("mask_token_sent", "<mask_1>")
     offset = config.get("offset")
-    numbers = range(2, 103 if offset is None else offset)
+    numbers = range(2, PEGASUS_OFFSET if offset is None else offset)
     return [*([] if first is None else [first]), *(f"<unk_{number}>" for number in numbers)]
 
 
-_FAIRSEQ = {
-    **{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>"},
-    **{"pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"},
-}
+_FAIRSEQ = {**FAIRSEQ_ROLES, "pad_token": "<pad>"}
 _END = "<|endoftext|>"
 _GPT2 = dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END)
 _T5 = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -397,34 +388,34 @@ _ENDS = (("cls_token",), ("sep_token",))
 _BOUNDS = (("bos_token",), ("eos_token",))
 _STOP = ((), ("eos_token",))
 
-PIPELINES: Mapping[str, Pipeline] = {
-    "gpt2": Pipeline("BPE", _GPT2, _bytes, keeps_frame=True),
-    "bart": Pipeline("BPE", _FAIRSEQ, _bytes, _ENDS),
-    "bert": Pipeline("WordPiece", BERT_ROLES, _bert, _ENDS),
-    "t5": Pipeline("Unigram", _T5, _words, _STOP, unknown=2, extras=_sentinels),
-    "pegasus": Pipeline(
+TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
+    "gpt2": TokenizerClass("BPE", _GPT2, _bytes, keeps_frame=True),
+    "bart": TokenizerClass("BPE", _FAIRSEQ, _bytes, _ENDS),
+    "bert": TokenizerClass("WordPiece", BERT_ROLES, _bert, _ENDS),
+    "t5": TokenizerClass("Unigram", _T5, _words, _STOP, unknown=2, extras=_sentinels),
+    "pegasus": TokenizerClass(
         "Unigram", {**_T5, "mask_token": "<mask_2>"}, _pegasus, _STOP, extras=_pretraining
     ),
-    "mbart": Pipeline(
+    "mbart": TokenizerClass(
         "Unigram", _FAIRSEQ, _words, _STOP, unknown=3, mask_strips=True, languages=MBART
     ),
-    "mbart50": Pipeline(
+    "mbart50": TokenizerClass(
         "Unigram", _MBART50, _spaces, _STOP, unknown=3, mask_strips=True, languages=MBART50
     ),
-    "xlm_roberta": Pipeline("Unigram", _FAIRSEQ, _roberta_words, _BOUNDS, unknown=3),
-    "camembert": Pipeline(
+    "xlm_roberta": TokenizerClass("Unigram", _FAIRSEQ, _roberta_words, _BOUNDS, unknown=3),
+    "camembert": TokenizerClass(
         "Unigram", _FAIRSEQ, _roberta_words, _BOUNDS, mask_strips=True, extras=_unused
     ),
-    "barthez": Pipeline(
+    "barthez": TokenizerClass(
         "Unigram", _FAIRSEQ, _barthez, _ENDS, keeps_frame=True, unknown=3, mask_strips=True
     ),
-    "albert": Pipeline("Unigram", _ALBERT, _albert, _ENDS, keeps_frame=True, unknown=1),
-    "Blenderbot": Pipeline("BPE", _FAIRSEQ, _blenderbot, keeps_frame=True, mask_strips=True),
-    "Cohere": Pipeline("BPE", _COHERE, _cohere, keeps_frame=True),
-    "Deberta": Pipeline("BPE", _BRACKETS, _bytes, _ENDS),
-    "GPTNeoX": Pipeline("BPE", {**_GPT2, "pad_token": "<|padding|>"}, _neox),
-    "Llama": Pipeline("BPE", _LLAMA, _llama, keeps_frame=True, falls_back=True),
-    "Qwen2": Pipeline("BPE", _QWEN, _qwen, keeps_frame=True),
+    "albert": TokenizerClass("Unigram", _ALBERT, _albert, _ENDS, keeps_frame=True, unknown=1),
+    "Blenderbot": TokenizerClass("BPE", _FAIRSEQ, _blenderbot, keeps_frame=True, mask_strips=True),
+    "Cohere": TokenizerClass("BPE", _COHERE, _cohere, keeps_frame=True),
+    "Deberta": TokenizerClass("BPE", _BRACKETS, _bytes, _ENDS),
+    "GPTNeoX": TokenizerClass("BPE", {**_GPT2, "pad_token": "<|padding|>"}, _neox),
+    "Llama": TokenizerClass("BPE", _LLAMA, _llama, keeps_frame=True, falls_back=True),
+    "Qwen2": TokenizerClass("BPE", _QWEN, _qwen, keeps_frame=True),
 }
 """By families, and by what is before "Tokenizer" for classes that are read as tokenizer.json only.
 

@@ -37,7 +37,7 @@ BETWEEN = processors.TemplateProcessing("$A </s> $A", special_tokens=[("</s>", 2
 
 
 def bytes_of() -> Backend:
-    """Byte-level BPE, as anyone trains it."""
+    """Byte-level BPE, trained on the spot."""
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
