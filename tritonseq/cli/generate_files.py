@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.input import Source
+from tritonseq.jobs.input import InputFile
 from tritonseq.jobs.lines import format_of
 from tritonseq.jobs.metrics import Reference, best_outputs
-from tritonseq.jobs.output import Target
+from tritonseq.jobs.output import OutputFile
 from tritonseq.jobs.places import is_same
 from tritonseq.jobs.summary import summary
 from tritonseq.options.validation import CHECKS
@@ -23,7 +23,6 @@ from tritonseq.progress import note
 
 from . import fastseq_flags
 from .arguments import special_tokens
-from .standard_streams import refuse_closed
 from .unilm_flags import (
     generation_options,
     load_options,
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 _REJECTED = 3
 _INTERRUPTED = 130
 
-# Arguments of Source, Target, Staff and JobOptions that are flags by the same name.
+# Arguments of InputFile, OutputFile, Staff and JobOptions that are flags by the same name.
 _OF_SOURCE = ("source_field", "id_field", "keep_source", "limit")
 _OF_TARGET = ("output_field", "id_field", "resume", "overwrite")
 _OF_STAFF = (
@@ -63,11 +62,9 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     Returns the exit code. What can be found wrong before the model is loaded is found then.
     """
     generation, traces = _generation(parsed, options), trace_path(parsed)
-    refuse_closed(0, parsed.input)
-    refuse_closed(1, parsed.output or "-")
     copies = options.get("num_return_sequences") or 1
     target = _target(parsed, copies, traces)
-    source = _source(parsed, target, copies)
+    source = input_file(parsed, taken=target.formatter.taken, copies=copies)
     _check_others(parsed, target, traces)
     is_done = parsed.resume and target.is_complete and not parsed.overwrite
     if not is_done:
@@ -115,7 +112,7 @@ def _look(checkpoint: dict[str, Any]) -> Facts:
     return look(checkpoint)
 
 
-def _refuse_other_lines(target: Target, source: Source) -> None:
+def _refuse_other_lines(target: OutputFile, source: InputFile) -> None:
     """Raise ValueError if a complete output cannot be that of this input."""
     lines, wanted = target.count_lines(), source.count_all()
     if wanted is not None and lines != wanted * target.lines_each:
@@ -137,7 +134,7 @@ def _generation(parsed: argparse.Namespace, options: dict[str, Any]) -> Options:
     return generation_options(parsed, options, None)
 
 
-def _target(parsed: argparse.Namespace, copies: int, traces: Path | None) -> Target:
+def _target(parsed: argparse.Namespace, copies: int, traces: Path | None) -> OutputFile:
     path = parsed.output or "-"
     has_fields = parsed.keep_source or parsed.output_field is not None
     format = format_of(path, parsed.output_format, has_fields=has_fields)
@@ -147,7 +144,7 @@ def _target(parsed: argparse.Namespace, copies: int, traces: Path | None) -> Tar
             "--keep-source"
         )
     pairs = {"format": "json", "output_field": "text", "pair_field": "source"}
-    return Target(
+    return OutputFile(
         path,
         copies=copies,
         with_scores=parsed.scores,
@@ -157,7 +154,7 @@ def _target(parsed: argparse.Namespace, copies: int, traces: Path | None) -> Tar
     )
 
 
-def _for_model(target: Target, parsed: argparse.Namespace, *, has_encoder: bool) -> Target:
+def _for_model(target: OutputFile, parsed: argparse.Namespace, *, has_encoder: bool) -> OutputFile:
     """The target with what depends on the kind of model."""
     if has_encoder:
         return target
@@ -165,16 +162,16 @@ def _for_model(target: Target, parsed: argparse.Namespace, *, has_encoder: bool)
     return replace(target, whole=parsed.full_text is not False, pair_field=pair_field)
 
 
-def _source(parsed: argparse.Namespace, target: Target, copies: int) -> Source:
-    return Source(
+def input_file(parsed: argparse.Namespace, **others: Any) -> InputFile:
+    """INPUT, with what the flags say of it and `others` of its settings."""
+    return InputFile(
         parsed.input,
         format=parsed.input_format,
         has_fields=parsed.input_format is None and _speaks_of_fields(parsed),
         trims_blanks=parsed.prompt_file is not None,
-        taken=target.layout.taken,
         tokenized=parsed.tokenized_input,
-        copies=copies,
         **_given(parsed, _OF_SOURCE),
+        **others,
     )
 
 
@@ -183,7 +180,9 @@ def _speaks_of_fields(parsed: argparse.Namespace) -> bool:
     return parsed.source_field is not None or parsed.id_field is not None
 
 
-def _reference(parsed: argparse.Namespace, source: Source, target: Target) -> Reference | None:
+def _reference(
+    parsed: argparse.Namespace, source: InputFile, target: OutputFile
+) -> Reference | None:
     """What outputs are compared with; ValueError if that will not be possible."""
     if parsed.reference is None:
         for name in ("metric", "score_path"):
@@ -199,7 +198,7 @@ def _reference(parsed: argparse.Namespace, source: Source, target: Target) -> Re
     return reference
 
 
-def _check_others(parsed: argparse.Namespace, target: Target, traces: Path | None) -> None:
+def _check_others(parsed: argparse.Namespace, target: OutputFile, traces: Path | None) -> None:
     """Raise ValueError if one of the smaller outputs would replace a file, or cannot be."""
     if parsed.reference is not None and any(is_same(parsed.reference, p) for p in target.paths):
         raise ValueError(
@@ -268,7 +267,7 @@ def text_options(parsed: argparse.Namespace, facts: Facts) -> dict[str, Any]:
 
 
 def _end(
-    parsed: argparse.Namespace, done: JobSummary, target: Target, reference: Reference | None
+    parsed: argparse.Namespace, done: JobSummary, target: OutputFile, reference: Reference | None
 ) -> int:
     """Tell how the job ended; the exit code."""
     if not parsed.quiet:
@@ -280,25 +279,25 @@ def _end(
     return _judge(parsed, target, reference, has_rejected=done.rejected > 0)
 
 
-def _goes_on(target: Target) -> str:
+def _goes_on(target: OutputFile) -> str:
     return "" if target.is_pipe else ": the same command with --resume goes on"
 
 
 def _judge(
     parsed: argparse.Namespace,
-    target: Target,
+    target: OutputFile,
     reference: Reference | None,
     *,
     has_rejected: bool,
 ) -> int:
     """Compare the whole output with the reference, if there is one; the exit code."""
     if reference is not None:
-        layout = target.layout
+        formatter = target.formatter
         outputs = best_outputs(
             Path(target.path),
-            field=layout.output_field if layout.format == "json" else None,
-            copies=layout.copies,
-            scored=layout.with_scores,
+            field=formatter.output_field if formatter.format == "json" else None,
+            copies=formatter.copies,
+            scored=formatter.with_scores,
         )
         figures = json.dumps(reference.score(outputs))
         print(figures)

@@ -20,12 +20,7 @@ from tritonseq.stages.descriptors import take_descriptors
 from .arguments import add_generate, add_placement, generation_options
 from .fastseq_flags import FAIRSEQ
 from .rules import check_flags
-from .standard_streams import (
-    flush_stdout,
-    forgiving_stderr,
-    refuse_closed,
-    silence_stdout,
-)
+from .standard_streams import flush_stdout, forgiving_stderr, silence_stdout
 from .unilm_flags import name_places
 
 if TYPE_CHECKING:
@@ -208,15 +203,14 @@ def _generate(parsed: argparse.Namespace) -> int:
         # What is said on the command line goes before what the checkpoint says of the same.
         if flag in options and other not in options and getattr(parsed, _UNILM[other]) is None:
             options[other] = None
-    if not parsed.stream:
-        name_places(parsed)
-    if parsed.input is not None:
+    name_places(parsed)
+    if parsed.input is not None and not parsed.stream:
         from . import generate_files
 
         return generate_files.run(parsed, options)
 
-    if parsed.output_file is None:
-        refuse_closed(1, "-")
+    if sys.stdout is None:
+        raise ValueError("stdout is closed: name INPUT, and a file as OUTPUT")
     from . import generate_prompts
 
     return generate_prompts.run(parsed, options)

@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def refuse_closed(descriptor: int, path: str) -> None:
-    """Raise ValueError if the path means a standard stream that is closed."""
-    name = ("stdin", "stdout", "stderr")[descriptor]
-    if getattr(sys, name) is None and path in (
-        "-", f"/dev/{name}", f"/dev/fd/{descriptor}", f"/proc/self/fd/{descriptor}",
-    ):  # fmt: skip
-        raise ValueError(f"{name} is closed: name a file instead of {path}")
-
-
 @contextlib.contextmanager
 def forgiving_stderr() -> Iterator[None]:
     """Meanwhile, messages that nobody can be told are dropped: no work may fail for them.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How outputs are written; the fields are those of `Target`."""
+class Formatter:
+    """How outputs are written; the fields are those of `OutputFile`."""
 
     format: Format
     copies: int = 1

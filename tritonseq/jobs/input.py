@@ -19,6 +19,7 @@ from tritonseq.stages.sample import Sample
 from .foreign import BEGIN, refuse_binary, refuse_kind
 from .formatter import shown
 from .lines import FORMATS, Parser, format_of, is_gzip
+from .places import descriptor_of
 from .shape import begins_with_object, refuse_shape
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ _LONGEST = 16 << 20
 _BLOCK = 1 << 20
 
 
-class Source:
+class InputFile:
     """A file of sources, or stdin for "-"; compressed ones are read by their first bytes.
 
     - `format`: "lines" of text, or "json" lines; None goes by the name, and "any" by the first
@@ -169,7 +170,7 @@ class Source:
     - `source_field`: where objects hold the source, a text or a list of tokens; a name with dots
       that no object has, such as "translation.en", leads into objects.
     - `id_field`: a field that every object must have.
-    - `taken`: the fields that the output takes, which objects must not have: `Target.taken`.
+    - `taken`: the fields that the output takes, which objects must not have: `OutputFile.taken`.
     - `keep_source`: carry the source through to the output.
     - `tokenized`: sources are tokens with spaces between them.
     - `trims_blanks`: a blank source is empty, whatever it is blank with.
@@ -308,8 +309,10 @@ class Source:
 
     def _check(self) -> None:
         """See that it can be opened. A pipe is not touched: that could wait, or lose its bytes."""
+        is_stdin = self.path == "-" or descriptor_of(self.path) == 0
+        if is_stdin and self._stream is None and sys.stdin is None:
+            raise ValueError(f"stdin is closed: name a file instead of {self.path}")
         if self.path == "-":
-            self._standard()
             return
         with self._readable():
             kind = os.stat(self.path).st_mode
@@ -358,8 +361,6 @@ class Source:
     def _standard(self) -> BinaryIO:
         if self._stream is not None:
             return self._stream
-        if sys.stdin is None:
-            raise ValueError("stdin is closed: name a file instead of -")
         if not hasattr(sys.stdin, "buffer"):
             # Somebody has put a text in its place.
             self._stream = io.BytesIO(sys.stdin.read().encode())

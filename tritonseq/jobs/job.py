@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tritonseq.stages.workers import ModelSource
     from tritonseq.text.tokenizer import Tokenizer
 
-    from .input import Source
-    from .output import Target
+    from .input import InputFile
+    from .output import OutputFile
     from .writer import Writer
 
 # Seconds between two records of what is durable, and between two looks at whether one is due.
@@ -61,8 +61,8 @@ class JobOptions:
 
 
 def run_job(
-    source: Source,
-    target: Target,
+    source: InputFile,
+    target: OutputFile,
     model: ModelSource,
     text_options: Mapping[str, Any],
     generation_options: Mapping[str, Any] | Callable[[Tokenizer], Mapping[str, Any]],
@@ -113,7 +113,7 @@ def run_job(
 
 
 def _run(
-    source: Source,
+    source: InputFile,
     writer: Writer,
     workers: Workers,
     options: JobOptions,
@@ -191,7 +191,7 @@ def _write_all(
     return not drains
 
 
-def _check(facts: Facts, source: Source, target: Target) -> None:
+def _check(facts: Facts, source: InputFile, target: OutputFile) -> None:
     """Raise ValueError for what only the model's own options tell to be wrong."""
     if target.with_scores and not facts.has_scores:
         raise ValueError("only beams have scores: pass --num-beams 2 or more, or drop --scores")
@@ -204,8 +204,8 @@ def _check(facts: Facts, source: Source, target: Target) -> None:
 
 
 def _fingerprint(
-    source: Source,
-    target: Target,
+    source: InputFile,
+    target: OutputFile,
     text_options: Mapping[str, Any],
     facts: Facts,
     staff: Staff,

@@ -104,7 +104,7 @@ def _line(parts: tuple[Mapping[str, Any], ...], *, ensure_ascii: bool) -> str:
 
 @dataclass(frozen=True)
 class Parser:
-    """Reads lines of one format; the fields are those of `Source`."""
+    """Reads lines of one format; the fields are those of `InputFile`."""
 
     format: Format
     source_field: str

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from tritonseq.progress import note
 
 from .disk import lock, lock_afresh, refuse_locked
-from .formatter import Layout
+from .formatter import Formatter
 from .journal import State, load, store
 from .lines import format_of, is_gzip
 from .places import Places, descriptor_of, refuse_foreign, refuse_guarded, refuse_mounted
-from .writer import Files, Pipe, Writer, is_named
+from .writer import JournaledFile, Pipe, Writer, is_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .input import Source
+    from .input import InputFile
 
 _STDOUT = 1
 _BLOCK = 1 << 20
@@ -38,7 +38,7 @@ def _warn(message: str) -> None:
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputFile:
     """A file for the outputs, or stdout for "-"; it is compressed if its name ends in .gz."""
 
     path: str
@@ -65,10 +65,10 @@ class Target:
     """The file of the whole searches, if there is one: it is checked with the others."""
 
     @property
-    def layout(self) -> Layout:
+    def formatter(self) -> Formatter:
         """How samples are written. Raises ValueError for an unknown format."""
         format = format_of(self.path, self.format)
-        return Layout(
+        return Formatter(
             format, self.copies, self.with_scores, self.output_field, self.id_field, self.whole,
             self.pair_field,
         )  # fmt: skip
@@ -76,8 +76,8 @@ class Target:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides about the bytes of the output, as JSON values."""
-        layout = asdict(self.layout)
-        return {"output_format": layout.pop("format"), **layout, "gzip": is_gzip(self.path)}
+        formatter = asdict(self.formatter)
+        return {"output_format": formatter.pop("format"), **formatter, "gzip": is_gzip(self.path)}
 
     @property
     def name(self) -> str:
@@ -108,8 +108,8 @@ class Target:
     @property
     def lines_each(self) -> int:
         """The lines of the file for each line of the input."""
-        layout = self.layout
-        alone = layout.format == "lines" or layout.pair_field is not None
+        formatter = self.formatter
+        alone = formatter.format == "lines" or formatter.pair_field is not None
         return self.copies if alone else 1
 
     def count_lines(self) -> int:
@@ -124,13 +124,13 @@ class Target:
                 "anew"
             ) from None
 
-    def check(self, source: Source | None = None) -> None:
+    def check(self, source: InputFile | None = None) -> None:
         """Raise ValueError, with a remedy, if the output cannot be written or must not be.
 
         Nothing is changed yet. The source must be another file.
         """
-        layout = self.layout
-        if len({*layout.taken}) < len(layout.taken):
+        formatter = self.formatter
+        if len({*formatter.taken}) < len(formatter.taken):
             raise ValueError(
                 f"--output-field is {self.output_field!r}, which the scores take: choose another"
             )
@@ -170,7 +170,7 @@ class Target:
         self.check()
         if self.is_pipe:
             return Writer(
-                self.layout, self._pipe(warn), State(fingerprint), packed=is_gzip(self.path)
+                self.formatter, self._pipe(warn), State(fingerprint), packed=is_gzip(self.path)
             )
         places = self._places
         locked = lock(places.partial, self.path)
@@ -183,12 +183,12 @@ class Target:
             state.compare(fingerprint, places.journal)
             if state.output_bytes == 0:
                 locked = lock_afresh(places.partial, self.path, locked)
-            sink = Files(places, self.layout, state, locked, may_replace=self.overwrite)
+            sink = JournaledFile(places, self.formatter, state, locked, may_replace=self.overwrite)
         except BaseException:
             os.close(locked)
             raise
         return Writer(
-            self.layout,
+            self.formatter,
             sink,
             state,
             packed=is_gzip(self.path),
@@ -242,7 +242,7 @@ class Target:
         except OSError:
             raise ValueError(f"{self.path} is not open: name a file") from None
 
-    def _refuse_endless(self, source: Source | None) -> None:
+    def _refuse_endless(self, source: InputFile | None) -> None:
         """Raise ValueError if what is written would be read again."""
         known = source.stat() if source is not None else None
         if known is None or self.stream is not None or not stat.S_ISREG(known.st_mode):
@@ -272,7 +272,7 @@ class Target:
         for path in places.own:
             refuse_foreign(path)
 
-    def _check_source(self, source: Source | None, places: Places) -> None:
+    def _check_source(self, source: InputFile | None, places: Places) -> None:
         known = source.stat() if source is not None else None
         if known is None:
             return

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tritonseq.stages.sample import Sample
 
-    from .formatter import Layout
+    from .formatter import Formatter
     from .places import Places
     from .traces import Traces
 
@@ -49,7 +49,7 @@ class Sink(Protocol):
         """Let go; what was recorded stays."""
 
 
-class Files:
+class JournaledFile:
     """An output that grows as OUTPUT.partial, with a journal of what is durable.
 
     `locked` is the descriptor of OUTPUT.partial that `disk.lock` gave; `may_replace` says whether
@@ -57,10 +57,10 @@ class Files:
     """
 
     def __init__(
-        self, places: Places, layout: Layout, state: State, locked: int, *, may_replace: bool
+        self, places: Places, formatter: Formatter, state: State, locked: int, *, may_replace: bool
     ) -> None:
         self._places = places
-        self._layout = layout
+        self._formatter = formatter
         self._may_replace = may_replace
         self._is_named = is_named(places, state)
         if self._is_named:
@@ -74,7 +74,7 @@ class Files:
         self._output.append(data)
 
     def reject(self, sample: Sample) -> None:
-        self._rejected.append(self._layout.rejection(sample))
+        self._rejected.append(self._formatter.rejection(sample))
 
     def record(self, state: State) -> None:
         # The journal comes last: it speaks only of what is there.
@@ -190,7 +190,7 @@ next number of whole units, where samples are found together."""
 
 
 class Writer:
-    """Made by `Target.open`. After an error only `close` may be called.
+    """Made by `OutputFile.open`. After an error only `close` may be called.
 
     JobFailed is raised if the disk is full or fails; what was recorded stays, and a job can go on
     with it. BrokenPipeError says that nobody reads a pipe any more.
@@ -198,7 +198,7 @@ class Writer:
 
     def __init__(
         self,
-        layout: Layout,
+        formatter: Formatter,
         sink: Sink,
         state: State,
         *,
@@ -215,7 +215,7 @@ class Writer:
         """Samples that have come, with those of earlier runs; so for the other counts."""
         self.rejected = state.rejected
         self.tokens = state.tokens
-        self._layout = layout
+        self._formatter = formatter
         self._sink = sink
         self._packed = packed
         self._at_once = unit * -(-MEMBER_LINES // unit) if packed else unit
@@ -301,7 +301,7 @@ class Writer:
             self.traces.close()
 
     def _bytes(self, samples: list[Sample]) -> bytes:
-        return b"".join(map(self._layout.output, samples))
+        return b"".join(map(self._formatter.output, samples))
 
     def _packed_members(self, samples: list[Sample]) -> bytes:
         """Compressed, a member of the file at a time; no sample at all makes one member, too."""
