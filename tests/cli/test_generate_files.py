@@ -15,7 +15,7 @@ import tritonseq
 from tritonseq.cli.main import main
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.job import JobOptions
+from tritonseq.jobs.job import JobOptions, JobSummary
 from tritonseq.stages.workers import Staff
 
 if TYPE_CHECKING:
@@ -51,10 +51,7 @@ class Jobs(list[SimpleNamespace]):
             generation=generation_options, options=options,
         )  # fmt: skip
         self.append(job)
-        return SimpleNamespace(
-            lines=self.lines, rejected=self.rejected, tokens=9, earlier_lines=0, earlier_tokens=0,
-            seconds=2.0, stages=[], interrupted=self.interrupted,
-        )  # fmt: skip
+        return JobSummary(self.lines, self.rejected, 9, 0, 0, 2.0, [], self.interrupted)
 
 
 @pytest.fixture

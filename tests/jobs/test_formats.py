@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.formatter import Formatter
+from tritonseq.jobs.formats import format_of
 from tritonseq.jobs.input import InputFile
-from tritonseq.jobs.lines import encode_object, format_of
-from tritonseq.jobs.members import Members
+from tritonseq.jobs.lines import Formatter, Members, encode_object
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import pytest
 from tritonseq.cli.main import main
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.errors import JobFailed
-from tritonseq.jobs import places
+from tritonseq.jobs import disk, output
 from tritonseq.jobs import writer as sinks
 from tritonseq.jobs.disk import lock
 from tritonseq.jobs.input import InputFile
@@ -166,7 +166,7 @@ def test_an_output_that_is_mounted_is_refused_at_the_start(
 ) -> None:
     escaped = str(folder / name).replace("\\", r"\134").replace(" ", r"\040")
     (folder / "mountinfo").write_text(MOUNTED.format(path=escaped))
-    monkeypatch.setattr(places, "_MOUNTS", folder / "mountinfo")
+    monkeypatch.setattr(disk, "_MOUNTS", folder / "mountinfo")
     output = folder / (name if name.startswith("o u") else "out")
     (folder / "link").symlink_to(output)
     for path in (output, folder / "link"):
@@ -224,7 +224,7 @@ def test_the_file_of_the_searches_is_checked_before_anything_is_made(
     target.check()
     (folder / "mountinfo").write_text(MOUNTED.format(path=f"{traces}{ending}"))
     with monkeypatch.context() as patch:
-        patch.setattr(places, "_MOUNTS", folder / "mountinfo")
+        patch.setattr(disk, "_MOUNTS", folder / "mountinfo")
         with pytest.raises(ValueError, match="is a mount point"):
             target.open({})
     if ending:
@@ -288,7 +288,7 @@ def test_a_file_that_only_its_owner_may_replace_is_refused_at_the_start(
     (shared / "out").write_bytes(PRECIOUS)
     os.chmod(shared, 0o1777)
     OutputFile(str(shared / "out"), overwrite=True).check()
-    monkeypatch.setattr(places.os, "geteuid", lambda: 65534)
+    monkeypatch.setattr(output.os, "geteuid", lambda: 65534)
     with pytest.raises(ValueError, match="is of another user"):
         OutputFile(str(shared / "out"), overwrite=True).check()
     OutputFile(str(shared / "mine")).check()

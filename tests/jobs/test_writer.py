@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.formatter import Formatter
 from tritonseq.jobs.input import InputFile
+from tritonseq.jobs.lines import Formatter
 from tritonseq.jobs.output import OutputFile
 from tritonseq.stages.sample import Sample
 

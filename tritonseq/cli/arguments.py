@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritonseq.jobs.lines import FORMATS
+from tritonseq.jobs.formats import FORMATS
 from tritonseq.options.config import GenerationConfig
 from tritonseq.options.validation import MOST_PROCESSES
 

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.errors import JobFailed
+from tritonseq.jobs.formats import format_of
 from tritonseq.jobs.input import InputFile
-from tritonseq.jobs.lines import format_of
 from tritonseq.jobs.metrics import Reference, best_outputs
 from tritonseq.jobs.output import OutputFile
-from tritonseq.jobs.places import is_same
-from tritonseq.jobs.summary import summary
 from tritonseq.options.validation import CHECKS
 from tritonseq.progress import note
 
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from tritonseq.jobs.summary import JobSummary
+    from tritonseq.jobs.job import JobSummary
     from tritonseq.text.tokenizer import Tokenizer
 
     from .checkpoint_info import Facts
@@ -200,7 +198,7 @@ def _reference(
 
 def _check_others(parsed: argparse.Namespace, target: OutputFile, traces: Path | None) -> None:
     """Raise ValueError if one of the smaller outputs would replace a file, or cannot be."""
-    if parsed.reference is not None and any(is_same(parsed.reference, p) for p in target.paths):
+    if parsed.reference is not None and any(_is_same(parsed.reference, p) for p in target.paths):
         raise ValueError(
             f"--reference {parsed.reference} is a file of the job itself, and would be lost: name "
             "another OUTPUT"
@@ -216,7 +214,7 @@ def _check_others(parsed: argparse.Namespace, target: OutputFile, traces: Path |
             continue
         if not path.parent.is_dir():
             raise ValueError(f"{path} is in a folder that is not there: mkdir -p {path.parent}")
-        if any(other and is_same(path, other) for other in taken):
+        if any(other and _is_same(path, other) for other in taken):
             raise ValueError(f"{flag} {path} is a file of the job itself: name another")
         if path.is_dir():
             raise ValueError(f"{flag} {path} is a folder: name a file in it")
@@ -225,6 +223,16 @@ def _check_others(parsed: argparse.Namespace, target: OutputFile, traces: Path |
         taken.append(path)
         if path.is_file() and not (parsed.overwrite or parsed.resume):
             raise ValueError(f"{flag}: {path} exists: name another, or pass --overwrite")
+
+
+def _is_same(path: str | Path, other: str | Path) -> bool:
+    """Are they one file, through links or by two names of it?"""
+    if os.path.realpath(path) == os.path.realpath(other):
+        return True
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
 
 
 def checkpoint_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -271,7 +279,7 @@ def _end(
 ) -> int:
     """Tell how the job ended; the exit code."""
     if not parsed.quiet:
-        for line in summary(done).splitlines():
+        for line in str(done).splitlines():
             _say(line)
     if done.interrupted:
         _say(f"interrupted after {done.lines:,} lines{_goes_on(target)}")

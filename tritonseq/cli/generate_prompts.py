@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from tritonseq.errors import TextError
-from tritonseq.jobs.formatter import shown
+from tritonseq.jobs.lines import shown
 from tritonseq.model import BATCH_SIZE, load
 
 from .checkpoint_info import look

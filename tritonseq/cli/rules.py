@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tritonseq.jobs.lines import FORMATS
+from tritonseq.jobs.formats import FORMATS
 from tritonseq.options.validation import MOST, MOST_PROCESSES
 
 from . import fastseq_flags

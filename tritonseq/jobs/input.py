@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from tritonseq.errors import JobFailed
 from tritonseq.stages.sample import Sample
 
-from .foreign import BEGIN, refuse_binary, refuse_kind
-from .formatter import shown
-from .lines import FORMATS, Parser, format_of, is_gzip
-from .places import descriptor_of
-from .shape import begins_with_object, refuse_shape
+from .disk import AFRESH, descriptor_of
+from .formats import BEGIN, FORMATS, format_of, is_gzip, refuse_binary, refuse_kind
+from .lines import Parser, shown
+from .sniff import begins_with_object, refuse_unlike_format
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -152,8 +151,7 @@ def _size(file: io.BufferedReader) -> int | None:
 def changed_input(name: str, how: str) -> str:
     """The message for an input that is another one than before."""
     return (
-        f"{name} is not what the job began with: {how}. Give it the same input again, or start "
-        "afresh with --overwrite instead of --resume"
+        f"{name} is not what the job began with: {how}. Give it the same input again, or {AFRESH}"
     )
 
 
@@ -255,7 +253,7 @@ class InputFile:
             self._parser = replace(self._parser, format="json", tokenized=False)
         named = {self._parser.id_field: "--id-field", self._parser.source_field: "--source-field"}
         fields = {field: flag for field, flag in named.items() if field is not None}
-        refuse_shape(begin, self.name, self.format, fields, is_said=self._is_said)
+        refuse_unlike_format(begin, self.name, self.format, fields, is_said=self._is_said)
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples not read yet. Raises JobFailed if the file is cut short, damaged or lost."""

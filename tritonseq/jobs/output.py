@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tritonseq.progress import note
 
-from .disk import lock, lock_afresh, refuse_locked
-from .formatter import Formatter
+from .disk import (
+    Places,
+    descriptor_of,
+    lock,
+    lock_afresh,
+    refuse_foreign,
+    refuse_locked,
+    refuse_mounted,
+)
+from .formats import format_of, is_gzip
 from .journal import State, load, store
-from .lines import format_of, is_gzip
-from .places import Places, descriptor_of, refuse_foreign, refuse_guarded, refuse_mounted
+from .lines import Formatter
 from .writer import JournaledFile, Pipe, Writer, is_named
 
 if TYPE_CHECKING:
@@ -268,7 +275,7 @@ class OutputFile:
             raise ValueError(f"{self.path} is a link that leads to itself: name another OUTPUT")
         refuse_mounted((*places.renamed, *places.own))
         for path in places.renamed:
-            refuse_guarded(path)
+            _refuse_guarded(path)
         for path in places.own:
             refuse_foreign(path)
 
@@ -312,3 +319,17 @@ class OutputFile:
                 raise ValueError(
                     f"{path} exists{so}: pass --overwrite to make it anew, or name another OUTPUT"
                 )
+
+
+def _refuse_guarded(path: Path) -> None:
+    """Raise ValueError if the file is of another user, and its folder lets only that one replace
+    it, as /tmp does."""
+    try:
+        folder, file = os.stat(path.parent), os.lstat(path)
+    except FileNotFoundError:
+        return
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, folder.st_uid, file.st_uid):
+        raise ValueError(
+            f"{path} is of another user, and {path.parent} lets only that one replace it: name an "
+            "OUTPUT in another folder"
+        )

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from tritonseq.stages.sample import Sample
 
-    from .formatter import Formatter
-    from .places import Places
+    from .disk import Places
+    from .lines import Formatter
     from .traces import Traces
 
 
