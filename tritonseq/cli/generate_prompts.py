@@ -15,9 +15,10 @@ from tritonseq.errors import TextError
 from tritonseq.jobs.lines import shown
 from tritonseq.model import BATCH_SIZE, load
 
-from .checkpoint_info import look
-from .generate_files import check_kind, checkpoint_arguments, input_file, text_options
-from .unilm_flags import generation_options
+from .arguments import flag
+from .checkpoint_flags import check_kind, load_arguments, look, text_options
+from .generate_files import input_file
+from .unilm_flags import token_ids
 
 if TYPE_CHECKING:
     import argparse
@@ -58,7 +59,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
 
     The last line on stderr says how many tokens were generated and how fast.
     """
-    prompts, checkpoint = _prompts(parsed), checkpoint_arguments(parsed)
+    prompts, checkpoint = _prompts(parsed), load_arguments(parsed)
     if parsed.stream and (parsed.json or len(prompts) > 1):
         raise ValueError("--stream prints the text of one prompt: drop --json and further prompts")
     facts = look(checkpoint)
@@ -66,8 +67,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     model = load(**checkpoint)
     if parsed.seed is not None:
         torch.manual_seed(parsed.seed)
-    generation = generation_options(parsed, options, model.tokenizer)
-    job = model.text_job(**text_options(parsed, facts), **generation)
+    options |= token_ids(parsed.token_names, model.tokenizer)
+    job = model.text_job(**text_options(parsed, facts), **options)
     rows = _read(job, prompts)
     tally = Tally()
     if parsed.stream:
@@ -138,10 +139,9 @@ def _check_stream(job: TextJob) -> None:
     for name in ("num_beams", "num_return_sequences"):
         value = getattr(job.request.config, name)
         if value > 1:
-            flag = f"--{name.replace('_', '-')}"
             raise ValueError(
                 f"--stream prints one text as it grows, and {name} is {value}, given or by default "
-                f"of the checkpoint: pass {flag} 1"
+                f"of the checkpoint: pass {flag(name)} 1"
             )
 
 
