@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr that are closed, full, or read by nobody: in processes of their own."""
+"""stdin, stdout and stderr that are closed, full or without a reader: in processes of their own."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ CASES = {
     "stderr full": ("2>/dev/full", "generate MODEL in.txt out --verbose", 0, LINE),
     "stderr full, a fault": ("2>/dev/full", "generate MODEL nothing.txt out", 2, ""),
     "stdout full": (">/dev/full", "generate MODEL in.txt -", 1, ""),
-    "stderr read by nobody": ("2>&9", "generate MODEL in.txt out", 0, LINE),
+    "stderr without a reader": ("2>&9", "generate MODEL in.txt out", 0, LINE),
     "env": (">&- 2>&- <&-", "env", 0, ""),
     "env, full": (">/dev/full", "env", 1, ""),
     "help, full": (">/dev/full 2>/dev/full", "generate --help", 1, ""),
-    "help, read by nobody": (">&9", "--help", 141, ""),
+    "help, without a reader": (">&9", "--help", 141, ""),
     "a usage, closed": ("2>&- >std", "generate --nonsense", 2, ""),
     "demo": ("<&- >&- 2>&-", "demo --problems 2 --device cpu", 0, ""),
     "bench": (">/dev/full", "bench kernels --help", 1, ""),
@@ -75,7 +75,7 @@ def test_messages_without_a_stderr_are_dropped(monkeypatch: pytest.MonkeyPatch) 
     """As where a daemon calls the library."""
     monkeypatch.setattr(sys, "stderr", None)
     heard = False
-    note("nobody hears it")
+    note("it is dropped")
     progress = Progress(3)
     progress.note("nor this")
     progress.close()

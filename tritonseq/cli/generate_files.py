@@ -146,20 +146,16 @@ def _for_model(target: OutputFile, parsed: argparse.Namespace, *, has_encoder: b
 
 def input_file(parsed: argparse.Namespace, **others: Any) -> InputFile:
     """INPUT, with what the flags say of it and `others` of its settings."""
+    says_fields = parsed.source_field is not None or parsed.id_field is not None
     return InputFile(
         parsed.input,
         format=parsed.input_format,
-        has_fields=parsed.input_format is None and _speaks_of_fields(parsed),
+        has_fields=parsed.input_format is None and says_fields,
         trims_blanks=parsed.prompt_file is not None,
         tokenized=parsed.tokenized_input,
         **_given(parsed, _OF_SOURCE),
         **others,
     )
-
-
-def _speaks_of_fields(parsed: argparse.Namespace) -> bool:
-    """Do the flags say where in an object its source or its name is?"""
-    return parsed.source_field is not None or parsed.id_field is not None
 
 
 def _reference(
@@ -211,7 +207,7 @@ def _check_others(parsed: argparse.Namespace, target: OutputFile) -> None:
 
 
 def _is_same(path: str | Path, other: str | Path) -> bool:
-    """Are they one file, through links or by two names of it?"""
+    """Whether they are one file, through links or by two names of it."""
     if os.path.realpath(path) == os.path.realpath(other):
         return True
     try:

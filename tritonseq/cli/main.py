@@ -98,7 +98,7 @@ def _say(error: Exception, code: int) -> int:
 
 
 def _is_of_writing(error: Exception) -> TypeGuard[OSError]:
-    """Did writing to a file that was open fail, as a full disk makes it?"""
+    """Whether writing to a file that was open failed, as a full disk makes it."""
     return isinstance(error, OSError) and error.filename is None and error.errno in _WRITING
 
 
@@ -239,7 +239,7 @@ def _env(parsed: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _forgiving_stderr() -> Iterator[None]:
-    """Meanwhile, messages that nobody can be told are dropped: no work may fail for them.
+    """Meanwhile, messages that cannot be written are dropped: no work may fail for them.
 
     A stderr that a caller has put in its place is left as it is.
     """
@@ -277,8 +277,8 @@ class _Forgiving(io.FileIO):
 
 
 def _flush_stdout() -> None:
-    """Hand over what was printed. Raises BrokenPipeError if nobody reads it, JobFailed if it cannot
-    be written; then it is dropped."""
+    """Hand over what was printed. Raises BrokenPipeError if its reader has gone, JobFailed if it
+    cannot be written; then it is dropped."""
     if sys.stdout is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Which flags of `tritonseq generate` go together, and which numbers make sense."""
+"""Rules: which flags of `tritonseq generate` go together, and which numbers make sense."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _LINKS = 40
 
 
 @dataclass(frozen=True)
-class Places:
+class JobPaths:
     """The files of a job: `output` is there when it is complete, the others until then."""
 
     output: Path
@@ -248,7 +248,7 @@ def open_own(path: Path, flags: int) -> int:
     # Should it become a link or a pipe right now, this fails, too.
     descriptor = os.open(path, flags | OWN, 0o666)
     if descriptor <= _STANDARD:
-        # Whoever writes to a standard stream that was closed would write into this file.
+        # What is printed to a standard stream that was closed would go into this file.
         low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD + 1)
         os.close(low)
     return descriptor
@@ -265,7 +265,7 @@ def lock(path: Path, name: str) -> int:
             descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
             _lock(descriptor, name)
-            # Whoever had it may have renamed it in between: then this is no longer the file.
+            # The job that had it may have renamed it in between: then this is no longer the file.
             if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 return descriptor
         except FileNotFoundError:

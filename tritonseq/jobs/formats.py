@@ -47,7 +47,7 @@ _ENOUGH = 16
 _TAR_MAGIC = (257, b"ustar")
 
 
-def told(remedy: str, name: str) -> str:
+def advice(remedy: str, name: str) -> str:
     """A remedy for the file of this name."""
     quoted = shlex.quote("/dev/stdin" if name == "stdin" else name)
     remedy = remedy.replace("{quoted}", quoted).replace("{name}", name)
@@ -68,9 +68,9 @@ class FileKind(NamedTuple):
         """Whether it is text all the same, so that its lines can be taken as they are."""
         return not self.magic
 
-    def told(self, name: str) -> str:
+    def advice(self, name: str) -> str:
         """The remedy for the file of this name, and that for all text."""
-        return told(self.remedy, name) + (AS_IT_IS if self.is_text else "")
+        return advice(self.remedy, name) + (AS_IT_IS if self.is_text else "")
 
 
 def _pandas(how: str) -> str:
@@ -153,7 +153,7 @@ def _check_name(name: str, *, is_given: bool, is_read: bool) -> None:
             f"OUTPUT is {name}, and {kind.name} cannot be written: name it .jsonl or .txt, with "
             ".gz or without"
         )
-    raise ValueError(f"{name} is {kind.name}, which is not read: {kind.told(name)}")
+    raise ValueError(f"{name} is {kind.name}, which is not read: {kind.advice(name)}")
 
 
 def kind_by_name(name: str) -> FileKind | None:
@@ -171,7 +171,7 @@ def refuse_kind(begin: bytes, name: str) -> None:
     """Raise ValueError, with the remedy, if a file begins with the mark of another kind."""
     for kind in _KINDS:
         if begin.startswith(kind.magic):
-            raise ValueError(f"{name} is {kind.name}: {kind.told(name)}")
+            raise ValueError(f"{name} is {kind.name}: {kind.advice(name)}")
     at, magic = _TAR_MAGIC
     if begin[at : at + len(magic)] == magic:
         raise ValueError(f"{name} is tar, not text: unpack it first")

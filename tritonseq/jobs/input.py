@@ -19,7 +19,7 @@ from tritonseq.stages.sample import Sample
 from .disk import AFRESH, descriptor_of
 from .formats import BEGIN, FORMATS, format_of, is_gzip, refuse_binary, refuse_kind
 from .lines import Parser, shown
-from .sniff import begins_with_object, refuse_unlike_format
+from .sniff import has_object_first, refuse_unlike_format
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -89,7 +89,7 @@ class RawLines:
         try:
             return self._stream.peek(BEGIN)
         except (EOFError, OSError, zlib.error) as error:
-            # It would not come again: whoever reads on shall be told, and not of an early end.
+            # It would not come again: reading on shall raise it, and not find an early end.
             self._fault = error
             return b""
 
@@ -239,7 +239,7 @@ class InputFile:
     def look(self) -> None:
         """See that it begins as what it is taken for, before anything is made of it.
 
-        Waits for the first bytes of a pipe, but not for what somebody types. Raises ValueError
+        Waits for the first bytes of a pipe, but not for what is typed. Raises ValueError
         for files of another kind or format, with the way to convert them.
         """
         if self.path == "-" and self._standard().isatty():
@@ -247,7 +247,7 @@ class InputFile:
         begin = self._begin()
         refuse_kind(begin, self.name)
         refuse_binary(begin, self.name)
-        if self._goes_by_line and begins_with_object(begin):
+        if self._goes_by_line and has_object_first(begin):
             # Only texts can be tokens with spaces between them there.
             self.format = "json"
             self._parser = replace(self._parser, format="json", tokenized=False)
@@ -360,7 +360,7 @@ class InputFile:
         if self._stream is not None:
             return self._stream
         if not hasattr(sys.stdin, "buffer"):
-            # Somebody has put a text in its place.
+            # A caller has put a text in its place.
             self._stream = io.BytesIO(sys.stdin.read().encode())
             return self._stream
         return sys.stdin.buffer

@@ -117,7 +117,7 @@ def run_job(
     # A search shows the last digits of its scores, and how long its batch took.
     is_traced = options.traces is not None
     exact = target.with_scores or is_traced
-    # Whoever reads a pipe wants what is done, and cannot go on with it.
+    # The reader of a pipe wants what is done, and no job can go on with it.
     repeats = not target.is_pipe
     staff = replace(options.staff, exact_scores=exact, traced=is_traced, repeats=repeats)
     if callable(generation_options):
@@ -251,9 +251,9 @@ def _fingerprint(
 def _interrupts() -> Iterator[threading.Event]:
     """Is set by the first Ctrl-C, SIGTERM or SIGHUP; the second raises KeyboardInterrupt.
 
-    Those that whoever started this process has had ignored, as nohup does, stay ignored.
-    Only the main thread can: in others nothing changes. Nothing else is done at once, as whoever
-    is interrupted may hold any lock.
+    Those that this process was started to ignore, as by nohup, stay ignored. Only the main thread
+    can: in others nothing changes. Nothing else is done at once, as the code that is interrupted
+    may hold any lock.
     """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -277,7 +277,7 @@ def _interrupts() -> Iterator[threading.Event]:
         yield interrupted
     finally:
         for number, handler in before.items():
-            # Whoever has put another in its place meanwhile wants that.
+            # A handler that was put in its place meanwhile is wanted.
             if signal.getsignal(number) in ours:
                 signal.signal(number, handler)
 

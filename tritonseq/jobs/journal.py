@@ -1,4 +1,4 @@
-"""What of an output is durable, kept beside it: from there an interrupted job goes on."""
+"""The journal of a job: what of its output is durable, so that it can go on from there."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class State:
     rejected: int = 0
     tokens: int = 0
     is_complete: bool = False
-    """Is the whole output durable? Then all that may be left is to give it its name."""
+    """Whether the whole output is durable: then all that may be left is to give it its name."""
     ahead: tuple[Done, ...] = ()
     """Samples that are finished before their turn."""
 

@@ -7,7 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from .formats import AS_IT_IS, kind_by_name, table_remedy, told
+from .formats import AS_IT_IS, advice, kind_by_name, table_remedy
 from .lines import Members, named
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def refuse_unlike_format(
         _refuse_lacking(lines, name, fields)
 
 
-def begins_with_object(begin: bytes) -> bool:
+def has_object_first(begin: bytes) -> bool:
     """Whether the first thing that is not white space is a brace."""
     return begin.decode("utf-8-sig", errors="replace").lstrip().startswith("{")
 
@@ -104,16 +104,16 @@ def begins_with_object(begin: bytes) -> bool:
 def _refuse_objects(text: str, lines: Sequence[str], name: str) -> None:
     """In the place of texts."""
     if _ARRAY.match(text):
-        raise ValueError(f"{name} holds a JSON array: {told(_SPLIT, name)}")
+        raise ValueError(f"{name} holds a JSON array: {advice(_SPLIT, name)}")
     if lines[0].strip() == "{" and _OBJECT.match(text):
-        raise ValueError(f"{name} holds a JSON object over several lines: {told(_JOIN, name)}")
+        raise ValueError(f"{name} holds a JSON object over several lines: {advice(_JOIN, name)}")
     _refuse_unlike(lines, name)
-    if _prevail(_is_python, lines):
+    if _has_mostly(_is_python, lines):
         raise ValueError(
-            f"{name} holds dictionaries as Python prints them: {told(_EVAL, name)}{AS_IT_IS}"
+            f"{name} holds dictionaries as Python prints them: {advice(_EVAL, name)}{AS_IT_IS}"
         )
     is_cut = "\n" not in text and _OBJECT.match(text) and _behind_object(lines[0]) is None
-    if is_cut or _prevail(_is_object, lines):
+    if is_cut or _has_mostly(_is_object, lines):
         raise ValueError(
             f"{name} is taken for lines of text and holds JSON objects: pass --input-format json "
             "(and --source-field NAME), or --input-format lines if these are the texts"
@@ -124,7 +124,7 @@ def _refuse_returns(text: str, name: str) -> None:
     """The line ends of old Macs, by which everything would be one line."""
     if "\n" not in text and "\r" in text.strip("\r"):
         raise ValueError(
-            f"{name} ends its lines with carriage returns: {told(_NO_RETURNS, name)}{AS_IT_IS}"
+            f"{name} ends its lines with carriage returns: {advice(_NO_RETURNS, name)}{AS_IT_IS}"
         )
 
 
@@ -132,7 +132,7 @@ def _refuse_values(text: str, lines: Sequence[str], name: str) -> None:
     """JSON that is no object: an array over one line or all of them, or a list or text a line."""
     is_alone = len(text.split("\n", 1)[-1].strip()) == 0 or "\n" not in text
     if _OPENED.match(text) or (is_alone and (_CUT.match(text) or _is_list(lines[0]))):
-        raise ValueError(f"{name} holds a JSON array: {told(_WRAP, name)}{AS_IT_IS}")
+        raise ValueError(f"{name} holds a JSON array: {advice(_WRAP, name)}{AS_IT_IS}")
     are_lists = len(lines) > 1 and all(map(_is_list, lines))
     # Whole lines in quotation marks may be speech; only JSON escapes what is in them.
     are_texts = all(map(_is_string, lines)) and any("\\" in line for line in lines)
@@ -147,11 +147,11 @@ def _refuse_unlike(lines: Sequence[str], name: str) -> None:
     """Objects that are not one a line, throughout."""
     behind = [_behind_object(line) for line in lines]
     if all(rest is not None and rest.startswith("{") for rest in behind):
-        raise ValueError(f"{name} holds several JSON objects in a line: {told(_JOIN, name)}")
+        raise ValueError(f"{name} holds several JSON objects in a line: {advice(_JOIN, name)}")
     # The last one of an array that was cut open has no comma.
     if behind[0] == "," and all(rest == "," for rest in behind[:-1]) and behind[-1] in (",", ""):
         raise ValueError(
-            f"{name} holds JSON objects with a comma behind each: {told(_NO_COMMAS, name)}"
+            f"{name} holds JSON objects with a comma behind each: {advice(_NO_COMMAS, name)}"
         )
 
 
@@ -159,21 +159,21 @@ def _refuse_lacking(lines: Sequence[str], name: str, fields: Mapping[str, str]) 
     """Objects none of which has what all must have."""
     objects = [Members(line.strip()) for line in lines if _is_object(line)]
     for field, flag in fields.items():
-        if objects and not any(_has(one, field) for one in objects):
+        if objects and not any(_has_field(one, field) for one in objects):
             raise ValueError(
                 f"the objects of {name} have no field {field!r}, {named(objects[0].names)}: name "
                 f"another by {flag}"
             )
 
 
-def _has(members: Members, field: str) -> bool:
+def _has_field(members: Members, field: str) -> bool:
     try:
         return members.raw(field) is not None
     except ValueError:  # it is there twice
         return True
 
 
-def _prevail(is_such: Callable[[str], bool], lines: Sequence[str]) -> bool:
+def _has_mostly(is_such: Callable[[str], bool], lines: Sequence[str]) -> bool:
     """Whether most lines are such, the first among them, or all but the first one, a title."""
     such = [is_such(line) for line in lines]
     return (such[0] and 2 * sum(such) > len(such)) or (len(such) > 2 and all(such[1:]))
@@ -184,7 +184,7 @@ def _refuse_others(text: str, lines: Sequence[str], name: str, field: str) -> No
     first = lines[0].lstrip()
     begun = any(line.lstrip().startswith("{") for line in lines)
     if first.startswith("[") and (not begun or not _is_json(first)):
-        raise ValueError(f"{name} holds a JSON array, not an object a line: {told(_SPLIT, name)}")
+        raise ValueError(f"{name} holds a JSON array, not an object a line: {advice(_SPLIT, name)}")
     if not begun:
         raise ValueError(
             f"{name} is taken for JSON lines, and begins {first[:_SHOWN].strip()!r}; lines of text "
@@ -192,11 +192,11 @@ def _refuse_others(text: str, lines: Sequence[str], name: str, field: str) -> No
             "about fields"
         )
     open_brace = first.startswith("{") and not _is_object(first)
-    if open_brace and (first.strip() == "{" or _OBJECT.match(text)) and _goes_on(lines):
-        raise ValueError(f"{name} holds a JSON object over several lines: {told(_JOIN, name)}")
+    if open_brace and (first.strip() == "{" or _OBJECT.match(text)) and _is_in_object(lines):
+        raise ValueError(f"{name} holds a JSON object over several lines: {advice(_JOIN, name)}")
 
 
-def _goes_on(lines: Sequence[str]) -> bool:
+def _is_in_object(lines: Sequence[str]) -> bool:
     """Whether the second line is in the middle of an object."""
     return len(lines) > 1 and lines[1].lstrip().startswith('"')
 
@@ -248,7 +248,7 @@ def _refuse_markup(text: str, name: str) -> None:
     for such, begin in _MARKUP:
         kind = kind_by_name(such)
         if kind is not None and begin.match(text):
-            raise ValueError(f"{name} is {kind.name}, not plain text: {kind.told(name)}")
+            raise ValueError(f"{name} is {kind.name}, not plain text: {kind.advice(name)}")
 
 
 def _refuse_table(lines: Sequence[str], name: str) -> None:
@@ -260,9 +260,10 @@ def _refuse_table(lines: Sequence[str], name: str) -> None:
     for delimiter, kind in _DELIMITERS.items():
         columns = _columns(lines, delimiter)
         if columns is not None:
+            names = ", ".join(map(repr, columns))
             raise ValueError(
-                f"{name} is taken for lines of text and is {kind} with the columns "
-                f"{', '.join(map(repr, columns))}: {told(table_remedy(delimiter), name)}{AS_IT_IS}"
+                f"{name} is taken for lines of text and is {kind} with the columns {names}: "
+                f"{advice(table_remedy(delimiter), name)}{AS_IT_IS}"
             )
 
 

@@ -1,4 +1,4 @@
-"""The search of every sample, in a file of its own that keeps step with the output.
+"""Traces: the search of every sample, in a file of its own that keeps step with the output.
 
 That file is for the tools of UniLM that re-score searches: pickled objects one behind the other,
 first {"version", "num_samples"}, then {"scores", "wids", "ptrs"} for each sample.

@@ -1,4 +1,4 @@
-"""The output of a job: samples come in any order, and are written in the input's.
+"""The writer of a job: samples come in any order, and are written in that of the input.
 
 Into files that a job can go on with, or straight into a pipe.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tritonseq.stages.sample import Sample
 
-    from .disk import Places
+    from .disk import JobPaths
     from .lines import Formatter
     from .traces import Traces
 
@@ -57,18 +57,18 @@ class JournaledFile:
     """
 
     def __init__(
-        self, places: Places, formatter: Formatter, state: State, locked: int, *, may_replace: bool
+        self, paths: JobPaths, formatter: Formatter, state: State, locked: int, *, may_replace: bool
     ) -> None:
-        self._places = places
+        self._paths = paths
         self._formatter = formatter
         self._may_replace = may_replace
-        self._is_named = is_named(places, state)
+        self._is_named = is_named(paths, state)
         if self._is_named:
             state = replace(state, output_bytes=0, output_digest=0)
-        # What nobody else may read must not be readable while it grows.
+        # What other users may not read must not be readable while it grows.
         self._take_mode(may_write=True)
-        self._output = Appender(places.partial, state.output_bytes, state.output_digest, locked)
-        self._rejected = Appender(places.rejected, state.rejected_bytes, state.rejected_digest)
+        self._output = Appender(paths.partial, state.output_bytes, state.output_digest, locked)
+        self._rejected = Appender(paths.rejected, state.rejected_bytes, state.rejected_digest)
 
     def write(self, data: bytes) -> None:
         self._output.append(data)
@@ -81,7 +81,7 @@ class JournaledFile:
         self._output.sync()
         self._rejected.sync()
         store(
-            self._places.journal,
+            self._paths.journal,
             replace(
                 state,
                 output_bytes=self._output.size,
@@ -95,15 +95,15 @@ class JournaledFile:
         if not self._is_named:
             self.record(replace(state, is_complete=True, ahead=()))
             self._refuse_existing()
-        with writing(self._places.output):
+        with writing(self._paths.output):
             if self._is_named:
-                remove(self._places.partial)
+                remove(self._paths.partial)
             else:
                 self._take_mode()
-                os.replace(self._places.partial, self._places.output)
-            sync_folder(self._places.output.parent)
-            remove(self._places.journal)
-            sync_folder(self._places.output.parent)
+                os.replace(self._paths.partial, self._paths.output)
+            sync_folder(self._paths.output.parent)
+            remove(self._paths.journal)
+            sync_folder(self._paths.output.parent)
         self.close()
 
     def close(self) -> None:
@@ -113,17 +113,17 @@ class JournaledFile:
     def _take_mode(self, *, may_write: bool = False) -> None:
         """Give the output the mode of the file that it will replace, if there is one."""
         try:
-            mode = stat.S_IMODE(self._places.output.stat().st_mode)
+            mode = stat.S_IMODE(self._paths.output.stat().st_mode)
         except FileNotFoundError:
             return
         # A file system without modes refuses this, and has none to keep.
         with contextlib.suppress(OSError):
-            self._places.partial.chmod(mode | (stat.S_IWUSR | stat.S_IRUSR) * may_write)
+            self._paths.partial.chmod(mode | (stat.S_IWUSR | stat.S_IRUSR) * may_write)
 
     def _refuse_existing(self) -> None:
-        if self._places.output.exists() and not self._may_replace:
+        if self._paths.output.exists() and not self._may_replace:
             raise JobFailed(
-                f"{self._places.output} has been made by others meanwhile: move it away, then run "
+                f"{self._paths.output} has been made by others meanwhile: move it away, then run "
                 "the same command with --resume"
             )
 
@@ -174,14 +174,14 @@ class Pipe:
             self._stream.close()
 
 
-def is_named(places: Places, state: State) -> bool:
-    """Has a complete output its name already, so that only the journal is left over?"""
-    if not state.is_complete or not places.output.is_file():
+def is_named(paths: JobPaths, state: State) -> bool:
+    """Whether a complete output has its name already, so that only the journal is left over."""
+    if not state.is_complete or not paths.output.is_file():
         return False
-    left = places.partial.stat().st_size if places.partial.exists() else 0
-    if left or places.output.stat().st_size != state.output_bytes:
+    left = paths.partial.stat().st_size if paths.partial.exists() else 0
+    if left or paths.output.stat().st_size != state.output_bytes:
         return False
-    return digest_of(places.output) == (state.output_bytes, state.output_digest)
+    return digest_of(paths.output) == (state.output_bytes, state.output_digest)
 
 
 MEMBER_LINES = 1000
@@ -193,7 +193,7 @@ class Writer:
     """Made by `OutputFile.open`. After an error only `close` may be called.
 
     JobFailed is raised if the disk is full or fails; what was recorded stays, and a job can go on
-    with it. BrokenPipeError says that nobody reads a pipe any more.
+    with it. BrokenPipeError says that the reader of a pipe has gone.
     """
 
     def __init__(

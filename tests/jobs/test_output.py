@@ -1,4 +1,4 @@
-"""What lies where a job keeps its files: links, pipes, folders, mount points, other people's."""
+"""What lies where a job keeps its files: links, pipes, folders, mounts, other users' files."""
 
 from __future__ import annotations
 
