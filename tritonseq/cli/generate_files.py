@@ -52,7 +52,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         if value is not None:
             CHECKS[name](name, value)
     copies = options.get("num_return_sequences") or 1
-    target = _target(parsed, copies)
+    target = _output_file(parsed, copies)
     source = input_file(parsed, taken=target.formatter.taken, copies=copies)
     _check_others(parsed, target)
     is_done = parsed.resume and target.is_complete and not parsed.overwrite
@@ -116,7 +116,7 @@ def _generation(parsed: argparse.Namespace, options: dict[str, Any]) -> Options:
     return lambda tokenizer: options | token_ids(parsed.token_names, tokenizer)
 
 
-def _target(parsed: argparse.Namespace, copies: int) -> OutputFile:
+def _output_file(parsed: argparse.Namespace, copies: int) -> OutputFile:
     path = parsed.output or "-"
     has_fields = parsed.keep_source or parsed.output_field is not None
     format = format_of(path, parsed.output_format, has_fields=has_fields)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 GZIP_MAGIC = b"\x1f\x8b"
 
-_PIECE = 1 << 20
+_BLOCK = 1 << 20
+_LONGEST = 16 << 20
 
 
 def buffered(stream: BinaryIO) -> io.BufferedReader:
@@ -121,7 +122,7 @@ class RawLines:
     def _line(self) -> bytes:
         line = piece = self._piece(self._most)
         while len(piece) > 0 and len(line) == self._most and not piece.endswith(b"\n"):
-            piece = self._piece(_PIECE)
+            piece = self._piece(_BLOCK)
         self.count += len(line) > 0
         return line
 
@@ -155,10 +156,6 @@ def changed_input(name: str, how: str) -> str:
     )
 
 
-_LONGEST = 16 << 20
-_BLOCK = 1 << 20
-
-
 class InputFile:
     """A file of sources, or stdin for "-"; compressed ones are read by their first bytes.
 
@@ -168,7 +165,7 @@ class InputFile:
     - `source_field`: where objects hold the source, a text or a list of tokens; a name with dots
       that no object has, such as "translation.en", leads into objects.
     - `id_field`: a field that every object must have.
-    - `taken`: the fields that the output takes, which objects must not have: `OutputFile.taken`.
+    - `taken`: the fields that the output takes, which objects must not have: `Formatter.taken`.
     - `keep_source`: carry the source through to the output.
     - `tokenized`: sources are tokens with spaces between them.
     - `trims_blanks`: a blank source is empty, whatever it is blank with.

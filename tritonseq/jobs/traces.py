@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _FRAME = struct.Struct("<QI")
 """Before each record while the file grows: its bytes, and their CRC-32."""
 
+_NONE = packed_trace(None)
+
 
 def _framed(data: bytes) -> bytes:
     """A record as it stands in the file that grows."""
@@ -125,6 +127,3 @@ class Traces:
             if len(data) == length and zlib.crc32(data) == digest:
                 return data
         raise ValueError(f"{self._partial} was changed: {AFRESH}")
-
-
-_NONE = packed_trace(None)

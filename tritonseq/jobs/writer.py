@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from .lines import Formatter
     from .traces import Traces
 
+MEMBER_LINES = 1000
+"""Lines of the input whose outputs are compressed together, so that no bytes depend on chance; the
+next number of whole units, where samples are found together."""
+
 
 class Sink(Protocol):
     """What a writer needs of the place that it writes to. All of it may raise JobFailed."""
@@ -182,11 +186,6 @@ def is_named(paths: JobPaths, state: State) -> bool:
     if left or paths.output.stat().st_size != state.output_bytes:
         return False
     return digest_of(paths.output) == (state.output_bytes, state.output_digest)
-
-
-MEMBER_LINES = 1000
-"""Lines of the input whose outputs are compressed together, so that no bytes depend on chance; the
-next number of whole units, where samples are found together."""
 
 
 class Writer:
