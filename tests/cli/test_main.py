@@ -95,6 +95,9 @@ def test_a_file_of_blank_lines_alone(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "prompts.txt").write_bytes(b"\n")
     assert generate("--prompt-file", str(tmp_path / "prompts.txt"), "--stream") == 0
     assert capsys.readouterr().out == "\n"
+    for flags in ([], ["--stream"]):
+        assert generate("--prompt", "  ", *flags) == 0
+        assert capsys.readouterr().out == "  \n"
 
 
 def test_answers_stand_in_the_order_of_the_lines(tmp_path: Path, capsys: Captured) -> None:

@@ -33,6 +33,7 @@ CASES = {
         "generate MODEL in.txt out --reference in.txt --score-path /dev/full --quiet", 1, LINE,
     ),
     "stdin closed, from stdin": ("<&-", "generate MODEL - out", 2, ""),
+    "stdin closed, by its path": ("<&-", "generate MODEL /dev/stdin out", 2, ""),
     "stdout closed, a prompt": (">&-", "generate MODEL --prompt x", 2, ""),
     "stderr full": ("2>/dev/full", "generate MODEL in.txt out --verbose", 0, LINE),
     "stderr full, a fault": ("2>/dev/full", "generate MODEL nothing.txt out", 2, ""),

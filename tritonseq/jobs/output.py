@@ -54,18 +54,18 @@ class OutputFile:
     copies: int = 1
     """The outputs of every sample: lines one below the other, or a list in the object."""
     with_scores: bool = False
-    """Put the score before each line, and a tab; or into the field "score" ("scores")."""
+    """Whether the score and a tab stand before each line, or it in the field "score" ("scores")."""
     output_field: str = "output"
     id_field: str | None = None
     """The field that names a line of the input among the rejected ones."""
     whole: bool = False
-    """Lines of text hold the source and how it goes on."""
+    """Whether lines of text hold the source and how it goes on."""
     pair_field: str | None = None
     """JSON lines hold each output alone, with its source under this name."""
     resume: bool = False
-    """Go on with an interrupted job, if there is one; else begin."""
+    """Whether to go on with an interrupted job, if there is one."""
     overwrite: bool = False
-    """Replace an output that is there, once the new one is complete."""
+    """Whether to replace an output that is there, once the new one is complete."""
     stream: BinaryIO | None = None
     """Write to this for "-" instead of stdout."""
     traces: Path | None = None
