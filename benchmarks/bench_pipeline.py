@@ -30,7 +30,7 @@ import torch
 from texts.loops import NAMES, PLAIN, Subject, piped, stages, through_stages
 
 from tritonseq.bench import timing
-from tritonseq.jobs.summary import write_timeline
+from tritonseq.jobs.job import write_timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable

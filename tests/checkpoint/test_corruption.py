@@ -15,8 +15,8 @@ import pytest
 
 from tritonseq.errors import JobFailed
 from tritonseq.jobs import disk
-from tritonseq.jobs.input import Source
-from tritonseq.jobs.output import Target
+from tritonseq.jobs.input import InputFile
+from tritonseq.jobs.output import OutputFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,8 +59,8 @@ def answer(sample: Sample) -> None:
 
 def run(folder: Path, name: str, *, stop: int | None = None, **flags: Any) -> None:
     """A job without a model, which is killed when it has come to the line `stop`."""
-    target = Target(str(folder / name), with_scores=True, **flags)
-    source = Source(folder / "in.txt", taken=target.layout.taken)
+    target = OutputFile(str(folder / name), with_scores=True, **flags)
+    source = InputFile(folder / "in.txt", taken=target.formatter.taken)
     target.check(source)
     writer = target.open({"model": "m"})
     try:
@@ -191,7 +191,9 @@ def test_a_disk_that_fails_is_told_and_what_is_durable_stays(
     run(tmp_path, "calm.txt")
     run(tmp_path, "out.txt", stop=25)
 
-    def fail(*_: Any, **__: Any) -> None:
+    def fail(*arguments: Any) -> int:
+        if call == "open" and not arguments[1] & (os.O_WRONLY | os.O_RDWR):
+            return os.open(*arguments)  # reading goes on
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:

@@ -15,7 +15,7 @@ import tritonseq
 from tritonseq.cli.main import main
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.job import JobOptions
+from tritonseq.jobs.job import JobOptions, JobSummary
 from tritonseq.stages.workers import Staff
 
 if TYPE_CHECKING:
@@ -51,10 +51,7 @@ class Jobs(list[SimpleNamespace]):
             generation=generation_options, options=options,
         )  # fmt: skip
         self.append(job)
-        return SimpleNamespace(
-            lines=self.lines, rejected=self.rejected, tokens=9, earlier_lines=0, earlier_tokens=0,
-            seconds=2.0, stages=[], interrupted=self.interrupted,
-        )  # fmt: skip
+        return JobSummary(self.lines, self.rejected, 9, 0, 0, 2.0, [], self.interrupted)
 
 
 @pytest.fixture
@@ -141,9 +138,9 @@ def test_every_flag_goes_where_it_belongs(jobs: Jobs, tmp_path: Path) -> None:
         "src_lang": None, "tgt_lang": None, "prefix": "p", "truncation": True,
         "max_source_length": 9, "task": None,
     }  # fmt: skip
-    layout = job.target.layout
-    assert (layout.format, layout.copies, layout.output_field) == ("json", 2, "y")
-    assert (layout.with_scores, layout.id_field, layout.whole) == (True, "id", False)
+    formatter = job.target.formatter
+    assert (formatter.format, formatter.copies, formatter.output_field) == ("json", 2, "y")
+    assert (formatter.with_scores, formatter.id_field, formatter.whole) == (True, "id", False)
     (sample,) = job.source
     assert (sample.text, sample.fields) == ("3 May 2012", {"id": 1, "x": "3 May 2012"})
 
@@ -153,7 +150,7 @@ def test_formats_can_be_named(jobs: Jobs, tmp_path: Path) -> None:
     formats = ["--input-format", "json", "--output-format", "json"]
     assert main(["generate", DATES, *files(tmp_path), *formats]) == 0
     assert next(iter(jobs[0].source)).text == ["3", "May"]
-    assert jobs[0].target.layout.format == "json"
+    assert jobs[0].target.formatter.format == "json"
 
 
 @pytest.mark.parametrize(
@@ -396,7 +393,7 @@ def test_a_flag_of_fields_makes_json_lines_of_any_name(
         (sample,) = jobs[-1].source
         assert sample.text == ("3 May 2012" if "--source-field" in flags else "4 May 2012")
         said = "--output-field" in flags
-        assert jobs[-1].target.layout.format == ("json" if said else "lines")
+        assert jobs[-1].target.formatter.format == ("json" if said else "lines")
     os.close(reading)
 
 
@@ -486,8 +483,12 @@ def test_a_prompt_file_is_a_job(jobs: Jobs, sources: str, tmp_path: Path) -> Non
     assert job.target.resume and job.target.whole and not job.target.overwrite
     assert len(list(job.source)) == 2
     assert main(["generate", WORDS, "--prompt-file", sources, "--json"]) == 0
-    layout = jobs[1].target.layout
-    assert (layout.format, layout.output_field, layout.pair_field) == ("json", "text", "prompt")
+    formatter = jobs[1].target.formatter
+    assert (formatter.format, formatter.output_field, formatter.pair_field) == (
+        "json",
+        "text",
+        "prompt",
+    )
 
 
 def test_fairseq_has_other_names(sources: str, capsys: Captured) -> None:

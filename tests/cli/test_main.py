@@ -95,6 +95,9 @@ def test_a_file_of_blank_lines_alone(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "prompts.txt").write_bytes(b"\n")
     assert generate("--prompt-file", str(tmp_path / "prompts.txt"), "--stream") == 0
     assert capsys.readouterr().out == "\n"
+    for flags in ([], ["--stream"]):
+        assert generate("--prompt", "  ", *flags) == 0
+        assert capsys.readouterr().out == "  \n"
 
 
 def test_answers_stand_in_the_order_of_the_lines(tmp_path: Path, capsys: Captured) -> None:
@@ -211,7 +214,7 @@ def copied(folder: Path, source: str, **changes: object) -> str:
 
 
 def test_a_task_is_handed_on(tmp_path: Path, capsys: Captured) -> None:
-    """Its own max_length is no fault of who passes --max-new-tokens."""
+    """Its own max_length is no fault of a command with --max-new-tokens."""
     tasks = {"date": {"prefix": "", "max_length": 40, "num_beams": 2}}
     model = copied(tmp_path / "dates", "t5-dates", task_specific_params=tasks)
     arguments = ["generate", model, "--device", "cpu", "--prompt", "3 May 2012", "--task", "date"]

@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr that are closed, full, or read by nobody: in processes of their own."""
+"""stdin, stdout and stderr that are closed, full or without a reader: in processes of their own."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ CASES = {
         "generate MODEL in.txt out --reference in.txt --score-path /dev/full --quiet", 1, LINE,
     ),
     "stdin closed, from stdin": ("<&-", "generate MODEL - out", 2, ""),
+    "stdin closed, by its path": ("<&-", "generate MODEL /dev/stdin out", 2, ""),
     "stdout closed, a prompt": (">&-", "generate MODEL --prompt x", 2, ""),
     "stderr full": ("2>/dev/full", "generate MODEL in.txt out --verbose", 0, LINE),
     "stderr full, a fault": ("2>/dev/full", "generate MODEL nothing.txt out", 2, ""),
     "stdout full": (">/dev/full", "generate MODEL in.txt -", 1, ""),
-    "stderr read by nobody": ("2>&9", "generate MODEL in.txt out", 0, LINE),
+    "stderr without a reader": ("2>&9", "generate MODEL in.txt out", 0, LINE),
     "env": (">&- 2>&- <&-", "env", 0, ""),
     "env, full": (">/dev/full", "env", 1, ""),
     "help, full": (">/dev/full 2>/dev/full", "generate --help", 1, ""),
-    "help, read by nobody": (">&9", "--help", 141, ""),
+    "help, without a reader": (">&9", "--help", 141, ""),
     "a usage, closed": ("2>&- >std", "generate --nonsense", 2, ""),
     "demo": ("<&- >&- 2>&-", "demo --problems 2 --device cpu", 0, ""),
     "bench": (">/dev/full", "bench kernels --help", 1, ""),
@@ -75,7 +76,7 @@ def test_messages_without_a_stderr_are_dropped(monkeypatch: pytest.MonkeyPatch) 
     """As where a daemon calls the library."""
     monkeypatch.setattr(sys, "stderr", None)
     heard = False
-    note("nobody hears it")
+    note("it is dropped")
     progress = Progress(3)
     progress.note("nor this")
     progress.close()

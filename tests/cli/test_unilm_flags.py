@@ -21,7 +21,6 @@ from tritonseq.jobs.writer import Writer
 from tritonseq.stages.sample import Sample
 
 if TYPE_CHECKING:
-    import argparse
     from pathlib import Path
 
 Captured = pytest.CaptureFixture[str]
@@ -381,14 +380,6 @@ def test_no_checkpoint_at_all(capsys: Captured) -> None:
 
 def test_the_room_for_sources() -> None:
     """As upstream: all but the target and the frame, which counts here."""
-    import argparse
-
-    def length(sequence: int | None, target: int | None) -> int | None:
-        flags: argparse.Namespace = argparse.Namespace(
-            max_seq_length=sequence, max_tgt_length=target
-        )
-        return source_length(flags)
-
-    assert length(768, 160) == 608
-    assert length(512, None) == 384
-    assert length(None, 160) is None
+    assert source_length(768, 160) == 608
+    assert source_length(512, None) == 384
+    assert source_length(None, 160) is None

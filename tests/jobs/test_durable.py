@@ -26,7 +26,7 @@ from tritonseq.cli.main import main
 from tritonseq.demo.run import CHECKPOINTS, EMBEDDED
 from tritonseq.engine.request import Request
 from tritonseq.jobs.job import _interrupts
-from tritonseq.jobs.writer import Files
+from tritonseq.jobs.writer import JournaledFile
 from tritonseq.text_task import TextJob
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def test_in_half_precision_a_job_goes_on_in_the_batches_that_it_was_in(
     monkeypatch.undo()
     watch(seen[1])
     with monkeypatch.context() as patch:
-        patch.setattr(Files, "record", record_and_die)
+        patch.setattr(JournaledFile, "record", record_and_die)
         for _ in range(2):
             with pytest.raises(Preempted):
                 main(job.arguments("--resume"))
@@ -164,7 +164,7 @@ class Preempted(BaseException):
     """The process is gone."""
 
 
-def record_and_die(files: Files, state: State, record: Any = Files.record) -> None:
+def record_and_die(files: JournaledFile, state: State, record: Any = JournaledFile.record) -> None:
     record(files, state)
     if not state.is_complete:
         raise Preempted
@@ -179,7 +179,7 @@ def test_a_job_that_is_stopped_again_and_again_gets_on_each_time(
     wanted = uninterrupted(job)
     stops = 0
     with monkeypatch.context() as patch:
-        patch.setattr(Files, "record", record_and_die)
+        patch.setattr(JournaledFile, "record", record_and_die)
         while True:
             before = job.lines
             try:
@@ -216,9 +216,9 @@ def test_a_signal_after_the_output_is_complete_makes_no_failure_of_it(
     """Not while it gets its name, and, where the process is the command's own, not until its end:
     a caller's own handlers stay."""
     job = make("draws in lines", tmp_path / "job", 3)
-    finish = Files.finish
+    finish = JournaledFile.finish
 
-    def finish_and_be_told(files: Files, state: State) -> None:
+    def finish_and_be_told(files: JournaledFile, state: State) -> None:
         finish(files, state)
         os.kill(os.getpid(), number)
 
@@ -227,7 +227,7 @@ def test_a_signal_after_the_output_is_complete_makes_no_failure_of_it(
         code: int = end(*arguments)
         return code
 
-    monkeypatch.setattr(Files, "finish", finish_and_be_told)
+    monkeypatch.setattr(JournaledFile, "finish", finish_and_be_told)
     before = [signal.getsignal(each) for each in NUMBERS]
     try:
         assert main(job.arguments()) == 0

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.formatter import Layout
-from tritonseq.jobs.input import Source
-from tritonseq.jobs.lines import encode_object, format_of
-from tritonseq.jobs.members import Members
+from tritonseq.jobs.formats import format_of
+from tritonseq.jobs.input import InputFile
+from tritonseq.jobs.lines import Formatter, Members, encode_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from tritonseq.stages.sample import Sample
 
 
-def source(data: bytes, **options: Any) -> Source:
-    return Source("-", stream=io.BytesIO(data), **options)
+def source(data: bytes, **options: Any) -> InputFile:
+    return InputFile("-", stream=io.BytesIO(data), **options)
 
 
 def only(line: str, **options: Any) -> Sample:
@@ -59,7 +58,7 @@ CARRIED = [
 def test_what_is_carried_keeps_its_bytes(members: str, place: str) -> None:
     sample = only(place.replace("%s", members), keep_source=True)
     sample.reject("whether it is one or not")
-    written = Layout("json").output(sample).decode()
+    written = Formatter("json").output(sample).decode()
     assert members in written and written.endswith(', "output": ""}\n')
     json.loads(written)
 
@@ -123,14 +122,14 @@ def test_a_name_with_dots_leads_into_objects() -> None:
     # What the source lies in stays whole.
     sample.texts = ["x"]
     wanted = line[:-1] + ', "output": "x"}\n'
-    assert Layout("json").output(sample).decode() == wanted
+    assert Formatter("json").output(sample).decode() == wanted
     flat = only('{"a.b": "flat", "a": {"b": "deep"}}', source_field="a.b")
     assert flat.text == "flat"
     assert only('{"a": {"b": {"c": "x"}}}', source_field="a.b.c").text == "x"
     for bad in ('{"a": {}}', '{"a": "b"}', '{"a": [{"b": "x"}]}', "{}"):
         assert "there is no field 'a.b'" in str(only(bad, source_field="a.b").fault)
     named = only('{"meta": {"id": 1.0}, "source": 3}', id_field="meta.id")
-    rejection = Layout("json", id_field="meta.id").rejection(named).decode()
+    rejection = Formatter("json", id_field="meta.id").rejection(named).decode()
     assert '"id": 1.0, "reason": "the field \'source\' holds a number' in rejection
 
 
@@ -139,7 +138,7 @@ def test_a_source_or_an_id_that_comes_twice_is_rejected() -> None:
     assert fault == "the field 'source' is there 2 times: leave one"
     twice = only('{"id": 1, "id": 2, "source": "b"}', id_field="id")
     assert twice.fault == "the field 'id' is there 2 times: leave one"
-    assert b'"id"' not in Layout("json", id_field="id").rejection(twice)
+    assert b'"id"' not in Formatter("json", id_field="id").rejection(twice)
 
 
 # What an input is taken for
@@ -215,7 +214,7 @@ def test_bytes_of_another_kind_are_refused_before_anything_runs(
     data_there = gzip.compress(data) if packed else data
     (tmp_path / "in.txt").write_bytes(data_there)
     with pytest.raises(ValueError, match=MAGIC[data]):
-        Source(tmp_path / "in.txt").look()
+        InputFile(tmp_path / "in.txt").look()
     with pytest.raises(ValueError, match=MAGIC[data]):
         source(data_there).look()
 
@@ -314,7 +313,7 @@ def test_the_first_lines_must_be_what_they_are_taken_for(
     text: str, options: dict[str, Any], refusal: str | None, tmp_path: Path
 ) -> None:
     (tmp_path / "in").write_bytes(gzip.compress(text.encode()))
-    for each in (source(text.encode(), **options), Source(tmp_path / "in", **options)):
+    for each in (source(text.encode(), **options), InputFile(tmp_path / "in", **options)):
         if refusal is None:
             each.look()
             assert len(list(each)) == text.count("\n") + (not text.endswith("\n") and text != "")
@@ -341,7 +340,7 @@ def test_any_is_what_the_first_line_says() -> None:
 def test_members_of_a_gzip_are_one_text(tmp_path: Path) -> None:
     data = gzip.compress(b"a\nb") + gzip.compress(b"") + gzip.compress(b"c\n") + b"\0" * 9
     (tmp_path / "in.gz").write_bytes(data)
-    reading = Source(tmp_path / "in.gz")
+    reading = InputFile(tmp_path / "in.gz")
     reading.look()
     assert [sample.text for sample in reading] == ["a", "bc"]
 
@@ -349,7 +348,7 @@ def test_members_of_a_gzip_are_one_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tail", [b"garbage", b"\x1f\x8b", gzip.compress(b"c\n", mtime=0)[:-3]])
 def test_what_follows_a_gzip_and_is_none_ends_the_job(tail: bytes, tmp_path: Path) -> None:
     (tmp_path / "in.gz").write_bytes(gzip.compress(b"a\nb\n") + tail)
-    for reading in (Source(tmp_path / "in.gz"), source((tmp_path / "in.gz").read_bytes())):
+    for reading in (InputFile(tmp_path / "in.gz"), source((tmp_path / "in.gz").read_bytes())):
         reading.look()
         with pytest.raises(JobFailed, match=r"cannot be read further than line \d"):
             list(reading)
@@ -358,8 +357,8 @@ def test_what_follows_a_gzip_and_is_none_ends_the_job(tail: bytes, tmp_path: Pat
 def test_an_empty_file_is_no_gzip(tmp_path: Path) -> None:
     (tmp_path / "in.gz").touch()
     with pytest.raises(ValueError, match=r"no gzip file: drop the \.gz"):
-        Source(tmp_path / "in.gz")
+        InputFile(tmp_path / "in.gz")
     (tmp_path / "in.gz").write_bytes(gzip.compress(b""))
-    reading = Source(tmp_path / "in.gz")
+    reading = InputFile(tmp_path / "in.gz")
     reading.look()
     assert list(reading) == []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.input import Source
+from tritonseq.jobs.input import InputFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def read(data: bytes, **options: Any) -> list[Sample]:
-    return list(Source("-", stream=io.BytesIO(data), **options))
+    return list(InputFile("-", stream=io.BytesIO(data), **options))
 
 
 def read_json(*lines: str, **options: Any) -> list[Sample]:
@@ -80,7 +80,7 @@ def test_any_bytes_are_read_as_their_definition_says(seed: int, tmp_path: Path) 
     path = tmp_path / "input"
     members = [data[: len(data) // 3], data[len(data) // 3 :]]
     path.write_bytes(b"".join(map(gzip.compress, members)) if seed % 2 else data)
-    source = Source(path, longest=longest, copies=2)
+    source = InputFile(path, longest=longest, copies=2)
     samples = list(source)
     expected = naive(data, longest)
     assert [sample.number for sample in samples] == list(range(len(expected)))
@@ -98,7 +98,7 @@ def test_skipping_goes_on_where_reading_stopped(seed: int) -> None:
     data, longest = random_bytes(rng), rng.choice([3, 1000])
     samples = read(data, longest=longest)
     done = rng.randint(0, len(samples))
-    source = Source("-", stream=io.BytesIO(data), longest=longest)
+    source = InputFile("-", stream=io.BytesIO(data), longest=longest)
     source.skip(done, samples[done - 1].digest if done else 0)
     assert list(source) == samples[done:]
 
@@ -108,8 +108,8 @@ def test_skipping_refuses_another_input() -> None:
     cases = {b"a\n": "1 are left", b"a\nB\n": "first 2 lines are others", b"a\nb": "others"}
     for data, message in cases.items():
         with pytest.raises(ValueError, match=rf"stdin is not what .*{message}.*--overwrite"):
-            Source("-", stream=io.BytesIO(data)).skip(2, digest)
-    grown = Source("-", stream=io.BytesIO(b"a\nb\nc"))
+            InputFile("-", stream=io.BytesIO(data)).skip(2, digest)
+    grown = InputFile("-", stream=io.BytesIO(b"a\nb\nc"))
     grown.skip(2, digest)
     assert only(list(grown)).text == "c"
 
@@ -118,10 +118,10 @@ def test_a_limit_counts_from_the_first_line() -> None:
     data = b"a\n\nc\nd"
     assert [sample.text for sample in read(data, limit=3)] == ["a", "", "c"]
     assert len(read(data, limit=9)) == 4
-    source = Source("-", stream=io.BytesIO(data), limit=3)
+    source = InputFile("-", stream=io.BytesIO(data), limit=3)
     source.skip(2, zlib.crc32(b"a\n\n"))
     assert only(list(source)).text == "c"
-    source = Source("-", stream=io.BytesIO(data), limit=1)
+    source = InputFile("-", stream=io.BytesIO(data), limit=1)
     source.skip(2, zlib.crc32(b"a\n\n"))
     assert list(source) == []
     with pytest.raises(ValueError, match="limit is 0 lines"):
@@ -136,7 +136,7 @@ def test_lines_are_counted_before_they_are_read(
     data: bytes, limit: int | None, count: int, tmp_path: Path
 ) -> None:
     (tmp_path / "input").write_bytes(data)
-    source = Source(tmp_path / "input", limit=limit)
+    source = InputFile(tmp_path / "input", limit=limit)
     assert source.count_lines() == count == len(list(source))
 
 
@@ -163,7 +163,7 @@ def test_a_line_without_end_takes_no_memory() -> None:
 
     tracemalloc.start()
     stream: Any = Endless()
-    sample = only(list(Source("-", stream=stream, longest=1000)))
+    sample = only(list(InputFile("-", stream=stream, longest=1000)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert sample.fault is not None and "more than 1,000 bytes" in sample.fault
@@ -192,7 +192,7 @@ def test_blank_sources_are_done(line: str) -> None:
 
 
 def test_copies_may_be_known_late() -> None:
-    source = Source("-", stream=io.BytesIO(b"\n"))
+    source = InputFile("-", stream=io.BytesIO(b"\n"))
     source.copies = 2
     assert only(list(source)).texts == ["", ""]
 
@@ -262,10 +262,10 @@ def test_lines_carry_their_number() -> None:
 def test_the_name_tells_the_format(name: str, format: str, tmp_path: Path) -> None:
     data = json.dumps({"source": "a"}).encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    source = Source(tmp_path / name)
+    source = InputFile(tmp_path / name)
     assert source.format == format
     assert only(list(source)).text == ("a" if format == "json" else data.decode())
-    assert Source(tmp_path / name, format="lines").format == "lines"
+    assert InputFile(tmp_path / name, format="lines").format == "lines"
 
 
 @pytest.mark.parametrize("cut", range(1, 60))
@@ -277,10 +277,10 @@ def test_a_gzip_that_is_cut_short_ends_the_job(cut: int, tmp_path: Path) -> None
     with pytest.raises(
         JobFailed, match=r"input.gz cannot be read further than line \d+ .*--resume"
     ):
-        for sample in Source(tmp_path / "input.gz"):
+        for sample in InputFile(tmp_path / "input.gz"):
             assert sample.text == lines[sample.number].decode().rstrip("\n")
     with pytest.raises(JobFailed, match=r"further than line"):
-        Source(tmp_path / "input.gz").skip(3000, zlib.crc32(b"".join(lines)))
+        InputFile(tmp_path / "input.gz").skip(3000, zlib.crc32(b"".join(lines)))
 
 
 def test_a_gzip_that_is_damaged_ends_the_job(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_gzip_that_is_damaged_ends_the_job(tmp_path: Path) -> None:
         path = tmp_path / "input.gz"
         path.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
         try:
-            assert len(list(Source(path))) == 1000
+            assert len(list(InputFile(path))) == 1000
         except JobFailed:
             failures += 1
     assert failures == len(data) - 10
@@ -302,7 +302,7 @@ def test_most_lines_before_a_cut_are_read(tmp_path: Path) -> None:
     (tmp_path / "input.gz").write_bytes(data[: len(data) // 2])
     count = 0
     with pytest.raises(JobFailed):
-        for sample in Source(tmp_path / "input.gz"):
+        for sample in InputFile(tmp_path / "input.gz"):
             count = sample.number
     assert 40_000 < count < 60_000
 
@@ -313,7 +313,7 @@ def test_what_stands_before_a_cut_is_read(tmp_path: Path) -> None:
     (tmp_path / "input.gz").write_bytes(data[:-4])
     found = []
     with pytest.raises(JobFailed, match="further than line 100 "):
-        for sample in Source(tmp_path / "input.gz"):
+        for sample in InputFile(tmp_path / "input.gz"):
             found.append(sample.text)
     assert found == [line.decode().rstrip("\n") for line in lines]
 
@@ -326,7 +326,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_no_end(name: str, tmp_path
     packed = [gzip.compress(member) for member in members]
     path.write_bytes(b"".join(packed) if name.endswith(".gz") else lines)
     size = path.stat().st_size
-    samples = iter(Source(path))
+    samples = iter(InputFile(path))
     next(samples)
     # Between two members, where a gzip file may well end.
     os.truncate(path, len(b"".join(packed[:-1])) if name.endswith(".gz") else 0)
@@ -335,7 +335,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_no_end(name: str, tmp_path
     # One that grows is read as far as it goes.
     path = tmp_path / "grows.txt"
     path.write_bytes(b"a\n")
-    samples = iter(Source(path))
+    samples = iter(InputFile(path))
     with path.open("ab") as file:
         file.write(b"b\n")
     assert [sample.text for sample in samples] == ["a", "b"]
@@ -343,19 +343,19 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_no_end(name: str, tmp_path
 
 def test_what_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none cannot be read: No such file"):
-        Source(tmp_path / "none")
+        InputFile(tmp_path / "none")
     with pytest.raises(ValueError, match="is a folder"):
-        Source(tmp_path)
+        InputFile(tmp_path)
     (tmp_path / "text.gz").write_bytes(b"plain")
     with pytest.raises(ValueError, match=r"no gzip file: drop the \.gz"):
-        Source(tmp_path / "text.gz")
+        InputFile(tmp_path / "text.gz")
     (tmp_path / "wide.txt").write_bytes("wide".encode("utf-16"))
     with pytest.raises(ValueError, match="UTF-16: convert"):
-        Source(tmp_path / "wide.txt")
+        InputFile(tmp_path / "wide.txt")
     with pytest.raises(ValueError, match="the format is 'csv'"):
-        Source(tmp_path / "text.gz", format="csv")
+        InputFile(tmp_path / "text.gz", format="csv")
     with pytest.raises(ValueError, match="have no field 'id'"):
-        Source("-", stream=io.BytesIO(), id_field="id")
+        InputFile("-", stream=io.BytesIO(), id_field="id")
 
 
 def test_a_file_without_permission_is_told_at_once(tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ def test_a_file_without_permission_is_told_at_once(tmp_path: Path) -> None:
         os.seteuid(65534)
     try:
         with pytest.raises(ValueError, match=r"secret cannot be read: Permission denied"):
-            Source(path)
+            InputFile(path)
     finally:
         os.seteuid(user)
 
@@ -375,7 +375,7 @@ def test_a_file_without_permission_is_told_at_once(tmp_path: Path) -> None:
 def test_a_named_pipe_is_read_once_and_not_before(tmp_path: Path) -> None:
     path = tmp_path / "pipe.gz"
     os.mkfifo(path)
-    source = Source(path)
+    source = InputFile(path)
     assert source.count_lines() is None
     thread = threading.Thread(target=path.write_bytes, args=(gzip.compress(b"a\nb"),))
     thread.start()

@@ -16,9 +16,9 @@ from machine import Killed, Machine, full_disk
 from tritonseq.errors import JobFailed
 from tritonseq.jobs import disk, writer
 from tritonseq.jobs import output as target
-from tritonseq.jobs.input import Source
+from tritonseq.jobs.input import InputFile
 from tritonseq.jobs.journal import Done, State
-from tritonseq.jobs.output import Target
+from tritonseq.jobs.output import OutputFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,14 +75,14 @@ class Job:
         # Beside the folder, so that a cut of power leaves it alone.
         return self.folder.with_name(f"{self.folder.name}-{self.input}")
 
-    def target(self, **flags: Any) -> Target:
-        return Target(str(self.folder / self.output), **{**self.options, **flags})
+    def target(self, **flags: Any) -> OutputFile:
+        return OutputFile(str(self.folder / self.output), **{**self.options, **flags})
 
     def run(self, seed: int, **flags: Any) -> None:
         """Go through it; raises what stops it."""
         rng = random.Random(seed)
         goal = self.target(**flags)
-        source = Source(self.source_path, copies=goal.copies, taken=goal.layout.taken)
+        source = InputFile(self.source_path, copies=goal.copies, taken=goal.formatter.taken)
         goal.check(source)
         pen = goal.open(FINGERPRINT)
         try:
@@ -262,7 +262,7 @@ def begun(folder: Path, *, gap: int = LINES // 2, **case: Any) -> Job:
 
 
 def answered(job: Job, *, without: int) -> list[Sample]:
-    samples = [sample for sample in Source(job.source_path) if sample.number != without]
+    samples = [sample for sample in InputFile(job.source_path) if sample.number != without]
     for sample in samples:
         if not sample.is_done:
             answer(sample, 1)
@@ -385,7 +385,7 @@ def test_an_input_that_has_grown_since_the_end_is_refused(tmp_path: Path) -> Non
             job.run(0)
     pen = job.target(resume=True).open(FINGERPRINT)
     assert pen.state.is_complete and pen.state.lines == LINES
-    sample = replace(next(iter(Source(job.source_path))), number=LINES)
+    sample = replace(next(iter(InputFile(job.source_path))), number=LINES)
     with pytest.raises(ValueError, match="complete with 10 lines, and the input has more"):
         pen.add([sample])
     pen.finish()
@@ -413,10 +413,10 @@ def test_another_input_is_noticed_before_anything_is_made_of_it(
     path = tmp_path / "in.txt"
     lines = [b"one\n", b"two\n", b"three\n", b"four\n"]
     path.write_bytes(b"".join(lines))
-    third = list(Source(path))[2]
+    third = list(InputFile(path))[2]
     done = Done(third.number, third.digest, ["3"], None, 1, None)
     begun = State(ahead=(done,))
-    given = [sample.texts for sample in begun.restore(Source(path), "in.txt")]
+    given = [sample.texts for sample in begun.restore(InputFile(path), "in.txt")]
     assert given == [None, None, ["3"], None]
 
     if change == "the end":
@@ -424,6 +424,6 @@ def test_another_input_is_noticed_before_anything_is_made_of_it(
     else:
         lines[0 if change == "an earlier line" else 2] = b"other\n"
         path.write_bytes(b"".join(lines))
-    samples = begun.restore(Source(path), "in.txt")
+    samples = begun.restore(InputFile(path), "in.txt")
     with pytest.raises(ValueError, match=r"in.txt is not what the job began with"):
         next(samples)

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from tritonseq.errors import JobFailed
-from tritonseq.jobs.formatter import Layout
-from tritonseq.jobs.input import Source
-from tritonseq.jobs.output import Target
+from tritonseq.jobs.input import InputFile
+from tritonseq.jobs.lines import Formatter
+from tritonseq.jobs.output import OutputFile
 from tritonseq.stages.sample import Sample
 
 
@@ -34,7 +34,7 @@ def rejected(number: int = 0, text: str | None = "source", **values: Any) -> Sam
     return sample(number, text, fault="too long", **values)
 
 
-def written(target: Target, *samples: Sample) -> bytes:
+def written(target: OutputFile, *samples: Sample) -> bytes:
     """What a job of these samples writes to its file."""
     writer = target.open({})
     writer.add(samples)
@@ -42,45 +42,45 @@ def written(target: Target, *samples: Sample) -> bytes:
     return Path(target.path).read_bytes()
 
 
-LINES: dict[str, tuple[Layout, Sample, str]] = {
-    "a text": (Layout("lines"), sample(texts=["äöü"]), "äöü\n"),
-    "line ends": (Layout("lines"), sample(texts=["a\nb\r\nc\rd\u2028e"]), "a b c d\u2028e\n"),
-    "n-best": (Layout("lines", copies=2), sample(texts=["a", "b"]), "a\nb\n"),
-    "rejected": (Layout("lines", copies=2), rejected(), "\n\n"),
+LINES: dict[str, tuple[Formatter, Sample, str]] = {
+    "a text": (Formatter("lines"), sample(texts=["äöü"]), "äöü\n"),
+    "line ends": (Formatter("lines"), sample(texts=["a\nb\r\nc\rd\u2028e"]), "a b c d\u2028e\n"),
+    "n-best": (Formatter("lines", copies=2), sample(texts=["a", "b"]), "a\nb\n"),
+    "rejected": (Formatter("lines", copies=2), rejected(), "\n\n"),
     "scores": (
-        Layout("lines", copies=2, with_scores=True),
+        Formatter("lines", copies=2, with_scores=True),
         sample(texts=["a", "b"], scores=[-0.12345678, -1e-9]),
         "-0.1235\ta\n0.0\tb\n",
     ),
-    "no scores": (Layout("lines", with_scores=True), sample(texts=[""]), "\t\n"),
-    "whole": (Layout("lines", whole=True), sample(text="a\n b", texts=[" c"]), "a  b c\n"),
-    "whole tokens": (Layout("lines", whole=True), sample(text=["a", "b"], texts=["!"]), "a b!\n"),
-    "whole, blank": (Layout("lines", whole=True), sample(text=" ", texts=[""]), " \n"),
-    "whole, rejected": (Layout("lines", whole=True), rejected(), "\n"),
-    "half a pair": (Layout("lines"), sample(texts=["a\ud800"]), "a?\n"),
+    "no scores": (Formatter("lines", with_scores=True), sample(texts=[""]), "\t\n"),
+    "whole": (Formatter("lines", whole=True), sample(text="a\n b", texts=[" c"]), "a  b c\n"),
+    "tokens": (Formatter("lines", whole=True), sample(text=["a", "b"], texts=["!"]), "a b!\n"),
+    "whole, blank": (Formatter("lines", whole=True), sample(text=" ", texts=[""]), " \n"),
+    "whole, rejected": (Formatter("lines", whole=True), rejected(), "\n"),
+    "half a pair": (Formatter("lines"), sample(texts=["a\ud800"]), "a?\n"),
     "object": (
-        Layout("json"), sample(texts=["ä\n"], fields={"b": 1, "a": [None]}),
+        Formatter("json"), sample(texts=["ä\n"], fields={"b": 1, "a": [None]}),
         '{"b": 1, "a": [null], "output": "ä\\n"}\n',
     ),
     "object, n-best": (
-        Layout("json", copies=2, with_scores=True, output_field="o", whole=True),
+        Formatter("json", copies=2, with_scores=True, output_field="o", whole=True),
         sample(texts=["a", "b"], scores=[-0.5, float("-inf")]),
         '{"o": ["a", "b"], "scores": [-0.5, null]}\n',
     ),
     "object, score": (
-        Layout("json", with_scores=True), sample(texts=["a"], scores=[2.0]),
+        Formatter("json", with_scores=True), sample(texts=["a"], scores=[2.0]),
         '{"output": "a", "score": 2.0}\n',
     ),
     "object, rejected": (
-        Layout("json", with_scores=True), rejected(fields={"a": 1}),
+        Formatter("json", with_scores=True), rejected(fields={"a": 1}),
         '{"a": 1, "output": "", "score": null}\n',
     ),
     "object, n-best, rejected": (
-        Layout("json", copies=2, with_scores=True), rejected(text=None),
+        Formatter("json", copies=2, with_scores=True), rejected(text=None),
         '{"output": ["", ""], "scores": [null, null]}\n',
     ),
     "object, half a pair": (
-        Layout("json"), sample(texts=["ä"], fields={"a": "\ud800"}),
+        Formatter("json"), sample(texts=["ä"], fields={"a": "\ud800"}),
         '{"a": "\\ud800", "output": "\\u00e4"}\n',
     ),
 }  # fmt: skip
@@ -88,18 +88,18 @@ LINES: dict[str, tuple[Layout, Sample, str]] = {
 
 @pytest.mark.parametrize("case", LINES)
 def test_what_is_written_of_a_sample(case: str) -> None:
-    layout, given, expected = LINES[case]
-    assert layout.output(given).decode() == expected
-    if layout.format == "json":
-        assert json.loads(layout.output(given))[layout.output_field] is not None
+    formatter, given, expected = LINES[case]
+    assert formatter.output(given).decode() == expected
+    if formatter.format == "json":
+        assert json.loads(formatter.output(given))[formatter.output_field] is not None
 
 
 def test_what_is_written_of_a_rejected_line() -> None:
-    layout = Layout("lines", id_field="id")
+    formatter = Formatter("lines", id_field="id")
     known = rejected(4, "a text", fields={"id": [7], "other": 1})
-    line = layout.rejection(known).decode()
+    line = formatter.rejection(known).decode()
     assert line == '{"line": 5, "id": [7], "reason": "too long", "source": "a text"}\n'
-    unknown = layout.rejection(rejected(4, None)).decode()
+    unknown = formatter.rejection(rejected(4, None)).decode()
     assert unknown == '{"line": 5, "reason": "too long"}\n'
 
 
@@ -110,9 +110,9 @@ def test_the_order_of_arrival_changes_no_byte(seed: int, tmp_path: Path) -> None
     count = rng.choice([0, 1, 7, 999, 1000, 1001, 2300])
     samples = [rejected(n) if rng.random() < 0.05 else sample(n, tokens=2) for n in range(count)]
     wrong = sum(s.fault is not None for s in samples)
-    layout = Layout("json" if "json" in name else "lines")
-    expected = b"".join(map(layout.output, samples))
-    writer = Target(str(tmp_path / name)).open({})
+    formatter = Formatter("json" if "json" in name else "lines")
+    expected = b"".join(map(formatter.output, samples))
+    writer = OutputFile(str(tmp_path / name)).open({})
     rng.shuffle(samples)
     while samples:
         size = rng.randrange(1, 200)
@@ -133,7 +133,7 @@ def test_the_order_of_arrival_changes_no_byte(seed: int, tmp_path: Path) -> None
 
 
 def test_lines_can_be_followed_while_they_come(tmp_path: Path) -> None:
-    writer = Target(str(tmp_path / "out")).open({})
+    writer = OutputFile(str(tmp_path / "out")).open({})
     writer.add([sample(0), sample(2)])
     writer.checkpoint()
     assert (tmp_path / "out.partial").read_bytes() == b"text 0\n"
@@ -152,35 +152,35 @@ def test_nothing_that_exists_is_overwritten_unasked(name: str, tmp_path: Path) -
     for resume in (False, True):
         if resume and name == "out.journal":
             continue
-        target = Target(str(tmp_path / "out"), resume=resume)
+        target = OutputFile(str(tmp_path / "out"), resume=resume)
         for refuse in (target.check, lambda target=target: target.open({})):
             with pytest.raises(ValueError, match=f"{name} .*--overwrite"):
                 refuse()
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == {
         tmp_path / name: b"precious"
     }
-    assert written(Target(str(tmp_path / "out"), overwrite=True), sample()) == b"text 0\n"
+    assert written(OutputFile(str(tmp_path / "out"), overwrite=True), sample()) == b"text 0\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_there_is_nothing_to_resume_after_the_end(tmp_path: Path) -> None:
-    target = Target(str(tmp_path / "out"), resume=True)
+    target = OutputFile(str(tmp_path / "out"), resume=True)
     assert written(target, sample()) == b"text 0\n"
     with pytest.raises(ValueError, match="no journal, so its job is complete"):
         target.check()
 
 
 def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    writer = Target(str(tmp_path / "out")).open({})
+    writer = OutputFile(str(tmp_path / "out")).open({})
     writer.add([sample()])
     (tmp_path / "out").write_bytes(b"precious")
     with pytest.raises(JobFailed, match=r"made by others meanwhile: move it away.*--resume"):
         writer.finish()
     writer.close()
     with pytest.raises(ValueError, match="move it away, or pass --overwrite too"):
-        Target(str(tmp_path / "out"), resume=True).check()
+        OutputFile(str(tmp_path / "out"), resume=True).check()
     (tmp_path / "out").unlink()
-    again = Target(str(tmp_path / "out"), resume=True).open({})
+    again = OutputFile(str(tmp_path / "out"), resume=True).open({})
     assert again.state.is_complete
     again.finish()
     assert (tmp_path / "out").read_bytes() == b"text 0\n"
@@ -188,16 +188,16 @@ def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> Non
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"mkdir -p {tmp_path}/none"):
-        Target(str(tmp_path / "none" / "out")).check()
+        OutputFile(str(tmp_path / "none" / "out")).check()
     for folder in (str(tmp_path), f"{tmp_path}/out/", ""):
         with pytest.raises(ValueError, match="a folder: name a file"):
-            Target(folder).check()
+            OutputFile(folder).check()
     with pytest.raises(ValueError, match="too long: leave 30 bytes"):
-        Target(str(tmp_path / ("x" * 250))).check()
+        OutputFile(str(tmp_path / ("x" * 250))).check()
     with pytest.raises(ValueError, match="'score', which the scores take"):
-        Target(str(tmp_path / "o.json"), with_scores=True, output_field="score").check()
+        OutputFile(str(tmp_path / "o.json"), with_scores=True, output_field="score").check()
     with pytest.raises(ValueError, match="the format is 'xml'"):
-        Target(str(tmp_path / "o.json"), format="xml").check()
+        OutputFile(str(tmp_path / "o.json"), format="xml").check()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,13 +212,13 @@ def test_a_folder_without_permission() -> None:
             with pytest.raises(
                 ValueError, match=r"cannot be written to: name an OUTPUT in another"
             ):
-                Target(f"{folder}/out").check()
+                OutputFile(f"{folder}/out").check()
             os.seteuid(user)
             os.chmod(folder, 0o600)
             if user == 0:
                 os.seteuid(65534)
             with pytest.raises(ValueError, match=r"cannot be written to"):
-                Target(f"{folder}/out").check()
+                OutputFile(f"{folder}/out").check()
         finally:
             os.seteuid(user)
             os.chmod(folder, 0o700)
@@ -231,14 +231,14 @@ def test_the_input_is_not_the_output(tmp_path: Path) -> None:
     (tmp_path / "hard").hardlink_to(path)
     for name in ("in.txt", "soft", "hard"):
         with pytest.raises(ValueError, match="is the input, and would be lost"):
-            Target(str(tmp_path / name), overwrite=True).check(Source(path))
-    target = Target(str(tmp_path / "out"), overwrite=True)
+            OutputFile(str(tmp_path / name), overwrite=True).check(InputFile(path))
+    target = OutputFile(str(tmp_path / "out"), overwrite=True)
     (tmp_path / "out.rejected.jsonl").hardlink_to(path)
     with pytest.raises(ValueError, match=r"out.rejected.jsonl is the input"):
-        target.check(Source(path))
+        target.check(InputFile(path))
     with path.open("rb") as stream, pytest.raises(ValueError, match="is the input"):
-        Target(str(path), overwrite=True).check(Source("-", stream=stream))
-    Target("/dev/null").check(Source("/dev/null"))
+        OutputFile(str(path), overwrite=True).check(InputFile("-", stream=stream))
+    OutputFile("/dev/null").check(InputFile("/dev/null"))
     assert path.read_bytes() == b"precious"
 
 
@@ -246,23 +246,23 @@ def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     link = tmp_path / "out"
     link.symlink_to("far/real")
-    assert written(Target(str(link)), sample()) == b"text 0\n"
+    assert written(OutputFile(str(link)), sample()) == b"text 0\n"
     assert link.is_symlink() and (tmp_path / "far" / "real").is_file()
     with pytest.raises(ValueError, match=r"real exists"):
-        Target(str(link)).check()
+        OutputFile(str(link)).check()
 
 
 def test_two_jobs_cannot_write_one_output(tmp_path: Path) -> None:
     path = str(tmp_path / "out")
-    first = Target(path).open({})
+    first = OutputFile(path).open({})
     for flags in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(ValueError, match="out is being written by another job"):
-            Target(path, **flags).check()
+            OutputFile(path, **flags).check()
         with pytest.raises(ValueError, match="out is being written by another job"):
-            Target(path, **flags).open({})
+            OutputFile(path, **flags).open({})
     first.add([sample()])
     first.close()
-    second = Target(path, resume=True).open({})
+    second = OutputFile(path, resume=True).open({})
     assert second.state.lines == 0
     second.close()
 
@@ -288,7 +288,7 @@ class Stream(io.RawIOBase):
 def test_a_pipe_has_each_line_at_once_and_several_together() -> None:
     stream: Any = Stream()
     warnings: list[str] = []
-    writer = Target("-", stream=stream).open({"any": 1}, warn=warnings.append)
+    writer = OutputFile("-", stream=stream).open({"any": 1}, warn=warnings.append)
     assert writer.state.lines == 0
     writer.add([sample(1)])
     writer.add([sample(0), rejected(3), sample(2)])
@@ -298,14 +298,14 @@ def test_a_pipe_has_each_line_at_once_and_several_together() -> None:
     assert warnings == ["line 4 is rejected: too long"]
     assert not stream.closed
     narrow: Any = Stream(room=2)
-    writer = Target("-", format="json", stream=narrow).open({})
+    writer = OutputFile("-", format="json", stream=narrow).open({})
     writer.add([sample(0)])
     assert b"".join(narrow.writes) == b'{"output": "text 0"}\n'
 
 
 def test_stdout(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     print("before")
-    writer = Target("-").open({})
+    writer = OutputFile("-").open({})
     writer.add([sample(0)])
     print("after")
     sys.stdout.flush()
@@ -318,18 +318,18 @@ def test_stdout(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
 @pytest.mark.parametrize("name", ["-", "/dev/null"])
 def test_a_pipe_cannot_be_gone_on_with(name: str) -> None:
     with pytest.raises(ValueError, match="drop --resume"):
-        Target(name, resume=True).check()
+        OutputFile(name, resume=True).check()
 
 
 def test_devices_and_named_pipes_are_written_directly(tmp_path: Path) -> None:
-    writer = Target("/dev/null", overwrite=True).open({}, warn=lambda message: None)
+    writer = OutputFile("/dev/null", overwrite=True).open({}, warn=lambda message: None)
     writer.add([sample(0), rejected(1)])
     writer.finish()
     assert not Path("/dev/null.rejected.jsonl").exists()
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     os.mkfifo(tmp_path / "fifo.gz")
     reading = os.open(tmp_path / "fifo.gz", os.O_RDONLY | os.O_NONBLOCK)
-    writer = Target(str(tmp_path / "fifo.gz")).open({})
+    writer = OutputFile(str(tmp_path / "fifo.gz")).open({})
     writer.add([sample(0)])
     writer.finish()
     assert gzip.decompress(os.read(reading, 1000)) == b"text 0\n"
@@ -342,7 +342,7 @@ def test_a_pipe_that_nobody_reads_is_told_as_such() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as stream:
-        writer = Target("-", stream=stream).open({})
+        writer = OutputFile("-", stream=stream).open({})
         with pytest.raises(BrokenPipeError):
             writer.add([sample()])
 
@@ -357,18 +357,18 @@ def test_a_full_pipe_that_does_not_block_is_waited_for() -> None:
     ) as reader:
         os.close(reading)
         with os.fdopen(writing, "wb") as stream:
-            Target("-", stream=stream).open({}).add([big])
+            OutputFile("-", stream=stream).open({}).add([big])
         assert reader.communicate()[0] == "300001"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_device_that_is_full_fails_the_job() -> None:
-    writer = Target("/dev/full").open({})
+    writer = OutputFile("/dev/full").open({})
     with pytest.raises(JobFailed, match=r"/dev/full cannot be written \(No space left on device\)"):
         writer.add([sample()])
     with open("/dev/full", "wb") as stream:
         with pytest.raises(JobFailed, match="stdout cannot be written"):
-            Target("-", stream=stream).open({}).add([sample()])
+            OutputFile("-", stream=stream).open({}).add([sample()])
         # Nothing is left in a buffer that would fail once more.
         stream.flush()
 
@@ -379,13 +379,13 @@ SCRIPT = """
 import resource, sys
 from tritonseq.errors import JobFailed
 from tritonseq.stages.sample import Sample
-from tritonseq.jobs.output import Target
+from tritonseq.jobs.output import OutputFile
 
 output, limit, count, waits = sys.argv[1], *map(int, sys.argv[2:])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    writer = Target(output, resume=True).open({"count": count})
+    writer = OutputFile(output, resume=True).open({"count": count})
     for number in range(writer.state.lines, count):
         fault = "no" if number % 50 == 0 else None
         texts = None if fault else [f"text {number * number}"]
@@ -445,7 +445,7 @@ def test_a_process_that_is_killed_lets_go_and_another_goes_on(
 ) -> None:
     folder = tmp_path / "job"
     folder.mkdir()
-    target = Target(str(folder / "out.txt"), resume=True)
+    target = OutputFile(str(folder / "out.txt"), resume=True)
     for rounds in (1, 20):
         process = start(folder / "out.txt", waits=1)
         with contextlib.closing(process.stdin), contextlib.closing(process.stdout):

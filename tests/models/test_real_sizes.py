@@ -17,7 +17,7 @@ from real import LINES, Real
 
 import tritonseq
 from tritonseq.cli.main import main
-from tritonseq.jobs.writer import Files
+from tritonseq.jobs.writer import JournaledFile
 from tritonseq.models import layout
 from tritonseq.models.layers import Product
 from tritonseq.models.layout import is_packed, pays_to_pack
@@ -162,13 +162,13 @@ class Preempted(BaseException):
 
 def stop_twice(job: Job, patch: pytest.MonkeyPatch) -> None:
     """Each time as soon as anything new is durable."""
-    record = Files.record
+    record = JournaledFile.record
 
-    def record_and_die(files: Files, state: State) -> None:
+    def record_and_die(files: JournaledFile, state: State) -> None:
         record(files, state)
         raise Preempted
 
-    patch.setattr(Files, "record", record_and_die)
+    patch.setattr(JournaledFile, "record", record_and_die)
     for _ in range(2):
         before = job.lines
         with pytest.raises(Preempted):
@@ -212,7 +212,7 @@ def test_what_forms_batches_is_asked_for_again_in_half_precision(
         flags = (*FLAGS, "2", "--dtype", dtype)
         job = Job(checkpoint.folder, source, output.with_suffix(f".{dtype}.txt"), flags)
         with monkeypatch.context() as patch:
-            patch.setattr(Files, "finish", _preempt)
+            patch.setattr(JournaledFile, "finish", _preempt)
             with pytest.raises(Preempted):
                 main(job.arguments())
         capsys.readouterr()

@@ -14,7 +14,7 @@ import termios
 
 import pytest
 
-from tritonseq.jobs.summary import JobSummary, summary
+from tritonseq.jobs.job import JobSummary
 from tritonseq.progress import Progress, note, postfix
 from tritonseq.stages.timings import StageTimes
 
@@ -60,7 +60,7 @@ def test_the_end_of_the_bar() -> None:
 def test_the_summary_tells_where_the_time_went() -> None:
     """Two seats have twice the time."""
     report = done(StageTimes("read", 1, 0.4, 0.0, 7.6), StageTimes("detokenize", 2, 4.0, 12.0, 0.0))
-    assert summary(report).splitlines() == [
+    assert str(report).splitlines() == [
         "lines: 12,000, rejected: 3, tokens: 100,000, seconds: 8.00, lines/s: 1,500.0, "
         "tokens/s: 12,500.0",
         "stage       seats  busy  waited for input  waited for output",
@@ -71,17 +71,17 @@ def test_the_summary_tells_where_the_time_went() -> None:
 
 def test_speed_is_that_of_this_run() -> None:
     resumed = done()._replace(earlier_lines=11000, earlier_tokens=92000)
-    assert summary(resumed).splitlines() == [
+    assert str(resumed).splitlines() == [
         "lines: 12,000, rejected: 3, tokens: 100,000, seconds: 8.00, lines/s: 125.0, "
         "tokens/s: 1,000.0",
     ]
 
 
 def test_the_summary_of_nothing() -> None:
-    assert summary(done(lines=0, seconds=0.0)).splitlines() == [
+    assert str(done(lines=0, seconds=0.0)).splitlines() == [
         "lines: 0, rejected: 3, tokens: 100,000, seconds: 0.00, lines/s: 0.0, tokens/s: 0.0"
     ]
-    assert "read       1    0%" in summary(done(StageTimes("read", 1, 0.0, 0.0, 0.0), seconds=0.0))
+    assert "read       1    0%" in str(done(StageTimes("read", 1, 0.0, 0.0, 0.0), seconds=0.0))
 
 
 def test_the_bar_shows_what_is_done_of_how_many() -> None:

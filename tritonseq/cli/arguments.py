@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritonseq.jobs.lines import FORMATS
+from tritonseq.jobs.formats import FORMATS
 from tritonseq.options.config import GenerationConfig
 from tritonseq.options.validation import MOST_PROCESSES
 
-from . import fastseq_flags, unilm_flags
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 _SHOWN = 60
@@ -38,6 +37,11 @@ def argument(annotation: str) -> dict[str, Any]:
     if "Sequence[int]" in kinds:
         return {"type": tokens, "metavar": "VALUE"}
     return {"type": value, "metavar": "VALUE"}
+
+
+def flag(name: str) -> str:
+    """The flag whose value `parsed` has by this name."""
+    return f"--{name.replace('_', '-')}"
 
 
 def value(text: str) -> Any:
@@ -75,6 +79,17 @@ def words(text: str) -> Any:
     return [found] if found and flat else found
 
 
+def one_match(path: str) -> str:
+    """The path itself; of a pattern, the one file or folder that fits it."""
+    if not glob.has_magic(path):
+        return path
+    found = sorted(glob.glob(path))
+    if len(found) != 1:
+        fits = ", ".join(found) or "nothing"
+        raise ValueError(f"{path} fits {fits}: pass one checkpoint at a time")
+    return found[0]
+
+
 def devices(text: str) -> tuple[str, ...]:
     """Names between commas, one for each process; "cpu:2" stands for two on the CPU.
 
@@ -108,13 +123,6 @@ def _processes(name: str, number: str) -> int:
             f"{name[:_SHOWN]} asks for more than {MOST_PROCESSES} processes: pass fewer"
         )
     return int(number or 1)
-
-
-def special_tokens(parsed: argparse.Namespace) -> dict[str, bool]:
-    """What is said about special tokens and spaces, as `Model.text_job` takes it."""
-    names = ("add_special_tokens", "skip_special_tokens", "clean_up_tokenization_spaces")
-    given = {name: getattr(parsed, name) for name in names}
-    return {name: flag for name, flag in given.items() if flag is not None}
 
 
 # Options that only change the form of a result that the command line does not show.
@@ -164,9 +172,16 @@ def add_generate(commands: Any) -> argparse.ArgumentParser:
     _add_running(parser)
     _add_command_line_texts(parser)
     _add_options(parser)
-    unilm_flags.add_flags(parser)
-    fastseq_flags.add_flags(parser)
     return parser
+
+
+def add_group(
+    parser: argparse.ArgumentParser, title: str, description: str, flags: Mapping[str, Any]
+) -> None:
+    """Declare flags by their names, each with what argparse is told of it."""
+    group = parser.add_argument_group(title, description)
+    for name, settings in flags.items():
+        group.add_argument(flag(name), **settings)
 
 
 def add_placement(parser: argparse._ActionsContainer) -> None:
@@ -322,5 +337,4 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
     for name, annotation in _parameters():
-        flag = f"--{name.replace('_', '-')}"
-        group.add_argument(flag, default=argparse.SUPPRESS, **argument(annotation))
+        group.add_argument(flag(name), default=argparse.SUPPRESS, **argument(annotation))

@@ -6,15 +6,17 @@ makes that the default here too, for models with an encoder.
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING
+from argparse import SUPPRESS
+from typing import TYPE_CHECKING, Any
+
+from .arguments import flag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    import argparse
+    from collections.abc import Callable
 
-_TASKS = ("summarization", "translation")
-"""What FastSeq's --task may be, and how it may begin, for checkpoints without tasks of their own:
-there it only chooses the metric."""
+TITLE = "FastSeq"
+DESCRIPTION = "its names, also with _ for -; with any of them, --truncation is the default"
 
 
 def _or_none(text: str) -> int | None:
@@ -38,6 +40,20 @@ _SWITCHES = {
 }
 _NO_EFFECT = ("padding", "return_tensors", "padding_side")
 _ALONE = ("without_fastseq_opt", "use_slow_tokenizer")
+_SWITCH = {"action": "store_true", "default": SUPPRESS}
+FLAGS: dict[str, dict[str, Any]] = {
+    **{
+        name: {"type": kind, "default": SUPPRESS, "metavar": "N", "help": what}
+        for name, (_, kind, what) in _NUMBERS.items()
+    },
+    "reference_path": {"default": SUPPRESS, "metavar": "F", "help": "as --reference"},
+    **{name: {**_SWITCH, "help": what} for name, (_, _, what) in _SWITCHES.items()},
+    "causal_lm": {"action": "store_true", "help": "the model is one without an encoder"},
+    **{name: {"default": SUPPRESS, "metavar": "X", "help": "no effect"} for name in _NO_EFFECT},
+    **{name: {**_SWITCH, "help": "no effect"} for name in _ALONE},
+}
+"""Those that `tritonseq generate` has by other names, as argparse takes them."""
+
 _OURS = {
     **{name: ours for name, (ours, _, _) in (_NUMBERS | _SWITCHES).items()},
     "reference_path": "reference",
@@ -68,38 +84,13 @@ FAIRSEQ = {
 """Flags of fairseq, which FastSeq's other command has, and what is said here instead."""
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that `tritonseq generate` does not have by the same name already."""
-    group = parser.add_argument_group(
-        "FastSeq", "its names, also with _ for -; with any of them, --truncation is the default"
-    )
-    for name, (_, kind, what) in _NUMBERS.items():
-        group.add_argument(
-            _flag(name), type=kind, default=argparse.SUPPRESS, metavar="N", help=what
-        )
-    group.add_argument(
-        "--reference-path", default=argparse.SUPPRESS, metavar="F", help="as --reference"
-    )
-    for name, (_, _, what) in _SWITCHES.items():
-        group.add_argument(_flag(name), action="store_true", default=argparse.SUPPRESS, help=what)
-    group.add_argument(
-        "--causal-lm", action="store_true", help="the model is one without an encoder"
-    )
-    for name in _NO_EFFECT:
-        group.add_argument(_flag(name), default=argparse.SUPPRESS, metavar="X", help="no effect")
-    for name in _ALONE:
-        group.add_argument(
-            _flag(name), action="store_true", default=argparse.SUPPRESS, help="no effect"
-        )
-
-
 def translate(parsed: argparse.Namespace) -> None:
-    """Put what FastSeq's flags say where ours say it, and note whether there are any.
+    """Put what FastSeq's flags say where ours say it, and note whether it cuts sources by default.
 
     Raises ValueError if both say something, and not the same.
     """
     names = {*_OURS, *_NO_EFFECT, *_ALONE} - _CUT_NOTHING
-    parsed.fastseq = any(hasattr(parsed, name) for name in names)
+    parsed.cuts_sources = any(hasattr(parsed, name) for name in names)
     for name, ours in _OURS.items():
         if not hasattr(parsed, name):
             continue
@@ -108,32 +99,7 @@ def translate(parsed: argparse.Namespace) -> None:
         before = getattr(parsed, ours, default)
         if before not in (default, value):
             raise ValueError(
-                f"{_flag(name)} and {_flag(ours)} mean the same, and are {value} and {before}: "
+                f"{flag(name)} and {flag(ours)} mean the same, and are {value} and {before}: "
                 "drop one"
             )
         setattr(parsed, ours, value)
-
-
-def truncation(parsed: argparse.Namespace, *, has_encoder: bool) -> bool:
-    """Are texts that are too long to be cut?"""
-    if parsed.truncation is None:
-        return bool(parsed.fastseq) and has_encoder
-    return bool(parsed.truncation)
-
-
-def task(parsed: argparse.Namespace, known: Collection[str]) -> str | None:
-    """The task as the checkpoint has it; None if it has no tasks at all and this is a usual one."""
-    name: str | None = parsed.task
-    if name is not None and not known and name.startswith(_TASKS):
-        return None
-    return name
-
-
-def metric(parsed: argparse.Namespace) -> str:
-    """What outputs are compared by: as is said, or as it is usual for the task."""
-    usual = "bleu" if (parsed.task or "").startswith("translation") else "rouge"
-    return parsed.metric or usual
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from tritonseq.errors import TextError
-from tritonseq.jobs.formatter import shown
-from tritonseq.jobs.input import Source
+from tritonseq.jobs.lines import shown
 from tritonseq.model import BATCH_SIZE, load
 
-from .checkpoint_info import look
-from .generate_files import check_kind, checkpoint_arguments, text_options
-from .standard_streams import refuse_closed
-from .unilm_flags import generation_options
+from .arguments import flag
+from .checkpoint_flags import check_kind, load_arguments, look, text_options
+from .generate_files import input_file
+from .unilm_flags import token_ids
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from tritonseq.jobs.input import InputFile
     from tritonseq.model import Model
     from tritonseq.text_task import Answer, TextJob
 
@@ -31,14 +32,11 @@ _AHEAD = 8
 """Batches whose texts are sorted by length together: lines come while others are being made."""
 
 
-@dataclass(frozen=True)
-class Prompt:
+class PromptText(NamedTuple):
     """A text, and where it stands."""
 
     text: str
     origin: str
-    is_blank: bool = False
-    """Is it the blank line of a file, which is answered by another?"""
 
 
 @dataclass
@@ -61,7 +59,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
 
     The last line on stderr says how many tokens were generated and how fast.
     """
-    prompts, checkpoint = _prompts(parsed), checkpoint_arguments(parsed)
+    prompts, checkpoint = _prompts(parsed), load_arguments(parsed)
     if parsed.stream and (parsed.json or len(prompts) > 1):
         raise ValueError("--stream prints the text of one prompt: drop --json and further prompts")
     facts = look(checkpoint)
@@ -69,29 +67,26 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     model = load(**checkpoint)
     if parsed.seed is not None:
         torch.manual_seed(parsed.seed)
-    generation = generation_options(parsed, options, model.tokenizer)
-    job = model.text_job(**text_options(parsed, facts), **generation)
-    rows = _read(job, [prompt for prompt in prompts if not prompt.is_blank])
+    options |= token_ids(parsed.token_names, model.tokenizer)
+    job = model.text_job(**text_options(parsed, facts), **options)
+    rows = _read(job, prompts)
     tally = Tally()
     if parsed.stream:
         _check_stream(job)
         shown_first = "" if model.is_encoder_decoder else prompts[0].text
-        for piece in _stream(job, rows, shown_first, tally):
+        for piece in _stream(job, rows[0], shown_first, tally):
             print(piece, end="", flush=True)
         print()
     else:
         for prompt, answer in _answers(job, prompts, rows, parsed.batch_size or BATCH_SIZE, tally):
             print(_line(model, prompt, answer.text, as_json=parsed.json))
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    print(f"tritonseq: {tally.line(len(rows))}", file=sys.stderr)
+    sys.stdout.flush()
+    print(f"tritonseq: {tally.line(len(prompts))}", file=sys.stderr)
     return 0
 
 
-def _read(job: TextJob, prompts: list[Prompt]) -> list[list[int]]:
+def _read(job: TextJob, prompts: list[PromptText]) -> list[list[int]]:
     """The ids of all texts; faults of a text are told with the place that it has."""
-    if not prompts:
-        return []
     try:
         return job.read([prompt.text for prompt in prompts])
     except TextError as error:
@@ -99,7 +94,7 @@ def _read(job: TextJob, prompts: list[Prompt]) -> list[list[int]]:
 
 
 def _answers(
-    job: TextJob, prompts: list[Prompt], rows: list[list[int]], batch_size: int, tally: Tally
+    job: TextJob, prompts: list[PromptText], rows: list[list[int]], batch_size: int, tally: Tally
 ) -> Iterator[tuple[str, Answer]]:
     """Every prompt with each of its answers."""
     answers = job.answers(rows, batch_size, window=_AHEAD * batch_size)
@@ -119,62 +114,52 @@ def _line(model: Model, prompt: str, text: str, *, as_json: bool) -> str:
     return text if model.is_encoder_decoder else prompt + text
 
 
-def _prompts(parsed: argparse.Namespace) -> list[Prompt]:
-    """The texts; a file has them only if one is to be streamed."""
-    given = enumerate(parsed.prompt, start=1)
-    prompts = [Prompt(text, f"--prompt {number}") for number, text in given]
-    if file := parsed.input_file or parsed.prompt_file:
-        prompts += _in_file(file, by_line=parsed.input_file is not None)
+def _prompts(parsed: argparse.Namespace) -> list[PromptText]:
+    """The texts: those of the command line, or the first of a file, one more than is streamed."""
+    if parsed.input is None:
+        given = enumerate(parsed.prompt, start=1)
+        prompts = [PromptText(text, f"--prompt {number}") for number, text in given]
+    else:
+        prompts = list(itertools.islice(_in_file(input_file(parsed)), 2))
     if not prompts:
         raise ValueError("there are no texts: name INPUT, or pass --prompt TEXT or --prompt-file F")
     return prompts
 
 
-def _in_file(name: str, *, by_line: bool) -> Iterator[Prompt]:
-    """The first texts, one more than can be streamed."""
-    refuse_closed(0, name)
-    source = Source(
-        name,
-        format="any" if by_line else None,
-        source_field="src" if by_line else "source",
-        limit=2,
-    )
-    source.look()
-    for sample in source:
-        origin = f"line {sample.number + 1} of {source.name}"
+def _in_file(file: InputFile) -> Iterator[PromptText]:
+    file.look()
+    for sample in file:
+        origin = f"line {sample.number + 1} of {file.name}"
         if sample.fault is not None:
             raise ValueError(f"{origin}: {sample.fault}")
-        yield Prompt(shown(sample), origin, is_blank=sample.is_done)
+        yield PromptText(shown(sample), origin)
 
 
 def _check_stream(job: TextJob) -> None:
     for name in ("num_beams", "num_return_sequences"):
         value = getattr(job.request.config, name)
         if value > 1:
-            flag = f"--{name.replace('_', '-')}"
             raise ValueError(
                 f"--stream prints one text as it grows, and {name} is {value}, given or by default "
-                f"of the checkpoint: pass {flag} 1"
+                f"of the checkpoint: pass {flag(name)} 1"
             )
 
 
-def _stream(job: TextJob, rows: list[list[int]], prompt: str, tally: Tally) -> Iterator[str]:
+def _stream(job: TextJob, row: list[int], prompt: str, tally: Tally) -> Iterator[str]:
     """The prompt, then its text as it grows; a character that misses bytes waits.
 
-    `rows` are the ids of one prompt, or none if it is blank.
+    `row` holds the ids of the prompt; those of a blank one are none, and so is its text.
     """
-    if not rows:
-        return
     start = time.perf_counter()
-    stream = job.request.stream(*job.pad(rows))
+    stream = job.request.stream(*job.pad([row])) if row else ()
     yield prompt
     tokens: list[int] = []
-    shown = ""
+    printed = ""
     for chosen in stream:
         tokens.append(int(chosen))
         text = job.texts([tokens])[0]
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            yield text[len(shown) :]
-            shown = text
+            yield text[len(printed) :]
+            printed = text
     tally.tokens, tally.seconds = len(tokens), time.perf_counter() - start
-    yield job.texts([tokens])[0][len(shown) :]
+    yield job.texts([tokens])[0][len(printed) :]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import errno
+import io
+import os
 import signal
 import sys
 import threading
@@ -17,16 +20,9 @@ from tritonseq.errors import JobFailed
 from tritonseq.progress import note
 from tritonseq.stages.descriptors import take_descriptors
 
-from .arguments import add_generate, add_placement, generation_options
-from .fastseq_flags import FAIRSEQ
+from . import fastseq_flags, unilm_flags
+from .arguments import add_generate, add_group, add_placement, generation_options
 from .rules import check_flags
-from .standard_streams import (
-    flush_stdout,
-    forgiving_stderr,
-    refuse_closed,
-    silence_stdout,
-)
-from .unilm_flags import name_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,8 +31,13 @@ if TYPE_CHECKING:
 _BARE = "--early-stopping"
 _BARE_VALUES = ("true", "false", "never")
 
-# UniLM's names of these flags.
-_UNILM = {"max_new_tokens": "max_tgt_length", "min_new_tokens": "min_len"}
+# What only flags of UniLM and FastSeq say.
+_UNSAID: dict[str, Any] = {
+    "cuts_sources": False,
+    "unilm_network": None,
+    "token_names": {},
+    "traces": None,
+}
 
 _INTERRUPTED = 130
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     take_descriptors()
     is_own = arguments is None
-    with forgiving_stderr():
+    with _forgiving_stderr():
         code = _run(sys.argv[1:] if arguments is None else arguments, is_own=is_own)
     if is_own:
         _go_deaf()
@@ -78,9 +79,9 @@ def _run(arguments: Sequence[str], *, is_own: bool) -> int:
                 warnings.showwarning = _Once().show
                 code: int = parsed.command(parsed)
         finally:
-            flush_stdout()
+            _flush_stdout()
     except BrokenPipeError:
-        silence_stdout()
+        _silence_stdout()
         return _PIPE_CLOSED
     except (ValueError, OSError, JobFailed) as error:
         if _is_of_writing(error):
@@ -97,7 +98,7 @@ def _say(error: Exception, code: int) -> int:
 
 
 def _is_of_writing(error: Exception) -> TypeGuard[OSError]:
-    """Did writing to a file that was open fail, as a full disk makes it?"""
+    """Whether writing to a file that was open failed, as a full disk makes it."""
     return isinstance(error, OSError) and error.filename is None and error.errno in _WRITING
 
 
@@ -156,8 +157,8 @@ def _complaint(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
     known = [flag for action in parser._actions for flag in action.option_strings]
     for argument in unknown:
         flag = argument.partition("=")[0]
-        if flag in FAIRSEQ:
-            return f"{flag} is a flag of fairseq's: here say {FAIRSEQ[flag]}"
+        if flag in fastseq_flags.FAIRSEQ:
+            return f"{flag} is a flag of fairseq's: here say {fastseq_flags.FAIRSEQ[flag]}"
         if flag.startswith("--"):
             nearest = difflib.get_close_matches(flag, known, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else "--help lists what there is"
@@ -184,7 +185,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tritonseq {version('tritonseq')}")
     commands = parser.add_subparsers(metavar="command", required=True)
     generate = add_generate(commands)
-    generate.set_defaults(command=_generate, parser=generate)
+    for module in (unilm_flags, fastseq_flags):
+        add_group(generate, module.TITLE, module.DESCRIPTION, module.FLAGS)
+    generate.set_defaults(command=_generate, parser=generate, **_UNSAID)
     demo = commands.add_parser(
         "demo",
         help="solve small tasks with the embedded models and check every answer",
@@ -206,17 +209,15 @@ def _generate(parsed: argparse.Namespace) -> int:
     options = generation_options(parsed)
     for flag, other in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
         # What is said on the command line goes before what the checkpoint says of the same.
-        if flag in options and other not in options and getattr(parsed, _UNILM[other]) is None:
+        if flag in options and other not in options:
             options[other] = None
-    if not parsed.stream:
-        name_places(parsed)
-    if parsed.input is not None:
+    if parsed.input is not None and not parsed.stream:
         from . import generate_files
 
         return generate_files.run(parsed, options)
 
-    if parsed.output_file is None:
-        refuse_closed(1, "-")
+    if sys.stdout is None:
+        raise ValueError("stdout is closed: name INPUT, and a file as OUTPUT")
     from . import generate_prompts
 
     return generate_prompts.run(parsed, options)
@@ -234,3 +235,65 @@ def _env(parsed: argparse.Namespace) -> int:
     for name, value in describe():
         print(f"{name:<18}{value}")
     return 0
+
+
+@contextlib.contextmanager
+def _forgiving_stderr() -> Iterator[None]:
+    """Meanwhile, messages that cannot be written are dropped: no work may fail for them.
+
+    A stderr that a caller has put in its place is left as it is.
+    """
+    before = sys.stderr
+    if before is not sys.__stderr__:
+        yield
+        return
+    if before is not None:
+        with contextlib.suppress(OSError):
+            before.flush()
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Forgiving(2, "w", closefd=False)),
+        encoding=getattr(before, "encoding", None),
+        errors="backslashreplace",
+        line_buffering=True,
+        write_through=True,
+    )
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stderr = before
+
+
+class _Forgiving(io.FileIO):
+    """A file that is told all, and need not take it."""
+
+    def write(self, data: Any) -> int:
+        """As of every file, but what it refuses counts as written."""
+        with contextlib.suppress(OSError):
+            written = super().write(data)
+            if written is not None:
+                return written
+        return memoryview(data).nbytes
+
+
+def _flush_stdout() -> None:
+    """Hand over what was printed. Raises BrokenPipeError if its reader has gone, JobFailed if it
+    cannot be written; then it is dropped."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        raise
+    except OSError as error:
+        _silence_stdout()
+        raise JobFailed(f"stdout cannot be written ({error.strerror})") from error
+
+
+def _silence_stdout() -> None:
+    """Let what is still to be printed go nowhere, lest the interpreter fails at it as it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)

@@ -1,13 +1,14 @@
-"""Which flags of `tritonseq generate` go together, and which numbers make sense."""
+"""Rules: which flags of `tritonseq generate` go together, and which numbers make sense."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tritonseq.jobs.lines import FORMATS
+from tritonseq.jobs.formats import FORMATS
 from tritonseq.options.validation import MOST, MOST_PROCESSES
 
-from . import fastseq_flags
+from . import fastseq_flags, unilm_flags
+from .arguments import flag
 
 if TYPE_CHECKING:
     import argparse
@@ -56,20 +57,24 @@ _PLACES = ("model", "input", "output")
 
 def check_flags(parsed: argparse.Namespace) -> None:
     """Raise ValueError for empty names, for numbers that are too low or too high, and for flags
-    that do not go together."""
-    fastseq_flags.translate(parsed)
+    that do not go together; what FastSeq's and UniLM's flags say is put where ours say it."""
+    if _given(parsed, fastseq_flags.FLAGS):
+        fastseq_flags.translate(parsed)
     _check_names(parsed)
     _check_numbers(parsed)
     _check_texts(parsed)
     _check_forms(parsed)
     _check_placement(parsed)
+    if _given(parsed, unilm_flags.FLAGS):
+        unilm_flags.translate(parsed)
+    parsed.input = parsed.prompt_file or parsed.input
 
 
 def _check_names(parsed: argparse.Namespace) -> None:
     """As a variable of the shell that is not set leaves them."""
     for name in _NAMES:
         if getattr(parsed, name) == "":
-            what = name.upper() if name in _PLACES else _flag(name)
+            what = name.upper() if name in _PLACES else flag(name)
             raise ValueError(f"{what} is an empty text: name something, or leave it out")
 
 
@@ -79,9 +84,9 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
         if number is None:
             continue
         if number < least:
-            raise ValueError(f"{_flag(name)} is {number}: it must be at least {least}")
+            raise ValueError(f"{flag(name)} is {number}: it must be at least {least}")
         if number > most:
-            raise ValueError(f"{_flag(name)} is {number}: it must be at most {most}")
+            raise ValueError(f"{flag(name)} is {number}: it must be at most {most}")
 
 
 def _check_texts(parsed: argparse.Namespace) -> None:
@@ -134,8 +139,5 @@ def _check_placement(parsed: argparse.Namespace) -> None:
 
 def _given(parsed: argparse.Namespace, names: Iterable[str]) -> str:
     default = parsed.parser.get_default
-    return ", ".join(_flag(name) for name in names if getattr(parsed, name) != default(name))
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    given = (name for name in names if getattr(parsed, name, default(name)) != default(name))
+    return ", ".join(map(flag, given))

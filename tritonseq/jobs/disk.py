@@ -1,4 +1,4 @@
-"""Files that outlive a crash: who may write them, and when they are durable."""
+"""Durable files of a job: where they lie, locked against other processes, and made to last."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import zlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tritonseq.checkpoint.files import KINDS
 from tritonseq.errors import JobFailed
 
-from .places import OWN, new, open_to_read, refuse_foreign
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
+
+OWN = os.O_NOFOLLOW | os.O_NONBLOCK
+"""To open files of a job with: no link is followed, and nothing is waited for."""
+AFRESH = "start afresh with --overwrite instead of --resume"
+"""The remedy for files that were changed."""
 
 _BUFFER = 1 << 20
 _REMEDIES = {
@@ -28,6 +34,61 @@ _STANDARD = 2
 """The last of the descriptors that stdin, stdout and stderr have."""
 _UNKNOWN = (errno.EINVAL, errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
 """What file systems answer that cannot lock a file, or make a folder durable."""
+_MOUNTS = Path("/proc/self/mountinfo")
+_STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/stderr")
+_DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?:self|thread-self))/fd/([0-9]+)")
+_LINKS = 40
+"""So many links in a row lead nowhere, to the operating system as well."""
+
+
+@dataclass(frozen=True)
+class JobPaths:
+    """The files of a job: `output` is there when it is complete, the others until then."""
+
+    output: Path
+    traces: Path | None = None
+    """The whole searches; it is there with the output."""
+
+    @property
+    def partial(self) -> Path:
+        """The output while it grows."""
+        return partial(self.output)
+
+    @property
+    def journal(self) -> Path:
+        """What of it is durable."""
+        return self._beside(".journal")
+
+    @property
+    def rejected(self) -> Path:
+        """The lines without an output; it stays."""
+        return self._beside(".rejected.jsonl")
+
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """Those that a job makes, writes and removes as it needs."""
+        own = (self.partial, self.journal, new(self.journal), self.rejected)
+        if self.traces is None:
+            return own
+        return (*own, partial(self.traces), new(self.traces))
+
+    @property
+    def renamed(self) -> tuple[Path, ...]:
+        """Those that others become by being renamed."""
+        return (self.output,) if self.traces is None else (self.output, self.traces)
+
+    def _beside(self, ending: str) -> Path:
+        return self.output.with_name(self.output.name + ending)
+
+
+def partial(path: Path) -> Path:
+    """Where a file is while it grows."""
+    return path.with_name(f"{path.name}.partial")
+
+
+def new(path: Path) -> Path:
+    """Where a file is written that will replace another as a whole."""
+    return path.with_name(f"{path.name}.new")
 
 
 class Appender:
@@ -155,6 +216,29 @@ def _changed(path: Path, how: str) -> ValueError:
     )
 
 
+def refuse_foreign(path: Path) -> None:
+    """Raise ValueError if there is something that is no file: a job would write to another one
+    through a link, and wait for ever for a pipe."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    for is_kind, name in KINDS:
+        if is_kind(mode):
+            raise ValueError(
+                f"{path} is {name}, and the job keeps a file of its own there: move it away, or "
+                "name another OUTPUT"
+            )
+
+
+def open_to_read(path: Path) -> int:
+    """The descriptor of a file of a job. Raises ValueError as `refuse_foreign` does, OSError if it
+    cannot be opened."""
+    refuse_foreign(path)
+    # Should it become a link or a pipe right now, this fails, too.
+    return os.open(path, os.O_RDONLY | OWN)
+
+
 def open_own(path: Path, flags: int) -> int:
     """The descriptor of a file of a job that is written.
 
@@ -164,7 +248,7 @@ def open_own(path: Path, flags: int) -> int:
     # Should it become a link or a pipe right now, this fails, too.
     descriptor = os.open(path, flags | OWN, 0o666)
     if descriptor <= _STANDARD:
-        # Whoever writes to a standard stream that was closed would write into this file.
+        # What is printed to a standard stream that was closed would go into this file.
         low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD + 1)
         os.close(low)
     return descriptor
@@ -181,7 +265,7 @@ def lock(path: Path, name: str) -> int:
             descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
             _lock(descriptor, name)
-            # Whoever had it may have renamed it in between: then this is no longer the file.
+            # The job that had it may have renamed it in between: then this is no longer the file.
             if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 return descriptor
         except FileNotFoundError:
@@ -278,3 +362,46 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror or error}): {remedy}, then run the same "
             "command with --resume"
         ) from error
+
+
+def descriptor_of(path: str) -> int | None:
+    """The number of the open file that a name such as /dev/stdout means; None of other names.
+
+    What is open may be a file that others write to as well, and that ends where they have come to:
+    it is written to as it is, and not replaced.
+    """
+    for _ in range(_LINKS):
+        name = os.path.abspath(path).replace(f"/proc/{os.getpid()}/", "/proc/self/")
+        if name in _STREAMS:
+            return _STREAMS.index(name)
+        if found := _DESCRIPTOR.fullmatch(name):
+            return int(found[1])
+        if not os.path.islink(name):
+            return None
+        path = os.path.join(os.path.dirname(name), os.readlink(name))
+    return None
+
+
+def refuse_mounted(paths: Iterable[Path]) -> None:
+    """Raise ValueError if one of the files is a mount point, which no other file can replace."""
+    for path in mount_points().intersection(paths):
+        raise ValueError(
+            f"{path} is a mount point, and a complete OUTPUT takes its place by being renamed, "
+            f"which no mount point allows: mount its folder and not the file (a volume of "
+            f"{path.parent}), or name an OUTPUT in a folder that is mounted"
+        )
+
+
+def mount_points() -> set[Path]:
+    """Where something is mounted, as far as the system tells."""
+    try:
+        table = _MOUNTS.read_bytes()
+    except OSError:
+        return set()
+    rows = [line.split(b" ") for line in table.splitlines()]
+    return {Path(os.fsdecode(_unescaped(row[4]))) for row in rows if len(row) > 4}
+
+
+def _unescaped(name: bytes) -> bytes:
+    """Blanks and the like stand there as octal numbers."""
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), name)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from tritonseq.errors import JobFailed
 from tritonseq.stages.sample import Sample
 
-from .foreign import BEGIN, refuse_binary, refuse_kind
-from .formatter import shown
-from .lines import FORMATS, Parser, format_of, is_gzip
-from .shape import begins_with_object, refuse_shape
+from .disk import AFRESH, descriptor_of
+from .formats import BEGIN, FORMATS, format_of, is_gzip, refuse_binary, refuse_kind
+from .lines import Parser, shown
+from .sniff import has_object_first, refuse_unlike_format
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 GZIP_MAGIC = b"\x1f\x8b"
 
-_PIECE = 1 << 20
+_BLOCK = 1 << 20
+_LONGEST = 16 << 20
 
 
 def buffered(stream: BinaryIO) -> io.BufferedReader:
@@ -89,7 +90,7 @@ class RawLines:
         try:
             return self._stream.peek(BEGIN)
         except (EOFError, OSError, zlib.error) as error:
-            # It would not come again: whoever reads on shall be told, and not of an early end.
+            # It would not come again: reading on shall raise it, and not find an early end.
             self._fault = error
             return b""
 
@@ -121,7 +122,7 @@ class RawLines:
     def _line(self) -> bytes:
         line = piece = self._piece(self._most)
         while len(piece) > 0 and len(line) == self._most and not piece.endswith(b"\n"):
-            piece = self._piece(_PIECE)
+            piece = self._piece(_BLOCK)
         self.count += len(line) > 0
         return line
 
@@ -151,16 +152,11 @@ def _size(file: io.BufferedReader) -> int | None:
 def changed_input(name: str, how: str) -> str:
     """The message for an input that is another one than before."""
     return (
-        f"{name} is not what the job began with: {how}. Give it the same input again, or start "
-        "afresh with --overwrite instead of --resume"
+        f"{name} is not what the job began with: {how}. Give it the same input again, or {AFRESH}"
     )
 
 
-_LONGEST = 16 << 20
-_BLOCK = 1 << 20
-
-
-class Source:
+class InputFile:
     """A file of sources, or stdin for "-"; compressed ones are read by their first bytes.
 
     - `format`: "lines" of text, or "json" lines; None goes by the name, and "any" by the first
@@ -169,7 +165,7 @@ class Source:
     - `source_field`: where objects hold the source, a text or a list of tokens; a name with dots
       that no object has, such as "translation.en", leads into objects.
     - `id_field`: a field that every object must have.
-    - `taken`: the fields that the output takes, which objects must not have: `Target.taken`.
+    - `taken`: the fields that the output takes, which objects must not have: `Formatter.taken`.
     - `keep_source`: carry the source through to the output.
     - `tokenized`: sources are tokens with spaces between them.
     - `trims_blanks`: a blank source is empty, whatever it is blank with.
@@ -240,7 +236,7 @@ class Source:
     def look(self) -> None:
         """See that it begins as what it is taken for, before anything is made of it.
 
-        Waits for the first bytes of a pipe, but not for what somebody types. Raises ValueError
+        Waits for the first bytes of a pipe, but not for what is typed. Raises ValueError
         for files of another kind or format, with the way to convert them.
         """
         if self.path == "-" and self._standard().isatty():
@@ -248,13 +244,13 @@ class Source:
         begin = self._begin()
         refuse_kind(begin, self.name)
         refuse_binary(begin, self.name)
-        if self._goes_by_line and begins_with_object(begin):
+        if self._goes_by_line and has_object_first(begin):
             # Only texts can be tokens with spaces between them there.
             self.format = "json"
             self._parser = replace(self._parser, format="json", tokenized=False)
         named = {self._parser.id_field: "--id-field", self._parser.source_field: "--source-field"}
         fields = {field: flag for field, flag in named.items() if field is not None}
-        refuse_shape(begin, self.name, self.format, fields, is_said=self._is_said)
+        refuse_unlike_format(begin, self.name, self.format, fields, is_said=self._is_said)
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples not read yet. Raises JobFailed if the file is cut short, damaged or lost."""
@@ -308,8 +304,10 @@ class Source:
 
     def _check(self) -> None:
         """See that it can be opened. A pipe is not touched: that could wait, or lose its bytes."""
+        is_stdin = self.path == "-" or descriptor_of(self.path) == 0
+        if is_stdin and self._stream is None and sys.stdin is None:
+            raise ValueError(f"stdin is closed: name a file instead of {self.path}")
         if self.path == "-":
-            self._standard()
             return
         with self._readable():
             kind = os.stat(self.path).st_mode
@@ -358,10 +356,8 @@ class Source:
     def _standard(self) -> BinaryIO:
         if self._stream is not None:
             return self._stream
-        if sys.stdin is None:
-            raise ValueError("stdin is closed: name a file instead of -")
         if not hasattr(sys.stdin, "buffer"):
-            # Somebody has put a text in its place.
+            # A caller has put a text in its place.
             self._stream = io.BytesIO(sys.stdin.read().encode())
             return self._stream
         return sys.stdin.buffer

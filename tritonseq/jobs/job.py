@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
+import os
 import signal
 import sys
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.errors import JobFailed
-from tritonseq.progress import Progress
+from tritonseq.progress import Progress, per_second
 from tritonseq.stages.graph import Assembly
 from tritonseq.stages.timings import Clock
 from tritonseq.stages.workers import Staff, Workers
 
-from .summary import JobSummary, write_timeline
+from .disk import OWN
 from .traces import Traces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tritonseq.stages.model_info import Facts
+    from tritonseq.stages.timings import Span, StageTimes
     from tritonseq.stages.workers import ModelSource
     from tritonseq.text.tokenizer import Tokenizer
 
-    from .input import Source
-    from .output import Target
+    from .input import InputFile
+    from .output import OutputFile
     from .writer import Writer
 
 # Seconds between two records of what is durable, and between two looks at whether one is due.
@@ -60,9 +63,36 @@ class JobOptions:
     """Called when the output is complete, before any signal can end this process again."""
 
 
+class JobSummary(NamedTuple):
+    """What a job has done; counts include what was done before it was resumed."""
+
+    lines: int
+    rejected: int
+    tokens: int
+    earlier_lines: int
+    """Of `lines`, those that were done before; so for the tokens."""
+    earlier_tokens: int
+    seconds: float
+    """Of this run, without loading the model."""
+    stages: list[StageTimes]
+    interrupted: bool
+
+    def __str__(self) -> str:
+        """Counts and speeds, and a table of what the stages did with the time."""
+        counts = [
+            f"lines: {self.lines:,}",
+            f"rejected: {self.rejected:,}",
+            f"tokens: {self.tokens:,}",
+            f"seconds: {self.seconds:.2f}",
+            f"lines/s: {per_second(self.lines - self.earlier_lines, self.seconds)}",
+            f"tokens/s: {per_second(self.tokens - self.earlier_tokens, self.seconds)}",
+        ]
+        return "\n".join([", ".join(counts), *_table(self.stages, self.seconds)])
+
+
 def run_job(
-    source: Source,
-    target: Target,
+    source: InputFile,
+    target: OutputFile,
     model: ModelSource,
     text_options: Mapping[str, Any],
     generation_options: Mapping[str, Any] | Callable[[Tokenizer], Mapping[str, Any]],
@@ -87,7 +117,7 @@ def run_job(
     # A search shows the last digits of its scores, and how long its batch took.
     is_traced = options.traces is not None
     exact = target.with_scores or is_traced
-    # Whoever reads a pipe wants what is done, and cannot go on with it.
+    # The reader of a pipe wants what is done, and no job can go on with it.
     repeats = not target.is_pipe
     staff = replace(options.staff, exact_scores=exact, traced=is_traced, repeats=repeats)
     if callable(generation_options):
@@ -113,7 +143,7 @@ def run_job(
 
 
 def _run(
-    source: Source,
+    source: InputFile,
     writer: Writer,
     workers: Workers,
     options: JobOptions,
@@ -143,19 +173,15 @@ def _run(
     finally:
         progress.close()
         if options.trace is not None:
-            _write_timeline(clock, options.trace, report)
+            try:
+                write_timeline(clock.spans, options.trace)
+            except OSError as error:
+                # What the job has done is no worse for it.
+                report(f"warning: the trace {options.trace} cannot be written ({error.strerror})")
     return JobSummary(
         writer.lines, writer.rejected, writer.tokens, *earlier, clock.seconds, clock.times(),
         interrupted=not is_complete,
     )  # fmt: skip
-
-
-def _write_timeline(clock: Clock, path: Path, report: Callable[[str], None]) -> None:
-    """What a job has done is no worse if nobody can see how."""
-    try:
-        write_timeline(clock.spans, path)
-    except OSError as error:
-        report(f"warning: the trace {path} cannot be written ({error.strerror})")
 
 
 def _write_all(
@@ -191,7 +217,7 @@ def _write_all(
     return not drains
 
 
-def _check(facts: Facts, source: Source, target: Target) -> None:
+def _check(facts: Facts, source: InputFile, target: OutputFile) -> None:
     """Raise ValueError for what only the model's own options tell to be wrong."""
     if target.with_scores and not facts.has_scores:
         raise ValueError("only beams have scores: pass --num-beams 2 or more, or drop --scores")
@@ -204,8 +230,8 @@ def _check(facts: Facts, source: Source, target: Target) -> None:
 
 
 def _fingerprint(
-    source: Source,
-    target: Target,
+    source: InputFile,
+    target: OutputFile,
     text_options: Mapping[str, Any],
     facts: Facts,
     staff: Staff,
@@ -225,9 +251,9 @@ def _fingerprint(
 def _interrupts() -> Iterator[threading.Event]:
     """Is set by the first Ctrl-C, SIGTERM or SIGHUP; the second raises KeyboardInterrupt.
 
-    Those that whoever started this process has had ignored, as nohup does, stay ignored.
-    Only the main thread can: in others nothing changes. Nothing else is done at once, as whoever
-    is interrupted may hold any lock.
+    Those that this process was started to ignore, as by nohup, stay ignored. Only the main thread
+    can: in others nothing changes. Nothing else is done at once, as the code that is interrupted
+    may hold any lock.
     """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -251,10 +277,48 @@ def _interrupts() -> Iterator[threading.Event]:
         yield interrupted
     finally:
         for number, handler in before.items():
-            # Whoever has put another in its place meanwhile wants that.
+            # A handler that was put in its place meanwhile is wanted.
             if signal.getsignal(number) in ours:
                 signal.signal(number, handler)
 
 
 def _give_up(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _table(stages: Iterable[StageTimes], seconds: float) -> list[str]:
+    """A line for every stage, under a heading; shares are of the time of all of its seats."""
+    rows: list[tuple[str, ...]] = [
+        ("stage", "seats", "busy", "waited for input", "waited for output")
+    ]
+    for stage in stages:
+        whole = stage.seats * seconds
+        times = (stage.busy, stage.waited_for_input, stage.waited_for_output)
+        shares = [f"{100 * time / whole if whole else 0.0:.0f}%" for time in times]
+        rows.append((stage.name, str(stage.seats), *shares))
+    if len(rows) == 1:
+        return []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]) for row in rows]
+
+
+def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:
+    return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+
+
+def write_timeline(spans: Iterable[Span], path: Path) -> None:
+    """What the stages did when, as JSON that chrome://tracing and ui.perfetto.dev show."""
+    events = [
+        {
+            "name": span.stage, "ph": "X", "pid": 0, "tid": f"{span.stage} {span.seat}",
+            "ts": span.start * 1e6, "dur": (span.end - span.start) * 1e6,
+            "args": {"samples": span.samples},
+        }
+        for span in spans
+    ]  # fmt: skip
+    with open(path, "w", encoding="utf-8", opener=_open_own) as file:
+        file.write(json.dumps({"traceEvents": events}))
+
+
+def _open_own(path: str, flags: int) -> int:
+    return os.open(path, flags | OWN, 0o666)

@@ -1,4 +1,4 @@
-"""What of an output is durable, kept beside it: from there an interrupted job goes on."""
+"""The journal of a job: what of its output is durable, so that it can go on from there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .disk import read_own, write_durably
+from .disk import AFRESH, read_own, write_durably
 from .input import changed_input
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ T = TypeVar("T", "Done", "State")
 _VERSION = 2
 _CHECKSUM = b', "checksum": "%08x"}\n'
 """The end of a journal: CRC-32 of all that is before it."""
-_AFRESH = "start afresh with --overwrite instead of --resume"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class State:
     rejected: int = 0
     tokens: int = 0
     is_complete: bool = False
-    """Is the whole output durable? Then all that may be left is to give it its name."""
+    """Whether the whole output is durable: then all that may be left is to give it its name."""
     ahead: tuple[Done, ...] = ()
     """Samples that are finished before their turn."""
 
@@ -111,7 +110,7 @@ class State:
         if differences:
             raise ValueError(
                 f"{path} is of a job with other settings: {'; '.join(differences)}. Give it the "
-                f"same again, or {_AFRESH}"
+                f"same again, or {AFRESH}"
             )
 
 
@@ -128,10 +127,10 @@ def load(path: Path) -> State:
         ahead = tuple(_checked(Done, values) for values in document["ahead"])
         return _checked(State, {**document, "ahead": ahead})
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): {_AFRESH}") from None
+        raise ValueError(f"{path} cannot be read ({error.strerror}): {AFRESH}") from None
     except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is no journal of this version: {_words(error)}; {_AFRESH}"
+            f"{path} is no journal of this version: {_words(error)}; {AFRESH}"
         ) from None
 
 

@@ -1,110 +1,35 @@
-"""The lines of a file, text or JSON: from one to a source, or to the reason why it is rejected."""
+"""Lines, text or JSON: parsed into samples, or rejected with the reason, and written of samples."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
-
-from .foreign import kind_by_name
-from .members import Members
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from tritonseq.stages.sample import Sample
 
-
-Format = Literal["lines", "json"]
-
-FORMATS: Mapping[str, Format] = {
-    "lines": "lines", "json": "json", "text": "lines", "jsonl": "json",
-}  # fmt: skip
-"""What formats may be called."""
-
-_JSON_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson", ".json")
-
+    from .formats import Format
 
 _SHOWN_FIELDS = 8
 """Fields of an object that a message names."""
 _DEEPEST = 200
-_KINDS = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+_TYPES = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
 
+_SPACE = re.compile(r"[ \t\r\n]*")
 
-class RawJson(str):
-    """A value as it stands in a file, which is written again byte for byte."""
-
-    __slots__ = ()
-
-
-def format_of(
-    name: str, given: str | None = None, *, is_read: bool = False, has_fields: bool = False
-) -> Format:
-    """The format `given`, else the one that the name of a file tells, with .gz or without.
-
-    "-" and names without a known ending are lines, unless something was said of its fields. Raises
-    ValueError for an unknown format, and for names of other kinds of files: those that lines could
-    be written to or read from under such a name need a format that is given.
-    """
-    if given is not None and given not in FORMATS:
-        raise ValueError(f"the format is {given!r}: it must be 'lines' or 'json'")
-    _check_name(name, is_given=given is not None, is_read=is_read)
-    if given is not None:
-        return FORMATS[given]
-    suffix = PurePath(name.lower().removesuffix(".gz")).suffix
-    return "json" if has_fields or suffix in _JSON_SUFFIXES else "lines"
-
-
-def _check_name(name: str, *, is_given: bool, is_read: bool) -> None:
-    kind = kind_by_name(name)
-    # What an output with tabs in it or for a page of the web is called is no matter.
-    is_free = is_given or (kind is not None and kind.name != "CSV" and not is_read)
-    if kind is None or (kind.is_text and is_free):
-        return
-    if not is_read:
-        raise ValueError(
-            f"OUTPUT is {name}, and {kind.name} cannot be written: name it .jsonl or .txt, with "
-            ".gz or without"
-        )
-    raise ValueError(f"{name} is {kind.name}, which is not read: {kind.told(name)}")
-
-
-def is_gzip(name: str) -> bool:
-    """Does the name of a file say that it is compressed?"""
-    return name.lower().endswith(".gz")
-
-
-def encode_object(*parts: Mapping[str, Any]) -> bytes:
-    """One line of JSON with the members of all parts, newline included.
-
-    `Members` and `RawJson` keep the bytes that they had. Half a surrogate pair, which JSON can
-    hold and UTF-8 cannot, stays the escape that it was.
-    """
-    try:
-        return _line(parts, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return _line(parts, ensure_ascii=True).encode()
-
-
-def _line(parts: tuple[Mapping[str, Any], ...], *, ensure_ascii: bool) -> str:
-    def json_of(value: Any) -> str:
-        if isinstance(value, RawJson):
-            return value
-        return json.dumps(value, ensure_ascii=ensure_ascii)
-
-    texts = [
-        part.carried
-        if isinstance(part, Members)
-        else ", ".join(f"{json_of(name)}: {json_of(value)}" for name, value in part.items())
-        for part in parts
-    ]
-    return "{" + ", ".join(filter(None, texts)) + "}\n"
+# Numbers are only passed over, and may be longer than Python likes to read.
+_SCANNER = json.JSONDecoder(parse_int=len, parse_float=len)
 
 
 @dataclass(frozen=True)
 class Parser:
-    """Reads lines of one format; the fields are those of `Source`."""
+    """Reads lines of one format; the fields are those of `InputFile`."""
 
     format: Format
     source_field: str
@@ -220,7 +145,7 @@ def _kind(value: Any) -> str:
         return f"a list with {_kind(item)}"
     if isinstance(value, dict):
         return "an object"
-    return _KINDS.get(type(value), "a number")
+    return _TYPES.get(type(value), "a number")
 
 
 def named(names: Sequence[str]) -> str:
@@ -229,3 +154,214 @@ def named(names: Sequence[str]) -> str:
         return "and the object is empty"
     shown = ", ".join(map(repr, names[:_SHOWN_FIELDS]))
     return f"only {shown}" + (", ..." if len(names) > _SHOWN_FIELDS else "")
+
+
+class Member(NamedTuple):
+    """A name with its value, by their places in the text of the object."""
+
+    name: str
+    start: int
+    """Where the name begins."""
+    value: int
+    """Where the value begins."""
+    end: int
+    """Where it ends."""
+
+
+class Members(Mapping[str, Any]):
+    """Those of one object, read from its text; the values of a name that comes twice are both kept.
+
+    As a mapping it has the values that are carried through, the last one of each name.
+    """
+
+    def __init__(self, text: str, dropped: Collection[str] = ()) -> None:
+        """`text` is one valid JSON object; the members `dropped` are not carried through."""
+        self._text = text
+        self._all = list(_members(text))
+        self._carried = [member for member in self._all if member.name not in dropped]
+
+    @property
+    def carried(self) -> str:
+        """The members that are carried through, as they stand in the text, commas between them."""
+        if not self._carried:
+            return ""
+        after = {one.start: two.start for one, two in zip(self._all, self._all[1:], strict=False)}
+        *others, last = self._carried
+        parts = [self._text[member.start : after[member.start]] for member in others]
+        return "".join(parts) + self._text[last.start : last.end]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all members, carried or not."""
+        return tuple(member.name for member in self._all)
+
+    def raw(self, path: str) -> str | None:
+        """The value under a name as it stands in the text; None if there is none.
+
+        A name with dots that no member has leads into objects: "a.b" is the "b" of "a". Raises
+        ValueError if there are several.
+        """
+        found = [member for member in self._all if member.name == path]
+        if len(found) > 1:
+            raise ValueError(f"the field {path!r} is there {len(found)} times: leave one")
+        if found:
+            return self._text[found[0].value : found[0].end]
+        outer, dot, inner = path.partition(".")
+        value = self.raw(outer) if dot else None
+        if value is None or not value.startswith("{"):
+            return None
+        return Members(value).raw(inner)
+
+    def __getitem__(self, name: str) -> Any:
+        for member in reversed(self._carried):
+            if member.name == name:
+                return json.loads(self._text[member.value : member.end])
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(member.name for member in self._carried))
+
+    def __len__(self) -> int:
+        return len({member.name for member in self._carried})
+
+
+def _members(text: str) -> Iterator[Member]:
+    at = _after_space(text, _after_space(text, 0) + 1)
+    while text[at] != "}":
+        name, end = _SCANNER.raw_decode(text, at)
+        # Behind the name stands a colon.
+        value = _after_space(text, _after_space(text, end) + 1)
+        _, end = _SCANNER.raw_decode(text, value)
+        yield Member(name, at, value, end)
+        at = _after_space(text, end)
+        if text[at] == ",":
+            at = _after_space(text, at + 1)
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None, "it matches nothing, too"
+    return found.end()
+
+
+class RawJson(str):
+    """A value as it stands in a file, which is written again byte for byte."""
+
+    __slots__ = ()
+
+
+def encode_object(*parts: Mapping[str, Any]) -> bytes:
+    """One line of JSON with the members of all parts, newline included.
+
+    `Members` and `RawJson` keep the bytes that they had. Half a surrogate pair, which JSON can
+    hold and UTF-8 cannot, stays the escape that it was.
+    """
+    try:
+        return _joined(parts, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return _joined(parts, ensure_ascii=True).encode()
+
+
+def _joined(parts: tuple[Mapping[str, Any], ...], *, ensure_ascii: bool) -> str:
+    def json_of(value: Any) -> str:
+        if isinstance(value, RawJson):
+            return value
+        return json.dumps(value, ensure_ascii=ensure_ascii)
+
+    texts = [
+        part.carried
+        if isinstance(part, Members)
+        else ", ".join(f"{json_of(name)}: {json_of(value)}" for name, value in part.items())
+        for part in parts
+    ]
+    return "{" + ", ".join(filter(None, texts)) + "}\n"
+
+
+@dataclass(frozen=True)
+class Formatter:
+    """How outputs are written; the fields are those of `OutputFile`."""
+
+    format: Format
+    copies: int = 1
+    with_scores: bool = False
+    output_field: str = "output"
+    id_field: str | None = None
+    whole: bool = False
+    pair_field: str | None = None
+
+    @property
+    def score_field(self) -> str:
+        return "score" if self.copies == 1 else "scores"
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """The fields that an object of the input must not have."""
+        if self.format == "lines" or self.pair_field is not None:
+            return ()
+        return (self.output_field, self.score_field) if self.with_scores else (self.output_field,)
+
+    def output(self, sample: Sample) -> bytes:
+        """One object, or a line of text for each output; empty ones for a rejected sample."""
+        texts = sample.texts if sample.texts is not None else [""] * self.copies
+        if self.pair_field is not None:
+            source = {self.pair_field: shown(sample)}
+            return b"".join(encode_object(source, {self.output_field: text}) for text in texts)
+        if self.format == "json":
+            return encode_object(sample.fields, self._added(sample, texts))
+        prompt = shown(sample) if self.whole and sample.fault is None else ""
+        lines = [_in_one_line(prompt + text) for text in texts]
+        if self.with_scores:
+            scores = [""] * len(lines)
+            if sample.scores is not None:
+                scores = [str(_rounded(score)) for score in sample.scores]
+            lines = [f"{score}\t{line}" for score, line in zip(scores, lines, strict=True)]
+        # Half a surrogate pair is no text that UTF-8 could hold.
+        return "".join(f"{line}\n" for line in lines).encode(errors="replace")
+
+    def rejection(self, sample: Sample) -> bytes:
+        """The object that says which line was rejected, and why."""
+        rejection: dict[str, Any] = {"line": sample.number + 1}
+        if self.id_field is not None:
+            rejection |= _identity(sample.fields, self.id_field)
+        rejection["reason"] = sample.fault
+        if sample.text is not None:
+            rejection["source"] = sample.text
+        return encode_object(rejection)
+
+    def _added(self, sample: Sample, texts: list[str]) -> dict[str, Any]:
+        """What an object has beside the fields that are carried through."""
+        result: dict[str, Any] = {self.output_field: texts[0] if self.copies == 1 else texts}
+        if self.with_scores:
+            scores: list[float | None] = [None] * self.copies
+            if sample.scores is not None:
+                scores = [_rounded(s) if math.isfinite(s) else None for s in sample.scores]
+            result[self.score_field] = scores[0] if self.copies == 1 else scores
+        return result
+
+
+def _identity(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The field that names a line, if it has one, as it stands there."""
+    if not isinstance(fields, Members):
+        return {"id": fields[name]} if name in fields else {}
+    try:
+        value = fields.raw(name)
+    except ValueError:  # It comes twice: then it names nothing.
+        return {}
+    return {} if value is None else {"id": RawJson(value)}
+
+
+def shown(sample: Sample) -> str:
+    """The source as one string."""
+    if isinstance(sample.text, str):
+        return sample.text
+    return " ".join(sample.text or ())
+
+
+def _in_one_line(text: str) -> str:
+    """A text without what would end its line."""
+    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
+def _rounded(score: float) -> float:
+    """Four decimals, and no minus before a zero: float32 has a few more, but not in every batch."""
+    return round(score, 4) + 0.0

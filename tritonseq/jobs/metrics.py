@@ -1,4 +1,4 @@
-"""How good the outputs are: ROUGE (Lin, 2004) or BLEU (Papineni et al., 2002) against references.
+"""Metrics of outputs against references: ROUGE (Lin, 2004) or BLEU (Papineni et al., 2002).
 
 The figures are those of the packages `rouge-score` and `sacrebleu`, which the `quality` extra has.
 """

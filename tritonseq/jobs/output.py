@@ -1,4 +1,4 @@
-"""Where a job's output shall be, and whether it may begin or go on there."""
+"""The output of a job: where it lies, and whether the job may begin or go on there."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tritonseq.progress import note
 
-from .disk import lock, lock_afresh, refuse_locked
-from .formatter import Layout
+from .disk import (
+    JobPaths,
+    descriptor_of,
+    lock,
+    lock_afresh,
+    refuse_foreign,
+    refuse_locked,
+    refuse_mounted,
+)
+from .formats import format_of, is_gzip
 from .journal import State, load, store
-from .lines import format_of, is_gzip
-from .places import Places, descriptor_of, refuse_foreign, refuse_guarded, refuse_mounted
-from .writer import Files, Pipe, Writer, is_named
+from .lines import Formatter
+from .writer import JournaledFile, Pipe, Writer, is_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .input import Source
+    from .input import InputFile
 
 _STDOUT = 1
 _BLOCK = 1 << 20
@@ -38,7 +45,7 @@ def _warn(message: str) -> None:
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputFile:
     """A file for the outputs, or stdout for "-"; it is compressed if its name ends in .gz."""
 
     path: str
@@ -47,28 +54,28 @@ class Target:
     copies: int = 1
     """The outputs of every sample: lines one below the other, or a list in the object."""
     with_scores: bool = False
-    """Put the score before each line, and a tab; or into the field "score" ("scores")."""
+    """Whether the score and a tab stand before each line, or it in the field "score" ("scores")."""
     output_field: str = "output"
     id_field: str | None = None
     """The field that names a line of the input among the rejected ones."""
     whole: bool = False
-    """Lines of text hold the source and how it goes on."""
+    """Whether lines of text hold the source and how it goes on."""
     pair_field: str | None = None
     """JSON lines hold each output alone, with its source under this name."""
     resume: bool = False
-    """Go on with an interrupted job, if there is one; else begin."""
+    """Whether to go on with an interrupted job, if there is one."""
     overwrite: bool = False
-    """Replace an output that is there, once the new one is complete."""
+    """Whether to replace an output that is there, once the new one is complete."""
     stream: BinaryIO | None = None
     """Write to this for "-" instead of stdout."""
     traces: Path | None = None
     """The file of the whole searches, if there is one: it is checked with the others."""
 
     @property
-    def layout(self) -> Layout:
+    def formatter(self) -> Formatter:
         """How samples are written. Raises ValueError for an unknown format."""
         format = format_of(self.path, self.format)
-        return Layout(
+        return Formatter(
             format, self.copies, self.with_scores, self.output_field, self.id_field, self.whole,
             self.pair_field,
         )  # fmt: skip
@@ -76,8 +83,8 @@ class Target:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides about the bytes of the output, as JSON values."""
-        layout = asdict(self.layout)
-        return {"output_format": layout.pop("format"), **layout, "gzip": is_gzip(self.path)}
+        formatter = asdict(self.formatter)
+        return {"output_format": formatter.pop("format"), **formatter, "gzip": is_gzip(self.path)}
 
     @property
     def name(self) -> str:
@@ -88,33 +95,33 @@ class Target:
         """The files that a job has; none for a pipe."""
         if self.is_pipe:
             return ()
-        places = self._places
-        return (places.output, *places.own)
+        paths = self._paths
+        return (paths.output, *paths.own)
 
     @property
     def is_complete(self) -> bool:
-        """Is the output there, and no job that would go on with it?"""
+        """Whether the output is there, and no job that would go on with it."""
         if self.is_pipe:
             return False
-        places = self._places
-        others = (places.journal, places.partial)
-        return places.output.is_file() and not any(path.exists() for path in others)
+        paths = self._paths
+        others = (paths.journal, paths.partial)
+        return paths.output.is_file() and not any(path.exists() for path in others)
 
     @property
     def has_rejected(self) -> bool:
-        """Is there a file of rejected lines?"""
-        return not self.is_pipe and self._places.rejected.exists()
+        """Whether there is a file of rejected lines."""
+        return not self.is_pipe and self._paths.rejected.exists()
 
     @property
     def lines_each(self) -> int:
         """The lines of the file for each line of the input."""
-        layout = self.layout
-        alone = layout.format == "lines" or layout.pair_field is not None
+        formatter = self.formatter
+        alone = formatter.format == "lines" or formatter.pair_field is not None
         return self.copies if alone else 1
 
     def count_lines(self) -> int:
         """The lines of an output that is a file. Raises ValueError if it is damaged."""
-        file, name = self._places.output, self.name
+        file, name = self._paths.output, self.name
         try:
             with gzip.open(file) if is_gzip(self.path) else file.open("rb") as lines:
                 return sum(block.count(b"\n") for block in iter(lambda: lines.read(_BLOCK), b""))
@@ -124,13 +131,13 @@ class Target:
                 "anew"
             ) from None
 
-    def check(self, source: Source | None = None) -> None:
+    def check(self, source: InputFile | None = None) -> None:
         """Raise ValueError, with a remedy, if the output cannot be written or must not be.
 
         Nothing is changed yet. The source must be another file.
         """
-        layout = self.layout
-        if len({*layout.taken}) < len(layout.taken):
+        formatter = self.formatter
+        if len({*formatter.taken}) < len(formatter.taken):
             raise ValueError(
                 f"--output-field is {self.output_field!r}, which the scores take: choose another"
             )
@@ -144,12 +151,12 @@ class Target:
             if self.traces is not None:
                 refuse_mounted([self.traces])
             return
-        places = self._places
-        self._check_folder(places.output)
-        self._check_source(source, places)
-        self._check_kinds(places)
-        refuse_locked(places.partial, self.path)
-        self._interrupted(places)
+        paths = self._paths
+        self._check_folder(paths.output)
+        self._check_source(source, paths)
+        self._check_kinds(paths)
+        refuse_locked(paths.partial, self.path)
+        self._interrupted(paths)
 
     def open(
         self,
@@ -170,25 +177,25 @@ class Target:
         self.check()
         if self.is_pipe:
             return Writer(
-                self.layout, self._pipe(warn), State(fingerprint), packed=is_gzip(self.path)
+                self.formatter, self._pipe(warn), State(fingerprint), packed=is_gzip(self.path)
             )
-        places = self._places
-        locked = lock(places.partial, self.path)
+        paths = self._paths
+        locked = lock(paths.partial, self.path)
         try:
-            state = self._interrupted(places)
+            state = self._interrupted(paths)
             if state is None:
                 # From here on, what was there before is given up: this job can be gone on with.
                 state = State(fingerprint)
-                store(places.journal, state)
-            state.compare(fingerprint, places.journal)
+                store(paths.journal, state)
+            state.compare(fingerprint, paths.journal)
             if state.output_bytes == 0:
-                locked = lock_afresh(places.partial, self.path, locked)
-            sink = Files(places, self.layout, state, locked, may_replace=self.overwrite)
+                locked = lock_afresh(paths.partial, self.path, locked)
+            sink = JournaledFile(paths, self.formatter, state, locked, may_replace=self.overwrite)
         except BaseException:
             os.close(locked)
             raise
         return Writer(
-            self.layout,
+            self.formatter,
             sink,
             state,
             packed=is_gzip(self.path),
@@ -198,7 +205,7 @@ class Target:
 
     @property
     def is_pipe(self) -> bool:
-        """Is it stdout or what is open otherwise, a device or a named pipe?"""
+        """Whether it is stdout or what is open otherwise, a device or a named pipe."""
         if self._descriptor is not None:
             return True
         try:
@@ -213,9 +220,9 @@ class Target:
         return _STDOUT if self.path == "-" else descriptor_of(self.path)
 
     @property
-    def _places(self) -> Places:
+    def _paths(self) -> JobPaths:
         """Beside the file itself, if `path` is a link."""
-        return Places(Path(os.path.realpath(self.path)), self.traces)
+        return JobPaths(Path(os.path.realpath(self.path)), self.traces)
 
     def _pipe(self, warn: Callable[[str], None]) -> Pipe:
         if self._descriptor != _STDOUT:
@@ -242,7 +249,7 @@ class Target:
         except OSError:
             raise ValueError(f"{self.path} is not open: name a file") from None
 
-    def _refuse_endless(self, source: Source | None) -> None:
+    def _refuse_endless(self, source: InputFile | None) -> None:
         """Raise ValueError if what is written would be read again."""
         known = source.stat() if source is not None else None
         if known is None or self.stream is not None or not stat.S_ISREG(known.st_mode):
@@ -263,52 +270,66 @@ class Target:
         if len(os.fsencode(output.name)) + _ENDINGS > os.pathconf(folder, "PC_NAME_MAX"):
             raise ValueError(f"the name of {self.path} is too long: leave {_ENDINGS} bytes of it")
 
-    def _check_kinds(self, places: Places) -> None:
-        if places.output.is_symlink():
+    def _check_kinds(self, paths: JobPaths) -> None:
+        if paths.output.is_symlink():
             raise ValueError(f"{self.path} is a link that leads to itself: name another OUTPUT")
-        refuse_mounted((*places.renamed, *places.own))
-        for path in places.renamed:
-            refuse_guarded(path)
-        for path in places.own:
+        refuse_mounted((*paths.renamed, *paths.own))
+        for path in paths.renamed:
+            _refuse_guarded(path)
+        for path in paths.own:
             refuse_foreign(path)
 
-    def _check_source(self, source: Source | None, places: Places) -> None:
+    def _check_source(self, source: InputFile | None, paths: JobPaths) -> None:
         known = source.stat() if source is not None else None
         if known is None:
             return
-        for path in (places.output, *places.own):
+        for path in (paths.output, *paths.own):
             if path.exists() and os.path.samestat(path.stat(), known):
                 raise ValueError(f"{path} is the input, and would be lost: name another OUTPUT")
 
-    def _interrupted(self, places: Places) -> State | None:
+    def _interrupted(self, paths: JobPaths) -> State | None:
         """The state of the job to go on with, None to begin; ValueError if neither may be."""
-        if self.resume and places.journal.exists():
-            state = load(places.journal)
-            if places.output.exists() and not (self.overwrite or is_named(places, state)):
+        if self.resume and paths.journal.exists():
+            state = load(paths.journal)
+            if paths.output.exists() and not (self.overwrite or is_named(paths, state)):
                 raise ValueError(
-                    f"{self.path} exists, and {places.journal} is of a job that is to make it: "
+                    f"{self.path} exists, and {paths.journal} is of a job that is to make it: "
                     "move it away, or pass --overwrite too to replace it in the end"
                 )
             return state
         if not self.overwrite:
-            self._refuse_existing(places)
+            self._refuse_existing(paths)
         return None
 
-    def _refuse_existing(self, places: Places) -> None:
-        if places.journal.exists():
+    def _refuse_existing(self, paths: JobPaths) -> None:
+        if paths.journal.exists():
             raise ValueError(
-                f"{places.journal} is of a job that was interrupted: pass --resume to go on with "
+                f"{paths.journal} is of a job that was interrupted: pass --resume to go on with "
                 "it, or --overwrite to start afresh"
             )
         # An empty one is left by a job that was killed as it began.
-        if places.partial.exists() and places.partial.stat().st_size > 0:
+        if paths.partial.exists() and paths.partial.stat().st_size > 0:
             raise ValueError(
-                f"{places.partial} exists without its journal, so that no job can go on with it: "
+                f"{paths.partial} exists without its journal, so that no job can go on with it: "
                 "pass --overwrite (and not --resume) to start afresh"
             )
-        for path in (places.output, places.rejected):
+        for path in (paths.output, paths.rejected):
             if path.exists():
                 so = " and there is no journal, so its job is complete" if self.resume else ""
                 raise ValueError(
                     f"{path} exists{so}: pass --overwrite to make it anew, or name another OUTPUT"
                 )
+
+
+def _refuse_guarded(path: Path) -> None:
+    """Raise ValueError if the file is of another user, and its folder lets only that one replace
+    it, as /tmp does."""
+    try:
+        folder, file = os.stat(path.parent), os.lstat(path)
+    except FileNotFoundError:
+        return
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, folder.st_uid, file.st_uid):
+        raise ValueError(
+            f"{path} is of another user, and {path.parent} lets only that one replace it: name an "
+            "OUTPUT in another folder"
+        )

@@ -1,4 +1,4 @@
-"""The search of every sample, in a file of its own that keeps step with the output.
+"""Traces: the search of every sample, in a file of its own that keeps step with the output.
 
 That file is for the tools of UniLM that re-score searches: pickled objects one behind the other,
 first {"version", "num_samples"}, then {"scores", "wids", "ptrs"} for each sample.
@@ -15,8 +15,19 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tritonseq.stages.sample import packed_trace
 
-from .disk import Appender, open_own, remove, sync_folder, writing
-from .places import new, open_to_read, partial, refuse_foreign, refuse_mounted
+from .disk import (
+    AFRESH,
+    Appender,
+    new,
+    open_own,
+    open_to_read,
+    partial,
+    refuse_foreign,
+    refuse_mounted,
+    remove,
+    sync_folder,
+    writing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,7 +38,7 @@ if TYPE_CHECKING:
 _FRAME = struct.Struct("<QI")
 """Before each record while the file grows: its bytes, and their CRC-32."""
 
-_AFRESH = "start afresh with --overwrite instead of --resume"
+_NONE = packed_trace(None)
 
 
 def _framed(data: bytes) -> bytes:
@@ -56,7 +67,7 @@ class Traces:
         if found < done:
             raise ValueError(
                 f"{self._partial} holds {found} searches, fewer than the {done} that the journal "
-                f"knows: {_AFRESH}"
+                f"knows: {AFRESH}"
             )
         self._file = Appender(self._partial, size, digest)
 
@@ -104,7 +115,7 @@ class Traces:
             return
         except OSError as error:
             raise ValueError(
-                f"{self._partial} cannot be read ({error.strerror}): {_AFRESH}"
+                f"{self._partial} cannot be read ({error.strerror}): {AFRESH}"
             ) from None
 
     def _checked(self, file: BinaryIO, frame: bytes) -> bytes:
@@ -115,7 +126,4 @@ class Traces:
             data = file.read(min(length, os.fstat(file.fileno()).st_size))
             if len(data) == length and zlib.crc32(data) == digest:
                 return data
-        raise ValueError(f"{self._partial} was changed: {_AFRESH}")
-
-
-_NONE = packed_trace(None)
+        raise ValueError(f"{self._partial} was changed: {AFRESH}")

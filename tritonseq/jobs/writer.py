@@ -1,4 +1,4 @@
-"""The output of a job: samples come in any order, and are written in the input's.
+"""The writer of a job: samples come in any order, and are written in that of the input.
 
 Into files that a job can go on with, or straight into a pipe.
 """
@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
     from tritonseq.stages.sample import Sample
 
-    from .formatter import Layout
-    from .places import Places
+    from .disk import JobPaths
+    from .lines import Formatter
     from .traces import Traces
+
+MEMBER_LINES = 1000
+"""Lines of the input whose outputs are compressed together, so that no bytes depend on chance; the
+next number of whole units, where samples are found together."""
 
 
 class Sink(Protocol):
@@ -49,7 +53,7 @@ class Sink(Protocol):
         """Let go; what was recorded stays."""
 
 
-class Files:
+class JournaledFile:
     """An output that grows as OUTPUT.partial, with a journal of what is durable.
 
     `locked` is the descriptor of OUTPUT.partial that `disk.lock` gave; `may_replace` says whether
@@ -57,31 +61,31 @@ class Files:
     """
 
     def __init__(
-        self, places: Places, layout: Layout, state: State, locked: int, *, may_replace: bool
+        self, paths: JobPaths, formatter: Formatter, state: State, locked: int, *, may_replace: bool
     ) -> None:
-        self._places = places
-        self._layout = layout
+        self._paths = paths
+        self._formatter = formatter
         self._may_replace = may_replace
-        self._is_named = is_named(places, state)
+        self._is_named = is_named(paths, state)
         if self._is_named:
             state = replace(state, output_bytes=0, output_digest=0)
-        # What nobody else may read must not be readable while it grows.
+        # What other users may not read must not be readable while it grows.
         self._take_mode(may_write=True)
-        self._output = Appender(places.partial, state.output_bytes, state.output_digest, locked)
-        self._rejected = Appender(places.rejected, state.rejected_bytes, state.rejected_digest)
+        self._output = Appender(paths.partial, state.output_bytes, state.output_digest, locked)
+        self._rejected = Appender(paths.rejected, state.rejected_bytes, state.rejected_digest)
 
     def write(self, data: bytes) -> None:
         self._output.append(data)
 
     def reject(self, sample: Sample) -> None:
-        self._rejected.append(self._layout.rejection(sample))
+        self._rejected.append(self._formatter.rejection(sample))
 
     def record(self, state: State) -> None:
         # The journal comes last: it speaks only of what is there.
         self._output.sync()
         self._rejected.sync()
         store(
-            self._places.journal,
+            self._paths.journal,
             replace(
                 state,
                 output_bytes=self._output.size,
@@ -95,15 +99,15 @@ class Files:
         if not self._is_named:
             self.record(replace(state, is_complete=True, ahead=()))
             self._refuse_existing()
-        with writing(self._places.output):
+        with writing(self._paths.output):
             if self._is_named:
-                remove(self._places.partial)
+                remove(self._paths.partial)
             else:
                 self._take_mode()
-                os.replace(self._places.partial, self._places.output)
-            sync_folder(self._places.output.parent)
-            remove(self._places.journal)
-            sync_folder(self._places.output.parent)
+                os.replace(self._paths.partial, self._paths.output)
+            sync_folder(self._paths.output.parent)
+            remove(self._paths.journal)
+            sync_folder(self._paths.output.parent)
         self.close()
 
     def close(self) -> None:
@@ -113,17 +117,17 @@ class Files:
     def _take_mode(self, *, may_write: bool = False) -> None:
         """Give the output the mode of the file that it will replace, if there is one."""
         try:
-            mode = stat.S_IMODE(self._places.output.stat().st_mode)
+            mode = stat.S_IMODE(self._paths.output.stat().st_mode)
         except FileNotFoundError:
             return
         # A file system without modes refuses this, and has none to keep.
         with contextlib.suppress(OSError):
-            self._places.partial.chmod(mode | (stat.S_IWUSR | stat.S_IRUSR) * may_write)
+            self._paths.partial.chmod(mode | (stat.S_IWUSR | stat.S_IRUSR) * may_write)
 
     def _refuse_existing(self) -> None:
-        if self._places.output.exists() and not self._may_replace:
+        if self._paths.output.exists() and not self._may_replace:
             raise JobFailed(
-                f"{self._places.output} has been made by others meanwhile: move it away, then run "
+                f"{self._paths.output} has been made by others meanwhile: move it away, then run "
                 "the same command with --resume"
             )
 
@@ -174,31 +178,26 @@ class Pipe:
             self._stream.close()
 
 
-def is_named(places: Places, state: State) -> bool:
-    """Has a complete output its name already, so that only the journal is left over?"""
-    if not state.is_complete or not places.output.is_file():
+def is_named(paths: JobPaths, state: State) -> bool:
+    """Whether a complete output has its name already, so that only the journal is left over."""
+    if not state.is_complete or not paths.output.is_file():
         return False
-    left = places.partial.stat().st_size if places.partial.exists() else 0
-    if left or places.output.stat().st_size != state.output_bytes:
+    left = paths.partial.stat().st_size if paths.partial.exists() else 0
+    if left or paths.output.stat().st_size != state.output_bytes:
         return False
-    return digest_of(places.output) == (state.output_bytes, state.output_digest)
-
-
-MEMBER_LINES = 1000
-"""Lines of the input whose outputs are compressed together, so that no bytes depend on chance; the
-next number of whole units, where samples are found together."""
+    return digest_of(paths.output) == (state.output_bytes, state.output_digest)
 
 
 class Writer:
-    """Made by `Target.open`. After an error only `close` may be called.
+    """Made by `OutputFile.open`. After an error only `close` may be called.
 
     JobFailed is raised if the disk is full or fails; what was recorded stays, and a job can go on
-    with it. BrokenPipeError says that nobody reads a pipe any more.
+    with it. BrokenPipeError says that the reader of a pipe has gone.
     """
 
     def __init__(
         self,
-        layout: Layout,
+        formatter: Formatter,
         sink: Sink,
         state: State,
         *,
@@ -215,7 +214,7 @@ class Writer:
         """Samples that have come, with those of earlier runs; so for the other counts."""
         self.rejected = state.rejected
         self.tokens = state.tokens
-        self._layout = layout
+        self._formatter = formatter
         self._sink = sink
         self._packed = packed
         self._at_once = unit * -(-MEMBER_LINES // unit) if packed else unit
@@ -301,7 +300,7 @@ class Writer:
             self.traces.close()
 
     def _bytes(self, samples: list[Sample]) -> bytes:
-        return b"".join(map(self._layout.output, samples))
+        return b"".join(map(self._formatter.output, samples))
 
     def _packed_members(self, samples: list[Sample]) -> bytes:
         """Compressed, a member of the file at a time; no sample at all makes one member, too."""

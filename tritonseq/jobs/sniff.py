@@ -1,20 +1,19 @@
-"""Whether an input begins as what it is taken for: texts, or JSON objects a line."""
+"""Content sniffing: whether an input begins as what it is taken for, texts or JSON objects."""
 
 from __future__ import annotations
 
+import csv
 import json
 import re
-import shlex
 from typing import TYPE_CHECKING, Any
 
-from .foreign import refuse_markup, refuse_table
-from .lines import named
-from .members import Members
+from .formats import AS_IT_IS, advice, kind_by_name, table_remedy
+from .lines import Members, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .lines import Format
+    from .formats import Format
 
 _LINES = 8
 """Lines that are looked at."""
@@ -31,23 +30,47 @@ _CUT = re.compile(r'\s*\[\s*"(?:[^"\\]|\\.)*"\s*,\s*"')
 _DICT = re.compile(r"\s*\{\s*'(?:[^'\\]|\\.)*'\s*:.*\}\s*,?\s*")
 """A dictionary as Python prints it."""
 
-_AS_IT_IS = "(--input-format lines takes each line for a text as it is)"
-
 _EVAL = (
     "make JSON lines of them: python -c 'import ast, json, sys; "
     "[print(json.dumps(ast.literal_eval(line))) for line in sys.stdin]' < {quoted} > in.jsonl"
 )
 _WRAP = (
-    'python -c \'import json, sys; [print(json.dumps({{"source": text}})) for text in '
-    "json.load(sys.stdin)]' < {quoted} > in.jsonl"
+    'make JSON lines of it: python -c \'import json, sys; [print(json.dumps({"source": text})) for '
+    "text in json.load(sys.stdin)]' < {quoted} > in.jsonl"
 )
 _SPLIT = (
-    "python -c 'import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]' < "
-    "{quoted} > in.jsonl"
+    "make JSON lines of it: python -c 'import json, sys; [print(json.dumps(row)) for row in "
+    "json.load(sys.stdin)]' < {quoted} > in.jsonl"
 )
+_JOIN = "put each object in one line: jq -c . < {quoted} > in.jsonl"
+_NO_COMMAS = "remove them by sed 's/,[[:space:]]*$//' < {quoted} > in.jsonl"
+_NO_RETURNS = "convert it by tr '\\r' '\\n' < {quoted} > in.txt"
+
+_MARKUP = (
+    ("page.html", re.compile(r"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)),
+    ("page.xml", re.compile(r"\s*<\?xml\s")),
+    ("page.rtf", re.compile(r"\{\\rtf\d")),
+)
+"""What texts that are written for other programs begin with, by such a name of a file."""
+
+_DELIMITERS = {"\t": "TSV", ",": "CSV", ";": "a table with ; between cells",
+               "|": "a table with | between cells"}  # fmt: skip
+_SPACED = "\t|"
+"""What has spaces around it in tables only; commas are followed by spaces in sentences."""
+
+_COLUMN = re.compile(r"[A-Za-z_][\w.-]{0,40}")
+
+_USUAL = frozenset((
+    "id", "idx", "index", "text", "texts", "source", "src", "target", "tgt", "input", "inputs",
+    "output", "outputs", "sentence", "sentence1", "sentence2", "document", "article", "summary",
+    "highlights", "abstract", "body", "title", "question", "answer", "context", "prompt",
+    "response", "instruction", "label", "labels", "category", "score", "lang", "language",
+    "translation", "query", "passage", "premise", "hypothesis", "reference", "dialogue", "en",
+    "de", "fr", "es", "it", "nl", "ru", "zh", "ja",
+))  # fmt: skip
 
 
-def refuse_shape(
+def refuse_unlike_format(
     begin: bytes, name: str, format: Format, fields: Mapping[str, str], *, is_said: bool
 ) -> None:
     """Raise ValueError, with the remedy, if the first lines are plainly of another format.
@@ -63,35 +86,34 @@ def refuse_shape(
         return
     _refuse_returns(text, name)
     if format == "lines":
-        refuse_markup(text, name)
+        _refuse_markup(text, name)
         _refuse_objects(text, lines, name)
         _refuse_values(text, lines, name)
-        refuse_table([line for line in [*whole, rest] if line.strip()][:_LINES], name)
+        _refuse_table([line for line in [*whole, rest] if line.strip()][:_LINES], name)
     else:
         _refuse_others(text, lines, name, next(iter(fields)))
         _refuse_unlike(lines, name)
         _refuse_lacking(lines, name, fields)
 
 
-def begins_with_object(begin: bytes) -> bool:
-    """Is the first thing that is not white space a brace?"""
+def has_object_first(begin: bytes) -> bool:
+    """Whether the first thing that is not white space is a brace."""
     return begin.decode("utf-8-sig", errors="replace").lstrip().startswith("{")
 
 
 def _refuse_objects(text: str, lines: Sequence[str], name: str) -> None:
     """In the place of texts."""
     if _ARRAY.match(text):
-        raise ValueError(f"{name} holds a JSON array: {_array(name)}")
+        raise ValueError(f"{name} holds a JSON array: {advice(_SPLIT, name)}")
     if lines[0].strip() == "{" and _OBJECT.match(text):
-        raise ValueError(f"{name} holds a JSON object over several lines: {_several(name)}")
+        raise ValueError(f"{name} holds a JSON object over several lines: {advice(_JOIN, name)}")
     _refuse_unlike(lines, name)
-    if _prevail(_is_python, lines):
+    if _has_mostly(_is_python, lines):
         raise ValueError(
-            f"{name} holds dictionaries as Python prints them: "
-            f"{_EVAL.format(quoted=_quoted(name))} {_AS_IT_IS}"
+            f"{name} holds dictionaries as Python prints them: {advice(_EVAL, name)}{AS_IT_IS}"
         )
     is_cut = "\n" not in text and _OBJECT.match(text) and _behind_object(lines[0]) is None
-    if is_cut or _prevail(_is_object, lines):
+    if is_cut or _has_mostly(_is_object, lines):
         raise ValueError(
             f"{name} is taken for lines of text and holds JSON objects: pass --input-format json "
             "(and --source-field NAME), or --input-format lines if these are the texts"
@@ -102,8 +124,7 @@ def _refuse_returns(text: str, name: str) -> None:
     """The line ends of old Macs, by which everything would be one line."""
     if "\n" not in text and "\r" in text.strip("\r"):
         raise ValueError(
-            f"{name} ends its lines with carriage returns: convert it by "
-            f"tr '\\r' '\\n' < {_quoted(name)} > in.txt {_AS_IT_IS}"
+            f"{name} ends its lines with carriage returns: {advice(_NO_RETURNS, name)}{AS_IT_IS}"
         )
 
 
@@ -111,17 +132,14 @@ def _refuse_values(text: str, lines: Sequence[str], name: str) -> None:
     """JSON that is no object: an array over one line or all of them, or a list or text a line."""
     is_alone = len(text.split("\n", 1)[-1].strip()) == 0 or "\n" not in text
     if _OPENED.match(text) or (is_alone and (_CUT.match(text) or _is_list(lines[0]))):
-        raise ValueError(
-            f"{name} holds a JSON array: make JSON lines of it: "
-            f"{_WRAP.format(quoted=_quoted(name))} {_AS_IT_IS}"
-        )
+        raise ValueError(f"{name} holds a JSON array: {advice(_WRAP, name)}{AS_IT_IS}")
     are_lists = len(lines) > 1 and all(map(_is_list, lines))
-    # Whole lines in quotation marks may be what somebody says; only JSON escapes what is in them.
+    # Whole lines in quotation marks may be speech; only JSON escapes what is in them.
     are_texts = all(map(_is_string, lines)) and any("\\" in line for line in lines)
     if are_lists or are_texts:
         what = "lists" if are_lists else "strings"
         raise ValueError(
-            f'{name} holds JSON {what}: make an object of each line, {{"source": TEXT}} {_AS_IT_IS}'
+            f'{name} holds JSON {what}: make an object of each line, {{"source": TEXT}}{AS_IT_IS}'
         )
 
 
@@ -129,12 +147,11 @@ def _refuse_unlike(lines: Sequence[str], name: str) -> None:
     """Objects that are not one a line, throughout."""
     behind = [_behind_object(line) for line in lines]
     if all(rest is not None and rest.startswith("{") for rest in behind):
-        raise ValueError(f"{name} holds several JSON objects in a line: {_several(name)}")
+        raise ValueError(f"{name} holds several JSON objects in a line: {advice(_JOIN, name)}")
     # The last one of an array that was cut open has no comma.
     if behind[0] == "," and all(rest == "," for rest in behind[:-1]) and behind[-1] in (",", ""):
         raise ValueError(
-            f"{name} holds JSON objects with a comma behind each: remove them by "
-            f"sed 's/,[[:space:]]*$//' < {_quoted(name)} > in.jsonl"
+            f"{name} holds JSON objects with a comma behind each: {advice(_NO_COMMAS, name)}"
         )
 
 
@@ -142,22 +159,22 @@ def _refuse_lacking(lines: Sequence[str], name: str, fields: Mapping[str, str]) 
     """Objects none of which has what all must have."""
     objects = [Members(line.strip()) for line in lines if _is_object(line)]
     for field, flag in fields.items():
-        if objects and not any(_has(one, field) for one in objects):
+        if objects and not any(_has_field(one, field) for one in objects):
             raise ValueError(
                 f"the objects of {name} have no field {field!r}, {named(objects[0].names)}: name "
                 f"another by {flag}"
             )
 
 
-def _has(members: Members, field: str) -> bool:
+def _has_field(members: Members, field: str) -> bool:
     try:
         return members.raw(field) is not None
     except ValueError:  # it is there twice
         return True
 
 
-def _prevail(is_such: Callable[[str], bool], lines: Sequence[str]) -> bool:
-    """Are most lines such, the first one among them, or all but the first one, a title?"""
+def _has_mostly(is_such: Callable[[str], bool], lines: Sequence[str]) -> bool:
+    """Whether most lines are such, the first among them, or all but the first one, a title."""
     such = [is_such(line) for line in lines]
     return (such[0] and 2 * sum(such) > len(such)) or (len(such) > 2 and all(such[1:]))
 
@@ -167,7 +184,7 @@ def _refuse_others(text: str, lines: Sequence[str], name: str, field: str) -> No
     first = lines[0].lstrip()
     begun = any(line.lstrip().startswith("{") for line in lines)
     if first.startswith("[") and (not begun or not _is_json(first)):
-        raise ValueError(f"{name} holds a JSON array, not an object a line: {_array(name)}")
+        raise ValueError(f"{name} holds a JSON array, not an object a line: {advice(_SPLIT, name)}")
     if not begun:
         raise ValueError(
             f"{name} is taken for JSON lines, and begins {first[:_SHOWN].strip()!r}; lines of text "
@@ -175,12 +192,12 @@ def _refuse_others(text: str, lines: Sequence[str], name: str, field: str) -> No
             "about fields"
         )
     open_brace = first.startswith("{") and not _is_object(first)
-    if open_brace and (first.strip() == "{" or _OBJECT.match(text)) and _goes_on(lines):
-        raise ValueError(f"{name} holds a JSON object over several lines: {_several(name)}")
+    if open_brace and (first.strip() == "{" or _OBJECT.match(text)) and _is_in_object(lines):
+        raise ValueError(f"{name} holds a JSON object over several lines: {advice(_JOIN, name)}")
 
 
-def _goes_on(lines: Sequence[str]) -> bool:
-    """Is the second line in the middle of an object?"""
+def _is_in_object(lines: Sequence[str]) -> bool:
+    """Whether the second line is in the middle of an object."""
     return len(lines) > 1 and lines[1].lstrip().startswith('"')
 
 
@@ -205,7 +222,7 @@ def _is_python(line: str) -> bool:
 
 
 def _is_list(line: str) -> bool:
-    """Is it a JSON list with a string in it?"""
+    """Whether it is a JSON list with a string in it."""
     value = _value(line) if line.lstrip().startswith("[") else None
     return isinstance(value, list) and any(isinstance(item, str) for item in value)
 
@@ -226,13 +243,45 @@ def _value(line: str) -> Any:
         return None
 
 
-def _array(name: str) -> str:
-    return f"make JSON lines of it: {_SPLIT.format(quoted=_quoted(name))}"
+def _refuse_markup(text: str, name: str) -> None:
+    """Documents with tags."""
+    for such, begin in _MARKUP:
+        kind = kind_by_name(such)
+        if kind is not None and begin.match(text):
+            raise ValueError(f"{name} is {kind.name}, not plain text: {kind.advice(name)}")
 
 
-def _several(name: str) -> str:
-    return f"put each object in one line: jq -c . < {_quoted(name)} > in.jsonl"
+def _refuse_table(lines: Sequence[str], name: str) -> None:
+    """A header and rows of a table.
+
+    Tabs and commas in texts are no reason: only a first line that holds nothing but names, among
+    them one that columns are called, with as many cells in every line below it.
+    """
+    for delimiter, kind in _DELIMITERS.items():
+        columns = _columns(lines, delimiter)
+        if columns is not None:
+            names = ", ".join(map(repr, columns))
+            raise ValueError(
+                f"{name} is taken for lines of text and is {kind} with the columns {names}: "
+                f"{advice(table_remedy(delimiter), name)}{AS_IT_IS}"
+            )
 
 
-def _quoted(name: str) -> str:
-    return shlex.quote("/dev/stdin" if name == "stdin" else name)
+def _columns(lines: Sequence[str], delimiter: str) -> list[str] | None:
+    """The names of the columns; None of what is no table for certain."""
+    if delimiter not in lines[0]:
+        return None
+    try:
+        header, *rows = (row for row in csv.reader(lines, delimiter=delimiter) if row)
+    except csv.Error:
+        return None
+    names = [cell.strip() for cell in header] if delimiter in _SPACED else header
+    usual = [name.lower() in _USUAL for name in names]
+    if len(rows) > 1 and len(rows[-1]) < len(names):
+        del rows[-1]  # it may be cut
+    are_names = len({*names}) == len(names) > 1 and all(map(_COLUMN.fullmatch, names))
+    if not rows or not are_names or not any(usual):
+        return None
+    # Where every name is a usual one, cells may hold what is between them, too.
+    fits = all(len(row) == len(names) or (all(usual) and len(row) > len(names)) for row in rows)
+    return names if fits else None

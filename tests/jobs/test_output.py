@@ -1,4 +1,4 @@
-"""What lies where a job keeps its files: links, pipes, folders, mount points, other people's."""
+"""What lies where a job keeps its files: links, pipes, folders, mounts, other users' files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from tritonseq.cli.main import main
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.errors import JobFailed
-from tritonseq.jobs import places
+from tritonseq.jobs import disk, output
 from tritonseq.jobs import writer as sinks
 from tritonseq.jobs.disk import lock
-from tritonseq.jobs.input import Source
-from tritonseq.jobs.output import Target
+from tritonseq.jobs.input import InputFile
+from tritonseq.jobs.output import OutputFile
 from tritonseq.stages.sample import Sample
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def sample(number: int = 0) -> Sample:
 
 def begun(path: Path, **flags: Any) -> None:
     """A job that was interrupted after its first sample."""
-    writer = Target(str(path), **flags).open({})
+    writer = OutputFile(str(path), **flags).open({})
     writer.add([sample()])
     writer.checkpoint()
     writer.close()
@@ -69,9 +69,9 @@ def test_only_files_are_taken_for_files_of_a_job(
         begun(folder / "out")
         path.unlink(missing_ok=True)
     KINDS[kind](path)
-    for refuse in (Target.check, lambda target: target.open({})):
+    for refuse in (OutputFile.check, lambda target: target.open({})):
         with pytest.raises(ValueError, match=rf"{path} is a .*move it away"):
-            refuse(Target(str(folder / "out"), **flags))
+            refuse(OutputFile(str(folder / "out"), **flags))
     assert (folder / "other").read_bytes() == PRECIOUS
     assert not (folder / "nowhere").exists()
 
@@ -79,7 +79,7 @@ def test_only_files_are_taken_for_files_of_a_job(
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_file_with_another_name_keeps_its_bytes(ending: str, folder: Path) -> None:
     (folder / f"out{ending}").hardlink_to(folder / "other")
-    writer = Target(str(folder / "out"), overwrite=True).open({})
+    writer = OutputFile(str(folder / "out"), overwrite=True).open({})
     writer.add([Sample(0, 0, "source", fault="no"), sample(1)])
     writer.finish()
     assert (folder / "out").read_bytes() == b"\ntext 1\n"
@@ -87,7 +87,7 @@ def test_a_file_with_another_name_keeps_its_bytes(ending: str, folder: Path) -> 
 
 
 def test_a_link_that_appears_later_is_not_followed(folder: Path) -> None:
-    writer = Target(str(folder / "out")).open({})
+    writer = OutputFile(str(folder / "out")).open({})
     for name in ("out.journal.new", "out.rejected.jsonl"):
         (folder / name).symlink_to("other")
     writer.add([Sample(0, 0, "source", fault="no")])
@@ -100,7 +100,7 @@ def test_a_link_that_appears_later_is_not_followed(folder: Path) -> None:
 def test_a_link_to_itself_is_no_output(folder: Path) -> None:
     (folder / "out").symlink_to("out")
     with pytest.raises(ValueError, match="leads to itself"):
-        Target(str(folder / "out"), overwrite=True).check()
+        OutputFile(str(folder / "out"), overwrite=True).check()
 
 
 @pytest.mark.parametrize("by", ["name", "link", "hard link"])
@@ -166,13 +166,13 @@ def test_an_output_that_is_mounted_is_refused_at_the_start(
 ) -> None:
     escaped = str(folder / name).replace("\\", r"\134").replace(" ", r"\040")
     (folder / "mountinfo").write_text(MOUNTED.format(path=escaped))
-    monkeypatch.setattr(places, "_MOUNTS", folder / "mountinfo")
+    monkeypatch.setattr(disk, "_MOUNTS", folder / "mountinfo")
     output = folder / (name if name.startswith("o u") else "out")
     (folder / "link").symlink_to(output)
     for path in (output, folder / "link"):
         with pytest.raises(ValueError, match=r"is a mount point.*mount its folder and not the"):
-            Target(str(path), overwrite=True).check()
-    Target(str(folder / "free")).check()
+            OutputFile(str(path), overwrite=True).check()
+    OutputFile(str(folder / "free")).check()
 
 
 def test_a_file_that_is_really_mounted_is_refused(folder: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_mount_that_comes_later_is_told_and_nothing_is_lost(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun(folder / "out")
-    target = Target(str(folder / "out"), resume=True)
+    target = OutputFile(str(folder / "out"), resume=True)
 
     def busy(*_: Any) -> None:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
@@ -220,11 +220,11 @@ def test_the_file_of_the_searches_is_checked_before_anything_is_made(
     ending: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traces = folder / "out.trace.pickle"
-    target = Target(str(folder / "out"), traces=traces)
+    target = OutputFile(str(folder / "out"), traces=traces)
     target.check()
     (folder / "mountinfo").write_text(MOUNTED.format(path=f"{traces}{ending}"))
     with monkeypatch.context() as patch:
-        patch.setattr(places, "_MOUNTS", folder / "mountinfo")
+        patch.setattr(disk, "_MOUNTS", folder / "mountinfo")
         with pytest.raises(ValueError, match="is a mount point"):
             target.open({})
     if ending:
@@ -246,7 +246,7 @@ def test_a_file_that_is_open_is_written_to_where_it_is(name: str, folder: Path) 
             os.symlink(f"/dev/fd/{file.fileno()}", path)
         file.write(b"HEAD\n")
         for flags in ({}, {"overwrite": True}):
-            target = Target(path, **flags)
+            target = OutputFile(path, **flags)
             assert target.is_pipe and not target.paths
             target.check()
             writer = target.open({})
@@ -254,12 +254,12 @@ def test_a_file_that_is_open_is_written_to_where_it_is(name: str, folder: Path) 
             writer.finish()
         file.write(b"FOOT\n")
         with pytest.raises(ValueError, match="no file that could be gone on with"):
-            Target(path, resume=True).check()
+            OutputFile(path, resume=True).check()
         with pytest.raises(ValueError, match="is the input"):
-            Target(path).check(Source(folder / "log"))
+            OutputFile(path).check(InputFile(folder / "log"))
     assert (folder / "log").read_bytes() == b"HEAD\ntext 0\ntext 0\nFOOT\n"
     with pytest.raises(ValueError, match="is not open"):
-        Target(path).check()
+        OutputFile(path).check()
     assert {item.name for item in folder.iterdir()} <= {"other", "log", "link"}
 
 
@@ -271,7 +271,7 @@ def test_an_output_that_is_replaced_keeps_its_mode(folder: Path) -> None:
     output.write_bytes(PRECIOUS)
     for mode in (0o600, 0o440):
         output.chmod(mode)
-        writer = Target(str(output), overwrite=True).open({})
+        writer = OutputFile(str(output), overwrite=True).open({})
         writer.add([sample()])
         writer.checkpoint()
         assert (folder / "out.partial").stat().st_mode & 0o077 == mode & 0o077
@@ -287,18 +287,18 @@ def test_a_file_that_only_its_owner_may_replace_is_refused_at_the_start(
     shared.mkdir()
     (shared / "out").write_bytes(PRECIOUS)
     os.chmod(shared, 0o1777)
-    Target(str(shared / "out"), overwrite=True).check()
-    monkeypatch.setattr(places.os, "geteuid", lambda: 65534)
+    OutputFile(str(shared / "out"), overwrite=True).check()
+    monkeypatch.setattr(output.os, "geteuid", lambda: 65534)
     with pytest.raises(ValueError, match="is of another user"):
-        Target(str(shared / "out"), overwrite=True).check()
-    Target(str(shared / "mine")).check()
+        OutputFile(str(shared / "out"), overwrite=True).check()
+    OutputFile(str(shared / "mine")).check()
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "with its folder"])
 def test_an_output_that_is_taken_away_meanwhile_is_noticed(how: str, folder: Path) -> None:
     (folder / "sub").mkdir()
     partial = folder / "sub" / "out.partial"
-    writer = Target(str(folder / "sub" / "out")).open({})
+    writer = OutputFile(str(folder / "sub" / "out")).open({})
     writer.add([sample()])
     writer.checkpoint()
     if how == "with its folder":
