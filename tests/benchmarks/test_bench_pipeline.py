@@ -82,8 +82,8 @@ def test_each_stage_adds_one_cause(loops: Any) -> None:
     assert (grouping.by_length, grouping.refill) == (True, False)
     assert (refill.by_length, refill.refill) == (True, True)
     assert (auto.by_length, auto.refill) == (True, None)
-    assert {staff.batch_size for staff in (overlap, grouping, refill, auto)} == {16}
-    assert defaults == loops.Staff()
+    assert {run.batch_size for run in (overlap, grouping, refill, auto)} == {16}
+    assert defaults == loops.RunOptions()
 
 
 @pytest.mark.parametrize("way", ["plain_loop", "through_stages"])

@@ -19,9 +19,10 @@ from tritonseq.demo.run import EMBEDDED
 from tritonseq.engine.memory_plan import DoesNotFit
 from tritonseq.jobs.summary import write_timeline
 from tritonseq.stages import batch_size
-from tritonseq.stages.batch_size import Limits, Sizing, is_out_of_memory
-from tritonseq.stages.batching import RETRIAL, Answer, Answers, Manner, Row, Ways, _alike
+from tritonseq.stages.batch_size import Sizing, is_out_of_memory
+from tritonseq.stages.batching import RETRIAL, Answer, Answers, Row, Ways, _alike
 from tritonseq.stages.queue import Aborted, Channel, Ended
+from tritonseq.stages.run_options import RunOptions
 from tritonseq.stages.sample import InOrder, Sample
 from tritonseq.stages.steps import Windows
 from tritonseq.stages.threads import Flow, Horizon
@@ -318,13 +319,13 @@ def warned() -> tuple[list[str], Callable[[str], None]]:
 class TestSizing:
     def test_the_caller_and_the_tokens_limit_it(self, model: tritonseq.Model) -> None:
         request = model.text_job(num_beams=4).request
-        assert Sizing(request, Limits(7), print).count(10) == 7
-        assert Sizing(request, Limits(7, tokens=30), print).count(10) == 3
-        assert Sizing(request, Limits(7, tokens=30), print).count(99) == 1
+        assert Sizing(request, RunOptions(7), print).count(10) == 7
+        assert Sizing(request, RunOptions(7, batch_tokens=30), print).count(10) == 3
+        assert Sizing(request, RunOptions(7, batch_tokens=30), print).count(99) == 1
         greedy = model.text_job().request
-        assert Sizing(greedy, Limits(), print).count(10) == batch_size.SAMPLES["cpu"]
+        assert Sizing(greedy, RunOptions(), print).count(10) == batch_size.SAMPLES["cpu"]
         many = model.text_job(num_beams=16).request
-        assert Sizing(many, Limits(), print).count(10) == batch_size.ROWS["cpu"] // 16
+        assert Sizing(many, RunOptions(), print).count(10) == batch_size.ROWS["cpu"] // 16
 
     def test_what_is_planned_fits(
         self, model: tritonseq.Model, monkeypatch: pytest.MonkeyPatch
@@ -332,15 +333,15 @@ class TestSizing:
         request = model.text_job(num_beams=4).request
         free = request.plan(9, 60, refilled=True).total / batch_size.SHARE
         monkeypatch.setattr(batch_size, "free_memory", lambda device: int(free))
-        count = Sizing(request, Limits(), print).count(60)
+        count = Sizing(request, RunOptions(), print).count(60)
         assert 7 <= count <= 9
         assert request.plan(count, 60, refilled=True).total <= batch_size.SHARE * free
         monkeypatch.setattr(batch_size, "free_memory", lambda device: 1)
-        assert Sizing(request, Limits(), print).count(60) == 1
+        assert Sizing(request, RunOptions(), print).count(60) == 1
 
     def test_half_as_many_and_one_warning(self, model: tritonseq.Model) -> None:
         warnings, warn = warned()
-        sizes = Sizing(model.text_job().request, Limits(24), warn)
+        sizes = Sizing(model.text_job().request, RunOptions(24), warn)
         sizes.shrink(24, 10, MemoryError("no more"))
         assert sizes.count(10) == 12
         sizes.shrink(12, 10, MemoryError("no more"))
@@ -349,7 +350,7 @@ class TestSizing:
         assert len(warnings) == 1 and "24 samples" in warnings[0] and "no more" in warnings[0]
 
     def test_the_plan_in_words(self, model: tritonseq.Model) -> None:
-        told = Sizing(model.text_job().request, Limits(5), print).describe(40)
+        told = Sizing(model.text_job().request, RunOptions(5), print).describe(40)
         for words in ("5 samples", "40 tokens", "weights", "source cache", "target cache"):
             assert words in told
         assert "workspace" in told
@@ -442,7 +443,7 @@ class TestAnswers:
         job = model.text_job(num_beams=2, num_return_sequences=2)
         texts = ["It is 7 miles from here to Oslo.", "40", "The bill is 123,456 euros."] * 5
         rows = [Row(number, ids) for number, ids in enumerate(job.ids(texts))]
-        answers = Answers(job, Manner(Limits(size), refill=refill))
+        answers = Answers(job, RunOptions(size, refill=refill))
         found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
         for row in rows:
             (alone,) = job.found([row.ids])
@@ -475,7 +476,7 @@ class TestAnswers:
 
         monkeypatch.setattr(model.decoder, "prefill", small)
         warnings, warn = warned()
-        answers = Answers(job, Manner(Limits(8), refill=refill), warn)
+        answers = Answers(job, RunOptions(8, refill=refill), warn)
         found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
         assert found.keys() == wanted.keys()
         fault = found.pop(1).fault
@@ -494,7 +495,7 @@ class TestAnswers:
 
         monkeypatch.setattr(model.decoder, "prefill", broken)
         for refill in (True, False):
-            answers = Answers(model.text_job(), Manner(refill=refill))
+            answers = Answers(model.text_job(), RunOptions(refill=refill))
             with pytest.raises(RuntimeError, match="shapes do not fit"):
                 list(answers.run(rows_of([3, 4]), lambda: True))
 
@@ -503,7 +504,7 @@ class TestAnswers:
         self, model: tritonseq.Model, refill: bool
     ) -> None:
         rows = rows_of([5] * 12)
-        answers = Answers(model.text_job(), Manner(Limits(3), refill=refill))
+        answers = Answers(model.text_job(), RunOptions(3, refill=refill))
         found: list[Answer] = []
         parts = answers.run(rows, lambda: not found)
         for part in parts:
@@ -515,7 +516,7 @@ class TestAnswers:
         rows = rows_of([3, 9, 4, 5, 6, 3, 8])
 
         def drawn(seed: int, *windows: list[Row], size: int = 2) -> dict[int, Any]:
-            answers = Answers(job, Manner(Limits(size), seed=seed))
+            answers = Answers(job, RunOptions(size, seed=seed))
             assert answers.unit == size
             parts = (part for window in windows for part in answers.run(window, lambda: True))
             return {a.number: a.sequences for part in parts for a in part}
@@ -539,7 +540,7 @@ class TestAnswers:
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(model.decoder, "prefill", prefilled)
-                answers = Answers(job, Manner(Limits(2), seed=4))
+                answers = Answers(job, RunOptions(2, seed=4))
                 parts = answers.run(rows_of([3, 9, 4, 5]), lambda: True)
                 return [a.sequences for part in parts for a in part]
 
@@ -564,7 +565,11 @@ class TestAnswers:
         for refill in (True, False):
             steps.clear()
             with pytest.raises(Aborted):
-                list(Answers(model.text_job(), Manner(refill=refill)).run(rows_of([9, 9]), admits))
+                list(
+                    Answers(model.text_job(), RunOptions(refill=refill)).run(
+                        rows_of([9, 9]), admits
+                    )
+                )
             assert len(steps) == 2
 
     def test_scores_that_must_be_exact_come_from_the_same_batches(
@@ -584,7 +589,7 @@ class TestAnswers:
         seen = []
         for windows in ([rows], [rows[:8], rows[8:]], [rows[:16], rows[16:]]):
             batches.clear()
-            answers = Answers(job, Manner(Limits(2), exact_scores=True))
+            answers = Answers(job, RunOptions(2, exact_scores=True))
             assert answers.unit == 8
             for window in windows:
                 assert list(answers.run(window, lambda: True))
@@ -611,7 +616,7 @@ class TestAnswers:
 
         def answers(rows: list[Row]) -> dict[int, Answer]:
             batches.clear()
-            found = Answers(job, Manner(Limits(2), exact_scores=True)).run(rows, lambda: True)
+            found = Answers(job, RunOptions(2, exact_scores=True)).run(rows, lambda: True)
             return {answer.number: answer for part in found for answer in part}
 
         whole = answers(rows)
@@ -634,7 +639,7 @@ class TestAnswers:
         self, model: tritonseq.Model, options: dict[str, Any], name: str
     ) -> None:
         with pytest.raises(ValueError, match=f"{name} speaks of samples by their place"):
-            Answers(model.text_job(**options), Manner())
+            Answers(model.text_job(**options), RunOptions())
 
 
 class TestPrompts:
@@ -654,7 +659,7 @@ class TestPrompts:
         model = tritonseq.load(EMBEDDED / "gpt2-words", device="cpu")
         job = model.text_job(**options)
         rows = rows_of([3, 11, 4, 9, 3])
-        answers = Answers(job, Manner(Limits(3), refill=refill))
+        answers = Answers(job, RunOptions(3, refill=refill))
         found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
         counts = set()
         for row in rows:

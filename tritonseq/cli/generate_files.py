@@ -20,6 +20,7 @@ from tritonseq.jobs.places import is_same
 from tritonseq.jobs.summary import summary
 from tritonseq.options.validation import CHECKS
 from tritonseq.progress import note
+from tritonseq.stages.run_options import FLAGS, RunOptions
 
 from . import fastseq_flags
 from .arguments import special_tokens
@@ -47,13 +48,9 @@ if TYPE_CHECKING:
 _REJECTED = 3
 _INTERRUPTED = 130
 
-# Arguments of Source, Target, Staff and JobOptions that are flags by the same name.
+# Arguments of Source, Target and JobOptions that are flags by the same name.
 _OF_SOURCE = ("source_field", "id_field", "keep_source", "limit")
 _OF_TARGET = ("output_field", "id_field", "resume", "overwrite")
-_OF_STAFF = (
-    "batch_size", "batch_tokens", "window", "refill", "preprocess_workers", "postprocess_workers",
-    "devices", "seed",
-)  # fmt: skip
 _OF_JOB = ("verbose", "quiet", "trace")
 
 
@@ -83,7 +80,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
 
     # These import torch.
     from tritonseq.jobs.job import JobOptions, run_job
-    from tritonseq.stages.workers import ModelSource, Staff
+    from tritonseq.stages.workers import ModelSource
 
     facts = _look(checkpoint)
     check_kind(parsed, facts)
@@ -95,7 +92,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
             text_options(parsed, facts),
             generation,
             JobOptions(
-                Staff(**_given(parsed, _OF_STAFF)),
+                RunOptions(**_given(parsed, FLAGS)),
                 **_given(parsed, _OF_JOB),
                 traces=traces,
                 # What is compared with a reference may still be interrupted.

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from tritonseq.errors import JobFailed
 from tritonseq.progress import Progress
 from tritonseq.stages.graph import Assembly
+from tritonseq.stages.run_options import RunOptions
 from tritonseq.stages.timings import Clock
-from tritonseq.stages.workers import Staff, Workers
+from tritonseq.stages.workers import Workers
 
 from .summary import JobSummary, write_timeline
 from .traces import Traces
@@ -46,8 +47,8 @@ _NO_TRACES = (
 class JobOptions:
     """How a job runs, and what its user is shown of it."""
 
-    staff: Staff = field(default_factory=Staff)
-    """Who does the work; `exact_scores`, `traced` and `repeats` are seen to by the job."""
+    run: RunOptions = field(default_factory=RunOptions)
+    """Those behind `seed` are decided by the job."""
     verbose: bool = False
     """Report the memory plan."""
     quiet: bool = False
@@ -86,20 +87,24 @@ def run_job(
     """
     # A search shows the last digits of its scores, and how long its batch took.
     is_traced = options.traces is not None
-    exact = target.with_scores or is_traced
-    # Whoever reads a pipe wants what is done, and cannot go on with it.
-    repeats = not target.is_pipe
-    staff = replace(options.staff, exact_scores=exact, traced=is_traced, repeats=repeats)
+    run = replace(
+        options.run,
+        exact_scores=target.with_scores or is_traced,
+        # What was written to a pipe is not resumed.
+        exact_half=not target.is_pipe,
+        keeps_search=is_traced,
+        traced=options.trace is not None,
+    )
     if callable(generation_options):
         generation_options = generation_options(model.tokenizer())
-    workers = Workers(model, {**text_options, **generation_options}, staff, report)
+    workers = Workers(model, {**text_options, **generation_options}, run, report)
     try:
         _check(workers.facts, source, target)
         if is_traced and not (workers.facts.has_traces and workers.facts.copies == 1):
             raise ValueError(_NO_TRACES)
         if options.verbose:
             report(workers.facts.plan)
-        fingerprint = _fingerprint(source, target, text_options, workers.facts, staff)
+        fingerprint = _fingerprint(source, target, text_options, workers)
         unit, is_drawn = workers.facts.unit, workers.facts.is_drawn
         writer = target.open(fingerprint, unit=unit, whole_units=is_drawn, warn=report)
         try:
@@ -128,8 +133,8 @@ def _run(
         # The searches of what was finished ahead are not kept: it is done again.
         state = replace(state, ahead=())
     samples = state.restore(source, source.name, together=workers.facts.unit > 1)
-    clock = Clock(traced=options.trace is not None)
-    assembly = Assembly(samples, workers, clock, window=options.staff.window, first=state.lines)
+    clock = Clock(traced=workers.run.traced)
+    assembly = Assembly(samples, workers, clock, state.lines)
     earlier = (writer.lines, writer.tokens)
     progress = Progress(total, lines=writer.lines, tokens=writer.tokens, quiet=options.quiet)
     try:
@@ -204,18 +209,14 @@ def _check(facts: Facts, source: Source, target: Target) -> None:
 
 
 def _fingerprint(
-    source: Source,
-    target: Target,
-    text_options: Mapping[str, Any],
-    facts: Facts,
-    staff: Staff,
+    source: Source, target: Target, text_options: Mapping[str, Any], workers: Workers
 ) -> dict[str, Any]:
     """Everything that decides what the output holds, by the names of flags where there are any."""
     return {
         **text_options,
-        **facts.settings,
-        **facts.batches,
-        "need_score_traces": staff.traced,
+        **workers.facts.settings,
+        **workers.facts.batches,
+        "need_score_traces": workers.run.keeps_search,
         **source.settings,
         **target.settings,
     }

@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from tritonseq.decoding.not_finite import NotFinite
 from tritonseq.decoding.outputs import found
 from tritonseq.model import BATCH_SIZE
 
-from .batch_size import Limits, Sizing, is_out_of_memory, paying
+from .batch_size import Sizing, is_out_of_memory, paying
 from .model_info import Facts, checksum, settings_of
 from .sample import packed_trace
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tritonseq.engine.request import Request
     from tritonseq.model import Model
     from tritonseq.text_task import TextJob
+
+    from .run_options import RunOptions
 
     Way = Callable[[list["Row"], int], Iterator[list["Answer"]]]
 
@@ -112,56 +114,33 @@ class Answer(NamedTuple):
     """The search, as `packed_trace` packs it."""
 
 
-@dataclass(frozen=True)
-class Manner:
-    """How rows are answered.
-
-    `seed`, and the size of batches that are drawn, change a text; in half precision everything that
-    changes the shape of a batch may.
-    """
-
-    limits: Limits = field(default_factory=Limits)
-    refill: bool | None = None
-    """Fill the slots of samples that have ended; None does so where it is found to be faster."""
-    by_length: bool = True
-    """Put rows of like lengths together."""
-    seed: int = 0
-    """Of what is drawn at random."""
-    exact_scores: bool = False
-    """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
-    traced: bool = False
-    """Keep the whole search of each row."""
-    repeats: bool = False
-    """Likewise where the network computes in half precision: there the last bits of a row, and so
-    now and then a token, depend on the shape of its batch."""
-
-
 class Answers:
     """Answers windows of rows with one model; a window comes back in pieces, in any order."""
 
     def __init__(
-        self, job: TextJob, manner: Manner, warn: Callable[[str], None] = callers.warn
+        self, job: TextJob, options: RunOptions, warn: Callable[[str], None] = callers.warn
     ) -> None:
         """Raises ValueError for options that speak of single samples by their place."""
         _refuse_places(job.request)
         # Whoever gives up is heard between two steps.
         request = replace(job.request, before_step=lambda: self._admits())
-        if manner.traced:
+        if options.keeps_search:
             # The search is part of a result, and then goes on after its hypotheses have ended.
             request = replace(request, config=request.config.merged(return_dict_in_generate=True))
         self._admits: Callable[[], bool] = _always
         self._job = replace(job, request=request)
-        self._manner = manner
-        self.unit = _unit(request, manner)
+        self._options = options
+        self.unit = _unit(request, options)
         """So many consecutive samples are answered together in any case."""
-        limits = manner.limits
-        if self.unit > 1 and limits.samples is None:
-            # What memory there is must not decide about a batch.
-            limits = replace(limits, samples=_batch(request, manner))
-        self.sizing = Sizing(request, limits, warn)
-        self._ways = Ways(manner.refill if request.fits_slots else False)
+        self._batch = _batch(request, options)
+        # What memory there is must not decide about a batch that is always the same.
+        fixed = replace(options, batch_size=self._batch) if self.unit > 1 else options
+        self.sizing = Sizing(request, fixed, warn)
+        self._ways = Ways(options.refill if request.fits_slots else False)
         # Where batches are kept, no clock decides: who asks for it gets it.
-        self._refills_units = manner.refill is True and request.fits_slots and not manner.traced
+        self._refills_units = (
+            options.refill is True and request.fits_slots and not options.keeps_search
+        )
 
     def facts(self, model: Model) -> Facts:
         """What others have to know of the model that answers."""
@@ -190,10 +169,9 @@ class Answers:
         )
 
     def _batches(self) -> dict[str, Any]:
-        request, limits = self._job.request, self._manner.limits
-        batches = {"batch_size": _batch(request, self._manner), "batch_tokens": limits.tokens}
-        if _is_drawn(request):
-            return {**batches, "seed": self._manner.seed}
+        batches = {"batch_size": self._batch, "batch_tokens": self._options.batch_tokens}
+        if _is_drawn(self._job.request):
+            return {**batches, "seed": self._options.seed}
         return {**batches, "refill": self._refills_units}
 
     def _plan(self) -> str:
@@ -230,7 +208,7 @@ class Answers:
             yield from self._all(rows, self._refilled if self._refills_units else self._batched)
             return
         # torch's generator on the CPU heeds 32 bits of a seed.
-        with self._seeded(zlib.crc32(f"{self._manner.seed} {number}".encode())):
+        with self._seeded(zlib.crc32(f"{self._options.seed} {number}".encode())):
             answers = list(self._all(rows, self._batched))
         yield from answers
 
@@ -254,7 +232,7 @@ class Answers:
 
     def _in_order(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The longest first: if something does not fit into memory, it is found out early."""
-        return sorted(rows, key=lambda row: -len(row.ids)) if self._manner.by_length else rows
+        return sorted(rows, key=lambda row: -len(row.ids)) if self._options.by_length else rows
 
     def _one_way(self, refills: bool, rows: Sequence[Row], enough: int) -> Iterator[list[Answer]]:
         """All rows in one way, whose cost is noted if they are `enough` to judge by."""
@@ -337,28 +315,28 @@ class Answers:
             yield [self._answer(rows[at], one) for at, one in zip(places, each, strict=True)]
 
     def _answer(self, row: Row, found: Found) -> Answer:
-        trace = packed_trace(found.trace) if self._manner.traced else None
+        trace = packed_trace(found.trace) if self._options.keeps_search else None
         return Answer(row.number, found.sequences, found.scores, sum(found.tokens), trace=trace)
 
 
-def _unit(request: Request, manner: Manner) -> int:
+def _unit(request: Request, options: RunOptions) -> int:
     """So many consecutive samples, from the first, must be answered together; 1 for any number.
 
     What is drawn at random depends on all rows of a batch, functions of the caller's see all of
     it, and the last digits of scores depend on its shape, as all does in half precision.
     """
     if _is_drawn(request):
-        return _batch(request, manner)
+        return _batch(request, options)
     is_half = request.decoder.dtype in (torch.float16, torch.bfloat16)
-    if manner.exact_scores or (manner.repeats and is_half):
-        return SCORED * _batch(request, manner)
+    if options.exact_scores or (options.exact_half and is_half):
+        return SCORED * _batch(request, options)
     return 1
 
 
-def _batch(request: Request, manner: Manner) -> int:
+def _batch(request: Request, options: RunOptions) -> int:
     """The samples in a batch that must always be the same."""
-    if manner.limits.samples is not None:
-        return manner.limits.samples
+    if options.batch_size is not None:
+        return options.batch_size
     return BATCH_SIZE if _is_drawn(request) else paying(request)
 
 

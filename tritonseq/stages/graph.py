@@ -45,22 +45,19 @@ class Assembly:
         samples: Iterable[Sample],
         workers: Workers,
         clock: Clock,
-        *,
-        window: int | None = None,
         first: int = 0,
     ) -> None:
         """`first`: the number of the first sample; the others follow without a gap."""
         self._workers = workers
         self._process = os.getpid()
         self._drains = threading.Event()
-        unit = workers.facts.unit
-        size = _whole(window or BATCHES * workers.facts.batch, unit)
+        unit, batch, window = workers.facts.unit, workers.facts.batch, workers.run.window
+        size = _whole(window or BATCHES * batch, unit)
         # A window for every seat, one that waits, one that is gathered: then somebody always
         # works at the sample that the last stage waits for.
         self._horizon = Horizon((len(workers.responds) + 2) * size + QUEUE, first)
         self._flow = Flow(clock)
         self._flow.on_abort(self._horizon.abort)
-        batch = workers.facts.batch
         smallest = None if window else max(-(-batch // PARTS), min(batch, FEWEST))
         self._connect(
             samples,

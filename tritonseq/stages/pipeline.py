@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from tritonseq.text.encoding import check_tokens, is_blank
 
 from .graph import Assembly
 from .queue import Aborted, Channel, Ended
+from .run_options import RunOptions
 from .sample import InOrder, Sample
 from .steps import CHUNK
 from .timings import Clock
-from .workers import ModelSource, Staff, Workers
+from .workers import ModelSource, Workers
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -130,21 +130,20 @@ def pipeline(
             once all results before it are out, and JobFailed if worker processes keep dying.
     """
     check_texts("texts", texts)
-    flags = {"ordered": ordered, "progress": progress, "traced": traced}
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise ValueError(f"{name} is {flag!r}: it must be True or False")
     if not isinstance(model, (str, Path)) and not hasattr(model, "text_job"):
         raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
-    staff = Staff(
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-        window=window,
-        refill=refill,
-        preprocess_workers=preprocess_workers,
-        postprocess_workers=postprocess_workers,
-        devices=_named(devices),
-        seed=seed,
+    run = RunOptions(
+        batch_size,
+        batch_tokens,
+        window,
+        refill,
+        preprocess_workers,
+        postprocess_workers,
+        devices,
+        seed,
+        ordered,
+        progress,
+        traced,
     )
     of_texts = {
         "src_lang": src_lang,
@@ -158,22 +157,7 @@ def pipeline(
         "task": task,
     }
     loadable = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
-    workers = Workers(loadable, {**of_texts, **options}, staff)
-    return Pipeline(texts, workers, window=window, **flags)
-
-
-def _named(devices: str | Sequence[str]) -> tuple[str, ...]:
-    """The names of devices, each of which gets a process; ValueError for what is none."""
-    names = (devices,) if isinstance(devices, str) else devices
-    if not isinstance(names, (list, tuple)):
-        raise ValueError(f"devices is {devices!r}: {_DEVICES}")
-    for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-            raise ValueError(f"devices has {name!r}: {_DEVICES}")
-    return tuple(names)
-
-
-_DEVICES = 'pass names such as ("cuda:0", "cuda:1"), or ("cpu", "cpu") for two processes on the CPU'
+    return Pipeline(texts, Workers(loadable, {**of_texts, **options}, run))
 
 
 class Pipeline:
@@ -183,23 +167,11 @@ class Pipeline:
     processes end at once and not with this object.
     """
 
-    def __init__(
-        self,
-        texts: Iterable[Text] | AsyncIterable[Text],
-        workers: Workers,
-        *,
-        window: int | None,
-        ordered: bool,
-        progress: bool,
-        traced: bool,
-    ) -> None:
-        self.clock = Clock(traced=traced)
+    def __init__(self, texts: Iterable[Text] | AsyncIterable[Text], workers: Workers) -> None:
+        self.clock = Clock(traced=workers.run.traced)
         """What the stages did when, if it is traced."""
         self._texts: Any = texts
         self._workers = workers
-        self._window = window
-        self._ordered = ordered
-        self._has_bar = progress
         self._assembly: Assembly | None = None
         self._running: Generator[list[Result], None, None] | None = None
         self._is_closed = False
@@ -286,10 +258,8 @@ class Pipeline:
 
     def _results(self, texts: Iterable[Text]) -> Generator[list[Result], None, None]:
         samples = _samples(texts, self._workers)
-        self._assembly = assembly = Assembly(
-            samples, self._workers, self.clock, window=self._window
-        )
-        order, bar = InOrder() if self._ordered else None, self._bar()
+        self._assembly = assembly = Assembly(samples, self._workers, self.clock)
+        order, bar = InOrder() if self._workers.run.ordered else None, self._bar()
         finished = assembly.run()
         with contextlib.closing(bar), contextlib.closing(finished), self._closed_quietly():
             if self._is_closed:  # while this was made, and there was nothing to abort
@@ -303,7 +273,7 @@ class Pipeline:
 
     def _bar(self) -> _Bar:
         total = len(self._texts) if hasattr(self._texts, "__len__") else None
-        return _Bar(Progress(total, quiet=not self._has_bar, asked=True))
+        return _Bar(Progress(total, quiet=not self._workers.run.progress, asked=True))
 
 
 class _Bar:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tritonseq.callers import warn
 
-from .descriptors import take_descriptors
 from .worker_main import DECIDED_BY_PARENT, END, ERROR, FOR_EVER, REPLY
 
 if TYPE_CHECKING:
@@ -120,6 +119,21 @@ class Child:
             socket.socket(fileno=os.dup(self._connection.fileno())) as line,
         ):
             line.shutdown(socket.SHUT_RDWR)
+
+
+def take_descriptors() -> None:
+    """Open those of stdin, stdout and stderr that the caller has closed, on nothing.
+
+    Else the next file that is opened becomes one of them, and what libraries and child processes
+    tell their user is written into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
 
 
 def obituary(code: int) -> str:

@@ -15,12 +15,9 @@ import torch
 from tritonseq import callers
 from tritonseq.errors import JobFailed
 from tritonseq.model import load, load_tokenizer
-from tritonseq.options.validation import MOST, MOST_PROCESSES
-from tritonseq.shown import shown
 from tritonseq.text_task import open_target
 
-from .batch_size import Limits
-from .batching import Answers, Manner, Row
+from .batching import Answers, Row
 from .process import Remote, WorkerDied
 from .text_worker import Setup as TextSetup
 from .text_worker import Texts
@@ -32,6 +29,7 @@ if TYPE_CHECKING:
 
     from .batching import Answer
     from .model_info import Facts
+    from .run_options import RunOptions
     from .steps import Decode, Encode, Respond
     from .worker_main import Handler
 
@@ -46,7 +44,7 @@ class Setup(NamedTuple):
     """Arguments of `tritonseq.load`."""
     options: Mapping[str, Any]
     """Arguments of `Model.text_job`."""
-    manner: Manner
+    run: RunOptions
     threads: int | None
     """Of torch, where several processes share the CPU."""
 
@@ -57,7 +55,7 @@ def serve(setup: Setup) -> Handler:
         # Fewer if the user says so, by OMP_NUM_THREADS.
         torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
     model = load(**setup.load)
-    answers = Answers(model.text_job(**setup.options), setup.manner)
+    answers = Answers(model.text_job(**setup.options), setup.run)
 
     def handle(rows: list[Row] | None, stopped: Callable[[], bool]) -> Iterator[Any]:
         if rows is None:
@@ -87,67 +85,6 @@ class ModelSource:
         return {"name_or_path": self.name_or_path, **self.arguments, "device": device}
 
 
-@dataclass(frozen=True)
-class Staff:
-    """How many work at what, and how."""
-
-    batch_size: int | None = None
-    """The most samples at once; None leaves it to the memory."""
-    batch_tokens: int | None = None
-    """The most tokens of sources at once, each counted as long as the longest."""
-    window: int | None = None
-    """Samples that are put in order of length together; by default enough for 16 batches."""
-    refill: bool | None = None
-    """Fill the slots of samples that have ended: yes, no, or where it is found to be faster."""
-    by_length: bool = True
-    """Put samples of like lengths together."""
-    preprocess_workers: int = 0
-    """Processes that tokenize; with 0 a thread does."""
-    postprocess_workers: int = 0
-    """Processes that detokenize; with 0 a thread does."""
-    devices: Sequence[str] = ()
-    """Where a process of its own generates; with none, this process does."""
-    seed: int = 0
-    """Of what is drawn at random."""
-    exact_scores: bool = False
-    """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
-    traced: bool = False
-    """Keep the whole search of each sample."""
-    repeats: bool = False
-    """Let batches be the same where the network computes in half precision, too."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for numbers that cannot be."""
-        for name, least, most in (
-            ("batch_size", 1, MOST), ("batch_tokens", 1, MOST), ("window", 1, MOST),
-            ("preprocess_workers", 0, MOST_PROCESSES), ("postprocess_workers", 0, MOST_PROCESSES),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is None and least == 1:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {shown(value)}: it must be an integer >= {least}")
-            if value > most:
-                raise ValueError(f"{name} is {shown(value)}: the most are {most}")
-        if len(self.devices) > MOST_PROCESSES:
-            raise ValueError(
-                f"devices are {len(self.devices)}, with a process each: the most are "
-                f"{MOST_PROCESSES}"
-            )
-
-    @property
-    def manner(self) -> Manner:
-        return Manner(
-            Limits(self.batch_size, self.batch_tokens),
-            self.refill,
-            self.by_length,
-            self.seed,
-            self.exact_scores,
-            self.traced,
-            self.repeats,
-        )
-
-
 class Workers:
     """One function for every seat of a stage; `close` ends the processes behind them."""
 
@@ -155,10 +92,11 @@ class Workers:
         self,
         model: Model | ModelSource,
         options: Options,
-        staff: Staff,
+        run: RunOptions,
         warn: Callable[[str], None] = callers.warn,
     ) -> None:
         """`options`: arguments of `Model.text_job`. Raises ValueError as that and `load` do."""
+        self.run = run
         self._warn = warn
         self._process = os.getpid()
         self._looked = False
@@ -167,9 +105,9 @@ class Workers:
         self._models: list[Remote] = []
         with self._closed_on_error():
             self.responds: list[Respond] = []
-            self.facts = self._set_up(model, options, staff, warn)
-            self.encodes: list[Encode] = self._text_seats("encode", staff.preprocess_workers)
-            self.decodes: list[Decode] = self._text_seats("decode", staff.postprocess_workers)
+            self.facts = self._set_up(model, options)
+            self.encodes: list[Encode] = self._text_seats("encode", run.preprocess_workers)
+            self.decodes: list[Decode] = self._text_seats("decode", run.postprocess_workers)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -200,16 +138,11 @@ class Workers:
         if os.getpid() == self._process:
             self._closing.close()
 
-    def _set_up(
-        self,
-        model: Model | ModelSource,
-        options: Options,
-        staff: Staff,
-        warn: Callable[[str], None],
-    ) -> Facts:
-        if not staff.devices:
+    def _set_up(self, model: Model | ModelSource, options: Options) -> Facts:
+        devices = self.run.devices
+        if not devices:
             loaded = model.load() if isinstance(model, ModelSource) else model
-            answers = Answers(loaded.text_job(**options), staff.manner, warn)
+            answers = Answers(loaded.text_job(**options), self.run, self._warn)
             self.responds.append(answers.run)
             self._tokenizer = loaded.tokenizer
             return answers.facts(loaded)
@@ -219,8 +152,8 @@ class Workers:
                 "folder, not a Model"
             )
         # All load at once.
-        for number, device in enumerate(staff.devices):
-            setup = Setup(model.on(device), options, staff.manner, _threads(staff.devices))
+        for number, device in enumerate(devices):
+            setup = Setup(model.on(device), options, self.run, _threads(devices))
             _check_portable(setup)
             name = f"model worker {number} ({device})"
             remote = self._remote("tritonseq.stages.workers:serve", setup, name)
