@@ -513,7 +513,8 @@ class Model:
                 bar.show(len(rows) - count + done, tokens, 0)
 
             with contextlib.closing(bar):
-                return [answer.text for answer in job.answers(rows, batch_size, after_batch=show)]
+                done = job.answers(rows, batch_size, after_batch=show)
+                return [text for completion in done for text in completion.texts or ()]
 
     def text_job(
         self,

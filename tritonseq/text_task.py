@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from tritonseq.decoding.outputs import found
+from tritonseq.decoding.completion import Completion, completions
 from tritonseq.engine.lengths import longest_answered
 from tritonseq.errors import TextError
 from tritonseq.options.containers import check_first, check_texts
@@ -18,20 +18,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from tritonseq.decoding.outputs import BeamTrace, Found
     from tritonseq.engine.request import Request
     from tritonseq.text.encoding import Text
     from tritonseq.text.tokenizer import Tokenizer
-
-
-class Answer(NamedTuple):
-    """A text that was generated."""
-
-    text: str
-    tokens: int
-    """How many tokens were chosen for it; the end token counts, padding does not."""
-    trace: BeamTrace | None = None
-    """The search that found it, `[T, K]` each, where the search is UniLM's."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +107,8 @@ class TextJob:
         *,
         window: int | None = None,
         after_batch: Callable[[int, int], object] = lambda rows, tokens: None,
-    ) -> Iterator[Answer]:
-        """Answers in the order of `rows`, num_return_sequences for each; blank ones to blank ones.
+    ) -> Iterator[Completion]:
+        """The completions of `rows`, in their order; blank ones of blank ones.
 
         Batches are formed by length within each `window` of rows (None: within all), and answers
         come when a window is done; `after_batch` is told of every batch how many rows and tokens
@@ -134,16 +123,16 @@ class TextJob:
             order = [place for place in places if rows[place]]
             if not self.request.counts_rows:
                 order.sort(key=lambda place: -len(rows[place]))
-            blank = [Answer("", 0)] * self.request.config.num_return_sequences
+            blank = Completion(texts=[""] * self.request.config.num_return_sequences)
             answered = {place: blank for place in places if not rows[place]}
             for batch in self._batches(rows, order, batch_size):
-                found = list(self._batch(rows, batch))
+                found = self._batch(rows, batch)
                 answered |= zip(batch, found, strict=True)
                 done += len(batch)
-                tokens += sum(answer.tokens for each in found for answer in each)
+                tokens += sum(each.tokens for each in found)
                 after_batch(done, tokens)
             for place in places:
-                yield from answered[place]
+                yield answered[place]
 
     def _batches(
         self, rows: Sequence[Sequence[int]], order: list[int], batch_size: int
@@ -156,21 +145,20 @@ class TextJob:
         for start in range(0, len(order), batch_size):
             yield order[start : start + batch_size]
 
-    def _batch(
-        self, rows: Sequence[Sequence[int]], places: Sequence[int]
-    ) -> Iterator[list[Answer]]:
-        """The answers to each of the rows at `places`."""
+    def _batch(self, rows: Sequence[Sequence[int]], places: Sequence[int]) -> list[Completion]:
+        """What becomes of each of the rows at `places`, with its texts."""
         request = self.request.part(places, len(rows))
-        samples = self.found([rows[place] for place in places], request)
-        texts = iter(self.texts([row for each in samples for row in each.sequences]))
-        for each in samples:
-            yield [Answer(next(texts), tokens, each.trace) for tokens in each.tokens]
+        found = self.complete([rows[place] for place in places], request)
+        texts = iter(self.texts([row for each in found for row in each.sequences]))
+        return [each._replace(texts=[next(texts) for _ in each.sequences]) for each in found]
 
-    def found(self, rows: Sequence[Sequence[int]], request: Request | None = None) -> list[Found]:
+    def complete(
+        self, rows: Sequence[Sequence[int]], request: Request | None = None
+    ) -> list[Completion]:
         """What is generated for each of the rows, in one batch; `request` in place of the job's."""
         ids, mask = self.pad(rows)
         decoder = self.request.decoder
-        return found(
+        return completions(
             (request or self.request).run(ids, mask),
             self.request.config,
             samples=len(rows),

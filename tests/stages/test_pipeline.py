@@ -129,7 +129,7 @@ class TestResults:
     def test_tokens_are_counted_without_padding(self, name: str) -> None:
         model, texts = load(name), prompts(name, 9)
         job = model.text_job()
-        wanted = [sum(job.found([ids])[0].tokens) for ids in job.ids(texts)]
+        wanted = [job.complete([ids])[0].tokens for ids in job.ids(texts)]
         assert [result.tokens for result in tritonseq.pipeline(model, texts)] == wanted
 
     def test_none_and_one_and_a_list_of_tokens(self) -> None:

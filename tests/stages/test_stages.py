@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import subprocess
@@ -20,7 +21,7 @@ from tritonseq.engine.memory_plan import DoesNotFit
 from tritonseq.jobs.summary import write_timeline
 from tritonseq.stages import batch_size
 from tritonseq.stages.batch_size import Sizing, is_out_of_memory
-from tritonseq.stages.batching import RETRIAL, Answer, Answers, Row, Ways, _alike
+from tritonseq.stages.batching import RETRIAL, Answers, Row, Ways, _alike
 from tritonseq.stages.queue import Aborted, Channel, Ended
 from tritonseq.stages.run_options import RunOptions
 from tritonseq.stages.sample import InOrder, Sample
@@ -31,6 +32,8 @@ from tritonseq.stages.timings import Clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tritonseq.decoding.completion import Completion
 
 LONG = 60.0
 """Seconds after which a thread that does not end is taken for one that never will."""
@@ -444,11 +447,11 @@ class TestAnswers:
         texts = ["It is 7 miles from here to Oslo.", "40", "The bill is 123,456 euros."] * 5
         rows = [Row(number, ids) for number, ids in enumerate(job.ids(texts))]
         answers = Answers(job, RunOptions(size, refill=refill))
-        found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
+        found = dict(itertools.chain(*answers.run(rows, lambda: True)))
         for row in rows:
-            (alone,) = job.found([row.ids])
+            (alone,) = job.complete([row.ids])
             assert found[row.number].sequences == alone.sequences
-            assert found[row.number].tokens == sum(alone.tokens)
+            assert found[row.number].tokens == alone.tokens
             assert alone.scores is not None
             assert found[row.number].scores == pytest.approx(alone.scores)
 
@@ -466,7 +469,7 @@ class TestAnswers:
         """Room for 3 short ones at once, and none for the long one."""
         job = model.text_job()
         rows = rows_of([4, 30, 4, 5, 4, 6, 4, 4, 5])
-        wanted = {row.number: job.found([row.ids])[0].sequences for row in rows}
+        wanted = {row.number: job.complete([row.ids])[0].sequences for row in rows}
         prefill = model.decoder.prefill
 
         def small(tokens: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
@@ -477,7 +480,7 @@ class TestAnswers:
         monkeypatch.setattr(model.decoder, "prefill", small)
         warnings, warn = warned()
         answers = Answers(job, RunOptions(8, refill=refill), warn)
-        found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
+        found = dict(itertools.chain(*answers.run(rows, lambda: True)))
         assert found.keys() == wanted.keys()
         fault = found.pop(1).fault
         assert fault is not None and "30 tokens do not fit into memory" in fault
@@ -505,7 +508,7 @@ class TestAnswers:
     ) -> None:
         rows = rows_of([5] * 12)
         answers = Answers(model.text_job(), RunOptions(3, refill=refill))
-        found: list[Answer] = []
+        found: list[tuple[int, Completion]] = []
         parts = answers.run(rows, lambda: not found)
         for part in parts:
             found.extend(part)
@@ -519,7 +522,7 @@ class TestAnswers:
             answers = Answers(job, RunOptions(size, seed=seed))
             assert answers.unit == size
             parts = (part for window in windows for part in answers.run(window, lambda: True))
-            return {a.number: a.sequences for part in parts for a in part}
+            return {number: done.sequences for part in parts for number, done in part}
 
         state = torch.get_rng_state()
         whole = drawn(1, rows)
@@ -542,7 +545,7 @@ class TestAnswers:
                 patch.setattr(model.decoder, "prefill", prefilled)
                 answers = Answers(job, RunOptions(2, seed=4))
                 parts = answers.run(rows_of([3, 9, 4, 5]), lambda: True)
-                return [a.sequences for part in parts for a in part]
+                return [done.sequences for part in parts for _, done in part]
 
         assert drawn(disturb=True) == drawn(disturb=False)
 
@@ -614,10 +617,10 @@ class TestAnswers:
 
         monkeypatch.setattr(model.decoder, "prefill", noted)
 
-        def answers(rows: list[Row]) -> dict[int, Answer]:
+        def answers(rows: list[Row]) -> dict[int, Completion]:
             batches.clear()
             found = Answers(job, RunOptions(2, exact_scores=True)).run(rows, lambda: True)
-            return {answer.number: answer for part in found for answer in part}
+            return dict(itertools.chain(*found))
 
         whole = answers(rows)
         for known in ({0, 1}, {1, 6, 2, 8}, {7, 8, 9}, set(range(10)), set(range(11))):
@@ -660,18 +663,19 @@ class TestPrompts:
         job = model.text_job(**options)
         rows = rows_of([3, 11, 4, 9, 3])
         answers = Answers(job, RunOptions(3, refill=refill))
-        found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
+        found = dict(itertools.chain(*answers.run(rows, lambda: True)))
         counts = set()
         for row in rows:
-            (alone,) = job.found([row.ids])
+            (alone,) = job.complete([row.ids])
             assert found[row.number].sequences == alone.sequences
-            assert found[row.number].tokens == sum(alone.tokens)
+            assert found[row.number].tokens == alone.tokens
             counts.add(found[row.number].tokens)
         assert len(counts) > 1
 
 
 AT_THE_END = """
 import tritonseq
+from tritonseq.decoding.completion import Completion
 from tritonseq.demo.run import EMBEDDED
 model = tritonseq.load(EMBEDDED / "bart-numbers", device="cpu")
 running = iter(tritonseq.pipeline(model, ["40 miles"] * 5000, num_beams=4))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tritonseq.model import Model
-    from tritonseq.text_task import Answer, TextJob
+    from tritonseq.text_task import TextJob
 
 _AHEAD = 8
 """Batches whose texts are sorted by length together: lines come while others are being made."""
@@ -80,8 +80,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
             print(piece, end="", flush=True)
         print()
     else:
-        for prompt, answer in _answers(job, prompts, rows, parsed.batch_size or BATCH_SIZE, tally):
-            print(_line(model, prompt, answer.text, as_json=parsed.json))
+        for prompt, text in _answers(job, prompts, rows, parsed.batch_size or BATCH_SIZE, tally):
+            print(_line(model, prompt, text, as_json=parsed.json))
     if sys.stdout is not None:
         sys.stdout.flush()
     print(f"tritonseq: {tally.line(len(rows))}", file=sys.stderr)
@@ -100,16 +100,16 @@ def _read(job: TextJob, prompts: list[Prompt]) -> list[list[int]]:
 
 def _answers(
     job: TextJob, prompts: list[Prompt], rows: list[list[int]], batch_size: int, tally: Tally
-) -> Iterator[tuple[str, Answer]]:
+) -> Iterator[tuple[str, str]]:
     """Every prompt with each of its answers."""
     answers = job.answers(rows, batch_size, window=_AHEAD * batch_size)
     for prompt in prompts:
-        for _ in range(job.request.config.num_return_sequences):
-            start = time.perf_counter()
-            answer = next(answers)
-            tally.seconds += time.perf_counter() - start
-            tally.tokens += answer.tokens
-            yield prompt.text, answer
+        start = time.perf_counter()
+        completion = next(answers)
+        tally.seconds += time.perf_counter() - start
+        tally.tokens += completion.tokens
+        for text in completion.texts or ():
+            yield prompt.text, text
 
 
 def _line(model: Model, prompt: str, text: str, *, as_json: bool) -> str:
@@ -142,8 +142,8 @@ def _in_file(name: str, *, by_line: bool) -> Iterator[Prompt]:
     source.look()
     for sample in source:
         origin = f"line {sample.number + 1} of {source.name}"
-        if sample.fault is not None:
-            raise ValueError(f"{origin}: {sample.fault}")
+        if sample.completion.fault is not None:
+            raise ValueError(f"{origin}: {sample.completion.fault}")
         yield Prompt(shown(sample), origin, is_blank=sample.is_done)
 
 

@@ -11,9 +11,7 @@ import os
 import pickle
 import struct
 import zlib
-from typing import TYPE_CHECKING, BinaryIO
-
-from tritonseq.stages.sample import packed_trace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .disk import Appender, open_own, remove, sync_folder, writing
 from .places import new, open_to_read, partial, refuse_foreign, refuse_mounted
@@ -63,8 +61,7 @@ class Traces:
     def add(self, samples: Iterable[Sample]) -> None:
         """Take the next samples, in order."""
         for sample in samples:
-            data = sample.trace or _NONE
-            self._file.append(_framed(data))
+            self._file.append(_framed(_packed(sample.completion.trace)))
             self._count += 1
 
     def sync(self) -> None:
@@ -118,4 +115,7 @@ class Traces:
         raise ValueError(f"{self._partial} was changed: {_AFRESH}")
 
 
-_NONE = packed_trace(None)
+def _packed(trace: tuple[list[Any], ...] | None) -> bytes:
+    """A search as the file holds it, `[T, K]` each; nothing in it of a sample without one."""
+    frames = zip(("scores", "wids", "ptrs"), trace or ([], [], []), strict=True)
+    return pickle.dumps(dict(frames))

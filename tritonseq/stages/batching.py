@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 
 from tritonseq import callers
+from tritonseq.decoding.completion import Completion, completions
 from tritonseq.decoding.not_finite import NotFinite
-from tritonseq.decoding.outputs import found
 from tritonseq.model import BATCH_SIZE
 
 from .batch_size import Sizing, is_out_of_memory, paying
 from .model_info import Facts, checksum, settings_of
-from .sample import packed_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tritonseq.decoding.outputs import Found
     from tritonseq.engine.request import Request
     from tritonseq.model import Model
     from tritonseq.text_task import TextJob
 
     from .run_options import RunOptions
 
-    Way = Callable[[list["Row"], int], Iterator[list["Answer"]]]
+    Numbered = tuple[int, Completion]
+    """The number of a row, and what became of it."""
+    Way = Callable[[list["Row"], int], Iterator[list[Numbered]]]
 
 
 T = TypeVar("T")
@@ -102,18 +102,6 @@ class Row(NamedTuple):
     """Its answer is known, and not asked for: it is here for the others of its batch."""
 
 
-class Answer(NamedTuple):
-    """What the model makes of a row, or why it makes nothing of it."""
-
-    number: int
-    sequences: list[list[int]]
-    scores: list[float] | None
-    tokens: int
-    fault: str | None = None
-    trace: bytes | None = None
-    """The search, as `packed_trace` packs it."""
-
-
 class Answers:
     """Answers windows of rows with one model; a window comes back in pieces, in any order."""
 
@@ -179,7 +167,7 @@ class Answers:
         room = self._job.encoding.max_length or self._job.encoding.room
         return self.sizing.describe(min(room or USUAL_LENGTH, USUAL_LENGTH))
 
-    def run(self, rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
+    def run(self, rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Numbered]]:
         """Answer the rows that have no answer yet; those that have not begun when `admits()` says
         no are left out.
 
@@ -195,13 +183,13 @@ class Answers:
         for refills, part in self._ways.share_out(rows, enough):
             yield from self._one_way(refills, part, enough)
 
-    def _rest_of_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+    def _rest_of_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Numbered]]:
         """What is new among the answers of a unit."""
         new = {row.number for row in rows if not row.is_answered}
         for answers in self._one_unit(number, rows) if new else ():
-            yield [answer for answer in answers if answer.number in new]
+            yield [(number, done) for number, done in answers if number in new]
 
-    def _one_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+    def _one_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Numbered]]:
         """Batches that are the same whatever else there is; what is drawn has a seed per unit."""
         if not _is_drawn(self._job.request):
             rows = self._in_order(rows)
@@ -234,19 +222,19 @@ class Answers:
         """The longest first: if something does not fit into memory, it is found out early."""
         return sorted(rows, key=lambda row: -len(row.ids)) if self._options.by_length else rows
 
-    def _one_way(self, refills: bool, rows: Sequence[Row], enough: int) -> Iterator[list[Answer]]:
+    def _one_way(self, refills: bool, rows: Sequence[Row], enough: int) -> Iterator[list[Numbered]]:
         """All rows in one way, whose cost is noted if they are `enough` to judge by."""
         seconds, work = 0.0, sum(len(row.ids) for row in rows)
         start = time.perf_counter()
         for answers in self._all(rows, self._refilled if refills else self._batched):
             seconds += time.perf_counter() - start
-            work += sum(answer.tokens for answer in answers)
+            work += sum(completion.tokens for _, completion in answers)
             yield answers
             start = time.perf_counter()
         if len(rows) >= enough:
             self._ways.learn(refills, seconds / work)
 
-    def _all(self, rows: Sequence[Row], way: Way) -> Iterator[list[Answer]]:
+    def _all(self, rows: Sequence[Row], way: Way) -> Iterator[list[Numbered]]:
         """All rows, as many at once as there is memory for."""
         waiting = {row.number: row for row in rows}
         while waiting and self._admits():
@@ -257,8 +245,8 @@ class Answers:
             try:
                 # One alone has nobody to make room for.
                 for answers in (way if count > 1 else self._batched)(rest, count):
-                    for answer in answers:
-                        del waiting[answer.number]
+                    for number, _ in answers:
+                        del waiting[number]
                     yield answers
             except NotFinite:
                 # One alone is to blame; were it the weights, everyone would be.
@@ -276,23 +264,24 @@ class Answers:
             elif failure is not None:
                 # Rows are begun in their order.
                 number = next(iter(waiting))
-                yield [Answer(number, [], None, 0, _too_large(waiting.pop(number), failure))]
+                fault = _too_large(waiting.pop(number), failure)
+                yield [(number, Completion(fault=fault))]
 
-    def _one_by_one(self, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+    def _one_by_one(self, rows: Sequence[Row]) -> Iterator[list[Numbered]]:
         """Each row alone, where one has scores that are no numbers; that one gets a fault."""
         for row in rows:
             try:
                 answers = [answer for part in self._batched([row], 1) for answer in part]
             except NotFinite as error:
-                answers = [Answer(row.number, [], None, 0, str(error))]
+                answers = [(row.number, Completion(fault=str(error)))]
             yield answers
 
-    def _batched(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
+    def _batched(self, rows: list[Row], count: int) -> Iterator[list[Numbered]]:
         """The first of the rows, in one batch until its last one has ended."""
         batch = rows[:count]
         # What is drawn depends on what was drawn before it, too.
         if all(row.is_answered for row in batch) and not _is_drawn(self._job.request):
-            yield [Answer(row.number, [], None, 0) for row in batch]
+            yield [(row.number, Completion()) for row in batch]
             return
         request = self._job.request
         longest = max(len(row.ids) for row in batch)
@@ -300,23 +289,19 @@ class Answers:
             # In slots each has the lengths that it has alone.
             yield from self._through_slots(batch, count)
             return
-        found = self._job.found([row.ids for row in batch])
-        yield [self._answer(row, each) for row, each in zip(batch, found, strict=True)]
+        found = self._job.complete([row.ids for row in batch])
+        yield [(row.number, each) for row, each in zip(batch, found, strict=True)]
 
-    def _refilled(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
+    def _refilled(self, rows: list[Row], count: int) -> Iterator[list[Numbered]]:
         """The first of the rows, through slots: who has ended makes room for the next."""
         yield from self._through_slots(rows[: _alike(rows, FILLINGS * count)], count)
 
-    def _through_slots(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
+    def _through_slots(self, rows: list[Row], count: int) -> Iterator[list[Numbered]]:
         request, given = self._job.request, self._job.given
         together = request.together([row.ids for row in rows], count, self._admits)
         for places, output in together:
-            each = found(output, request.config, samples=len(places), start=0, given=given)
-            yield [self._answer(rows[at], one) for at, one in zip(places, each, strict=True)]
-
-    def _answer(self, row: Row, found: Found) -> Answer:
-        trace = packed_trace(found.trace) if self._options.keeps_search else None
-        return Answer(row.number, found.sequences, found.scores, sum(found.tokens), trace=trace)
+            found = completions(output, request.config, samples=len(places), start=0, given=given)
+            yield [(rows[at].number, each) for at, each in zip(places, found, strict=True)]
 
 
 def _unit(request: Request, options: RunOptions) -> int:

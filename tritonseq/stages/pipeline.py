@@ -286,8 +286,8 @@ class _Bar:
     def count(self, samples: Sequence[Sample]) -> None:
         """These are done too."""
         self._samples += len(samples)
-        self._tokens += sum(sample.tokens for sample in samples)
-        self._rejected += sum(sample.fault is not None for sample in samples)
+        self._tokens += sum(sample.completion.tokens for sample in samples)
+        self._rejected += sum(sample.completion.fault is not None for sample in samples)
         self._progress.show(self._samples, self._tokens, self._rejected)
 
     def close(self) -> None:
@@ -301,16 +301,17 @@ def _samples(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
             check_tokens(lambda: workers.tokenizer, text)
         sample = Sample(number, 0, text)
         if is_blank(text):
-            sample.texts = [""] * workers.facts.copies
+            sample.finish([""] * workers.facts.copies)
         elif not isinstance(text, str) and not is_token_list(text):
             sample.reject(f"it is {text!r}, no text and no list of tokens")
         yield sample
 
 
 def _result(sample: Sample) -> Result:
-    texts = sample.texts or []
+    done = sample.completion
+    texts = done.texts or []
     text = texts[0] if texts else ""
-    return Result(text, texts, sample.scores, sample.tokens, sample.fault, sample.number)
+    return Result(text, texts, done.scores, done.tokens, done.fault, sample.number)
 
 
 class _Feed:

@@ -13,15 +13,16 @@ from .text_worker import Fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from tritonseq.decoding.completion import Completion
     from tritonseq.text.encoding import Text
 
-    from .batching import Answer
+    from .batching import Numbered
     from .sample import Sample
     from .threads import Inlet, Work
 
     Encode = Callable[[Sequence[Text]], "list[list[int] | Fault]"]
     Decode = Callable[[Sequence[Sequence[int]]], "list[str | Fault]"]
-    Respond = Callable[[Sequence[Row], Callable[[], bool]], Iterator[list[Answer]]]
+    Respond = Callable[[Sequence[Row], Callable[[], bool]], Iterator[list[Numbered]]]
 
 
 # Seconds that a window waits for more samples if the model has nothing else to do, however they
@@ -152,8 +153,8 @@ def generating(respond: Respond, admits: Callable[[], bool]) -> Work:
         ]
         waiting = {sample.number: sample for sample in window if not sample.is_done}
         yield [sample for sample in window if sample.is_done]
-        for answers in respond(rows, admits) if rows else ():
-            yield [_with_answer(waiting.pop(answer.number), answer) for answer in answers]
+        for completions in respond(rows, admits) if rows else ():
+            yield [_completed(waiting.pop(number), each) for number, each in completions]
 
     return work
 
@@ -164,22 +165,17 @@ def detokenizing(decode: Decode) -> Work:
     def work(inlet: Inlet) -> Iterator[list[Sample]]:
         while True:
             samples = inlet.take(CHUNK)
-            waiting = [sample for sample in samples if sample.sequences is not None]
-            texts = iter(decode([row for sample in waiting for row in sample.sequences or []]))
+            waiting = [sample for sample in samples if not sample.is_done]
+            texts = iter(decode([ids for each in waiting for ids in each.completion.sequences]))
             for sample in waiting:
-                _give(sample, [next(texts) for _ in sample.sequences or []])
+                _give(sample, [next(texts) for _ in sample.completion.sequences])
             yield samples
 
     return work
 
 
-def _with_answer(sample: Sample, answer: Answer) -> Sample:
-    if answer.fault is not None:
-        sample.reject(answer.fault)
-    else:
-        sample.ids = None
-        sample.sequences, sample.scores = answer.sequences, answer.scores
-        sample.tokens, sample.trace = answer.tokens, answer.trace
+def _completed(sample: Sample, completion: Completion) -> Sample:
+    sample.ids, sample.completion = None, completion
     return sample
 
 
@@ -188,4 +184,5 @@ def _give(sample: Sample, texts: list[str | Fault]) -> None:
     if faults:
         sample.reject(faults[0].reason)
     else:
-        sample.texts, sample.sequences = [str(text) for text in texts], None
+        done = [str(text) for text in texts]
+        sample.completion = sample.completion._replace(sequences=(), texts=done)

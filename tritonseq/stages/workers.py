@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tritonseq.text.encoding import Text
     from tritonseq.text.tokenizer import Tokenizer
 
-    from .batching import Answer
+    from .batching import Numbered
     from .model_info import Facts
     from .run_options import RunOptions
     from .steps import Decode, Encode, Respond
@@ -50,7 +50,7 @@ class Setup(NamedTuple):
 
 
 def serve(setup: Setup) -> Handler:
-    """For `Remote`: requests are lists of rows, replies lists of answers; None asks for facts."""
+    """For `Remote`: requests are rows, replies completions of some; None asks for facts."""
     if setup.threads is not None:
         # Fewer if the user says so, by OMP_NUM_THREADS.
         torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
@@ -223,7 +223,7 @@ def _responding(remote: Remote) -> Respond:
     It is shown all of them: batches may have to be those that they were.
     """
 
-    def respond(rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
+    def respond(rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Numbered]]:
         waiting = {row.number for row in rows if not row.is_answered}
 
         def left() -> list[Row] | None:
@@ -231,9 +231,9 @@ def _responding(remote: Remote) -> Respond:
             return told if waiting else None
 
         try:
-            for answers in remote.stream(left):
-                waiting -= {answer.number for answer in answers}
-                yield answers
+            for completions in remote.stream(left):
+                waiting -= {number for number, _ in completions}
+                yield completions
         except WorkerDied as error:
             raise JobFailed(f"{error}; what is done is kept") from error
 
