@@ -71,7 +71,7 @@ class Subject:
     def title(self) -> str:
         """The model, its search and its sources in words."""
         beams = self.model.generation_config.merged(**self.options).num_beams
-        lengths = sorted(map(len, self.model.text_job().ids(self.texts)))
+        lengths = sorted(map(len, self.model.text_job().encoder.ids(self.texts)))
         search = f"{beams} beams" if beams > 1 else "greedy"
         return f"{self.kind}, {search}, sources of {lengths[0]}-{lengths[-1]} tokens"
 
@@ -125,7 +125,7 @@ def plain_loop(subject: Subject, size: int) -> list[str]:
     job = model.text_job()
     answers = []
     for batch in subject.batches(size):
-        ids, mask = job.pad(job.ids(batch))
+        ids, mask = job.pad(job.encoder.ids(batch))
         sequences = model.generate(ids, mask, **subject.options)
         start = ids.shape[1] if subject.kind == "GPT-2" else 0
         answers += model.tokenizer.decode(sequences[:, start:])

@@ -69,7 +69,7 @@ def test_every_way_becomes_a_row_that_the_report_reads(
 def test_texts_are_of_all_lengths_in_no_order(loops: Any, tmp_path: Path) -> None:
     for name in NAMES:
         subject = loops.Subject.of(name, tmp_path, 64, tiny=True)
-        lengths = list(map(len, subject.model.text_job().ids(subject.texts)))
+        lengths = list(map(len, subject.model.text_job().encoder.ids(subject.texts)))
         assert max(lengths) >= 1.5 * min(lengths)
         batches = [lengths[start : start + 16] for start in range(0, 64, 16)]
         assert all(len(set(batch)) > 2 for batch in batches)
@@ -146,7 +146,7 @@ def test_answers_of_real_checkpoints_end_after_different_numbers_of_tokens(
     for name in loops.REAL:
         subject = loops.Subject.of(name, tmp_path, 40, tiny=True)
         job = subject.model.text_job()
-        answers = job.complete(job.ids(subject.texts))
+        answers = job.complete(job.encoder.ids(subject.texts))
         assert len({answer.tokens for answer in answers}) > 1
 
 

@@ -445,7 +445,7 @@ class TestAnswers:
     ) -> None:
         job = model.text_job(num_beams=2, num_return_sequences=2)
         texts = ["It is 7 miles from here to Oslo.", "40", "The bill is 123,456 euros."] * 5
-        rows = [Row(number, ids) for number, ids in enumerate(job.ids(texts))]
+        rows = [Row(number, ids) for number, ids in enumerate(job.encoder.ids(texts))]
         answers = Answers(job, RunOptions(size, refill=refill))
         found = dict(itertools.chain(*answers.run(rows, lambda: True)))
         for row in rows:

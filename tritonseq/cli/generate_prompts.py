@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from tritonseq.decoding.completion import Completion
     from tritonseq.model import Model
     from tritonseq.text_task import TextJob
 
@@ -102,13 +103,15 @@ def _answers(
     job: TextJob, prompts: list[Prompt], rows: list[list[int]], batch_size: int, tally: Tally
 ) -> Iterator[tuple[str, str]]:
     """Every prompt with each of its answers."""
-    answers = job.answers(rows, batch_size, window=_AHEAD * batch_size)
-    for prompt in prompts:
+    done: dict[int, Completion] = {}
+    batches = job.run(rows, batch_size, window=_AHEAD * batch_size)
+    for place, prompt in enumerate(prompts):
         start = time.perf_counter()
-        completion = next(answers)
+        while place not in done:
+            done |= next(batches)
         tally.seconds += time.perf_counter() - start
-        tally.tokens += completion.tokens
-        for text in completion.texts or ():
+        tally.tokens += done[place].tokens
+        for text in done[place].texts or ():
             yield prompt.text, text
 
 
@@ -172,9 +175,9 @@ def _stream(job: TextJob, rows: list[list[int]], prompt: str, tally: Tally) -> I
     shown = ""
     for chosen in stream:
         tokens.append(int(chosen))
-        text = job.texts([tokens])[0]
+        text = job.encoder.texts([tokens])[0]
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(shown) :]
             shown = text
     tally.tokens, tally.seconds = len(tokens), time.perf_counter() - start
-    yield job.texts([tokens])[0][len(shown) :]
+    yield job.encoder.texts([tokens])[0][len(shown) :]

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 
 from tritonseq import callers
-from tritonseq.decoding.completion import Completion, completions
+from tritonseq.decoding.completion import Completion
 from tritonseq.decoding.not_finite import NotFinite
 from tritonseq.model import BATCH_SIZE
+from tritonseq.text_task import by_length
 
 from .batch_size import Sizing, is_out_of_memory, paying
 from .model_info import Facts, checksum, settings_of
+from .text_worker import TextSetup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -133,12 +135,8 @@ class Answers:
     def facts(self, model: Model) -> Facts:
         """What others have to know of the model that answers."""
         job, config = self._job, self._job.request.config
-        folder, tokenizer_config = model.tokenizer_source
         return Facts(
-            folder=folder,
-            tokenizer_config=tokenizer_config,
-            encoding=job.encoding,
-            has_encoder=model.is_encoder_decoder,
+            text=TextSetup(*model.tokenizer_source, job.encoder.encoding),
             copies=config.num_return_sequences,
             has_scores=config.num_beams > 1,
             has_traces=config.num_beams > 1 and config.searches_as_unilm,
@@ -149,7 +147,7 @@ class Answers:
                 config,
                 dtype=str(model.dtype),
                 device=model.device.type,
-                model_and_tokenizer=checksum(model.decoder, folder),
+                model_and_tokenizer=checksum(model.decoder, model.tokenizer_source[0]),
             ),
             plan=self._plan(),
             asks_for_language=job.asks_for_language,
@@ -164,7 +162,8 @@ class Answers:
 
     def _plan(self) -> str:
         """The plan of the memory for the longest sources."""
-        room = self._job.encoding.max_length or self._job.encoding.room
+        encoding = self._job.encoder.encoding
+        room = encoding.max_length or encoding.room
         return self.sizing.describe(min(room or USUAL_LENGTH, USUAL_LENGTH))
 
     def run(self, rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Numbered]]:
@@ -220,7 +219,7 @@ class Answers:
 
     def _in_order(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The longest first: if something does not fit into memory, it is found out early."""
-        return sorted(rows, key=lambda row: -len(row.ids)) if self._options.by_length else rows
+        return by_length(rows, lambda row: len(row.ids)) if self._options.by_length else rows
 
     def _one_way(self, refills: bool, rows: Sequence[Row], enough: int) -> Iterator[list[Numbered]]:
         """All rows in one way, whose cost is noted if they are `enough` to judge by."""
@@ -297,11 +296,8 @@ class Answers:
         yield from self._through_slots(rows[: _alike(rows, FILLINGS * count)], count)
 
     def _through_slots(self, rows: list[Row], count: int) -> Iterator[list[Numbered]]:
-        request, given = self._job.request, self._job.given
-        together = request.together([row.ids for row in rows], count, self._admits)
-        for places, output in together:
-            found = completions(output, request.config, samples=len(places), start=0, given=given)
-            yield [(rows[at].number, each) for at, each in zip(places, found, strict=True)]
+        for done in self._job.refill([row.ids for row in rows], count, self._admits):
+            yield [(rows[place].number, completion) for place, completion in done]
 
 
 def _unit(request: Request, options: RunOptions) -> int:

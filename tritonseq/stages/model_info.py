@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.checkpoint.origin import of_files
-from tritonseq.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,19 +13,15 @@ if TYPE_CHECKING:
 
     from tritonseq.models.network import Network
     from tritonseq.options.config import GenerationConfig
-    from tritonseq.text.encoding import Encoding
+
+    from .text_worker import TextSetup
 
 
 class Facts(NamedTuple):
     """Of one model under the options of a job."""
 
-    folder: Path
-    """Where the tokenizer lies."""
-    tokenizer_config: Mapping[str, Any] | None
-    encoding: Encoding
-    """How sources become ids."""
-    has_encoder: bool
-    """Are sources answered, rather than continued?"""
+    text: TextSetup
+    """What texts are read and written by."""
     copies: int
     """The outputs of every sample."""
     has_scores: bool
@@ -47,10 +42,6 @@ class Facts(NamedTuple):
     """Is it for the texts to say which of several languages to write?"""
     is_drawn: bool = False
     """Is a unit answered as a whole or not at all, as what is drawn at random is?"""
-
-    def tokenizer(self) -> Tokenizer:
-        """The model's."""
-        return Tokenizer.from_folder(self.folder, self.tokenizer_config)
 
 
 def checksum(network: Network, folder: Path) -> str:

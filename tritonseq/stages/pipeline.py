@@ -298,7 +298,7 @@ def _samples(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
     for number, text in enumerate(texts):
         if number == 0:
             check_first("texts", text)
-            check_tokens(lambda: workers.tokenizer, text)
+            check_tokens(lambda: workers.encoder.tokenizer, text)
         sample = Sample(number, 0, text)
         if is_blank(text):
             sample.finish([""] * workers.facts.copies)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from tritonseq.text.encoding import Fault
+
 from .batching import Row
 from .queue import Ended
 from .sample import InOrder
-from .text_worker import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,16 +15,13 @@ import torch
 from tritonseq import callers
 from tritonseq.errors import JobFailed
 from tritonseq.model import load, load_tokenizer
-from tritonseq.text_task import open_target
 
 from .batching import Answers, Row
 from .process import Remote, WorkerDied
-from .text_worker import Setup as TextSetup
-from .text_worker import Texts
 
 if TYPE_CHECKING:
     from tritonseq.model import Model
-    from tritonseq.text.encoding import Text
+    from tritonseq.text.encoding import Text, TextEncoder
     from tritonseq.text.tokenizer import Tokenizer
 
     from .batching import Numbered
@@ -100,7 +97,6 @@ class Workers:
         self._warn = warn
         self._process = os.getpid()
         self._looked = False
-        self._tokenizer: Tokenizer | None = None
         self._closing = contextlib.ExitStack()
         self._models: list[Remote] = []
         with self._closed_on_error():
@@ -109,20 +105,17 @@ class Workers:
             self.encodes: list[Encode] = self._text_seats("encode", run.preprocess_workers)
             self.decodes: list[Decode] = self._text_seats("decode", run.postprocess_workers)
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's, in this process; it may be used by several threads."""
-        if self._tokenizer is None:
-            self._tokenizer = self.facts.tokenizer()
-        return self._tokenizer
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The text encoder of this process, which several threads may use."""
+        return self.facts.text.encoder()
 
     def look(self, texts: Sequence[Text]) -> None:
         """Warn once if neither options nor texts say which of several languages to write."""
         if self._looked or not self.facts.asks_for_language:
             return
         self._looked = True
-        message = open_target(self.tokenizer, self.facts.encoding.prefix, texts)
-        if message is not None:
+        if (message := self.encoder.open_target(texts)) is not None:
             self._warn(message)
 
     def drain(self) -> None:
@@ -142,9 +135,10 @@ class Workers:
         devices = self.run.devices
         if not devices:
             loaded = model.load() if isinstance(model, ModelSource) else model
-            answers = Answers(loaded.text_job(**options), self.run, self._warn)
+            job = loaded.text_job(**options)
+            answers = Answers(job, self.run, self._warn)
             self.responds.append(answers.run)
-            self._tokenizer = loaded.tokenizer
+            self.encoder = job.encoder
             return answers.facts(loaded)
         if not isinstance(model, ModelSource):
             raise ValueError(
@@ -164,13 +158,13 @@ class Workers:
 
     def _text_seats(self, kind: str, count: int) -> list[Any]:
         """Functions that "encode" or "decode", of `count` processes or else of this one."""
-        facts = self.facts
         if not count:
-            return [getattr(Texts(self.tokenizer, facts.encoding), kind)]
-        setup = TextSetup(facts.folder, facts.tokenizer_config, facts.encoding)
+            self.encoder.check()
+            return [getattr(self.encoder, kind)]
         names = [f"text worker {number} ({kind})" for number in range(count)]
         remotes = [
-            self._remote("tritonseq.stages.text_worker:serve", setup, name) for name in names
+            self._remote("tritonseq.stages.text_worker:serve", self.facts.text, name)
+            for name in names
         ]
         return [partial(_text_call, remote, kind) for remote in remotes]
 
