@@ -21,9 +21,8 @@ from spans import done_beside
 import tritonseq
 from tritonseq.demo.run import CHECKPOINTS, EMBEDDED
 from tritonseq.engine.request import Request
-from tritonseq.stages.graph import QUEUE
-from tritonseq.stages.steps import CHUNK
-from tritonseq.stages.timings import Span
+from tritonseq.stages.graph import CHUNK, QUEUE
+from tritonseq.stages.runtime import WorkSpan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -649,8 +648,8 @@ class TestMemory:
         wait_until(lambda: not threads())
 
 
-def by_hand(*pieces: tuple[str, float, float]) -> list[Span]:
-    return [Span(stage, 0, start, end, 10) for stage, start, end in pieces]
+def by_hand(*pieces: tuple[str, float, float]) -> list[WorkSpan]:
+    return [WorkSpan(stage, 0, start, end, 10) for stage, start, end in pieces]
 
 
 class TestOverlap:

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Facts(NamedTuple):
+class CheckpointInfo(NamedTuple):
     """What a command line can be checked against."""
 
     has_encoder: bool
-    """Does it answer its input, rather than continue it?"""
+    """Whether it answers its input, rather than continues it."""
     tasks: Mapping[str, Mapping[str, Any]]
     """What it recommends by task."""
     is_unilm: bool = False
-    """Is it one that only the flags of UniLM's own command speak of?"""
+    """Whether it is one that only the flags of UniLM's own command speak of."""
 
 
-def look(checkpoint: Mapping[str, Any]) -> Facts:
-    """The facts of the checkpoint that `load` is to be called for; downloads it if it must.
+def look(checkpoint: Mapping[str, Any]) -> CheckpointInfo:
+    """That of the checkpoint that `load` is to be called for; downloads it if it must.
 
     `checkpoint` holds the arguments of `load`, whose errors come here already if there is no such
     checkpoint.
@@ -42,4 +42,4 @@ def look(checkpoint: Mapping[str, Any]) -> Facts:
         is_ours, has_encoder = True, model_class(model_type).is_encoder_decoder
     tasks = config.get("task_specific_params")
     is_unilm = not is_ours or model_type == "unilm"
-    return Facts(has_encoder, tasks if isinstance(tasks, dict) else {}, is_unilm)
+    return CheckpointInfo(has_encoder, tasks if isinstance(tasks, dict) else {}, is_unilm)

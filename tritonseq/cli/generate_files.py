@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tritonseq.jobs.summary import JobSummary
     from tritonseq.text.tokenizer import Tokenizer
 
-    from .checkpoint_info import Facts
+    from .checkpoint_info import CheckpointInfo
 
     Options = dict[str, Any] | Callable[[Tokenizer], dict[str, Any]]
 
@@ -82,14 +82,14 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     from tritonseq.jobs.job import JobOptions, run_job
     from tritonseq.stages.workers import ModelSource
 
-    facts = _look(checkpoint)
-    check_kind(parsed, facts)
+    info = _look(checkpoint)
+    check_kind(parsed, info)
     try:
         done = run_job(
             source,
-            _for_model(target, parsed, has_encoder=facts.has_encoder),
+            _for_model(target, parsed, has_encoder=info.has_encoder),
             ModelSource(checkpoint.pop("name_or_path"), checkpoint),
-            text_options(parsed, facts),
+            text_options(parsed, info),
             generation,
             JobOptions(
                 RunOptions(**_given(parsed, FLAGS)),
@@ -106,7 +106,7 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     return _end(parsed, done, target, reference)
 
 
-def _look(checkpoint: dict[str, Any]) -> Facts:
+def _look(checkpoint: dict[str, Any]) -> CheckpointInfo:
     from .checkpoint_info import look  # imports torch
 
     return look(checkpoint)
@@ -240,27 +240,27 @@ def checkpoint_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
     return {**options, **at_hub}
 
 
-def check_kind(parsed: argparse.Namespace, facts: Facts) -> None:
+def check_kind(parsed: argparse.Namespace, info: CheckpointInfo) -> None:
     """Raise ValueError for flags that are for another kind of model."""
-    if not facts.is_unilm and (flag := network_flag(parsed)):
+    if not info.is_unilm and (flag := network_flag(parsed)):
         raise ValueError(f"{flag} is for UniLM models: drop it")
-    if facts.has_encoder:
+    if info.has_encoder:
         for name in ("causal_lm", "full_text"):
             if getattr(parsed, name):
                 flag = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{flag} is for models without an encoder: drop it")
 
 
-def text_options(parsed: argparse.Namespace, facts: Facts) -> dict[str, Any]:
+def text_options(parsed: argparse.Namespace, info: CheckpointInfo) -> dict[str, Any]:
     """How texts are read, as `Model.text_job` takes it."""
     return {
         "src_lang": parsed.src_lang,
         "tgt_lang": parsed.tgt_lang,
         "prefix": parsed.prefix,
-        "truncation": fastseq_flags.truncation(parsed, has_encoder=facts.has_encoder),
+        "truncation": fastseq_flags.truncation(parsed, has_encoder=info.has_encoder),
         "max_source_length": parsed.max_source_length or source_length(parsed),
         **special_tokens(parsed),
-        "task": fastseq_flags.task(parsed, facts.tasks),
+        "task": fastseq_flags.task(parsed, info.tasks),
     }
 
 

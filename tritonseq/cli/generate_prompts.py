@@ -65,13 +65,13 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     prompts, checkpoint = _prompts(parsed), checkpoint_arguments(parsed)
     if parsed.stream and (parsed.json or len(prompts) > 1):
         raise ValueError("--stream prints the text of one prompt: drop --json and further prompts")
-    facts = look(checkpoint)
-    check_kind(parsed, facts)
+    info = look(checkpoint)
+    check_kind(parsed, info)
     model = load(**checkpoint)
     if parsed.seed is not None:
         torch.manual_seed(parsed.seed)
     generation = generation_options(parsed, options, model.tokenizer)
-    job = model.text_job(**text_options(parsed, facts), **generation)
+    job = model.text_job(**text_options(parsed, info), **generation)
     rows = _read(job, [prompt for prompt in prompts if not prompt.is_blank])
     tally = Tally()
     if parsed.stream:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tritonseq.errors import JobFailed
 from tritonseq.progress import Progress
-from tritonseq.stages.graph import Assembly
+from tritonseq.stages.graph import StageGraph
 from tritonseq.stages.run_options import RunOptions
-from tritonseq.stages.timings import Clock
+from tritonseq.stages.runtime import Clock
 from tritonseq.stages.workers import Workers
 
 from .summary import JobSummary, write_timeline
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from tritonseq.stages.model_info import Facts
-    from tritonseq.stages.workers import ModelSource
+    from tritonseq.stages.workers import ModelInfo, ModelSource
     from tritonseq.text.tokenizer import Tokenizer
 
     from .input import Source
@@ -99,13 +98,13 @@ def run_job(
         generation_options = generation_options(model.tokenizer())
     workers = Workers(model, {**text_options, **generation_options}, run, report)
     try:
-        _check(workers.facts, source, target)
-        if is_traced and not (workers.facts.has_traces and workers.facts.copies == 1):
+        _check(workers.info, source, target)
+        if is_traced and not (workers.info.has_traces and workers.info.copies == 1):
             raise ValueError(_NO_TRACES)
         if options.verbose:
-            report(workers.facts.plan)
+            report(workers.info.plan)
         fingerprint = _fingerprint(source, target, text_options, workers)
-        unit, is_drawn = workers.facts.unit, workers.facts.is_drawn
+        unit, is_drawn = workers.info.unit, workers.info.is_drawn
         writer = target.open(fingerprint, unit=unit, whole_units=is_drawn, warn=report)
         try:
             if options.traces is not None:
@@ -132,15 +131,15 @@ def _run(
     if writer.traces is not None:
         # The searches of what was finished ahead are not kept: it is done again.
         state = replace(state, ahead=())
-    samples = state.restore(source, source.name, together=workers.facts.unit > 1)
+    samples = state.restore(source, source.name, together=workers.info.unit > 1)
     clock = Clock(traced=workers.run.traced)
-    assembly = Assembly(samples, workers, clock, state.lines)
+    graph = StageGraph(samples, workers, clock, state.lines)
     earlier = (writer.lines, writer.tokens)
     progress = Progress(total, lines=writer.lines, tokens=writer.tokens, quiet=options.quiet)
     try:
         with _interrupts() as interrupted:
             # What is interrupted after its last sample is complete all the same.
-            is_complete = _write_all(assembly, writer, progress, interrupted)
+            is_complete = _write_all(graph, writer, progress, interrupted)
             if is_complete:
                 writer.finish()
                 if options.when_done is not None:
@@ -164,7 +163,7 @@ def _write_timeline(clock: Clock, path: Path, report: Callable[[str], None]) -> 
 
 
 def _write_all(
-    assembly: Assembly, writer: Writer, progress: Progress, interrupted: threading.Event
+    graph: StageGraph, writer: Writer, progress: Progress, interrupted: threading.Event
 ) -> bool:
     """Write what comes, until no more does; what has come is durable even if a stage fails.
 
@@ -173,7 +172,7 @@ def _write_all(
     # What is finished first is durable at once: a job may be stopped again and again, every few
     # seconds, and shall come to its end.
     recorded, drains = -math.inf, False
-    finished = assembly.run(TICK)
+    finished = graph.run(TICK)
     with contextlib.closing(finished):
         while True:
             try:
@@ -186,9 +185,9 @@ def _write_all(
                 break
             if interrupted.is_set() and not drains:
                 drains = True
-                assembly.drain()
+                graph.drain()
                 progress.note("tritonseq: finishing what is begun; once more ends at once")
-            assembly.leave(writer.add(samples))
+            graph.leave(writer.add(samples))
             progress.show(writer.lines, writer.tokens, writer.rejected)
             if time.monotonic() - recorded >= RECORD and writer.checkpoint():
                 recorded = time.monotonic()
@@ -196,16 +195,16 @@ def _write_all(
     return not drains
 
 
-def _check(facts: Facts, source: Source, target: Target) -> None:
+def _check(info: ModelInfo, source: Source, target: Target) -> None:
     """Raise ValueError for what only the model's own options tell to be wrong."""
-    if target.with_scores and not facts.has_scores:
+    if target.with_scores and not info.has_scores:
         raise ValueError("only beams have scores: pass --num-beams 2 or more, or drop --scores")
-    if facts.copies != target.copies:
+    if info.copies != target.copies:
         raise ValueError(
-            f"the checkpoint's own options ask for {facts.copies} outputs of each line: pass "
-            f"--num-return-sequences {facts.copies}, or 1"
+            f"the checkpoint's own options ask for {info.copies} outputs of each line: pass "
+            f"--num-return-sequences {info.copies}, or 1"
         )
-    source.copies = facts.copies
+    source.copies = info.copies
 
 
 def _fingerprint(
@@ -214,8 +213,8 @@ def _fingerprint(
     """Everything that decides what the output holds, by the names of flags where there are any."""
     return {
         **text_options,
-        **workers.facts.settings,
-        **workers.facts.batches,
+        **workers.info.settings,
+        **workers.info.batches,
         "need_score_traces": workers.run.keeps_search,
         **source.settings,
         **target.settings,

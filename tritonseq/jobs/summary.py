@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from tritonseq.stages.timings import Span, StageTimes
+    from tritonseq.stages.runtime import StageTimes, WorkSpan
 
 
 class JobSummary(NamedTuple):
@@ -65,11 +65,11 @@ def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:
     return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
 
 
-def write_timeline(spans: Iterable[Span], path: Path) -> None:
+def write_timeline(spans: Iterable[WorkSpan], path: Path) -> None:
     """What the stages did when, as JSON that chrome://tracing and ui.perfetto.dev show."""
     events = [
         {
-            "name": span.stage, "ph": "X", "pid": 0, "tid": f"{span.stage} {span.seat}",
+            "name": span.stage, "ph": "X", "pid": 0, "tid": f"{span.stage} {span.thread}",
             "ts": span.start * 1e6, "dur": (span.end - span.start) * 1e6,
             "args": {"samples": span.samples},
         }

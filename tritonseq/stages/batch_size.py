@@ -1,4 +1,4 @@
-"""How many samples are generated at once: as many as pay, and as memory allows."""
+"""Batch size: how many samples are generated at once, as many as pay and as memory allows."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def paying(request: Request) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Was there no memory, whoever said so?"""
+    """Whether there was no memory, whichever allocator says so."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError, DoesNotFit)):
         return True
     # The allocator of the CPU has no error of its own.

@@ -13,12 +13,10 @@ from tritonseq.options.containers import check_first, check_texts, is_token_list
 from tritonseq.progress import Progress
 from tritonseq.text.encoding import check_tokens, is_blank
 
-from .graph import Assembly
-from .queue import Aborted, Channel, Ended
+from .graph import CHUNK, StageGraph
 from .run_options import RunOptions
+from .runtime import Aborted, BoundedQueue, Clock, Ended
 from .sample import InOrder, Sample
-from .steps import CHUNK
-from .timings import Clock
 from .workers import ModelSource, Workers
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from tritonseq.model import Model
     from tritonseq.text.encoding import Text
 
-    from .timings import StageTimes
+    from .runtime import StageTimes
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,9 @@ def pipeline(
 
     Tokenizing, generating and detokenizing overlap, texts of like lengths are generated together,
     and samples that have ended make room for others; in float32 none of this changes a result. In
-    half precision the last bits, and so now and then a token, depend on who is beside whom. Memory
-    does not grow with the number of texts. The idea is FastSeq's (Yan et al., 2021).
+    half precision the last bits, and so now and then a token, depend on what is beside a text in
+    its batch. Memory does not grow with the number of texts. The idea is FastSeq's (Yan et al.,
+    2021).
 
         for result in tritonseq.pipeline("t5-base", lines, task="summarization"):
             print(result.text)
@@ -163,7 +162,7 @@ def pipeline(
 class Pipeline:
     """Results of texts; made by `pipeline`, iterated over once.
 
-    Whoever stops early should call `close`, or leave a `with` block, so that threads and
+    A loop that stops early should call `close`, or leave a `with` block, so that threads and
     processes end at once and not with this object.
     """
 
@@ -172,7 +171,7 @@ class Pipeline:
         """What the stages did when, if it is traced."""
         self._texts: Any = texts
         self._workers = workers
-        self._assembly: Assembly | None = None
+        self._graph: StageGraph | None = None
         self._running: Generator[list[Result], None, None] | None = None
         self._is_closed = False
 
@@ -232,8 +231,8 @@ class Pipeline:
 
     def _abort(self) -> None:
         self._is_closed = True
-        if self._assembly is not None:
-            self._assembly.abort()
+        if self._graph is not None:
+            self._graph.abort()
 
     async def _next(
         self, running: Iterator[list[Result]], threads: ThreadPoolExecutor
@@ -258,16 +257,16 @@ class Pipeline:
 
     def _results(self, texts: Iterable[Text]) -> Generator[list[Result], None, None]:
         samples = _samples(texts, self._workers)
-        self._assembly = assembly = Assembly(samples, self._workers, self.clock)
+        self._graph = graph = StageGraph(samples, self._workers, self.clock)
         order, bar = InOrder() if self._workers.run.ordered else None, self._bar()
-        finished = assembly.run()
+        finished = graph.run()
         with contextlib.closing(bar), contextlib.closing(finished), self._closed_quietly():
             if self._is_closed:  # while this was made, and there was nothing to abort
                 return
             for some in finished:
                 bar.count(some)
                 ready = some if order is None else order.add(some)
-                assembly.leave(len(ready))
+                graph.leave(len(ready))
                 if ready:
                     yield [_result(sample) for sample in ready]
 
@@ -301,7 +300,7 @@ def _samples(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
             check_tokens(lambda: workers.encoder.tokenizer, text)
         sample = Sample(number, 0, text)
         if is_blank(text):
-            sample.finish([""] * workers.facts.copies)
+            sample.finish([""] * workers.info.copies)
         elif not isinstance(text, str) and not is_token_list(text):
             sample.reject(f"it is {text!r}, no text and no list of tokens")
         yield sample
@@ -319,14 +318,14 @@ class _Feed:
 
     def __init__(self, texts: AsyncIterable[Text], threads: ThreadPoolExecutor) -> None:
         self._threads = threads
-        self._queue: Channel[Text] = Channel(CHUNK)
+        self._queue: BoundedQueue[Text] = BoundedQueue(CHUNK)
         self._failure: BaseException | None = None
         self._task = asyncio.ensure_future(self._fill(texts))
 
     def __iter__(self) -> Iterator[Text]:
         with contextlib.suppress(Ended):
             while True:
-                yield from self._queue.take(CHUNK)[0]
+                yield from self._queue.take(CHUNK)
         if self._failure is not None:
             raise self._failure
 
