@@ -283,7 +283,7 @@ class Batcher:
 
 
 def _unit(request: Request, options: RunOptions) -> int:
-    """So many consecutive samples, from the first, must be answered together; 1 for any number.
+    """So many consecutive samples, from the first, must be generated together; 1 for any number.
 
     What is drawn at random depends on all rows of a batch, functions of the caller's see all of
     it, and the last digits of scores depend on its shape, as all does in half precision.

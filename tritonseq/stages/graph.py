@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from .batching import Generate
     from .runtime import Clock, Take, Work
     from .sample import Sample
-    from .workers import Workers
+    from .workers import Decode, Encode, Workers
 
-    Encode = Callable[[Sequence[Text]], list[list[int] | Fault]]
-    Decode = Callable[[Sequence[Sequence[int]]], list[str | Fault]]
 
 # Texts that are tokenized, and rows that are decoded, by one call: enough for a call to cost
 # little, few enough for the next stage to have them soon.
@@ -45,7 +43,7 @@ QUEUE = 4 * CHUNK
 BATCHES = 16
 
 # The first window is this part of a batch, so that there is something to see soon; the next ones
-# grow. Fewer samples at once cost more each, and a batch of `FEWEST` is soon answered as a whole.
+# grow. Fewer samples at once cost more each, and a batch of `FEWEST` is soon generated as a whole.
 PARTS = 8
 FEWEST = 16
 
@@ -219,7 +217,7 @@ class Windows:
                 yield [window]
 
     def _count_rest(self) -> int:
-        """How many of the last samples may be answered: a unit that lacks some would be another."""
+        """How many of the last samples may go on: a unit that lacks some would be another."""
         if self._unit == 1 or not self._is_cut_short():
             return len(self._held)
         return max(

@@ -24,14 +24,15 @@ from .text_worker import TextSetup
 
 if TYPE_CHECKING:
     from tritonseq.model import Model
-    from tritonseq.text.encoding import Text, TextEncoder
+    from tritonseq.text.encoding import Fault, Text, TextEncoder
     from tritonseq.text.tokenizer import Tokenizer
 
     from .batching import Generate, Numbered
-    from .graph import Decode, Encode
     from .run_options import RunOptions
     from .worker_main import Handler
 
+    Encode = Callable[[Sequence[Text]], list[list[int] | Fault]]
+    Decode = Callable[[Sequence[Sequence[int]]], list[str | Fault]]
 
 Options = Mapping[str, Any]
 
