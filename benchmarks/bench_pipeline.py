@@ -138,10 +138,10 @@ def append_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_trace(path: Path, subject: Subject, batch: int) -> None:
     """The timeline of one run, as ui.perfetto.dev and the README's picture show it."""
-    staff = stages(batch)["auto"]
+    run = stages(batch)["auto"]
     # The first call of all pays for set-up.
-    through_stages(replace(subject, texts=subject.texts[:batch]), staff)
-    pipeline = piped(subject, staff, traced=True)
+    through_stages(replace(subject, texts=subject.texts[:batch]), run)
+    pipeline = piped(subject, replace(run, traced=True))
     count = sum(1 for _ in pipeline)
     seconds = pipeline.clock.seconds
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,8 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "jobs": {"errors", "progress", "checkpoint", "text", "stages"},
     "cli": {
-        "options", "errors", "progress", "models", "checkpoint", "text", "text_task", "model",
-        "demo", "bench", "stages", "jobs",
+        "options", "errors", "progress", "models", "decoding", "checkpoint", "text", "text_task",
+        "model", "demo", "bench", "stages", "jobs",
     },
     "__main__": {"cli"},
     "__init__": {"options", "decoding", "engine", "model", "stages"},

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tritonseq.checkpoint.live import Watch
     from tritonseq.checkpoint.loader import Checkpoint
+    from tritonseq.decoding.completion import Completion
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.decoding.trie import Trie
@@ -505,14 +506,15 @@ class Model:
         )
         with own(self.device):
             rows = job.read(texts)
-            count = sum(map(bool, rows))  # blank ones are done already
-            bar = Progress(len(rows), lines=len(rows) - count, quiet=not progress, asked=True)
-
-            def show(done: int, tokens: int) -> None:
-                bar.show(len(rows) - count + done, tokens, 0)
-
+            bar = Progress(len(rows), lines=rows.count([]), quiet=not progress, asked=True)
+            done: dict[int, Completion] = {}
+            tokens = 0
             with contextlib.closing(bar):
-                return [answer.text for answer in job.answers(rows, batch_size, after_batch=show)]
+                for batch in job.run(rows, batch_size):
+                    done |= batch
+                    tokens += sum(each.tokens for each in batch.values())
+                    bar.show(len(done), tokens, 0)
+            return [text for place in range(len(rows)) for text in done[place].texts or ()]
 
     def text_job(
         self,
@@ -551,16 +553,16 @@ class Model:
         if prefix is None:
             prefix = self.task_options(task).get("prefix") if task is not None else None
         request = self._request(task=task, return_dict_in_generate=False, **options)
-        return TextJob(
+        return TextJob.of(
             self.tokenizer,
             request,
-            src_lang,
-            tgt_lang,
-            prefix or "",
-            self._source_limit(truncation, max_source_length, request.config),
-            add_special_tokens,
-            skip_special_tokens,
-            clean_up_tokenization_spaces,
+            src_lang=src_lang,
+            tgt_lang=tgt_lang,
+            prefix=prefix or "",
+            max_length=self._source_limit(truncation, max_source_length, request.config),
+            add_special_tokens=add_special_tokens,
+            skip_special_tokens=skip_special_tokens,
+            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
         )
 
     def tokenize(self, texts: Iterable[str], **how: Any) -> tuple[Tensor, Tensor]:
@@ -570,7 +572,7 @@ class Model:
         """
         job = self.text_job(**how)
         with own(self.device):
-            return job.pad(job.ids(texts))
+            return job.pad(job.encoder.ids(texts))
 
     def task_options(self, task: str) -> dict[str, Any]:
         """What the checkpoint recommends for a task; ValueError if it knows no such task."""

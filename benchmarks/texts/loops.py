@@ -14,7 +14,8 @@ from texts.checkpoints import WRITERS
 import tritonseq
 from tritonseq.demo.run import BEAMS, CHECKPOINTS, GREEDY
 from tritonseq.stages.pipeline import Pipeline
-from tritonseq.stages.workers import Staff, Workers
+from tritonseq.stages.run_options import RunOptions
+from tritonseq.stages.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,14 +35,14 @@ MOST_WORDS = 120
 PLAIN, THEIRS = "plain loop", "transformers' loop"
 
 
-def stages(batch: int) -> dict[str, Staff]:
+def stages(batch: int) -> dict[str, RunOptions]:
     """The pipeline at one batch size, with a cause of its speed after the other; then as it is."""
     return {
-        "+ overlap": Staff(batch_size=batch, by_length=False, refill=False),
-        "+ length grouping": Staff(batch_size=batch, refill=False),
-        "+ refill": Staff(batch_size=batch, refill=True),
-        "auto": Staff(batch_size=batch),
-        "defaults": Staff(),
+        "+ overlap": RunOptions(batch_size=batch, by_length=False, refill=False),
+        "+ length grouping": RunOptions(batch_size=batch, refill=False),
+        "+ refill": RunOptions(batch_size=batch, refill=True),
+        "auto": RunOptions(batch_size=batch),
+        "defaults": RunOptions(),
     }
 
 
@@ -70,15 +71,15 @@ class Subject:
     def title(self) -> str:
         """The model, its search and its sources in words."""
         beams = self.model.generation_config.merged(**self.options).num_beams
-        lengths = sorted(map(len, self.model.text_job().ids(self.texts)))
+        lengths = sorted(map(len, self.model.text_job().encoder.ids(self.texts)))
         search = f"{beams} beams" if beams > 1 else "greedy"
         return f"{self.kind}, {search}, sources of {lengths[0]}-{lengths[-1]} tokens"
 
     def ways(self, batch: int, *, theirs: bool = True) -> dict[str, Callable[[], list[str]]]:
         """What is compared, by name; `theirs`: transformers as well, if it is installed."""
         ways: dict[str, Callable[[], list[str]]] = {PLAIN: partial(plain_loop, self, batch)}
-        for name, staff in stages(batch).items():
-            ways[name] = partial(through_stages, self, staff)
+        for name, run in stages(batch).items():
+            ways[name] = partial(through_stages, self, run)
         if theirs and self.kind != "UniLM" and find_spec("transformers"):
             ways[THEIRS] = Theirs(self, batch).loop
         return ways
@@ -108,17 +109,14 @@ def _real(name: str, store: Path, lines: int, *, tiny: bool) -> Subject:
     return Subject(name, KINDS[name], folder, tritonseq.load(folder, device="cpu"), texts)
 
 
-def through_stages(subject: Subject, staff: Staff) -> list[str]:
+def through_stages(subject: Subject, run: RunOptions) -> list[str]:
     """All texts through the pipeline."""
-    return [result.text for result in piped(subject, staff)]
+    return [result.text for result in piped(subject, run)]
 
 
-def piped(subject: Subject, staff: Staff, *, traced: bool = False) -> Pipeline:
+def piped(subject: Subject, run: RunOptions) -> Pipeline:
     """The pipeline, ready to be iterated over; setting it up counts as its work."""
-    workers = Workers(subject.model, subject.options, staff)
-    return Pipeline(
-        subject.texts, workers, window=staff.window, ordered=True, progress=False, traced=traced
-    )
+    return Pipeline(subject.texts, Workers(subject.model, subject.options, run))
 
 
 def plain_loop(subject: Subject, size: int) -> list[str]:
@@ -127,7 +125,7 @@ def plain_loop(subject: Subject, size: int) -> list[str]:
     job = model.text_job()
     answers = []
     for batch in subject.batches(size):
-        ids, mask = job.pad(job.ids(batch))
+        ids, mask = job.pad(job.encoder.ids(batch))
         sequences = model.generate(ids, mask, **subject.options)
         start = ids.shape[1] if subject.kind == "GPT-2" else 0
         answers += model.tokenizer.decode(sequences[:, start:])

@@ -69,7 +69,7 @@ def test_every_way_becomes_a_row_that_the_report_reads(
 def test_texts_are_of_all_lengths_in_no_order(loops: Any, tmp_path: Path) -> None:
     for name in NAMES:
         subject = loops.Subject.of(name, tmp_path, 64, tiny=True)
-        lengths = list(map(len, subject.model.text_job().ids(subject.texts)))
+        lengths = list(map(len, subject.model.text_job().encoder.ids(subject.texts)))
         assert max(lengths) >= 1.5 * min(lengths)
         batches = [lengths[start : start + 16] for start in range(0, 64, 16)]
         assert all(len(set(batch)) > 2 for batch in batches)
@@ -82,8 +82,8 @@ def test_each_stage_adds_one_cause(loops: Any) -> None:
     assert (grouping.by_length, grouping.refill) == (True, False)
     assert (refill.by_length, refill.refill) == (True, True)
     assert (auto.by_length, auto.refill) == (True, None)
-    assert {staff.batch_size for staff in (overlap, grouping, refill, auto)} == {16}
-    assert defaults == loops.Staff()
+    assert {run.batch_size for run in (overlap, grouping, refill, auto)} == {16}
+    assert defaults == loops.RunOptions()
 
 
 @pytest.mark.parametrize("way", ["plain_loop", "through_stages"])
@@ -146,8 +146,8 @@ def test_answers_of_real_checkpoints_end_after_different_numbers_of_tokens(
     for name in loops.REAL:
         subject = loops.Subject.of(name, tmp_path, 40, tiny=True)
         job = subject.model.text_job()
-        answers = job.found(job.ids(subject.texts))
-        assert len({answer.tokens[0] for answer in answers}) > 1
+        answers = job.complete(job.encoder.ids(subject.texts))
+        assert len({answer.tokens for answer in answers}) > 1
 
 
 def test_without_transformers_its_loop_is_left_out(

@@ -53,8 +53,7 @@ def answer(sample: Sample) -> None:
     if sample.number % 7 == 0:
         sample.reject("no")
     else:
-        sample.texts, sample.scores = [f"{sample.number} ä"], [-sample.number / 7]
-        sample.tokens = sample.number
+        sample.finish([f"{sample.number} ä"], [-sample.number / 7], sample.number)
 
 
 def run(folder: Path, name: str, *, stop: int | None = None, **flags: Any) -> None:

@@ -16,7 +16,7 @@ from tritonseq.cli.main import main
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.errors import JobFailed
 from tritonseq.jobs.job import JobOptions, JobSummary
-from tritonseq.stages.workers import Staff
+from tritonseq.stages.run_options import RunOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,11 +128,11 @@ def test_every_flag_goes_where_it_belongs(jobs: Jobs, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert main(command) == 0
     (job,) = jobs
-    staff = Staff(
+    run = RunOptions(
         batch_size=5, batch_tokens=600, window=70, refill=False, preprocess_workers=0,
         postprocess_workers=2, devices=("cpu", "cpu"), seed=8,
     )  # fmt: skip
-    assert job.options == JobOptions(staff, verbose=True, quiet=True, trace=tmp_path / "trace")
+    assert job.options == JobOptions(run, verbose=True, quiet=True, trace=tmp_path / "trace")
     assert job.generation == {"num_beams": 4, "num_return_sequences": 2}
     assert job.text == {
         "src_lang": None, "tgt_lang": None, "prefix": "p", "truncation": True,
@@ -200,7 +200,7 @@ def test_a_published_command_line_of_fastseq(jobs: Jobs, tmp_path: Path) -> None
     ]  # fmt: skip
     assert main(command) == 0
     (job,) = jobs
-    assert job.options.staff.batch_size == 128
+    assert job.options.run.batch_size == 128
     assert job.generation == {"no_repeat_ngram_size": 3}
     assert job.text["truncation"] is True
     assert job.text["task"] is None
@@ -221,7 +221,7 @@ def test_all_names_of_fastseq(jobs: Jobs, sources: str) -> None:
     wanted = {"max_length": 20, "min_length": 2, "decoder_start_token_id": 0}
     # They go before what the checkpoint says of new tokens.
     assert job.generation == {**wanted, "max_new_tokens": None, "min_new_tokens": None}
-    assert (job.options.staff.preprocess_workers, job.options.staff.postprocess_workers) == (2, 3)
+    assert (job.options.run.preprocess_workers, job.options.run.postprocess_workers) == (2, 3)
     assert len(list(job.source)) == 3
 
 

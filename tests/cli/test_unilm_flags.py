@@ -15,6 +15,7 @@ import torch
 import tritonseq
 from tritonseq.cli.main import main
 from tritonseq.cli.unilm_flags import source_length
+from tritonseq.decoding.completion import Completion
 from tritonseq.errors import JobFailed
 from tritonseq.jobs.traces import Traces
 from tritonseq.jobs.writer import Writer
@@ -271,7 +272,8 @@ def test_an_interrupted_command_goes_on_to_the_same_files(
 def test_searches_that_were_changed_are_not_gone_on_with(change: str, tmp_path: Path) -> None:
     path = tmp_path / "out.trace.pickle"
     partial = tmp_path / "out.trace.pickle.partial"
-    samples = [Sample(n, n, "a", trace=pickle.dumps({"scores": [n]})) for n in range(5)]
+    completions = [Completion(trace=([n], [n], [n])) for n in range(5)]
+    samples = [Sample(n, n, "a", completion=each) for n, each in enumerate(completions)]
     traces = Traces(path, 0)
     traces.add(samples)
     traces.sync()
@@ -294,7 +296,8 @@ def test_searches_that_were_changed_are_not_gone_on_with(change: str, tmp_path: 
         traces.close()
         with path.open("rb") as file:
             pickle.load(file)
-            assert [pickle.load(file) for _ in range(5)] == [{"scores": [n]} for n in range(5)]
+            found = [pickle.load(file) for _ in range(5)]
+        assert found == [{"scores": [n], "wids": [n], "ptrs": [n]} for n in range(5)]
 
 
 def test_processes_of_their_own_search_alike(folder: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_in_half_precision_a_job_goes_on_in_the_batches_that_it_was_in(
     seen: list[set[tuple[tuple[int, ...], ...]]] = [set(), set()]
 
     def watch(into: set[tuple[tuple[int, ...], ...]]) -> None:
-        for kind, name in ((TextJob, "found"), (Request, "together")):
+        for kind, name in ((TextJob, "complete"), (Request, "together")):
             monkeypatch.setattr(kind, name, watched(getattr(kind, name), into))
 
     watch(seen[0])

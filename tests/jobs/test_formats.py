@@ -120,24 +120,24 @@ def test_a_name_with_dots_leads_into_objects() -> None:
     sample = only(line, source_field="translation.en", id_field="id")
     assert sample.text == "a"
     # What the source lies in stays whole.
-    sample.texts = ["x"]
+    sample.finish(["x"])
     wanted = line[:-1] + ', "output": "x"}\n'
     assert Formatter("json").output(sample).decode() == wanted
     flat = only('{"a.b": "flat", "a": {"b": "deep"}}', source_field="a.b")
     assert flat.text == "flat"
     assert only('{"a": {"b": {"c": "x"}}}', source_field="a.b.c").text == "x"
     for bad in ('{"a": {}}', '{"a": "b"}', '{"a": [{"b": "x"}]}', "{}"):
-        assert "there is no field 'a.b'" in str(only(bad, source_field="a.b").fault)
+        assert "there is no field 'a.b'" in str(only(bad, source_field="a.b").completion.fault)
     named = only('{"meta": {"id": 1.0}, "source": 3}', id_field="meta.id")
     rejection = Formatter("json", id_field="meta.id").rejection(named).decode()
     assert '"id": 1.0, "reason": "the field \'source\' holds a number' in rejection
 
 
 def test_a_source_or_an_id_that_comes_twice_is_rejected() -> None:
-    fault = only('{"source": "a", "source": "b"}').fault
+    fault = only('{"source": "a", "source": "b"}').completion.fault
     assert fault == "the field 'source' is there 2 times: leave one"
     twice = only('{"id": 1, "id": 2, "source": "b"}', id_field="id")
-    assert twice.fault == "the field 'id' is there 2 times: leave one"
+    assert twice.completion.fault == "the field 'id' is there 2 times: leave one"
     assert b'"id"' not in Formatter("json", id_field="id").rejection(twice)
 
 

@@ -88,8 +88,8 @@ def test_any_bytes_are_read_as_their_definition_says(seed: int, tmp_path: Path) 
     assert source.count_lines() == (None if seed % 2 else len(expected))
     for sample in samples:
         blank = sample.text is not None and not sample.text.strip()
-        assert sample.texts == (["", ""] if blank else None)
-        assert (sample.fault is None) == (sample.text is not None)
+        assert sample.completion.texts == (["", ""] if blank else None)
+        assert (sample.completion.fault is None) == (sample.text is not None)
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -142,9 +142,10 @@ def test_lines_are_counted_before_they_are_read(
 
 def test_faults_of_text_say_where() -> None:
     first, second, third = read(b"caf\xe9 ole\nabcdef\nab\0c", longest=8)
-    assert first.fault == "invalid UTF-8: byte 4 of the line, 0xe9 (invalid continuation byte)"
+    wanted = "invalid UTF-8: byte 4 of the line, 0xe9 (invalid continuation byte)"
+    assert first.completion.fault == wanted
     assert (second.text, third.text) == ("abcdef", "ab\0c")
-    fault = only(read(b"abcdef", longest=5)).fault
+    fault = only(read(b"abcdef", longest=5)).completion.fault
     assert fault == "the line has more than 5 bytes: split it"
 
 
@@ -166,14 +167,14 @@ def test_a_line_without_end_takes_no_memory() -> None:
     sample = only(list(InputFile("-", stream=stream, longest=1000)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert sample.fault is not None and "more than 1,000 bytes" in sample.fault
+    assert "more than 1,000 bytes" in (sample.completion.fault or "")
     assert peak < 8 << 20
 
 
 def test_objects_carry_their_other_fields_in_order() -> None:
     line = '{"b": 1.5, "source": "a text", "id": "x", "a": [null, {"c": "\\ud800"}]}'
     sample = only(read_json(line, id_field="id"))
-    assert (sample.text, sample.fault) == ("a text", None)
+    assert (sample.text, sample.completion.fault) == ("a text", None)
     assert list(sample.fields.items()) == [("b", 1.5), ("id", "x"), ("a", [None, {"c": "\ud800"}])]
     kept = only(read_json(line, keep_source=True))
     assert list(kept.fields) == ["b", "source", "id", "a"]
@@ -188,13 +189,13 @@ def test_objects_carry_their_other_fields_in_order() -> None:
 )
 def test_blank_sources_are_done(line: str) -> None:
     sample = read_json(line, '{"source": "a"}', copies=3)[0]
-    assert sample.texts == ["", "", ""] and sample.is_done and sample.fault is None
+    assert sample.completion.texts == ["", "", ""] and sample.completion.fault is None
 
 
 def test_copies_may_be_known_late() -> None:
     source = InputFile("-", stream=io.BytesIO(b"\n"))
     source.copies = 2
-    assert only(list(source)).texts == ["", ""]
+    assert only(list(source)).completion.texts == ["", ""]
 
 
 FAULTS = {
@@ -224,21 +225,21 @@ def test_a_faulty_object_is_named_and_spoils_no_neighbour(line: str) -> None:
     good = '{"source": "a", "id": 0}'
     before, sample, after = read_json(good, line, good, id_field="id", taken=("output",))
     assert before.text == after.text == "a"
-    assert sample.fault is not None and sample.fault.startswith(FAULTS[line])
-    assert sample.texts is None and "output" not in sample.fields
+    assert (sample.completion.fault or "").startswith(FAULTS[line])
+    assert sample.completion.texts is None and "output" not in sample.fields
 
 
 def test_what_is_nested_less_deep_is_carried() -> None:
     line = '{"source": "a", "n": ' + "[" * 199 + "]" * 199 + ', "m": [' + "[]," * 300 + "1]}"
     sample = only(read_json(line, keep_source=True))
-    assert sample.fault is None and sample.fields == json.loads(line)
+    assert sample.completion.fault is None and sample.fields == json.loads(line)
 
 
 def test_the_output_may_take_the_place_of_the_source() -> None:
     line = '{"text": "a"}'
-    assert only(read_json(line, source_field="text", taken=("text",))).fault is None
+    assert only(read_json(line, source_field="text", taken=("text",))).completion.fault is None
     kept = only(read_json(line, source_field="text", taken=("text",), keep_source=True))
-    assert kept.fault is not None and "already" in kept.fault
+    assert "already" in (kept.completion.fault or "")
 
 
 def test_lines_carry_their_number() -> None:

@@ -44,9 +44,9 @@ def answer(sample: Sample, copies: int) -> None:
     if value % 4 == 0:
         sample.reject(f"{value}, it cannot be")
         return
-    sample.texts = [f"{text[::-1]}\n{copy}ä" for copy in range(copies)]
-    sample.scores = [-value / 7 / 10**copy for copy in range(1, copies + 1)]
-    sample.tokens = value % 100
+    texts = [f"{text[::-1]}\n{copy}ä" for copy in range(copies)]
+    scores = [-value / 7 / 10**copy for copy in range(1, copies + 1)]
+    sample.finish(texts, scores, value % 100)
 
 
 @dataclass
@@ -304,7 +304,7 @@ def test_the_state_counts(tmp_path: Path) -> None:
     assert len(rejected) == known["rejected_bytes"]
     assert rejected.count(b"\n") == known["rejected"] > 0
     assert (job.folder / "out.txt.partial").read_bytes().count(b"\n") == 30
-    assert known["tokens"] == sum(s.tokens for s in answered(job, without=30)[:30]) > 0
+    assert known["tokens"] == sum(s.completion.tokens for s in answered(job, without=30)[:30]) > 0
 
 
 def test_a_checkpoint_without_news_touches_nothing(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_another_input_is_noticed_before_anything_is_made_of_it(
     third = list(InputFile(path))[2]
     done = Done(third.number, third.digest, ["3"], None, 1, None)
     begun = State(ahead=(done,))
-    given = [sample.texts for sample in begun.restore(InputFile(path), "in.txt")]
+    given = [sample.completion.texts for sample in begun.restore(InputFile(path), "in.txt")]
     assert given == [None, None, ["3"], None]
 
     if change == "the end":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tritonseq.cli.main import main
+from tritonseq.decoding.completion import Completion
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.errors import JobFailed
 from tritonseq.jobs import disk, output
@@ -41,7 +42,11 @@ ENDINGS = (".partial", ".journal", ".journal.new", ".rejected.jsonl")
 
 
 def sample(number: int = 0) -> Sample:
-    return Sample(number, number, "source", texts=[f"text {number}"])
+    return Sample(number, number, "source", completion=Completion(texts=[f"text {number}"]))
+
+
+def rejected() -> Sample:
+    return Sample(0, 0, "source", completion=Completion(fault="no"))
 
 
 def begun(path: Path, **flags: Any) -> None:
@@ -80,7 +85,7 @@ def test_only_files_are_taken_for_files_of_a_job(
 def test_a_file_with_another_name_keeps_its_bytes(ending: str, folder: Path) -> None:
     (folder / f"out{ending}").hardlink_to(folder / "other")
     writer = OutputFile(str(folder / "out"), overwrite=True).open({})
-    writer.add([Sample(0, 0, "source", fault="no"), sample(1)])
+    writer.add([rejected(), sample(1)])
     writer.finish()
     assert (folder / "out").read_bytes() == b"\ntext 1\n"
     assert (folder / "other").read_bytes() == PRECIOUS
@@ -90,7 +95,7 @@ def test_a_link_that_appears_later_is_not_followed(folder: Path) -> None:
     writer = OutputFile(str(folder / "out")).open({})
     for name in ("out.journal.new", "out.rejected.jsonl"):
         (folder / name).symlink_to("other")
-    writer.add([Sample(0, 0, "source", fault="no")])
+    writer.add([rejected()])
     with pytest.raises((JobFailed, ValueError), match="rejected"):
         writer.checkpoint()
     writer.close()

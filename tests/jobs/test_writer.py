@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tritonseq.decoding.completion import Completion
 from tritonseq.errors import JobFailed
 from tritonseq.jobs.input import InputFile
 from tritonseq.jobs.lines import Formatter
@@ -26,8 +27,9 @@ from tritonseq.stages.sample import Sample
 
 
 def sample(number: int = 0, text: str | list[str] | None = "source", **values: Any) -> Sample:
+    fields = values.pop("fields", {})
     values.setdefault("texts", [f"text {number}"] if "fault" not in values else None)
-    return Sample(number, number, text, **values)
+    return Sample(number, number, text, fields, completion=Completion(**values))
 
 
 def rejected(number: int = 0, text: str | None = "source", **values: Any) -> Sample:
@@ -109,7 +111,7 @@ def test_the_order_of_arrival_changes_no_byte(seed: int, tmp_path: Path) -> None
     name = rng.choice(["out.txt", "out.jsonl", "out.txt.gz", "out.json.gz"])
     count = rng.choice([0, 1, 7, 999, 1000, 1001, 2300])
     samples = [rejected(n) if rng.random() < 0.05 else sample(n, tokens=2) for n in range(count)]
-    wrong = sum(s.fault is not None for s in samples)
+    wrong = sum(s.completion.fault is not None for s in samples)
     formatter = Formatter("json" if "json" in name else "lines")
     expected = b"".join(map(formatter.output, samples))
     writer = OutputFile(str(tmp_path / name)).open({})
@@ -387,9 +389,12 @@ if limit:
 try:
     writer = OutputFile(output, resume=True).open({"count": count})
     for number in range(writer.state.lines, count):
-        fault = "no" if number % 50 == 0 else None
-        texts = None if fault else [f"text {number * number}"]
-        writer.add([Sample(number, number, "source", fault=fault, texts=texts)])
+        sample = Sample(number, number, "source")
+        if number % 50 == 0:
+            sample.reject("no")
+        else:
+            sample.finish([f"text {number * number}"])
+        writer.add([sample])
         if number % 10 == 0:
             writer.checkpoint()
             if waits:

@@ -16,9 +16,9 @@ from processes import children, threads, wait_until
 
 import tritonseq
 from tritonseq.demo.run import CHECKPOINTS, EMBEDDED
-from tritonseq.stages.queue import Ended
+from tritonseq.stages.graph import Windows
+from tritonseq.stages.runtime import Ended
 from tritonseq.stages.sample import Sample
-from tritonseq.stages.steps import Windows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -93,16 +93,15 @@ def windows(size: int, count: int, **how: Any) -> list[int]:
     """The sizes of the windows that `count` samples come in."""
     samples = [Sample(number, 0, "") for number in range(count)]
 
-    class Inlet:
-        def take(self, limit: int, timeout: float | None = None) -> list[Sample]:
-            if not samples:
-                raise Ended
-            taken, samples[:] = samples[:limit], samples[limit:]
-            return taken
+    def take(limit: int, timeout: float | None = None) -> list[Sample]:
+        if not samples:
+            raise Ended
+        taken, samples[:] = samples[:limit], samples[limit:]
+        return taken
 
     found: list[int] = []
     with pytest.raises(Ended):
-        for some in Windows(size, how.pop("unit", 1), lambda: False, **how).gather(Inlet()):  # type: ignore[arg-type]
+        for some in Windows(size, how.pop("unit", 1), lambda: False, **how).gather(take):
             found += [len(window) for window in some]
     return found
 

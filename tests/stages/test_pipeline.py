@@ -21,9 +21,8 @@ from spans import done_beside
 import tritonseq
 from tritonseq.demo.run import CHECKPOINTS, EMBEDDED
 from tritonseq.engine.request import Request
-from tritonseq.stages.graph import QUEUE
-from tritonseq.stages.steps import CHUNK
-from tritonseq.stages.timings import Span
+from tritonseq.stages.graph import CHUNK, QUEUE
+from tritonseq.stages.runtime import WorkSpan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -129,7 +128,7 @@ class TestResults:
     def test_tokens_are_counted_without_padding(self, name: str) -> None:
         model, texts = load(name), prompts(name, 9)
         job = model.text_job()
-        wanted = [sum(job.found([ids])[0].tokens) for ids in job.ids(texts)]
+        wanted = [job.complete([ids])[0].tokens for ids in job.encoder.ids(texts)]
         assert [result.tokens for result in tritonseq.pipeline(model, texts)] == wanted
 
     def test_none_and_one_and_a_list_of_tokens(self) -> None:
@@ -149,7 +148,7 @@ class TestResults:
 
     def test_a_trie_says_what_is_allowed(self) -> None:
         model, texts = load("t5-dates"), prompts("t5-dates", 30)
-        allowed = model.text_job().ids([f"{year}-02-28" for year in range(1900, 2000, 7)])
+        allowed = model.text_job().encoder.ids([f"{year}-02-28" for year in range(1900, 2000, 7)])
         options = {"prefix_allowed_tokens_fn": tritonseq.Trie(allowed), "num_beams": 3}
         wanted = expected(model, texts, **options)
         assert all(text is not None and text[0].endswith("-02-28") for text in wanted)
@@ -649,8 +648,8 @@ class TestMemory:
         wait_until(lambda: not threads())
 
 
-def by_hand(*pieces: tuple[str, float, float]) -> list[Span]:
-    return [Span(stage, 0, start, end, 10) for stage, start, end in pieces]
+def by_hand(*pieces: tuple[str, float, float]) -> list[WorkSpan]:
+    return [WorkSpan(stage, 0, start, end, 10) for stage, start, end in pieces]
 
 
 class TestOverlap:

@@ -16,7 +16,7 @@ import pytest
 
 from tritonseq.jobs.job import JobSummary
 from tritonseq.progress import Progress, note, postfix
-from tritonseq.stages.timings import StageTimes
+from tritonseq.stages.runtime import StageTimes
 
 
 class Terminal(io.StringIO):

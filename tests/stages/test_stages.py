@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import subprocess
@@ -19,17 +20,25 @@ from tritonseq.demo.run import EMBEDDED
 from tritonseq.engine.memory_plan import DoesNotFit
 from tritonseq.jobs.job import write_timeline
 from tritonseq.stages import batch_size
-from tritonseq.stages.batch_size import Limits, Sizing, is_out_of_memory
-from tritonseq.stages.batching import RETRIAL, Answer, Answers, Manner, Row, Ways, _alike
-from tritonseq.stages.queue import Aborted, Channel, Ended
+from tritonseq.stages.batch_size import Sizing, is_out_of_memory
+from tritonseq.stages.batching import RETRIAL, Batcher, BatchingPolicy, BatchRow, _alike
+from tritonseq.stages.graph import Windows
+from tritonseq.stages.run_options import RunOptions
+from tritonseq.stages.runtime import (
+    Aborted,
+    BoundedQueue,
+    Clock,
+    Ended,
+    InFlightLimit,
+    StageRuntime,
+)
 from tritonseq.stages.sample import InOrder, Sample
-from tritonseq.stages.steps import Windows
-from tritonseq.stages.threads import Flow, Horizon
-from tritonseq.stages.timings import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tritonseq.decoding.completion import Completion
 
 LONG = 60.0
 """Seconds after which a thread that does not end is taken for one that never will."""
@@ -56,94 +65,94 @@ def outcome_of(thread: threading.Thread, outcome: list[Any]) -> Any:
     return outcome[0]
 
 
-class TestChannel:
+class TestBoundedQueue:
     def test_what_goes_in_comes_out_in_order(self) -> None:
-        channel: Channel[int] = Channel(10)
-        channel.put_all(range(5))
-        assert channel.take(3)[0] == [0, 1, 2]
-        assert channel.take(3)[0] == [3, 4]
-        channel.put(9)
-        channel.close()
-        assert channel.take(3) == ([9], 0.0)
+        queue: BoundedQueue[int] = BoundedQueue(10)
+        queue.put_all(range(5))
+        assert queue.take(3) == [0, 1, 2]
+        assert queue.take(3) == [3, 4]
+        queue.put(9)
+        queue.close()
+        assert queue.take(3) == [9]
         with pytest.raises(Ended):
-            channel.take(1)
+            queue.take(1)
 
     def test_a_full_one_makes_its_feeder_wait(self) -> None:
-        channel: Channel[int] = Channel(2)
-        thread, outcome = in_thread(lambda: channel.put_all(range(5)))
+        queue: BoundedQueue[int] = BoundedQueue(2)
+        thread, outcome = in_thread(lambda: queue.put_all(range(5)))
         taken: list[int] = []
         while len(taken) < 5:
-            some = channel.take(1)[0]
+            some = queue.take(1)
             assert len(some) == 1
             taken += some
         assert taken == list(range(5))
-        assert outcome_of(thread, outcome) >= 0
+        outcome_of(thread, outcome)
 
     def test_it_holds_no_more_than_its_capacity(self) -> None:
-        channel: Channel[int] = Channel(2)
-        channel.put_all([1, 2])
-        thread, outcome = in_thread(lambda: channel.put(3))
+        queue: BoundedQueue[int] = BoundedQueue(2)
+        queue.put_all([1, 2])
+        thread, outcome = in_thread(lambda: queue.put(3))
         thread.join(0.1)
         assert thread.is_alive() and not outcome
-        assert channel.take(9)[0] == [1, 2]
+        assert queue.take(9) == [1, 2]
         outcome_of(thread, outcome)
-        assert channel.take(9)[0] == [3]
+        assert queue.take(9) == [3]
 
     def test_it_ends_with_the_last_of_its_feeders(self) -> None:
-        channel: Channel[int] = Channel(2, feeders=2)
-        channel.close()
-        assert channel.take(1, timeout=0.01)[0] == []
-        channel.close()
+        queue: BoundedQueue[int] = BoundedQueue(2, producers=2)
+        queue.close()
+        assert queue.take(1, timeout=0.01) == []
+        queue.close()
         with pytest.raises(Ended):
-            channel.take(1)
+            queue.take(1)
 
     @pytest.mark.parametrize("act", ["put", "take"])
     def test_an_abort_wakes_who_waits(self, act: str) -> None:
-        channel: Channel[int] = Channel(1)
+        queue: BoundedQueue[int] = BoundedQueue(1)
         if act == "put":
-            channel.put(1)
+            queue.put(1)
         thread, outcome = in_thread(
-            lambda: channel.put(2) if act == "put" else channel.take(1)  # type: ignore[func-returns-value]
+            lambda: queue.put(2) if act == "put" else queue.take(1)  # type: ignore[func-returns-value]
         )
-        channel.abort()
+        queue.abort()
         assert isinstance(outcome_of(thread, outcome), Aborted)
-        for call in (lambda: channel.put(3), lambda: channel.take(1)):
+        for call in (lambda: queue.put(3), lambda: queue.take(1)):
             with pytest.raises(Aborted):
                 call()
 
     def test_a_cut_stops_its_feeder_and_ends_for_its_taker(self) -> None:
-        channel: Channel[int] = Channel(1)
-        channel.put(1)
-        thread, outcome = in_thread(lambda: channel.put(2))
-        channel.cut()
+        queue: BoundedQueue[int] = BoundedQueue(1)
+        queue.put(1)
+        thread, outcome = in_thread(lambda: queue.put(2))
+        queue.cut()
         assert isinstance(outcome_of(thread, outcome), Aborted)
         with pytest.raises(Ended):
-            channel.take(1)
-        channel.close()
+            queue.take(1)
+        queue.close()
 
     def test_it_knows_whether_somebody_waits(self) -> None:
-        channel: Channel[int] = Channel(3)
-        assert not channel.is_awaited
-        thread, outcome = in_thread(lambda: channel.take(1))
+        queue: BoundedQueue[int] = BoundedQueue(3)
+        assert not queue.is_awaited
+        thread, outcome = in_thread(lambda: queue.take(1))
         deadline = time.monotonic() + LONG
-        while not channel.is_awaited:
+        while not queue.is_awaited:
             assert time.monotonic() < deadline
-        channel.put(1)
-        assert outcome_of(thread, outcome)[0] == [1]
-        assert not channel.is_awaited
+        queue.put(1)
+        assert outcome_of(thread, outcome) == [1]
+        assert not queue.is_awaited
 
     def test_many_feeders_and_takers_lose_nothing(self) -> None:
-        channel: Channel[int] = Channel(3, feeders=4)
+        queue: BoundedQueue[int] = BoundedQueue(3, producers=4)
 
         def feed(first: int) -> None:
-            channel.put_all(range(first, first + 100))
-            channel.close()
+            queue.put_all(range(first, first + 100))
+            queue.close()
 
         def take() -> list[int]:
             taken: list[int] = []
             while True:
                 try:
-                    taken += channel.take(7)[0]
+                    taken += queue.take(7)
                 except Ended:
                     return taken
 
@@ -167,35 +176,36 @@ def test_the_order_of_the_input_is_found_again() -> None:
     assert found == list(range(7, 60))
 
 
-def test_the_horizon_holds_back_who_is_too_far_ahead() -> None:
-    horizon = Horizon(3, start=10)
-    for number in (10, 11, 12):
-        horizon.wait_for(number)
-    thread, outcome = in_thread(lambda: horizon.wait_for(13))
+def test_no_more_are_in_flight_than_may_be() -> None:
+    limit = InFlightLimit(3)
+    for _ in range(3):
+        limit.acquire()
+    thread, outcome = in_thread(limit.acquire)
     thread.join(0.1)
     assert thread.is_alive()
-    horizon.advance(1)
-    assert outcome_of(thread, outcome) > 0
-    thread, outcome = in_thread(lambda: horizon.wait_for(99))
-    horizon.abort()
+    limit.release(0)
+    limit.release(1)
+    assert outcome_of(thread, outcome) is None
+    thread, outcome = in_thread(limit.acquire)
+    limit.abort()
     assert isinstance(outcome_of(thread, outcome), Aborted)
+    with pytest.raises(Aborted):
+        limit.acquire()
 
 
-class Given:
-    """An inlet that gives what a list says: samples by number; None for a time without any."""
+def giving(script: list[list[int] | None]) -> Callable[..., list[Sample]]:
+    """Gives what a list says: samples by number; None for a time without any."""
+    left = iter(script)
 
-    def __init__(self, script: list[list[int] | None]) -> None:
-        self._script = iter(script)
-
-    def take(self, limit: int, timeout: float | None = None) -> list[Sample]:
-        numbers = next(self._script, "end")
+    def take(limit: int, timeout: float | None = None) -> list[Sample]:
+        numbers = next(left, "end")
         if numbers is None and timeout is None:  # so long it waits
-            numbers = next(self._script, "end")
+            numbers = next(left, "end")
         if numbers == "end":
             raise Ended
-        if numbers is None:
-            return []
-        return [Sample(number, 0, "") for number in numbers]  # type: ignore[union-attr]
+        return [Sample(number, 0, "") for number in numbers or ()]  # type: ignore[misc]
+
+    return take
 
 
 def windows_of(
@@ -209,7 +219,7 @@ def windows_of(
     windows = Windows(size, unit, lambda: awaited, is_cut_short=lambda: is_cut)
     gathered: list[list[int]] = []
     with pytest.raises(Ended):
-        for each in windows.gather(Given(script)):  # type: ignore[arg-type]
+        for each in windows.gather(giving(script)):
             gathered += [[sample.number for sample in window] for window in each]
     return gathered
 
@@ -241,52 +251,52 @@ class TestWindows:
         assert windows_of(script, 6, unit=3, awaited=True) == [[0, 1, 2], [3]]
 
 
-def flow_of(first: Any, work: Any) -> tuple[Flow, Channel[Any]]:
-    flow = Flow(Clock())
-    source, sink = flow.queue(2), flow.queue(2)
-    flow.first_stage("read", first, source)
-    flow.stage("work", [work], source, sink)
-    flow.start()
-    return flow, sink
+def runtime_of(first: Any, work: Any) -> tuple[StageRuntime, BoundedQueue[Any]]:
+    runtime = StageRuntime(Clock())
+    source, sink = runtime.queue(2), runtime.queue(2)
+    runtime.first_stage("read", first, source, InFlightLimit(1000))
+    runtime.stage("work", [work], source, sink)
+    runtime.start()
+    return runtime, sink
 
 
-class TestFlow:
+class TestStageRuntime:
     def test_a_stage_that_fails_ends_all(self) -> None:
-        def work(inlet: Any) -> Iterator[list[Any]]:
-            yield inlet.take(1)
+        def work(take: Any) -> Iterator[list[Any]]:
+            yield take(1)
             raise KeyError("spoon")
 
         endless = ([number] for number in iter(int, 1))
-        flow, sink = flow_of(endless, work)
+        runtime, sink = runtime_of(endless, work)
         with pytest.raises(Aborted):
             while True:
                 sink.take(1)
         with pytest.raises(KeyError, match="spoon"):
-            flow.check()
-        flow.join()
+            runtime.check()
+        runtime.join()
 
     def test_what_was_read_before_the_reader_failed_is_not_lost(self) -> None:
         def read() -> Iterator[list[int]]:
             yield from ([number] for number in range(9))
             raise OSError("torn")
 
-        def work(inlet: Any) -> Iterator[list[Any]]:
+        def work(take: Any) -> Iterator[list[Any]]:
             while True:
-                yield inlet.take(1)
+                yield take(1)
 
-        flow, sink = flow_of(read(), work)
+        runtime, sink = runtime_of(read(), work)
         found: list[int] = []
         with pytest.raises(Ended):
             while True:
-                found += sink.take(1)[0]
+                found += sink.take(1)
         assert found == list(range(9))
         with pytest.raises(OSError, match="torn"):
-            flow.check()
+            runtime.check()
 
 
 def test_a_clock_tells_work_from_waiting(tmp_path: Path) -> None:
     clock = Clock(traced=True)
-    first, second = clock.seat("cook"), clock.seat("cook", 1)
+    first, second = clock.thread("cook"), clock.thread("cook", 1)
     for seat in (first, second):
         seat.start()
         seat.stop(3)
@@ -297,12 +307,12 @@ def test_a_clock_tells_work_from_waiting(tmp_path: Path) -> None:
     assert (cook.name, cook.seats) == ("cook", 2)
     assert (cook.waited_for_input, cook.waited_for_output) == (5.0, 0.5)
     assert cook.busy == first.busy + second.busy > 0
-    assert [(span.seat, span.samples) for span in clock.spans] == [(0, 3), (1, 3)]
+    assert [(span.thread, span.samples) for span in clock.spans] == [(0, 3), (1, 3)]
     assert all(0 <= span.start <= span.end for span in clock.spans)
     write_timeline(clock.spans, tmp_path / "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert [event["tid"] for event in events] == ["cook 0", "cook 1"]
-    assert not Clock().seat("cook").spans
+    assert not Clock().thread("cook").spans
 
 
 @pytest.fixture(scope="module")
@@ -318,13 +328,13 @@ def warned() -> tuple[list[str], Callable[[str], None]]:
 class TestSizing:
     def test_the_caller_and_the_tokens_limit_it(self, model: tritonseq.Model) -> None:
         request = model.text_job(num_beams=4).request
-        assert Sizing(request, Limits(7), print).count(10) == 7
-        assert Sizing(request, Limits(7, tokens=30), print).count(10) == 3
-        assert Sizing(request, Limits(7, tokens=30), print).count(99) == 1
+        assert Sizing(request, RunOptions(7), print).count(10) == 7
+        assert Sizing(request, RunOptions(7, batch_tokens=30), print).count(10) == 3
+        assert Sizing(request, RunOptions(7, batch_tokens=30), print).count(99) == 1
         greedy = model.text_job().request
-        assert Sizing(greedy, Limits(), print).count(10) == batch_size.SAMPLES["cpu"]
+        assert Sizing(greedy, RunOptions(), print).count(10) == batch_size.SAMPLES["cpu"]
         many = model.text_job(num_beams=16).request
-        assert Sizing(many, Limits(), print).count(10) == batch_size.ROWS["cpu"] // 16
+        assert Sizing(many, RunOptions(), print).count(10) == batch_size.ROWS["cpu"] // 16
 
     def test_what_is_planned_fits(
         self, model: tritonseq.Model, monkeypatch: pytest.MonkeyPatch
@@ -332,15 +342,15 @@ class TestSizing:
         request = model.text_job(num_beams=4).request
         free = request.plan(9, 60, refilled=True).total / batch_size.SHARE
         monkeypatch.setattr(batch_size, "free_memory", lambda device: int(free))
-        count = Sizing(request, Limits(), print).count(60)
+        count = Sizing(request, RunOptions(), print).count(60)
         assert 7 <= count <= 9
         assert request.plan(count, 60, refilled=True).total <= batch_size.SHARE * free
         monkeypatch.setattr(batch_size, "free_memory", lambda device: 1)
-        assert Sizing(request, Limits(), print).count(60) == 1
+        assert Sizing(request, RunOptions(), print).count(60) == 1
 
     def test_half_as_many_and_one_warning(self, model: tritonseq.Model) -> None:
         warnings, warn = warned()
-        sizes = Sizing(model.text_job().request, Limits(24), warn)
+        sizes = Sizing(model.text_job().request, RunOptions(24), warn)
         sizes.shrink(24, 10, MemoryError("no more"))
         assert sizes.count(10) == 12
         sizes.shrink(12, 10, MemoryError("no more"))
@@ -349,7 +359,7 @@ class TestSizing:
         assert len(warnings) == 1 and "24 samples" in warnings[0] and "no more" in warnings[0]
 
     def test_the_plan_in_words(self, model: tritonseq.Model) -> None:
-        told = Sizing(model.text_job().request, Limits(5), print).describe(40)
+        told = Sizing(model.text_job().request, RunOptions(5), print).describe(40)
         for words in ("5 samples", "40 tokens", "weights", "source cache", "target cache"):
             assert words in told
         assert "workspace" in told
@@ -374,13 +384,13 @@ class TestSizing:
         assert is_out_of_memory(caught.value)
 
 
-def rows_of(lengths: list[int]) -> list[Row]:
-    return [Row(number, [5] * length) for number, length in enumerate(lengths)]
+def rows_of(lengths: list[int]) -> list[BatchRow]:
+    return [BatchRow(number, [5] * length) for number, length in enumerate(lengths)]
 
 
-class TestWays:
+class TestBatchingPolicy:
     def test_both_are_tried_on_like_rows_and_the_faster_gets_the_rest(self) -> None:
-        ways = Ways(None)
+        policy = BatchingPolicy(None)
         rows = rows_of([9, 8, 7, 6, 5, 4, 3, 2])
         costs = {False: 2.0, True: 1.0}
         shared = []
@@ -388,9 +398,9 @@ class TestWays:
             if window == 2 * RETRIAL - 1:
                 costs = {False: 1.0, True: 9.0}
             parts = []
-            for way, part in ways.share_out(rows, 2):
+            for way, part in policy.share_out(rows, 2):
                 parts.append((way, part))
-                ways.learn(way, costs[way])
+                policy.learn(way, costs[way])
             shared.append(parts)
             assert sorted(row.number for _, part in parts for row in part) == list(range(8))
         trial = [(False, rows[::4]), (True, rows[1::4])]
@@ -402,20 +412,20 @@ class TestWays:
         assert shared[2 * RETRIAL] == [(False, rows)]
 
     def test_nothing_is_learnt_from_too_few(self) -> None:
-        ways = Ways(None)
+        policy = BatchingPolicy(None)
         for count in (1, 2, 3):
             rows = rows_of([4] * count)
-            assert list(ways.share_out(rows, 2)) == [(False, rows)]
-        assert list(ways.share_out([], 2)) == []
-        assert len(list(ways.share_out(rows_of([4] * 4), 2))) == 2
+            assert list(policy.share_out(rows, 2)) == [(False, rows)]
+        assert list(policy.share_out([], 2)) == []
+        assert len(list(policy.share_out(rows_of([4] * 4), 2))) == 2
 
     @pytest.mark.parametrize("refill", [True, False])
     def test_the_caller_decides(self, refill: bool) -> None:
-        ways = Ways(refill)
+        policy = BatchingPolicy(refill)
         rows = rows_of([3, 2, 1])
-        assert list(ways.share_out(rows, 1)) == [(refill, rows)]
-        ways.learn(refill, 100.0)
-        assert list(ways.share_out(rows, 1)) == [(refill, rows)]
+        assert list(policy.share_out(rows, 1)) == [(refill, rows)]
+        policy.learn(refill, 100.0)
+        assert list(policy.share_out(rows, 1)) == [(refill, rows)]
 
 
 @pytest.mark.parametrize(
@@ -433,21 +443,21 @@ def test_who_shares_slots(lengths: list[int], least: int, count: int) -> None:
     assert _alike(rows_of(lengths), least) == count
 
 
-class TestAnswers:
+class TestBatcher:
     @pytest.mark.parametrize("refill", [True, False, None])
     @pytest.mark.parametrize("size", [1, 3, 64])
-    def test_every_row_is_answered_as_alone(
+    def test_every_row_is_done_as_alone(
         self, model: tritonseq.Model, refill: bool | None, size: int
     ) -> None:
         job = model.text_job(num_beams=2, num_return_sequences=2)
         texts = ["It is 7 miles from here to Oslo.", "40", "The bill is 123,456 euros."] * 5
-        rows = [Row(number, ids) for number, ids in enumerate(job.ids(texts))]
-        answers = Answers(job, Manner(Limits(size), refill=refill))
-        found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
+        rows = [BatchRow(number, ids) for number, ids in enumerate(job.encoder.ids(texts))]
+        batcher = Batcher(job, RunOptions(size, refill=refill))
+        found = dict(itertools.chain(*batcher.run(rows, lambda: True)))
         for row in rows:
-            (alone,) = job.found([row.ids])
+            (alone,) = job.complete([row.ids])
             assert found[row.number].sequences == alone.sequences
-            assert found[row.number].tokens == sum(alone.tokens)
+            assert found[row.number].tokens == alone.tokens
             assert alone.scores is not None
             assert found[row.number].scores == pytest.approx(alone.scores)
 
@@ -465,7 +475,7 @@ class TestAnswers:
         """Room for 3 short ones at once, and none for the long one."""
         job = model.text_job()
         rows = rows_of([4, 30, 4, 5, 4, 6, 4, 4, 5])
-        wanted = {row.number: job.found([row.ids])[0].sequences for row in rows}
+        wanted = {row.number: job.complete([row.ids])[0].sequences for row in rows}
         prefill = model.decoder.prefill
 
         def small(tokens: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
@@ -475,8 +485,8 @@ class TestAnswers:
 
         monkeypatch.setattr(model.decoder, "prefill", small)
         warnings, warn = warned()
-        answers = Answers(job, Manner(Limits(8), refill=refill), warn)
-        found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
+        batcher = Batcher(job, RunOptions(8, refill=refill), warn)
+        found = dict(itertools.chain(*batcher.run(rows, lambda: True)))
         assert found.keys() == wanted.keys()
         fault = found.pop(1).fault
         assert fault is not None and "30 tokens do not fit into memory" in fault
@@ -494,18 +504,18 @@ class TestAnswers:
 
         monkeypatch.setattr(model.decoder, "prefill", broken)
         for refill in (True, False):
-            answers = Answers(model.text_job(), Manner(refill=refill))
+            batcher = Batcher(model.text_job(), RunOptions(refill=refill))
             with pytest.raises(RuntimeError, match="shapes do not fit"):
-                list(answers.run(rows_of([3, 4]), lambda: True))
+                list(batcher.run(rows_of([3, 4]), lambda: True))
 
     @pytest.mark.parametrize("refill", [True, False])
     def test_a_drain_finishes_what_is_begun_only(
         self, model: tritonseq.Model, refill: bool
     ) -> None:
         rows = rows_of([5] * 12)
-        answers = Answers(model.text_job(), Manner(Limits(3), refill=refill))
-        found: list[Answer] = []
-        parts = answers.run(rows, lambda: not found)
+        batcher = Batcher(model.text_job(), RunOptions(3, refill=refill))
+        found: list[tuple[int, Completion]] = []
+        parts = batcher.run(rows, lambda: not found)
         for part in parts:
             found.extend(part)
         assert 3 <= len(found) <= 6
@@ -514,11 +524,11 @@ class TestAnswers:
         job = model.text_job(do_sample=True, temperature=3.0, top_k=0)
         rows = rows_of([3, 9, 4, 5, 6, 3, 8])
 
-        def drawn(seed: int, *windows: list[Row], size: int = 2) -> dict[int, Any]:
-            answers = Answers(job, Manner(Limits(size), seed=seed))
-            assert answers.unit == size
-            parts = (part for window in windows for part in answers.run(window, lambda: True))
-            return {a.number: a.sequences for part in parts for a in part}
+        def drawn(seed: int, *windows: list[BatchRow], size: int = 2) -> dict[int, Any]:
+            batcher = Batcher(job, RunOptions(size, seed=seed))
+            assert batcher.unit == size
+            parts = (part for window in windows for part in batcher.run(window, lambda: True))
+            return {number: done.sequences for part in parts for number, done in part}
 
         state = torch.get_rng_state()
         whole = drawn(1, rows)
@@ -539,9 +549,9 @@ class TestAnswers:
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(model.decoder, "prefill", prefilled)
-                answers = Answers(job, Manner(Limits(2), seed=4))
-                parts = answers.run(rows_of([3, 9, 4, 5]), lambda: True)
-                return [a.sequences for part in parts for a in part]
+                batcher = Batcher(job, RunOptions(2, seed=4))
+                parts = batcher.run(rows_of([3, 9, 4, 5]), lambda: True)
+                return [done.sequences for part in parts for _, done in part]
 
         assert drawn(disturb=True) == drawn(disturb=False)
 
@@ -564,7 +574,11 @@ class TestAnswers:
         for refill in (True, False):
             steps.clear()
             with pytest.raises(Aborted):
-                list(Answers(model.text_job(), Manner(refill=refill)).run(rows_of([9, 9]), admits))
+                list(
+                    Batcher(model.text_job(), RunOptions(refill=refill)).run(
+                        rows_of([9, 9]), admits
+                    )
+                )
             assert len(steps) == 2
 
     def test_scores_that_must_be_exact_come_from_the_same_batches(
@@ -584,16 +598,16 @@ class TestAnswers:
         seen = []
         for windows in ([rows], [rows[:8], rows[8:]], [rows[:16], rows[16:]]):
             batches.clear()
-            answers = Answers(job, Manner(Limits(2), exact_scores=True))
-            assert answers.unit == 8
+            batcher = Batcher(job, RunOptions(2, exact_scores=True))
+            assert batcher.unit == 8
             for window in windows:
-                assert list(answers.run(window, lambda: True))
+                assert list(batcher.run(window, lambda: True))
             seen.append(list(batches))
         assert seen[0] == seen[1] == seen[2]
         assert seen[0][0] == [8, 9], "like lengths together, within a unit"
 
     @pytest.mark.parametrize("is_drawn", [True, False])
-    def test_rows_with_an_answer_are_there_for_the_others_alone(
+    def test_rows_that_are_done_are_there_for_the_others_alone(
         self, model: tritonseq.Model, is_drawn: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The others get what they got beside them; a batch without any others is left out."""
@@ -609,14 +623,14 @@ class TestAnswers:
 
         monkeypatch.setattr(model.decoder, "prefill", noted)
 
-        def answers(rows: list[Row]) -> dict[int, Answer]:
+        def answers(rows: list[BatchRow]) -> dict[int, Completion]:
             batches.clear()
-            found = Answers(job, Manner(Limits(2), exact_scores=True)).run(rows, lambda: True)
-            return {answer.number: answer for part in found for answer in part}
+            found = Batcher(job, RunOptions(2, exact_scores=True)).run(rows, lambda: True)
+            return dict(itertools.chain(*found))
 
         whole = answers(rows)
         for known in ({0, 1}, {1, 6, 2, 8}, {7, 8, 9}, set(range(10)), set(range(11))):
-            new = answers([row._replace(is_answered=row.number in known) for row in rows])
+            new = answers([row._replace(is_done=row.number in known) for row in rows])
             assert new == {n: answer for n, answer in whole.items() if n not in known}
             assert len(batches) == 1 or len(known) < 10 or not new
         assert batches == []
@@ -634,7 +648,7 @@ class TestAnswers:
         self, model: tritonseq.Model, options: dict[str, Any], name: str
     ) -> None:
         with pytest.raises(ValueError, match=f"{name} speaks of samples by their place"):
-            Answers(model.text_job(**options), Manner())
+            Batcher(model.text_job(**options), RunOptions())
 
 
 class TestPrompts:
@@ -654,19 +668,20 @@ class TestPrompts:
         model = tritonseq.load(EMBEDDED / "gpt2-words", device="cpu")
         job = model.text_job(**options)
         rows = rows_of([3, 11, 4, 9, 3])
-        answers = Answers(job, Manner(Limits(3), refill=refill))
-        found = {a.number: a for part in answers.run(rows, lambda: True) for a in part}
+        batcher = Batcher(job, RunOptions(3, refill=refill))
+        found = dict(itertools.chain(*batcher.run(rows, lambda: True)))
         counts = set()
         for row in rows:
-            (alone,) = job.found([row.ids])
+            (alone,) = job.complete([row.ids])
             assert found[row.number].sequences == alone.sequences
-            assert found[row.number].tokens == sum(alone.tokens)
+            assert found[row.number].tokens == alone.tokens
             counts.add(found[row.number].tokens)
         assert len(counts) > 1
 
 
 AT_THE_END = """
 import tritonseq
+from tritonseq.decoding.completion import Completion
 from tritonseq.demo.run import EMBEDDED
 model = tritonseq.load(EMBEDDED / "bart-numbers", device="cpu")
 running = iter(tritonseq.pipeline(model, ["40 miles"] * 5000, num_beams=4))

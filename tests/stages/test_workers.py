@@ -23,8 +23,8 @@ import torch
 import tritonseq
 from tritonseq.stages import process as children
 from tritonseq.stages.process import Closed, Remote, WorkerDied
-from tritonseq.stages.text_worker import Fault, Setup, Texts
-from tritonseq.text.encoding import Encoding
+from tritonseq.stages.text_worker import TextSetup
+from tritonseq.text.encoding import Encoding, Fault, TextEncoder
 from tritonseq.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -107,17 +107,17 @@ def model(request: pytest.FixtureRequest) -> tritonseq.Model:
     return tritonseq.load(request.param, device="cpu")
 
 
-def texts_of(model: tritonseq.Model, **how: Any) -> Texts:
-    return Texts(model.tokenizer, model.text_job(**how).encoding)
+def texts_of(model: tritonseq.Model, **how: Any) -> TextEncoder:
+    return model.text_job(**how).encoder
 
 
-class TestTexts:
+class TestTextEncoder:
     def test_a_child_reads_and_writes_as_the_job_does(self, model: tritonseq.Model) -> None:
         job = model.text_job()
         tokens = ["two", "three"] if model.decoder.is_prefix_lm else None
         sources = [*GOOD, tokens] if tokens else GOOD
-        rows = job.ids(sources)
-        setup = Setup(*model.tokenizer_source, job.encoding)
+        rows = job.encoder.ids(sources)
+        setup = TextSetup(*model.tokenizer_source, job.encoder.encoding)
         with Remote("tritonseq.stages.text_worker:serve", setup, name="texts") as child:
             assert child.call(("encode", sources)) == rows == job.read(sources)
             assert child.call(("decode", rows)) == model.tokenizer.decode(rows)
@@ -134,21 +134,21 @@ class TestTexts:
         found = texts_of(model).encode([*GOOD[:place], poison, *GOOD[place:]])  # type: ignore[arg-type]
         fault = found.pop(place)
         # Some encoders read any number of tokens; to UniLM unknown tokens are [UNK].
-        reads_any = name == "long" and model.text_job().encoding.room is None
+        reads_any = name == "long" and model.text_job().encoder.encoding.room is None
         if reads_any or (name == "tokens" and model.decoder.is_prefix_lm):
-            assert fault == model.text_job().ids([poison])[0]
+            assert fault == model.text_job().encoder.ids([poison])[0]
         else:
             assert isinstance(fault, Fault)
             assert re.match(reason, fault.reason), fault.reason
-        assert found == model.text_job().ids(GOOD)
+        assert found == model.text_job().encoder.ids(GOOD)
 
     def test_options_of_the_job_are_heeded(self) -> None:
         model = tritonseq.load(EMBEDDED[0], device="cpu")
         how = {"prefix": "say: ", "max_source_length": 9}
-        rows = model.text_job(**how).ids(GOOD)
+        rows = model.text_job(**how).encoder.ids(GOOD)
         assert texts_of(model, **how).encode(GOOD) == rows
         assert max(map(len, rows)) == 9
-        assert rows != model.text_job(max_source_length=9).ids(GOOD)
+        assert rows != model.text_job(max_source_length=9).encoder.ids(GOOD)
         (fault,) = texts_of(model, **how).encode([["two"]])
         assert fault == Fault(
             "the text is a list of tokens, which takes no prefix and no languages"
@@ -157,7 +157,7 @@ class TestTexts:
     def test_ids_that_cannot_be_decoded_are_a_fault_of_their_row(
         self, model: tritonseq.Model
     ) -> None:
-        rows = model.text_job().ids(GOOD)
+        rows = model.text_job().encoder.ids(GOOD)
         found = texts_of(model).decode([*rows[:3], [None], *rows[3:]])
         fault = found.pop(3)
         assert isinstance(fault, Fault)
@@ -168,7 +168,7 @@ class TestTexts:
         tokenizer = Tokenizer.from_folder(ROOT / "tritonseq" / "embedded" / "gpt2-words")
         (row,) = tokenizer.rows(["two plus three"])
         short, fits = (
-            Texts(tokenizer, Encoding(room=room, remedy="shorten it"))
+            TextEncoder(tokenizer, Encoding(room=room, remedy="shorten it"))
             for room in (len(row) - 1, len(row))
         )
         assert fits.encode(["two plus three"]) == [row]
@@ -187,27 +187,22 @@ class TestTexts:
     def test_what_no_text_can_meet_is_an_error(self, encoding: Encoding, message: str) -> None:
         tokenizer = Tokenizer.from_folder(EMBEDDED[0])
         with pytest.raises(ValueError, match=message):
-            Texts(tokenizer, encoding)
+            TextEncoder(tokenizer, encoding).check()
 
     def test_errors_of_libraries_are_faults_by_their_type(self) -> None:
         panic = type("PanicException", (BaseException,), {})
         tokenizer = Breaking({"bad": Exception("odd"), "worse": panic("index 7")})
-        found = Texts(tokenizer, Encoding()).encode(["a", "bad", "b", "worse"])  # type: ignore[arg-type]
+        found = TextEncoder(tokenizer, Encoding()).encode(["a", "bad", "b", "worse"])  # type: ignore[arg-type]
         assert found[::2] == [[1], [1]]
         assert found[1] == Fault("the tokenizer fails at it: Exception: odd")
         assert found[3] == Fault("the tokenizer fails at it: PanicException: index 7")
-        # The whole list once, then each of its texts, beside what is tried first of all.
-        assert tokenizer.calls == [
-            ["a"],
-            ["a", "bad", "b", "worse"],
-            *(["a"], ["bad"], ["b"]),
-            ["worse"],
-        ]
+        # The whole list once, then each of its texts.
+        assert tokenizer.calls == [["a", "bad", "b", "worse"], ["a"], ["bad"], ["b"], ["worse"]]
 
     def test_an_interrupt_is_no_fault(self) -> None:
         tokenizer = Breaking({"bad": KeyboardInterrupt()})
         with pytest.raises(KeyboardInterrupt):
-            Texts(tokenizer, Encoding()).encode(["a", "bad"])  # type: ignore[arg-type]
+            TextEncoder(tokenizer, Encoding()).encode(["a", "bad"])  # type: ignore[arg-type]
 
 
 class Breaking:
@@ -226,7 +221,7 @@ class Breaking:
 
 
 def rows_of(job: Any, text: str) -> list[int]:
-    row: list[int] = job.ids([text])[0]
+    row: list[int] = job.encoder.ids([text])[0]
     return row
 
 

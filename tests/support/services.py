@@ -73,9 +73,9 @@ def tick(setup: Any) -> Handler:
 
 def texts_and_modules(setup: tuple[Path, Encoding]) -> Handler:
     """The service for texts; "modules" as a request asks which it has imported."""
-    from tritonseq.stages.text_worker import Setup, serve
+    from tritonseq.stages.text_worker import TextSetup, serve
 
-    texts = serve(Setup(setup[0], None, setup[1]))
+    texts = serve(TextSetup(setup[0], None, setup[1]))
 
     def handle(request: Any, stopped: Callable[[], bool]) -> Iterator[Any]:
         if request == "modules":

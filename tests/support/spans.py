@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tritonseq.stages.timings import Span
+    from tritonseq.stages.runtime import WorkSpan
 
 
-def done_beside(spans: Sequence[Span], stage: str, other: str) -> int:
+def done_beside(spans: Sequence[WorkSpan], stage: str, other: str) -> int:
     """Samples that came out of `stage` in pieces of work during which `other` worked as well."""
     theirs = [span for span in spans if span.stage == other]
     return sum(

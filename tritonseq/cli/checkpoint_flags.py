@@ -22,7 +22,7 @@ _TASKS = ("summarization", "translation")
 there it only chooses the metric."""
 
 
-class CheckpointFacts(NamedTuple):
+class CheckpointInfo(NamedTuple):
     """What a command line can be checked against."""
 
     has_encoder: bool
@@ -73,8 +73,8 @@ def _placement(parsed: argparse.Namespace) -> dict[str, str]:
     return {"device": device, "dtype": dtype}
 
 
-def look(checkpoint: Mapping[str, Any]) -> CheckpointFacts:
-    """The facts of the checkpoint that `load` is to be called for; downloads it if it must.
+def look(checkpoint: Mapping[str, Any]) -> CheckpointInfo:
+    """That of the checkpoint that `load` is to be called for; downloads it if it must.
 
     `checkpoint` holds the arguments of `load`, whose errors come here already if there is no such
     checkpoint.
@@ -96,26 +96,26 @@ def look(checkpoint: Mapping[str, Any]) -> CheckpointFacts:
         is_ours, has_encoder = True, model_class(model_type).is_encoder_decoder
     tasks = config.get("task_specific_params")
     is_unilm = not is_ours or model_type == "unilm"
-    return CheckpointFacts(has_encoder, tasks if isinstance(tasks, dict) else {}, is_unilm)
+    return CheckpointInfo(has_encoder, tasks if isinstance(tasks, dict) else {}, is_unilm)
 
 
-def check_kind(parsed: argparse.Namespace, facts: CheckpointFacts) -> None:
+def check_kind(parsed: argparse.Namespace, info: CheckpointInfo) -> None:
     """Raise ValueError for flags that are for another kind of model."""
-    if parsed.unilm_network and not facts.is_unilm:
+    if parsed.unilm_network and not info.is_unilm:
         raise ValueError(f"{parsed.unilm_network} is for UniLM models: drop it")
-    if facts.has_encoder:
+    if info.has_encoder:
         for name in ("causal_lm", "full_text"):
             if getattr(parsed, name):
                 raise ValueError(f"{flag(name)} is for models without an encoder: drop it")
 
 
-def text_options(parsed: argparse.Namespace, facts: CheckpointFacts) -> dict[str, Any]:
+def text_options(parsed: argparse.Namespace, info: CheckpointInfo) -> dict[str, Any]:
     """How texts are read, as `Model.text_job` takes it."""
     special = {name: getattr(parsed, name) for name in _SPECIAL_TOKENS}
     truncation = parsed.truncation
     if truncation is None:
-        truncation = parsed.cuts_sources and facts.has_encoder
-    is_usual = not facts.tasks and (parsed.task or "").startswith(_TASKS)
+        truncation = parsed.cuts_sources and info.has_encoder
+    is_usual = not info.tasks and (parsed.task or "").startswith(_TASKS)
     return {
         "src_lang": parsed.src_lang,
         "tgt_lang": parsed.tgt_lang,

@@ -17,6 +17,7 @@ from tritonseq.jobs.metrics import Reference, best_outputs
 from tritonseq.jobs.output import OutputFile
 from tritonseq.options.validation import CHECKS
 from tritonseq.progress import note
+from tritonseq.stages.run_options import FLAGS, RunOptions
 
 from .arguments import flag
 from .checkpoint_flags import check_kind, load_arguments, look, text_options
@@ -33,13 +34,9 @@ if TYPE_CHECKING:
 _REJECTED = 3
 _INTERRUPTED = 130
 
-# Arguments of InputFile, OutputFile, Staff and JobOptions that are flags by the same name.
+# Arguments of InputFile, OutputFile and JobOptions that are flags by the same name.
 _OF_SOURCE = ("source_field", "id_field", "keep_source", "limit")
 _OF_TARGET = ("output_field", "id_field", "resume", "overwrite")
-_OF_STAFF = (
-    "batch_size", "batch_tokens", "window", "refill", "preprocess_workers", "postprocess_workers",
-    "devices", "seed",
-)  # fmt: skip
 _OF_JOB = ("verbose", "quiet", "trace")
 
 
@@ -69,19 +66,19 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
 
     # These import torch.
     from tritonseq.jobs.job import JobOptions, run_job
-    from tritonseq.stages.workers import ModelSource, Staff
+    from tritonseq.stages.workers import ModelSource
 
-    facts = look(checkpoint)
-    check_kind(parsed, facts)
+    info = look(checkpoint)
+    check_kind(parsed, info)
     try:
         done = run_job(
             source,
-            _for_model(target, parsed, has_encoder=facts.has_encoder),
+            _for_model(target, parsed, has_encoder=info.has_encoder),
             ModelSource(checkpoint.pop("name_or_path"), checkpoint),
-            text_options(parsed, facts),
+            text_options(parsed, info),
             _generation(parsed, options),
             JobOptions(
-                Staff(**_given(parsed, _OF_STAFF)),
+                RunOptions(**_given(parsed, FLAGS)),
                 **_given(parsed, _OF_JOB),
                 traces=parsed.traces,
                 # What is compared with a reference may still be interrupted.

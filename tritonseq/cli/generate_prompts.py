@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from tritonseq.decoding.completion import Completion
     from tritonseq.jobs.input import InputFile
     from tritonseq.model import Model
-    from tritonseq.text_task import Answer, TextJob
+    from tritonseq.text_task import TextJob
 
 _AHEAD = 8
 """Batches whose texts are sorted by length together: lines come while others are being made."""
@@ -62,13 +63,13 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     prompts, checkpoint = _prompts(parsed), load_arguments(parsed)
     if parsed.stream and (parsed.json or len(prompts) > 1):
         raise ValueError("--stream prints the text of one prompt: drop --json and further prompts")
-    facts = look(checkpoint)
-    check_kind(parsed, facts)
+    info = look(checkpoint)
+    check_kind(parsed, info)
     model = load(**checkpoint)
     if parsed.seed is not None:
         torch.manual_seed(parsed.seed)
     options |= token_ids(parsed.token_names, model.tokenizer)
-    job = model.text_job(**text_options(parsed, facts), **options)
+    job = model.text_job(**text_options(parsed, info), **options)
     rows = _read(job, prompts)
     tally = Tally()
     if parsed.stream:
@@ -78,8 +79,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
             print(piece, end="", flush=True)
         print()
     else:
-        for prompt, answer in _answers(job, prompts, rows, parsed.batch_size or BATCH_SIZE, tally):
-            print(_line(model, prompt, answer.text, as_json=parsed.json))
+        for prompt, text in _answers(job, prompts, rows, parsed.batch_size or BATCH_SIZE, tally):
+            print(_line(model, prompt, text, as_json=parsed.json))
     sys.stdout.flush()
     print(f"tritonseq: {tally.line(len(prompts))}", file=sys.stderr)
     return 0
@@ -95,16 +96,18 @@ def _read(job: TextJob, prompts: list[PromptText]) -> list[list[int]]:
 
 def _answers(
     job: TextJob, prompts: list[PromptText], rows: list[list[int]], batch_size: int, tally: Tally
-) -> Iterator[tuple[str, Answer]]:
+) -> Iterator[tuple[str, str]]:
     """Every prompt with each of its answers."""
-    answers = job.answers(rows, batch_size, window=_AHEAD * batch_size)
-    for prompt in prompts:
-        for _ in range(job.request.config.num_return_sequences):
-            start = time.perf_counter()
-            answer = next(answers)
-            tally.seconds += time.perf_counter() - start
-            tally.tokens += answer.tokens
-            yield prompt.text, answer
+    done: dict[int, Completion] = {}
+    batches = job.run(rows, batch_size, window=_AHEAD * batch_size)
+    for place, prompt in enumerate(prompts):
+        start = time.perf_counter()
+        while place not in done:
+            done |= next(batches)
+        tally.seconds += time.perf_counter() - start
+        tally.tokens += done[place].tokens
+        for text in done[place].texts or ():
+            yield prompt.text, text
 
 
 def _line(model: Model, prompt: str, text: str, *, as_json: bool) -> str:
@@ -130,8 +133,8 @@ def _in_file(file: InputFile) -> Iterator[PromptText]:
     file.look()
     for sample in file:
         origin = f"line {sample.number + 1} of {file.name}"
-        if sample.fault is not None:
-            raise ValueError(f"{origin}: {sample.fault}")
+        if sample.completion.fault is not None:
+            raise ValueError(f"{origin}: {sample.completion.fault}")
         yield PromptText(shown(sample), origin)
 
 
@@ -157,9 +160,9 @@ def _stream(job: TextJob, row: list[int], prompt: str, tally: Tally) -> Iterator
     printed = ""
     for chosen in stream:
         tokens.append(int(chosen))
-        text = job.texts([tokens])[0]
+        text = job.encoder.texts([tokens])[0]
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             yield text[len(printed) :]
             printed = text
     tally.tokens, tally.seconds = len(tokens), time.perf_counter() - start
-    yield job.texts([tokens])[0][len(printed) :]
+    yield job.encoder.texts([tokens])[0][len(printed) :]

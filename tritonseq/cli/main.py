@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from tritonseq.bench.options import add_bench
 from tritonseq.errors import JobFailed
 from tritonseq.progress import note
-from tritonseq.stages.descriptors import take_descriptors
+from tritonseq.stages.process import take_descriptors
 
 from . import fastseq_flags, unilm_flags
 from .arguments import add_generate, add_group, add_placement, generation_options

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tritonseq.jobs.formats import FORMATS
-from tritonseq.options.validation import MOST, MOST_PROCESSES
+from tritonseq.options.validation import MOST
+from tritonseq.stages.run_options import RANGES
 
 from . import fastseq_flags, unilm_flags
 from .arguments import flag
@@ -35,12 +36,8 @@ _FORMS = ("output_format", "output_field", "keep_source", "scores", "full_text",
 _RANGES = {
     "limit": (1, MOST),
     "subset": (0, MOST),
-    "batch_size": (1, MOST),
-    "batch_tokens": (1, MOST),
-    "window": (1, MOST),
     "max_source_length": (1, MOST),
-    "preprocess_workers": (0, MOST_PROCESSES),
-    "postprocess_workers": (0, MOST_PROCESSES),
+    **RANGES,
     # What torch takes for a seed.
     "seed": (-(2**63), 2**64 - 1),
 }

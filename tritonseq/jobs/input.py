@@ -259,8 +259,8 @@ class InputFile:
         for line in itertools.islice(lines, left):
             sample = Sample(lines.count - 1, lines.digest, None)
             self._parser.fill(sample, line)
-            if sample.fault is None and not shown(sample).strip():
-                sample.texts = [""] * self.copies
+            if not sample.is_done and not shown(sample).strip():
+                sample.finish([""] * self.copies)
                 sample.text = "" if self._trims_blanks else sample.text
             yield sample
 

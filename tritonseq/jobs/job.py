@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.errors import JobFailed
 from tritonseq.progress import Progress, per_second
-from tritonseq.stages.graph import Assembly
-from tritonseq.stages.timings import Clock
-from tritonseq.stages.workers import Staff, Workers
+from tritonseq.stages.graph import StageGraph
+from tritonseq.stages.run_options import RunOptions
+from tritonseq.stages.runtime import Clock
+from tritonseq.stages.workers import Workers
 
 from .disk import OWN
 from .traces import Traces
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from tritonseq.stages.model_info import Facts
-    from tritonseq.stages.timings import Span, StageTimes
-    from tritonseq.stages.workers import ModelSource
+    from tritonseq.stages.runtime import StageTimes
+    from tritonseq.stages.workers import ModelInfo, ModelSource
     from tritonseq.text.tokenizer import Tokenizer
 
     from .input import InputFile
@@ -49,8 +49,8 @@ _NO_TRACES = (
 class JobOptions:
     """How a job runs, and what its user is shown of it."""
 
-    staff: Staff = field(default_factory=Staff)
-    """Who does the work; `exact_scores`, `traced` and `repeats` are seen to by the job."""
+    run: RunOptions = field(default_factory=RunOptions)
+    """Those behind `seed` are decided by the job."""
     verbose: bool = False
     """Report the memory plan."""
     quiet: bool = False
@@ -116,21 +116,25 @@ def run_job(
     """
     # A search shows the last digits of its scores, and how long its batch took.
     is_traced = options.traces is not None
-    exact = target.with_scores or is_traced
-    # The reader of a pipe wants what is done, and no job can go on with it.
-    repeats = not target.is_pipe
-    staff = replace(options.staff, exact_scores=exact, traced=is_traced, repeats=repeats)
+    run = replace(
+        options.run,
+        exact_scores=target.with_scores or is_traced,
+        # The reader of a pipe wants what is done, and no job can go on with it.
+        exact_half=not target.is_pipe,
+        keeps_search=is_traced,
+        traced=options.trace is not None,
+    )
     if callable(generation_options):
         generation_options = generation_options(model.tokenizer())
-    workers = Workers(model, {**text_options, **generation_options}, staff, report)
+    workers = Workers(model, {**text_options, **generation_options}, run, report)
     try:
-        _check(workers.facts, source, target)
-        if is_traced and not (workers.facts.has_traces and workers.facts.copies == 1):
+        _check(workers.info, source, target)
+        if is_traced and not (workers.info.has_traces and workers.info.copies == 1):
             raise ValueError(_NO_TRACES)
         if options.verbose:
-            report(workers.facts.plan)
-        fingerprint = _fingerprint(source, target, text_options, workers.facts, staff)
-        unit, is_drawn = workers.facts.unit, workers.facts.is_drawn
+            report(workers.info.plan)
+        fingerprint = _fingerprint(source, target, text_options, workers)
+        unit, is_drawn = workers.info.unit, workers.info.is_drawn
         writer = target.open(fingerprint, unit=unit, whole_units=is_drawn, warn=report)
         try:
             if options.traces is not None:
@@ -157,15 +161,15 @@ def _run(
     if writer.traces is not None:
         # The searches of what was finished ahead are not kept: it is done again.
         state = replace(state, ahead=())
-    samples = state.restore(source, source.name, together=workers.facts.unit > 1)
-    clock = Clock(traced=options.trace is not None)
-    assembly = Assembly(samples, workers, clock, window=options.staff.window, first=state.lines)
+    samples = state.restore(source, source.name, together=workers.info.unit > 1)
+    clock = Clock(traced=workers.run.traced)
+    graph = StageGraph(samples, workers, clock, state.lines)
     earlier = (writer.lines, writer.tokens)
     progress = Progress(total, lines=writer.lines, tokens=writer.tokens, quiet=options.quiet)
     try:
         with _interrupts() as interrupted:
             # What is interrupted after its last sample is complete all the same.
-            is_complete = _write_all(assembly, writer, progress, interrupted)
+            is_complete = _write_all(graph, writer, progress, interrupted)
             if is_complete:
                 writer.finish()
                 if options.when_done is not None:
@@ -185,7 +189,7 @@ def _run(
 
 
 def _write_all(
-    assembly: Assembly, writer: Writer, progress: Progress, interrupted: threading.Event
+    graph: StageGraph, writer: Writer, progress: Progress, interrupted: threading.Event
 ) -> bool:
     """Write what comes, until no more does; what has come is durable even if a stage fails.
 
@@ -194,7 +198,7 @@ def _write_all(
     # What is finished first is durable at once: a job may be stopped again and again, every few
     # seconds, and shall come to its end.
     recorded, drains = -math.inf, False
-    finished = assembly.run(TICK)
+    finished = graph.run(TICK)
     with contextlib.closing(finished):
         while True:
             try:
@@ -207,9 +211,9 @@ def _write_all(
                 break
             if interrupted.is_set() and not drains:
                 drains = True
-                assembly.drain()
+                graph.drain()
                 progress.note("tritonseq: finishing what is begun; once more ends at once")
-            assembly.leave(writer.add(samples))
+            graph.leave(writer.add(samples))
             progress.show(writer.lines, writer.tokens, writer.rejected)
             if time.monotonic() - recorded >= RECORD and writer.checkpoint():
                 recorded = time.monotonic()
@@ -217,31 +221,27 @@ def _write_all(
     return not drains
 
 
-def _check(facts: Facts, source: InputFile, target: OutputFile) -> None:
+def _check(info: ModelInfo, source: InputFile, target: OutputFile) -> None:
     """Raise ValueError for what only the model's own options tell to be wrong."""
-    if target.with_scores and not facts.has_scores:
+    if target.with_scores and not info.has_scores:
         raise ValueError("only beams have scores: pass --num-beams 2 or more, or drop --scores")
-    if facts.copies != target.copies:
+    if info.copies != target.copies:
         raise ValueError(
-            f"the checkpoint's own options ask for {facts.copies} outputs of each line: pass "
-            f"--num-return-sequences {facts.copies}, or 1"
+            f"the checkpoint's own options ask for {info.copies} outputs of each line: pass "
+            f"--num-return-sequences {info.copies}, or 1"
         )
-    source.copies = facts.copies
+    source.copies = info.copies
 
 
 def _fingerprint(
-    source: InputFile,
-    target: OutputFile,
-    text_options: Mapping[str, Any],
-    facts: Facts,
-    staff: Staff,
+    source: InputFile, target: OutputFile, text_options: Mapping[str, Any], workers: Workers
 ) -> dict[str, Any]:
     """Everything that decides what the output holds, by the names of flags where there are any."""
     return {
         **text_options,
-        **facts.settings,
-        **facts.batches,
-        "need_score_traces": staff.traced,
+        **workers.info.settings,
+        **workers.info.batches,
+        "need_score_traces": workers.run.keeps_search,
         **source.settings,
         **target.settings,
     }
@@ -306,11 +306,11 @@ def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:
     return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
 
 
-def write_timeline(spans: Iterable[Span], path: Path) -> None:
+def write_timeline(spans: Iterable[WorkSpan], path: Path) -> None:
     """What the stages did when, as JSON that chrome://tracing and ui.perfetto.dev show."""
     events = [
         {
-            "name": span.stage, "ph": "X", "pid": 0, "tid": f"{span.stage} {span.seat}",
+            "name": span.stage, "ph": "X", "pid": 0, "tid": f"{span.stage} {span.thread}",
             "ts": span.start * 1e6, "dur": (span.end - span.start) * 1e6,
             "args": {"samples": span.samples},
         }

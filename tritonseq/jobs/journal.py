@@ -37,16 +37,15 @@ class Done:
 
     @classmethod
     def of(cls, sample: Sample) -> Done:
-        return cls(
-            sample.number, sample.digest, sample.texts, sample.scores, sample.tokens, sample.fault
-        )
+        done = sample.completion
+        return cls(sample.number, sample.digest, done.texts, done.scores, done.tokens, done.fault)
 
     def give(self, sample: Sample) -> None:
         """Finish the sample of the same line with what was found for it before."""
-        if self.fault is not None:
-            sample.reject(self.fault)
+        if self.texts is None:
+            sample.reject(self.fault or "")
         else:
-            sample.texts, sample.scores, sample.tokens = self.texts, self.scores, self.tokens
+            sample.finish(self.texts, self.scores, self.tokens)
 
 
 @dataclass(frozen=True)

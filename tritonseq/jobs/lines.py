@@ -302,18 +302,19 @@ class Formatter:
 
     def output(self, sample: Sample) -> bytes:
         """One object, or a line of text for each output; empty ones for a rejected sample."""
-        texts = sample.texts if sample.texts is not None else [""] * self.copies
+        done = sample.completion
+        texts = done.texts if done.texts is not None else [""] * self.copies
         if self.pair_field is not None:
             source = {self.pair_field: shown(sample)}
             return b"".join(encode_object(source, {self.output_field: text}) for text in texts)
         if self.format == "json":
             return encode_object(sample.fields, self._added(sample, texts))
-        prompt = shown(sample) if self.whole and sample.fault is None else ""
+        prompt = shown(sample) if self.whole and done.fault is None else ""
         lines = [_in_one_line(prompt + text) for text in texts]
         if self.with_scores:
             scores = [""] * len(lines)
-            if sample.scores is not None:
-                scores = [str(_rounded(score)) for score in sample.scores]
+            if done.scores is not None:
+                scores = [str(_rounded(score)) for score in done.scores]
             lines = [f"{score}\t{line}" for score, line in zip(scores, lines, strict=True)]
         # Half a surrogate pair is no text that UTF-8 could hold.
         return "".join(f"{line}\n" for line in lines).encode(errors="replace")
@@ -323,7 +324,7 @@ class Formatter:
         rejection: dict[str, Any] = {"line": sample.number + 1}
         if self.id_field is not None:
             rejection |= _identity(sample.fields, self.id_field)
-        rejection["reason"] = sample.fault
+        rejection["reason"] = sample.completion.fault
         if sample.text is not None:
             rejection["source"] = sample.text
         return encode_object(rejection)
@@ -333,8 +334,8 @@ class Formatter:
         result: dict[str, Any] = {self.output_field: texts[0] if self.copies == 1 else texts}
         if self.with_scores:
             scores: list[float | None] = [None] * self.copies
-            if sample.scores is not None:
-                scores = [_rounded(s) if math.isfinite(s) else None for s in sample.scores]
+            if (found := sample.completion.scores) is not None:
+                scores = [_rounded(s) if math.isfinite(s) else None for s in found]
             result[self.score_field] = scores[0] if self.copies == 1 else scores
         return result
 

@@ -11,9 +11,7 @@ import os
 import pickle
 import struct
 import zlib
-from typing import TYPE_CHECKING, BinaryIO
-
-from tritonseq.stages.sample import packed_trace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .disk import (
     AFRESH,
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
 
 _FRAME = struct.Struct("<QI")
 """Before each record while the file grows: its bytes, and their CRC-32."""
-
-_NONE = packed_trace(None)
 
 
 def _framed(data: bytes) -> bytes:
@@ -74,8 +70,7 @@ class Traces:
     def add(self, samples: Iterable[Sample]) -> None:
         """Take the next samples, in order."""
         for sample in samples:
-            data = sample.trace or _NONE
-            self._file.append(_framed(data))
+            self._file.append(_framed(_packed(sample.completion.trace)))
             self._count += 1
 
     def sync(self) -> None:
@@ -127,3 +122,9 @@ class Traces:
             if len(data) == length and zlib.crc32(data) == digest:
                 return data
         raise ValueError(f"{self._partial} was changed: {AFRESH}")
+
+
+def _packed(trace: tuple[list[Any], ...] | None) -> bytes:
+    """A search as the file holds it, `[T, K]` each; nothing in it of a sample without one."""
+    frames = zip(("scores", "wids", "ptrs"), trace or ([], [], []), strict=True)
+    return pickle.dumps(dict(frames))

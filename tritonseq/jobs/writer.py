@@ -165,7 +165,7 @@ class Pipe:
             ) from error
 
     def reject(self, sample: Sample) -> None:
-        self._warn(f"line {sample.number + 1} is rejected: {sample.fault}")
+        self._warn(f"line {sample.number + 1} is rejected: {sample.completion.fault}")
 
     def record(self, state: State) -> None:
         pass
@@ -245,8 +245,8 @@ class Writer:
         for sample in came:
             self._ahead.pop(sample.number, None)
             self.lines += 1
-            self.rejected += sample.fault is not None
-            self.tokens += sample.tokens
+            self.rejected += sample.completion.fault is not None
+            self.tokens += sample.completion.tokens
         ready = self._order.add(came)
         self._next += ready
         size = self._at_once
@@ -312,7 +312,7 @@ class Writer:
         self._sink.write(self._packed_members(samples) if self._packed else self._bytes(samples))
         if self.traces is not None:
             self.traces.add(samples)
-        rejected = [sample for sample in samples if sample.fault is not None]
+        rejected = [sample for sample in samples if sample.completion.fault is not None]
         for sample in rejected:
             self._sink.reject(sample)
         self._now = replace(
@@ -320,5 +320,5 @@ class Writer:
             lines=self._now.lines + len(samples),
             digest=samples[-1].digest if samples else self._now.digest,
             rejected=self._now.rejected + len(rejected),
-            tokens=self._now.tokens + sum(sample.tokens for sample in samples),
+            tokens=self._now.tokens + sum(sample.completion.tokens for sample in samples),
         )

@@ -1,8 +1,7 @@
-"""How many samples are generated at once: as many as pay, and as memory allows."""
+"""Batch size: how many samples are generated at once, as many as pay and as memory allows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tritonseq.engine.request import Request
+
+    from .run_options import RunOptions
 
 # Rows of beams per step beyond which more of them are hardly faster, and the samples that go with
 # them at most. On a CPU products are bound by arithmetic by then. The figures for GPUs are those
@@ -27,26 +28,16 @@ SHARE = 0.5
 STEP = 16
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the caller says of the size of batches."""
-
-    samples: int | None = None
-    """The most samples at once; None leaves it to the memory."""
-    tokens: int | None = None
-    """The most tokens of sources at once, each counted as long as the longest."""
-
-
 class Sizing:
     """The number of samples at once, for sources of a length."""
 
-    def __init__(self, request: Request, limits: Limits, warn: Callable[[str], None]) -> None:
+    def __init__(self, request: Request, options: RunOptions, warn: Callable[[str], None]) -> None:
         self._request = request
-        self._limits = limits
+        self._fixed = options.batch_size
         self._warn = warn
         self._device = request.decoder.device
         self._known: dict[int, int] = {}
-        self._tokens = limits.tokens
+        self._tokens = options.batch_tokens
         self._is_short = False
 
     def count(self, longest: int) -> int:
@@ -89,8 +80,8 @@ class Sizing:
         )
 
     def _planned(self, longest: int) -> int:
-        if self._limits.samples is not None:
-            return self._limits.samples
+        if self._fixed is not None:
+            return self._fixed
         count = paying(self._request)
         free = free_memory(self._device)
         if free is None:
@@ -107,7 +98,7 @@ def paying(request: Request) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Was there no memory, whoever said so?"""
+    """Whether there was no memory, whichever allocator says so."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError, DoesNotFit)):
         return True
     # The allocator of the CPU has no error of its own.

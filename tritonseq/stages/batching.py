@@ -7,37 +7,38 @@ import itertools
 import threading
 import time
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
 from tritonseq import callers
-from tritonseq.decoding.outputs import found
+from tritonseq.decoding.completion import Completion
 from tritonseq.decoding.search import NotFinite
 from tritonseq.model import BATCH_SIZE
+from tritonseq.text_task import by_length
 
-from .batch_size import Limits, Sizing, is_out_of_memory, paying
-from .model_info import Facts, checksum, settings_of
-from .sample import packed_trace
+from .batch_size import Sizing, is_out_of_memory, paying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tritonseq.decoding.outputs import Found
     from tritonseq.engine.request import Request
-    from tritonseq.model import Model
     from tritonseq.text_task import TextJob
 
-    Way = Callable[[list["Row"], int], Iterator[list["Answer"]]]
+    from .run_options import RunOptions
+
+    Numbered = tuple[int, Completion]
+    """The number of a row, and what became of it."""
+    Generate = Callable[[Sequence["BatchRow"], Callable[[], bool]], Iterator[list[Numbered]]]
+    """`Batcher.run`, in this process or another."""
+    Way = Callable[[list["BatchRow"], int], Iterator[list[Numbered]]]
 
 
 T = TypeVar("T")
 
 # After so many windows both ways are tried again.
 RETRIAL = 32
-
-
 # A group of rows that share slots: from the longest to those that would leave a quarter of the
 # caches empty, but several times as many as there are slots, lest they stand empty at its end.
 SHORTEST = 0.75
@@ -46,14 +47,15 @@ FILLINGS = 8
 USUAL_LENGTH = 1024
 # Generators of GPUs belong to the whole process: two pipelines in it take turns.
 _DRAWING = threading.Lock()
-# The ways to answer a window are compared on so many batches each.
+# The ways to generate a window are compared on so many batches each.
 TRIAL = 4
 # Batches that samples are put in order of length for, where batches must always be the same.
 SCORED = 4
 
 
-class Ways:
-    """Which way is faster here: to fill the slots of those who have ended, or whole batches?
+class BatchingPolicy:
+    """Whether to fill the slots of samples that have ended, or to run whole batches: what is
+    faster here.
 
     Refilling wastes no step on rows that have ended, but reads sources more often, a few at a
     time. What that costs depends on the machine, the model and how much lengths differ, so both
@@ -90,119 +92,63 @@ class Ways:
         self._cost[refilled] = (before + cost) / 2
 
 
-class Row(NamedTuple):
+class BatchRow(NamedTuple):
     """A source on its way into the model."""
 
     number: int
     """Of its sample."""
     ids: list[int]
-    is_answered: bool = False
-    """Its answer is known, and not asked for: it is here for the others of its batch."""
+    is_done: bool = False
+    """Whether its completion is known, and it is here for the others of its batch."""
 
 
-class Answer(NamedTuple):
-    """What the model makes of a row, or why it makes nothing of it."""
-
-    number: int
-    sequences: list[list[int]]
-    scores: list[float] | None
-    tokens: int
-    fault: str | None = None
-    trace: bytes | None = None
-    """The search, as `packed_trace` packs it."""
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How rows are answered.
-
-    `seed`, and the size of batches that are drawn, change a text; in half precision everything that
-    changes the shape of a batch may.
-    """
-
-    limits: Limits = field(default_factory=Limits)
-    refill: bool | None = None
-    """Fill the slots of samples that have ended; None does so where it is found to be faster."""
-    by_length: bool = True
-    """Put rows of like lengths together."""
-    seed: int = 0
-    """Of what is drawn at random."""
-    exact_scores: bool = False
-    """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
-    traced: bool = False
-    """Keep the whole search of each row."""
-    repeats: bool = False
-    """Likewise where the network computes in half precision: there the last bits of a row, and so
-    now and then a token, depend on the shape of its batch."""
-
-
-class Answers:
-    """Answers windows of rows with one model; a window comes back in pieces, in any order."""
+class Batcher:
+    """Generates windows of rows with one model; a window comes back in pieces, in any order."""
 
     def __init__(
-        self, job: TextJob, manner: Manner, warn: Callable[[str], None] = callers.warn
+        self, job: TextJob, options: RunOptions, warn: Callable[[str], None] = callers.warn
     ) -> None:
         """Raises ValueError for options that speak of single samples by their place."""
         _refuse_places(job.request)
-        # Whoever gives up is heard between two steps.
+        # An abort is noticed between two steps.
         request = replace(job.request, before_step=lambda: self._admits())
-        if manner.traced:
+        if options.keeps_search:
             # The search is part of a result, and then goes on after its hypotheses have ended.
             request = replace(request, config=request.config.merged(return_dict_in_generate=True))
         self._admits: Callable[[], bool] = _always
-        self._job = replace(job, request=request)
-        self._manner = manner
-        self.unit = _unit(request, manner)
-        """So many consecutive samples are answered together in any case."""
-        limits = manner.limits
-        if self.unit > 1 and limits.samples is None:
-            # What memory there is must not decide about a batch.
-            limits = replace(limits, samples=_batch(request, manner))
-        self.sizing = Sizing(request, limits, warn)
-        self._ways = Ways(manner.refill if request.fits_slots else False)
-        # Where batches are kept, no clock decides: who asks for it gets it.
-        self._refills_units = manner.refill is True and request.fits_slots and not manner.traced
-
-    def facts(self, model: Model) -> Facts:
-        """What others have to know of the model that answers."""
-        job, config = self._job, self._job.request.config
-        folder, tokenizer_config = model.tokenizer_source
-        return Facts(
-            folder=folder,
-            tokenizer_config=tokenizer_config,
-            encoding=job.encoding,
-            has_encoder=model.is_encoder_decoder,
-            copies=config.num_return_sequences,
-            has_scores=config.num_beams > 1,
-            has_traces=config.num_beams > 1 and config.searches_as_unilm,
-            unit=self.unit,
-            batch=self.sizing.count(1),
-            batches=self._batches() if self.unit > 1 else {},
-            settings=settings_of(
-                config,
-                dtype=str(model.dtype),
-                device=model.device.type,
-                model_and_tokenizer=checksum(model.decoder, folder),
-            ),
-            plan=self._plan(),
-            asks_for_language=job.asks_for_language,
-            is_drawn=_is_drawn(job.request),
+        self.job = replace(job, request=request)
+        self._options = options
+        self.unit = _unit(request, options)
+        """So many consecutive samples are generated together in any case."""
+        self.is_drawn = _is_drawn(request)
+        """Whether a unit is generated as a whole or not at all, as what is drawn at random is."""
+        self._batch = _batch(request, options)
+        # What memory there is must not decide about a batch that is always the same.
+        fixed = replace(options, batch_size=self._batch) if self.unit > 1 else options
+        self.sizing = Sizing(request, fixed, warn)
+        self._policy = BatchingPolicy(options.refill if request.fits_slots else False)
+        # Where batches are kept no clock decides, but the option alone.
+        self._refills_units = (
+            options.refill is True and request.fits_slots and not options.keeps_search
         )
 
-    def _batches(self) -> dict[str, Any]:
-        request, limits = self._job.request, self._manner.limits
-        batches = {"batch_size": _batch(request, self._manner), "batch_tokens": limits.tokens}
-        if _is_drawn(request):
-            return {**batches, "seed": self._manner.seed}
-        return {**batches, "refill": self._refills_units}
+    @property
+    def batches(self) -> dict[str, Any]:
+        """What decides which samples are generated together, where that matters, as JSON values."""
+        if self.unit == 1:
+            return {}
+        last = {"seed": self._options.seed} if self.is_drawn else {"refill": self._refills_units}
+        return {"batch_size": self._batch, "batch_tokens": self._options.batch_tokens, **last}
 
-    def _plan(self) -> str:
-        """The plan of the memory for the longest sources."""
-        room = self._job.encoding.max_length or self._job.encoding.room
+    @property
+    def plan(self) -> str:
+        """The memory that the longest sources take, in words."""
+        encoding = self.job.encoder.encoding
+        room = encoding.max_length or encoding.room
         return self.sizing.describe(min(room or USUAL_LENGTH, USUAL_LENGTH))
 
-    def run(self, rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
-        """Answer the rows that have no answer yet; those that have not begun when `admits()` says
+    def run(self, rows: Sequence[BatchRow], admits: Callable[[], bool]) -> Iterator[list[Numbered]]:
+        """Complete the rows that are not done; those that have not begun when `admits()` says
         no are left out.
 
         It is asked before every step as well: what it raises ends the work at once.
@@ -212,32 +158,32 @@ class Answers:
             for number, unit in itertools.groupby(rows, lambda row: row.number // self.unit):
                 yield from self._rest_of_unit(number, list(unit))
             return
-        rows = self._in_order([row for row in rows if not row.is_answered])
+        rows = self._in_order([row for row in rows if not row.is_done])
         enough = TRIAL * self.sizing.count(max((len(row.ids) for row in rows), default=1))
-        for refills, part in self._ways.share_out(rows, enough):
+        for refills, part in self._policy.share_out(rows, enough):
             yield from self._one_way(refills, part, enough)
 
-    def _rest_of_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
-        """What is new among the answers of a unit."""
-        new = {row.number for row in rows if not row.is_answered}
-        for answers in self._one_unit(number, rows) if new else ():
-            yield [answer for answer in answers if answer.number in new]
+    def _rest_of_unit(self, number: int, rows: Sequence[BatchRow]) -> Iterator[list[Numbered]]:
+        """What is new among the completions of a unit."""
+        new = {row.number for row in rows if not row.is_done}
+        for found in self._one_unit(number, rows) if new else ():
+            yield [(number, completion) for number, completion in found if number in new]
 
-    def _one_unit(self, number: int, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+    def _one_unit(self, number: int, rows: Sequence[BatchRow]) -> Iterator[list[Numbered]]:
         """Batches that are the same whatever else there is; what is drawn has a seed per unit."""
-        if not _is_drawn(self._job.request):
+        if not self.is_drawn:
             rows = self._in_order(rows)
             yield from self._all(rows, self._refilled if self._refills_units else self._batched)
             return
         # torch's generator on the CPU heeds 32 bits of a seed.
-        with self._seeded(zlib.crc32(f"{self._manner.seed} {number}".encode())):
-            answers = list(self._all(rows, self._batched))
-        yield from answers
+        with self._seeded(zlib.crc32(f"{self._options.seed} {number}".encode())):
+            found = list(self._all(rows, self._batched))
+        yield from found
 
     @contextlib.contextmanager
     def _seeded(self, seed: int) -> Iterator[None]:
-        """Draw from this seed meanwhile, and disturb no other who draws."""
-        job = self._job
+        """Draw from this seed meanwhile, and disturb no other draws."""
+        job = self.job
         device = job.request.decoder.device
         if device.type == "cuda":
             # A graph draws from the generator that the device has.
@@ -246,29 +192,31 @@ class Answers:
                 yield
             return
         hooks = replace(job.request.hooks, generator=torch.Generator().manual_seed(seed))
-        self._job = replace(job, request=replace(job.request, hooks=hooks))
+        self.job = replace(job, request=replace(job.request, hooks=hooks))
         try:
             yield
         finally:
-            self._job = job
+            self.job = job
 
-    def _in_order(self, rows: Sequence[Row]) -> Sequence[Row]:
+    def _in_order(self, rows: Sequence[BatchRow]) -> Sequence[BatchRow]:
         """The longest first: if something does not fit into memory, it is found out early."""
-        return sorted(rows, key=lambda row: -len(row.ids)) if self._manner.by_length else rows
+        return by_length(rows, lambda row: len(row.ids)) if self._options.by_length else rows
 
-    def _one_way(self, refills: bool, rows: Sequence[Row], enough: int) -> Iterator[list[Answer]]:
+    def _one_way(
+        self, refills: bool, rows: Sequence[BatchRow], enough: int
+    ) -> Iterator[list[Numbered]]:
         """All rows in one way, whose cost is noted if they are `enough` to judge by."""
         seconds, work = 0.0, sum(len(row.ids) for row in rows)
         start = time.perf_counter()
-        for answers in self._all(rows, self._refilled if refills else self._batched):
+        for found in self._all(rows, self._refilled if refills else self._batched):
             seconds += time.perf_counter() - start
-            work += sum(answer.tokens for answer in answers)
-            yield answers
+            work += sum(completion.tokens for _, completion in found)
+            yield found
             start = time.perf_counter()
         if len(rows) >= enough:
-            self._ways.learn(refills, seconds / work)
+            self._policy.learn(refills, seconds / work)
 
-    def _all(self, rows: Sequence[Row], way: Way) -> Iterator[list[Answer]]:
+    def _all(self, rows: Sequence[BatchRow], way: Way) -> Iterator[list[Numbered]]:
         """All rows, as many at once as there is memory for."""
         waiting = {row.number: row for row in rows}
         while waiting and self._admits():
@@ -277,14 +225,14 @@ class Answers:
             count = min(len(rest), self.sizing.count(longest))
             failure: Exception | None = None
             try:
-                # One alone has nobody to make room for.
-                for answers in (way if count > 1 else self._batched)(rest, count):
-                    for answer in answers:
-                        del waiting[answer.number]
-                    yield answers
+                # One alone makes room for no other.
+                for found in (way if count > 1 else self._batched)(rest, count):
+                    for number, _ in found:
+                        del waiting[number]
+                    yield found
             except NotFinite:
-                # One alone is to blame; were it the weights, everyone would be.
-                if self._job.request.decoder.broken_weights():
+                # One row is the cause; were it the weights, each would be.
+                if self.job.request.decoder.broken_weights():
                     raise
                 yield from self._one_by_one([waiting.pop(row.number) for row in rest[:count]])
                 continue
@@ -298,72 +246,65 @@ class Answers:
             elif failure is not None:
                 # Rows are begun in their order.
                 number = next(iter(waiting))
-                yield [Answer(number, [], None, 0, _too_large(waiting.pop(number), failure))]
+                fault = _too_large(waiting.pop(number), failure)
+                yield [(number, Completion(fault=fault))]
 
-    def _one_by_one(self, rows: Sequence[Row]) -> Iterator[list[Answer]]:
+    def _one_by_one(self, rows: Sequence[BatchRow]) -> Iterator[list[Numbered]]:
         """Each row alone, where one has scores that are no numbers; that one gets a fault."""
         for row in rows:
             try:
-                answers = [answer for part in self._batched([row], 1) for answer in part]
+                yield list(itertools.chain(*self._batched([row], 1)))
             except NotFinite as error:
-                answers = [Answer(row.number, [], None, 0, str(error))]
-            yield answers
+                yield [(row.number, Completion(fault=str(error)))]
 
-    def _batched(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
+    def _batched(self, rows: list[BatchRow], count: int) -> Iterator[list[Numbered]]:
         """The first of the rows, in one batch until its last one has ended."""
         batch = rows[:count]
         # What is drawn depends on what was drawn before it, too.
-        if all(row.is_answered for row in batch) and not _is_drawn(self._job.request):
-            yield [Answer(row.number, [], None, 0) for row in batch]
+        if all(row.is_done for row in batch) and not self.is_drawn:
+            yield [(row.number, Completion()) for row in batch]
             return
-        request = self._job.request
+        request = self.job.request
         longest = max(len(row.ids) for row in batch)
         if (request.counts_prompts or request.counts_longest(longest)) and request.fits_slots:
             # In slots each has the lengths that it has alone.
             yield from self._through_slots(batch, count)
             return
-        found = self._job.found([row.ids for row in batch])
-        yield [self._answer(row, each) for row, each in zip(batch, found, strict=True)]
+        found = self.job.complete([row.ids for row in batch])
+        yield [(row.number, each) for row, each in zip(batch, found, strict=True)]
 
-    def _refilled(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
-        """The first of the rows, through slots: who has ended makes room for the next."""
+    def _refilled(self, rows: list[BatchRow], count: int) -> Iterator[list[Numbered]]:
+        """The first of the rows, through slots: one that has ended makes room for the next."""
         yield from self._through_slots(rows[: _alike(rows, FILLINGS * count)], count)
 
-    def _through_slots(self, rows: list[Row], count: int) -> Iterator[list[Answer]]:
-        request, given = self._job.request, self._job.given
-        together = request.together([row.ids for row in rows], count, self._admits)
-        for places, output in together:
-            each = found(output, request.config, samples=len(places), start=0, given=given)
-            yield [self._answer(rows[at], one) for at, one in zip(places, each, strict=True)]
-
-    def _answer(self, row: Row, found: Found) -> Answer:
-        trace = packed_trace(found.trace) if self._manner.traced else None
-        return Answer(row.number, found.sequences, found.scores, sum(found.tokens), trace=trace)
+    def _through_slots(self, rows: list[BatchRow], count: int) -> Iterator[list[Numbered]]:
+        for done in self.job.refill([row.ids for row in rows], count, self._admits):
+            yield [(rows[place].number, completion) for place, completion in done]
 
 
-def _unit(request: Request, manner: Manner) -> int:
-    """So many consecutive samples, from the first, must be answered together; 1 for any number.
+def _unit(request: Request, options: RunOptions) -> int:
+    """So many consecutive samples, from the first, must be generated together; 1 for any number.
 
     What is drawn at random depends on all rows of a batch, functions of the caller's see all of
     it, and the last digits of scores depend on its shape, as all does in half precision.
     """
     if _is_drawn(request):
-        return _batch(request, manner)
+        return _batch(request, options)
     is_half = request.decoder.dtype in (torch.float16, torch.bfloat16)
-    if manner.exact_scores or (manner.repeats and is_half):
-        return SCORED * _batch(request, manner)
+    if options.exact_scores or (options.exact_half and is_half):
+        return SCORED * _batch(request, options)
     return 1
 
 
-def _batch(request: Request, manner: Manner) -> int:
+def _batch(request: Request, options: RunOptions) -> int:
     """The samples in a batch that must always be the same."""
-    if manner.limits.samples is not None:
-        return manner.limits.samples
+    if options.batch_size is not None:
+        return options.batch_size
     return BATCH_SIZE if _is_drawn(request) else paying(request)
 
 
 def _is_drawn(request: Request) -> bool:
-    """Does a result depend on the batch that it is found in?"""
+    """Whether a result depends on the batch that it is found in."""
     return request.counts_rows or request.config.max_time is not None
 
 
@@ -380,7 +321,7 @@ def _refuse_places(request: Request) -> None:
         )
 
 
-def _alike(rows: Sequence[Row], least: int) -> int:
+def _alike(rows: Sequence[BatchRow], least: int) -> int:
     """How many of the rows, the longest first, share slots well."""
     bound = SHORTEST * max(len(row.ids) for row in rows[:least])
     count = least
@@ -389,5 +330,5 @@ def _alike(rows: Sequence[Row], least: int) -> int:
     return count if len(rows) - count >= least else len(rows)
 
 
-def _too_large(row: Row, error: Exception) -> str:
+def _too_large(row: BatchRow, error: Exception) -> str:
     return f"its {len(row.ids)} tokens do not fit into memory, even alone: {error}"

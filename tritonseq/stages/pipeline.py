@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,11 @@ from tritonseq.options.containers import check_first, check_texts, is_token_list
 from tritonseq.progress import Progress
 from tritonseq.text.encoding import check_tokens, is_blank
 
-from .graph import Assembly
-from .queue import Aborted, Channel, Ended
+from .graph import CHUNK, StageGraph
+from .run_options import RunOptions
+from .runtime import Aborted, BoundedQueue, Clock, Ended
 from .sample import InOrder, Sample
-from .steps import CHUNK
-from .timings import Clock
-from .workers import ModelSource, Staff, Workers
+from .workers import ModelSource, Workers
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from tritonseq.model import Model
     from tritonseq.text.encoding import Text
 
-    from .timings import StageTimes
+    from .runtime import StageTimes
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,9 @@ def pipeline(
 
     Tokenizing, generating and detokenizing overlap, texts of like lengths are generated together,
     and samples that have ended make room for others; in float32 none of this changes a result. In
-    half precision the last bits, and so now and then a token, depend on who is beside whom. Memory
-    does not grow with the number of texts. The idea is FastSeq's (Yan et al., 2021).
+    half precision the last bits, and so now and then a token, depend on what is beside a text in
+    its batch. Memory does not grow with the number of texts. The idea is FastSeq's (Yan et al.,
+    2021).
 
         for result in tritonseq.pipeline("t5-base", lines, task="summarization"):
             print(result.text)
@@ -130,21 +129,20 @@ def pipeline(
             once all results before it are out, and JobFailed if worker processes keep dying.
     """
     check_texts("texts", texts)
-    flags = {"ordered": ordered, "progress": progress, "traced": traced}
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise ValueError(f"{name} is {flag!r}: it must be True or False")
     if not isinstance(model, (str, Path)) and not hasattr(model, "text_job"):
         raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
-    staff = Staff(
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-        window=window,
-        refill=refill,
-        preprocess_workers=preprocess_workers,
-        postprocess_workers=postprocess_workers,
-        devices=_named(devices),
-        seed=seed,
+    run = RunOptions(
+        batch_size,
+        batch_tokens,
+        window,
+        refill,
+        preprocess_workers,
+        postprocess_workers,
+        devices,
+        seed,
+        ordered,
+        progress,
+        traced,
     )
     of_texts = {
         "src_lang": src_lang,
@@ -158,49 +156,22 @@ def pipeline(
         "task": task,
     }
     loadable = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
-    workers = Workers(loadable, {**of_texts, **options}, staff)
-    return Pipeline(texts, workers, window=window, **flags)
-
-
-def _named(devices: str | Sequence[str]) -> tuple[str, ...]:
-    """The names of devices, each of which gets a process; ValueError for what is none."""
-    names = (devices,) if isinstance(devices, str) else devices
-    if not isinstance(names, (list, tuple)):
-        raise ValueError(f"devices is {devices!r}: {_DEVICES}")
-    for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-            raise ValueError(f"devices has {name!r}: {_DEVICES}")
-    return tuple(names)
-
-
-_DEVICES = 'pass names such as ("cuda:0", "cuda:1"), or ("cpu", "cpu") for two processes on the CPU'
+    return Pipeline(texts, Workers(loadable, {**of_texts, **options}, run))
 
 
 class Pipeline:
     """Results of texts; made by `pipeline`, iterated over once.
 
-    Whoever stops early should call `close`, or leave a `with` block, so that threads and
+    A loop that stops early should call `close`, or leave a `with` block, so that threads and
     processes end at once and not with this object.
     """
 
-    def __init__(
-        self,
-        texts: Iterable[Text] | AsyncIterable[Text],
-        workers: Workers,
-        *,
-        window: int | None,
-        ordered: bool,
-        progress: bool,
-        traced: bool,
-    ) -> None:
-        self.clock = Clock(traced=traced)
+    def __init__(self, texts: Iterable[Text] | AsyncIterable[Text], workers: Workers) -> None:
+        self.clock = Clock(traced=workers.run.traced)
         """What the stages did when, if it is traced."""
         self._texts: Any = texts
         self._workers = workers
-        self._window = window
-        self._ordered = ordered
-        self._has_bar = progress
-        self._assembly: Assembly | None = None
+        self._graph: StageGraph | None = None
         self._running: Generator[list[Result], None, None] | None = None
         self._is_closed = False
 
@@ -260,8 +231,8 @@ class Pipeline:
 
     def _abort(self) -> None:
         self._is_closed = True
-        if self._assembly is not None:
-            self._assembly.abort()
+        if self._graph is not None:
+            self._graph.abort()
 
     async def _next(
         self, running: Iterator[list[Result]], threads: ThreadPoolExecutor
@@ -286,24 +257,22 @@ class Pipeline:
 
     def _results(self, texts: Iterable[Text]) -> Generator[list[Result], None, None]:
         samples = _samples(texts, self._workers)
-        self._assembly = assembly = Assembly(
-            samples, self._workers, self.clock, window=self._window
-        )
-        order, bar = InOrder() if self._ordered else None, self._bar()
-        finished = assembly.run()
+        self._graph = graph = StageGraph(samples, self._workers, self.clock)
+        order, bar = InOrder() if self._workers.run.ordered else None, self._bar()
+        finished = graph.run()
         with contextlib.closing(bar), contextlib.closing(finished), self._closed_quietly():
             if self._is_closed:  # while this was made, and there was nothing to abort
                 return
             for some in finished:
                 bar.count(some)
                 ready = some if order is None else order.add(some)
-                assembly.leave(len(ready))
+                graph.leave(len(ready))
                 if ready:
                     yield [_result(sample) for sample in ready]
 
     def _bar(self) -> _Bar:
         total = len(self._texts) if hasattr(self._texts, "__len__") else None
-        return _Bar(Progress(total, quiet=not self._has_bar, asked=True))
+        return _Bar(Progress(total, quiet=not self._workers.run.progress, asked=True))
 
 
 class _Bar:
@@ -316,8 +285,8 @@ class _Bar:
     def count(self, samples: Sequence[Sample]) -> None:
         """These are done too."""
         self._samples += len(samples)
-        self._tokens += sum(sample.tokens for sample in samples)
-        self._rejected += sum(sample.fault is not None for sample in samples)
+        self._tokens += sum(sample.completion.tokens for sample in samples)
+        self._rejected += sum(sample.completion.fault is not None for sample in samples)
         self._progress.show(self._samples, self._tokens, self._rejected)
 
     def close(self) -> None:
@@ -328,19 +297,20 @@ def _samples(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
     for number, text in enumerate(texts):
         if number == 0:
             check_first("texts", text)
-            check_tokens(lambda: workers.tokenizer, text)
+            check_tokens(lambda: workers.encoder.tokenizer, text)
         sample = Sample(number, 0, text)
         if is_blank(text):
-            sample.texts = [""] * workers.facts.copies
+            sample.finish([""] * workers.info.copies)
         elif not isinstance(text, str) and not is_token_list(text):
             sample.reject(f"it is {text!r}, no text and no list of tokens")
         yield sample
 
 
 def _result(sample: Sample) -> Result:
-    texts = sample.texts or []
+    done = sample.completion
+    texts = done.texts or []
     text = texts[0] if texts else ""
-    return Result(text, texts, sample.scores, sample.tokens, sample.fault, sample.number)
+    return Result(text, texts, done.scores, done.tokens, done.fault, sample.number)
 
 
 class _Feed:
@@ -348,14 +318,14 @@ class _Feed:
 
     def __init__(self, texts: AsyncIterable[Text], threads: ThreadPoolExecutor) -> None:
         self._threads = threads
-        self._queue: Channel[Text] = Channel(CHUNK)
+        self._queue: BoundedQueue[Text] = BoundedQueue(CHUNK)
         self._failure: BaseException | None = None
         self._task = asyncio.ensure_future(self._fill(texts))
 
     def __iter__(self) -> Iterator[Text]:
         with contextlib.suppress(Ended):
             while True:
-                yield from self._queue.take(CHUNK)[0]
+                yield from self._queue.take(CHUNK)
         if self._failure is not None:
             raise self._failure
 

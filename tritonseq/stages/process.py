@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tritonseq.callers import warn
 
-from .descriptors import take_descriptors
 from .worker_main import DECIDED_BY_PARENT, END, ERROR, FOR_EVER, REPLY
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ _PACKAGE = Path(__file__).absolute().parents[1]
 R = TypeVar("R")
 
 
-class Child:
+class WorkerProcess:
     """A new interpreter that runs `worker_main.main`, with a connection to it.
 
     It shares nothing with the parent's threads, and runs nothing of the parent's script. Messages
@@ -52,7 +51,7 @@ class Child:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.is_ready = False
-        """Has its service been made?"""
+        """Whether its service has been made."""
         self._sending = threading.Lock()
         # The child inherits them, and its connection must be none of them.
         take_descriptors()
@@ -97,7 +96,7 @@ class Child:
         return message
 
     def end(self) -> int:
-        """Hang up, which ends the child and wakes who waits for it; then its exit code."""
+        """Hang up, which ends the child and wakes the thread that receives; then its exit code."""
         self._hang_up()
         try:
             return self._process.wait(PATIENCE)
@@ -122,7 +121,22 @@ class Child:
             line.shutdown(socket.SHUT_RDWR)
 
 
-def obituary(code: int) -> str:
+def take_descriptors() -> None:
+    """Open those of stdin, stdout and stderr that the caller has closed, on nothing.
+
+    Else the next file that is opened becomes one of them, and what libraries and child processes
+    tell their user is written into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+
+
+def exit_in_words(code: int) -> str:
     """How a process ended, and what its user can look at."""
     if code >= 0:
         return f"ended with exit code {code}, and has told on stderr why if it could"
@@ -139,7 +153,7 @@ def obituary(code: int) -> str:
 
 
 class WorkerDied(RuntimeError):
-    """A child died over its work again and again, or never came to life."""
+    """A child died over its work again and again, or could never start."""
 
 
 class Closed(RuntimeError):
@@ -177,7 +191,7 @@ class Remote:
         self._lock = threading.Lock()
         self._number = 0
         # These three are read and changed together, under the lock.
-        self._child: Child | None = None
+        self._child: WorkerProcess | None = None
         self._is_interrupted = False
         self._is_closed = False
         self._begin()
@@ -238,7 +252,7 @@ class Remote:
             child.stop(FOR_EVER)
 
     def close(self) -> None:
-        """End the child, by force if it takes long. Whoever waits for a reply gets Closed."""
+        """End the child, by force if it takes long. A thread that waits for a reply gets Closed."""
         with self._lock:
             self._is_closed = True
             child = self._child
@@ -279,13 +293,13 @@ class Remote:
                 yield pickle.loads(message[1])
             kind = message[0]
         finally:
-            if kind == REPLY:  # Nobody waits for the others.
+            if kind == REPLY:  # The others are not waited for.
                 child.stop(number)
         if kind == ERROR:
             raise _error(message[1])
         assert kind == END
 
-    def _ready_child(self) -> Child:
+    def _ready_child(self) -> WorkerProcess:
         """A child whose service has been made."""
         child = self._child or self._begin()
         if self._is_closed:
@@ -298,19 +312,19 @@ class Remote:
             child.is_ready = True
         return child
 
-    def _begin(self) -> Child:
+    def _begin(self) -> WorkerProcess:
         """Start a child, and hand it what its service is made of."""
         with self._lock:
             if self._is_closed:
                 raise Closed(f"{self._name} is closed")
-            child = self._child = Child(self._environment)
+            child = self._child = WorkerProcess(self._environment)
             is_interrupted = self._is_interrupted
         child.send(0, self._setup)
         if is_interrupted:
             child.stop(FOR_EVER)
         return child
 
-    def _receive(self, child: Child, number: int) -> tuple[str, bytes]:
+    def _receive(self, child: WorkerProcess, number: int) -> tuple[str, bytes]:
         """The next message that is about this request."""
         try:
             while (message := child.receive())[0] != number:
@@ -319,7 +333,7 @@ class Remote:
             raise _Death(self._bury(child), is_final=not child.is_ready) from None
         return message[1:]
 
-    def _bury(self, child: Child) -> int:
+    def _bury(self, child: WorkerProcess) -> int:
         """End a child for good; its exit code."""
         code = child.end()
         with self._lock:
@@ -332,7 +346,7 @@ class _Death(Exception):
     """A child has ended over its work."""
 
     def __init__(self, code: int, is_final: bool) -> None:
-        super().__init__(obituary(code))
+        super().__init__(exit_in_words(code))
         # What ends by itself before it can work will do so again.
         self.is_final = is_final and code >= 0
 

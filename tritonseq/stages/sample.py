@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tritonseq.decoding.completion import Completion
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from tritonseq.decoding.outputs import BeamTrace
 
 
 @dataclass(slots=True)
@@ -24,33 +23,25 @@ class Sample:
     """The source, or its tokens if it is tokenized already; None if it cannot be read."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """What a JSON line carries through to the output; `Members` are written as they were."""
-    fault: str | None = None
-    """Why there will be no output."""
     ids: list[int] | None = None
     """The source, tokenized."""
-    sequences: list[list[int]] | None = None
-    """The ids that were generated, the best sequence first."""
-    scores: list[float] | None = None
-    """Of each sequence, where beams gave them."""
-    trace: bytes | None = None
-    """The search that found them, as `packed_trace` packs it, where it is kept."""
-    tokens: int = 0
-    """How many were generated for it: the end token counts, padding does not."""
-    texts: list[str] | None = None
-    """The outputs, one for each sequence."""
+    completion: Completion = field(default_factory=Completion)
+    """Its outputs, as far as they are made."""
     is_company: bool = False
     """It was done by an earlier run, and its ids still decide about others of its batch."""
 
     @property
     def is_done(self) -> bool:
-        """Is there nothing left to do but to write it?"""
-        return self.fault is not None or self.texts is not None
+        """Whether there is nothing left to do but to write it."""
+        return self.completion.fault is not None or self.completion.texts is not None
+
+    def finish(self, texts: list[str], scores: list[float] | None = None, tokens: int = 0) -> None:
+        """These are its outputs, which were not generated here."""
+        self.completion = Completion(texts=texts, scores=scores, tokens=tokens)
 
     def reject(self, reason: str) -> None:
         """Give it up, for a reason that its user can do something about."""
-        self.fault = reason
-        self.ids = self.sequences = self.scores = self.texts = self.trace = None
-        self.tokens = 0
+        self.ids, self.completion = None, Completion(fault=reason)
 
 
 class InOrder:
@@ -73,9 +64,3 @@ class InOrder:
     def held(self) -> list[Sample]:
         """Those that wait for an earlier one."""
         return list(self._held.values())
-
-
-def packed_trace(trace: BeamTrace | None) -> bytes:
-    """A search as a file of them holds it, `[T, K]` each; nothing in it of a sample without one."""
-    frames = ([], [], []) if trace is None else (frame.tolist() for frame in trace)
-    return pickle.dumps(dict(zip(("scores", "wids", "ptrs"), frames, strict=True)))

@@ -38,12 +38,12 @@ GRACE = 1.0
 
 
 class _Gone(BaseException):
-    """Nobody is there to read an answer."""
+    """The parent reads no more replies."""
 
 
 def main(descriptor: int) -> None:
     """Serve over the socket that the parent left open under this number."""
-    # What a terminal sends reaches every process of the job, and it is the parent who decides.
+    # What a terminal sends reaches every process of the job, and it is the parent that decides.
     for number in DECIDED_BY_PARENT:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

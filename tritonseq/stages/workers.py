@@ -3,66 +3,64 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from tritonseq import callers
+from tritonseq.checkpoint.origin import of_files
 from tritonseq.errors import JobFailed
 from tritonseq.model import load, load_tokenizer
-from tritonseq.options.validation import MOST, MOST_PROCESSES
-from tritonseq.shown import shown
-from tritonseq.text_task import open_target
 
-from .batch_size import Limits
-from .batching import Answers, Manner, Row
+from .batching import Batcher, BatchRow
 from .process import Remote, WorkerDied
-from .text_worker import Setup as TextSetup
-from .text_worker import Texts
+from .text_worker import TextSetup
 
 if TYPE_CHECKING:
     from tritonseq.model import Model
-    from tritonseq.text.encoding import Text
+    from tritonseq.text.encoding import Fault, Text, TextEncoder
     from tritonseq.text.tokenizer import Tokenizer
 
-    from .batching import Answer
-    from .model_info import Facts
-    from .steps import Decode, Encode, Respond
+    from .batching import Generate, Numbered
+    from .run_options import RunOptions
     from .worker_main import Handler
 
+    Encode = Callable[[Sequence[Text]], list[list[int] | Fault]]
+    Decode = Callable[[Sequence[Sequence[int]]], list[str | Fault]]
 
 Options = Mapping[str, Any]
 
 
-class Setup(NamedTuple):
-    """What `serve` makes `Answers` of."""
+class ModelSetup(NamedTuple):
+    """What `serve` makes a `Batcher` of."""
 
     load: Mapping[str, Any]
     """Arguments of `tritonseq.load`."""
     options: Mapping[str, Any]
     """Arguments of `Model.text_job`."""
-    manner: Manner
+    run: RunOptions
     threads: int | None
     """Of torch, where several processes share the CPU."""
 
 
-def serve(setup: Setup) -> Handler:
-    """For `Remote`: requests are lists of rows, replies lists of answers; None asks for facts."""
+def serve(setup: ModelSetup) -> Handler:
+    """For `Remote`: requests are rows, replies completions of some; None asks for `ModelInfo`."""
     if setup.threads is not None:
         # Fewer if the user says so, by OMP_NUM_THREADS.
         torch.set_num_threads(min(setup.threads, torch.get_num_threads()))
     model = load(**setup.load)
-    answers = Answers(model.text_job(**setup.options), setup.manner)
+    batcher = Batcher(model.text_job(**setup.options), setup.run)
 
-    def handle(rows: list[Row] | None, stopped: Callable[[], bool]) -> Iterator[Any]:
+    def handle(rows: list[BatchRow] | None, stopped: Callable[[], bool]) -> Iterator[Any]:
         if rows is None:
-            return iter([answers.facts(model)])
-        return answers.run(rows, lambda: not stopped())
+            return iter([ModelInfo.of(model, batcher)])
+        return batcher.run(rows, lambda: not stopped())
 
     return handle
 
@@ -87,104 +85,93 @@ class ModelSource:
         return {"name_or_path": self.name_or_path, **self.arguments, "device": device}
 
 
-@dataclass(frozen=True)
-class Staff:
-    """How many work at what, and how."""
+class ModelInfo(NamedTuple):
+    """What the stages around a model have to know of it, under the options of a job; the model may
+    be in another process."""
 
-    batch_size: int | None = None
-    """The most samples at once; None leaves it to the memory."""
-    batch_tokens: int | None = None
-    """The most tokens of sources at once, each counted as long as the longest."""
-    window: int | None = None
-    """Samples that are put in order of length together; by default enough for 16 batches."""
-    refill: bool | None = None
-    """Fill the slots of samples that have ended: yes, no, or where it is found to be faster."""
-    by_length: bool = True
-    """Put samples of like lengths together."""
-    preprocess_workers: int = 0
-    """Processes that tokenize; with 0 a thread does."""
-    postprocess_workers: int = 0
-    """Processes that detokenize; with 0 a thread does."""
-    devices: Sequence[str] = ()
-    """Where a process of its own generates; with none, this process does."""
-    seed: int = 0
-    """Of what is drawn at random."""
-    exact_scores: bool = False
-    """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
-    traced: bool = False
-    """Keep the whole search of each sample."""
-    repeats: bool = False
-    """Let batches be the same where the network computes in half precision, too."""
+    text: TextSetup
+    """What texts are read and written by."""
+    copies: int
+    """The outputs of every sample."""
+    has_scores: bool
+    """Whether outputs have scores."""
+    has_traces: bool
+    """Whether there is a whole search to keep of each sample, that of UniLM."""
+    unit: int
+    """So many consecutive samples are generated together in any case."""
+    batch: int
+    """The samples that are generated at once, if their sources are short."""
+    settings: Mapping[str, Any]
+    """What decides about the outputs, as JSON values."""
+    batches: Mapping[str, Any]
+    """Likewise what decides which samples are generated together, where that matters."""
+    plan: str
+    """The memory that it takes, in words."""
+    asks_for_language: bool
+    """Whether it is for the texts to say which of several languages to write."""
+    is_drawn: bool = False
+    """Whether a unit is generated as a whole or not at all, as what is drawn at random is."""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for numbers that cannot be."""
-        for name, least, most in (
-            ("batch_size", 1, MOST), ("batch_tokens", 1, MOST), ("window", 1, MOST),
-            ("preprocess_workers", 0, MOST_PROCESSES), ("postprocess_workers", 0, MOST_PROCESSES),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is None and least == 1:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {shown(value)}: it must be an integer >= {least}")
-            if value > most:
-                raise ValueError(f"{name} is {shown(value)}: the most are {most}")
-        if len(self.devices) > MOST_PROCESSES:
-            raise ValueError(
-                f"devices are {len(self.devices)}, with a process each: the most are "
-                f"{MOST_PROCESSES}"
-            )
-
-    @property
-    def manner(self) -> Manner:
-        return Manner(
-            Limits(self.batch_size, self.batch_tokens),
-            self.refill,
-            self.by_length,
-            self.seed,
-            self.exact_scores,
-            self.traced,
-            self.repeats,
+    @classmethod
+    def of(cls, model: Model, batcher: Batcher) -> ModelInfo:
+        """That of the model which the batches go through."""
+        job, config = batcher.job, batcher.job.request.config
+        text = TextSetup(*model.tokenizer_source, job.encoder.encoding)
+        settings = {name: getattr(config, name) for name in sorted(config.option_names)} | {
+            "dtype": str(model.dtype),
+            "device": model.device.type,
+            # All of its weights, and the files of its tokenizer: they tell it from another.
+            "model_and_tokenizer": f"{model.decoder.checksum()} {of_files(text.folder)}",
+        }
+        return cls(
+            text=text,
+            copies=config.num_return_sequences,
+            has_scores=config.num_beams > 1,
+            has_traces=config.num_beams > 1 and config.searches_as_unilm,
+            unit=batcher.unit,
+            batch=batcher.sizing.count(1),
+            settings=json.loads(json.dumps(settings, default=repr)),
+            batches=batcher.batches,
+            plan=batcher.plan,
+            asks_for_language=job.asks_for_language,
+            is_drawn=batcher.is_drawn,
         )
 
 
 class Workers:
-    """One function for every seat of a stage; `close` ends the processes behind them."""
+    """One function for every thread of a stage; `close` ends the processes behind them."""
 
     def __init__(
         self,
         model: Model | ModelSource,
         options: Options,
-        staff: Staff,
+        run: RunOptions,
         warn: Callable[[str], None] = callers.warn,
     ) -> None:
         """`options`: arguments of `Model.text_job`. Raises ValueError as that and `load` do."""
+        self.run = run
         self._warn = warn
         self._process = os.getpid()
         self._looked = False
-        self._tokenizer: Tokenizer | None = None
         self._closing = contextlib.ExitStack()
         self._models: list[Remote] = []
         with self._closed_on_error():
-            self.responds: list[Respond] = []
-            self.facts = self._set_up(model, options, staff, warn)
-            self.encodes: list[Encode] = self._text_seats("encode", staff.preprocess_workers)
-            self.decodes: list[Decode] = self._text_seats("decode", staff.postprocess_workers)
+            self.generates: list[Generate] = []
+            self.info = self._set_up(model, options)
+            self.encodes: list[Encode] = self._text_functions("encode", run.preprocess_workers)
+            self.decodes: list[Decode] = self._text_functions("decode", run.postprocess_workers)
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's, in this process; it may be used by several threads."""
-        if self._tokenizer is None:
-            self._tokenizer = self.facts.tokenizer()
-        return self._tokenizer
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The text encoder of this process, which several threads may use."""
+        return self.info.text.encoder()
 
     def look(self, texts: Sequence[Text]) -> None:
         """Warn once if neither options nor texts say which of several languages to write."""
-        if self._looked or not self.facts.asks_for_language:
+        if self._looked or not self.info.asks_for_language:
             return
         self._looked = True
-        message = open_target(self.tokenizer, self.facts.encoding.prefix, texts)
-        if message is not None:
+        if (message := self.encoder.open_target(texts)) is not None:
             self._warn(message)
 
     def drain(self) -> None:
@@ -193,51 +180,47 @@ class Workers:
             remote.interrupt()
 
     def close(self) -> None:
-        """End all processes; whoever waits for one gets an error.
+        """End all processes; threads that wait for one get an error.
 
         After a fork they are the parent's, and left to it.
         """
         if os.getpid() == self._process:
             self._closing.close()
 
-    def _set_up(
-        self,
-        model: Model | ModelSource,
-        options: Options,
-        staff: Staff,
-        warn: Callable[[str], None],
-    ) -> Facts:
-        if not staff.devices:
+    def _set_up(self, model: Model | ModelSource, options: Options) -> ModelInfo:
+        devices = self.run.devices
+        if not devices:
             loaded = model.load() if isinstance(model, ModelSource) else model
-            answers = Answers(loaded.text_job(**options), staff.manner, warn)
-            self.responds.append(answers.run)
-            self._tokenizer = loaded.tokenizer
-            return answers.facts(loaded)
+            job = loaded.text_job(**options)
+            batcher = Batcher(job, self.run, self._warn)
+            self.generates.append(batcher.run)
+            self.encoder = job.encoder
+            return ModelInfo.of(loaded, batcher)
         if not isinstance(model, ModelSource):
             raise ValueError(
                 "devices are for processes that load the model themselves: pass its name or "
                 "folder, not a Model"
             )
         # All load at once.
-        for number, device in enumerate(staff.devices):
-            setup = Setup(model.on(device), options, staff.manner, _threads(staff.devices))
+        for number, device in enumerate(devices):
+            setup = ModelSetup(model.on(device), options, self.run, _threads(devices))
             _check_portable(setup)
             name = f"model worker {number} ({device})"
             remote = self._remote("tritonseq.stages.workers:serve", setup, name)
             self._models.append(remote)
-            self.responds.append(_responding(remote))
-        facts: list[Facts] = [_call(remote, None) for remote in self._models]
-        return facts[0]
+            self.generates.append(_generating(remote))
+        infos: list[ModelInfo] = [_call(remote, None) for remote in self._models]
+        return infos[0]
 
-    def _text_seats(self, kind: str, count: int) -> list[Any]:
+    def _text_functions(self, kind: str, count: int) -> list[Any]:
         """Functions that "encode" or "decode", of `count` processes or else of this one."""
-        facts = self.facts
         if not count:
-            return [getattr(Texts(self.tokenizer, facts.encoding), kind)]
-        setup = TextSetup(facts.folder, facts.tokenizer_config, facts.encoding)
+            self.encoder.check()
+            return [getattr(self.encoder, kind)]
         names = [f"text worker {number} ({kind})" for number in range(count)]
         remotes = [
-            self._remote("tritonseq.stages.text_worker:serve", setup, name) for name in names
+            self._remote("tritonseq.stages.text_worker:serve", self.info.text, name)
+            for name in names
         ]
         return [partial(_text_call, remote, kind) for remote in remotes]
 
@@ -255,7 +238,7 @@ class Workers:
             raise
 
 
-def _check_portable(setup: Setup) -> None:
+def _check_portable(setup: ModelSetup) -> None:
     """Raise ValueError for options that only this process can have, such as local functions."""
     try:
         pickle.dumps(setup)
@@ -284,24 +267,24 @@ def _text_call(remote: Remote, kind: str, things: Sequence[Any]) -> Any:
     return _call(remote, (kind, list(things))) if things else []
 
 
-def _responding(remote: Remote) -> Respond:
-    """Rows through a child; if it dies, another goes on with those that have no answer yet.
+def _generating(remote: Remote) -> Generate:
+    """Rows through a child; if it dies, another goes on with those that are not done.
 
     It is shown all of them: batches may have to be those that they were.
     """
 
-    def respond(rows: Sequence[Row], admits: Callable[[], bool]) -> Iterator[list[Answer]]:
-        waiting = {row.number for row in rows if not row.is_answered}
+    def generate(rows: Sequence[BatchRow], admits: Callable[[], bool]) -> Iterator[list[Numbered]]:
+        waiting = {row.number for row in rows if not row.is_done}
 
-        def left() -> list[Row] | None:
-            told = [row._replace(is_answered=row.number not in waiting) for row in rows]
+        def left() -> list[BatchRow] | None:
+            told = [row._replace(is_done=row.number not in waiting) for row in rows]
             return told if waiting else None
 
         try:
-            for answers in remote.stream(left):
-                waiting -= {answer.number for answer in answers}
-                yield answers
+            for completions in remote.stream(left):
+                waiting -= {number for number, _ in completions}
+                yield completions
         except WorkerDied as error:
             raise JobFailed(f"{error}; what is done is kept") from error
 
-    return respond
+    return generate

@@ -1,0 +1,66 @@
+"""A completion: what was generated for one sample, in plain lists, or why nothing was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tritonseq.options.config import GenerationConfig
+
+    from .outputs import GenerateOutput
+
+
+class Completion(NamedTuple):
+    """The outputs of one sample, the best first; without any it is not generated yet."""
+
+    sequences: Sequence[Sequence[int]] = ()
+    """The ids to decode: without padding, and without the prompt that they continue."""
+    scores: list[float] | None = None
+    """Of each sequence, where beams gave them."""
+    tokens: int = 0
+    """How many were chosen for all sequences: the end token counts, padding does not."""
+    trace: tuple[list[Any], ...] | None = None
+    """The frames of its `BeamTrace`, `[T, K]` each, where return_dict_in_generate asks for it."""
+    texts: list[str] | None = None
+    """The sequences, decoded."""
+    fault: str | None = None
+    """Why there is no output."""
+
+
+def completions(
+    output: GenerateOutput, config: GenerationConfig, *, samples: int, start: int, given: int
+) -> list[Completion]:
+    """Take the output of a batch apart.
+
+    `start`: the column where what is to be decoded begins; `given`: how many tokens of that were
+    not chosen, but are what every target starts with.
+    """
+    rows = output.sequences[:, start:].tolist()
+    counts = [max(0, chosen(row, config) - given) for row in rows]
+    rows = [row[: count + given] for row, count in zip(rows, counts, strict=True)]
+    scores = None if output.sequences_scores is None else output.sequences_scores.tolist()
+    trace = output.beam_trace if config.return_dict_in_generate else None
+    copies = len(rows) // samples
+    found = []
+    for sample in range(samples):
+        own = slice(sample * copies, (sample + 1) * copies)
+        found.append(
+            Completion(
+                rows[own],
+                None if scores is None else scores[own],
+                sum(counts[own]),
+                None if trace is None else tuple(frame[sample].tolist() for frame in trace),
+            )
+        )
+    return found
+
+
+def chosen(row: Sequence[int], config: GenerationConfig) -> int:
+    """Tokens of a row without what fills it up; the end token counts."""
+    fill = -1 if config.fill_token_id is None else config.fill_token_id
+    count = len(row)
+    while count and row[count - 1] == fill:
+        count -= 1
+    return count + (count < len(row) and fill >= 0 and fill in config.eos_token_ids)
