@@ -11,7 +11,7 @@ from launches import counted
 from waits import NeverWaits
 
 from tritonseq.kernels import ban_ngrams, beam_topk, ngram_bans, reference
-from tritonseq.kernels.topk.kernel import GROUPS, group_size, readable
+from tritonseq.kernels.topk.kernel import GROUPS, group_size
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -298,15 +298,6 @@ class TestLarge:
                 assert beams * vocab_size <= GROUPS * size
                 assert size == 64 or 4 * beams * vocab_size > GROUPS * size / 2
         assert group_size(16, 60000) <= 1024
-
-    def test_padding_is_readable_within_its_storage(self):
-        padded = torch.zeros(2, 3, 128)
-        assert readable(padded[:, :, :100]) == 128
-        assert readable(padded[:, :, :64]) == 64
-        assert readable(padded.view(-1)[: 6 * 100].view(2, 3, 100)) == 128
-        assert readable(torch.zeros(2, 3, 100)) == 100
-        assert readable(padded[:, :, 28:]) == 100
-        assert readable(padded[:1, :1, 28:].expand(2, 3, 100)) == 128
 
 
 class TestCost:

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
     from .case import Case
 
-CASES = ("attention", "ngrams", "rows", "linear", "topk", "advance", "sampling")
+CASES = ("attention", "ngrams", "rows", "linear", "topk", "advance")
 LAUNCHES = (
-    "activation", "advance", "attention", "embedding", "linear", "ngrams", "norm", "sampling",
-    "topk",
+    "activation", "advance", "attention", "embedding", "linear", "ngrams", "norm", "topk",
 )  # fmt: skip
 
 
