@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import INTEGERS, check_integers
-
-SPANS = (
-    "lengths", "starts", "lineage", "prefix", "prefix_starts", "prefix_lengths",
-    "source", "source_starts", "source_lengths", "ignored",
-)  # fmt: skip
-"""Arguments that may be left out, in the order of the record: which tokens are looked at."""
+from tritonseq.kernels.checks import FLOATS, INTEGERS, check_integers, check_tensors, whole
+from tritonseq.kernels.memory import check_written
 
 
-class Ngrams(NamedTuple):
+class NgramCall(NamedTuple):
     """The arguments that `ban_ngrams` and its relatives share; the former explains them."""
 
     tokens: Tensor
     n: int
     rows: int
     vocab_size: int
-    lengths: Tensor | None
-    starts: Tensor | None
-    lineage: Tensor | None
-    prefix: Tensor | None
-    prefix_starts: Tensor | None
-    prefix_lengths: Tensor | None
-    source: Tensor | None
-    source_starts: Tensor | None
-    source_lengths: Tensor | None
-    ignored: Tensor | None
+    lengths: Tensor | None = None
+    starts: Tensor | None = None
+    lineage: Tensor | None = None
+    prefix: Tensor | None = None
+    prefix_starts: Tensor | None = None
+    prefix_lengths: Tensor | None = None
+    source: Tensor | None = None
+    source_starts: Tensor | None = None
+    source_lengths: Tensor | None = None
+    ignored: Tensor | None = None
 
     @property
     def places(self) -> int:
@@ -101,3 +97,40 @@ class Ngrams(NamedTuple):
             )
         check_integers(f"{name}_starts", starts, (samples,))
         check_integers(f"{name}_lengths", lengths, (samples,))
+
+
+SPANS = tuple(NgramCall._field_defaults)
+"""Arguments that may be left out, in the order of the record: which tokens are looked at."""
+
+
+def checked(
+    scores: Tensor | None,
+    tokens: Tensor,
+    n: int,
+    vocab_size: int | None,
+    spans: tuple[Tensor | None, ...],
+) -> NgramCall:
+    """The call for scores, or for a vocabulary; ValueError or TypeError where it does not fit.
+
+    `spans` are the values of `SPANS`.
+    """
+    given = dict(zip(SPANS, spans, strict=True))
+    read = {"tokens": tokens, **given}
+    if scores is None:
+        check_tensors(read, optional=SPANS)
+        size = whole("vocab_size", vocab_size)
+        # Tokens of other dimensions are refused below.
+        rows = math.prod(tokens.shape[:1] if given["lineage"] is None else tokens.shape[::2])
+    else:
+        check_tensors({"scores": scores, **read}, optional=SPANS)
+        if scores.dim() != 2 or scores.dtype not in FLOATS:
+            raise ValueError(
+                f"scores are {scores.dtype} {list(scores.shape)}; "
+                "pass float16, bfloat16 or float32 [R, V]"
+            )
+        rows, size = scores.shape
+    call = NgramCall(tokens, whole("n", n), rows, size, *spans)
+    call.check()
+    if scores is not None:
+        check_written({"scores": scores}, read)
+    return call
