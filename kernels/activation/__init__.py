@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, Impl, check_tensors, takes_triton
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import FLOATS, Impl, check_tensors, check_written, takes_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable

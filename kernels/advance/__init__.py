@@ -11,8 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, Impl, check_flags, check_tensors, takes_triton, whole
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import (
+    FLOATS,
+    Impl,
+    check_flags,
+    check_tensors,
+    check_written,
+    takes_triton,
+    whole,
+)
 
 from . import eager
 from .state import Group, Pool, Written
@@ -69,7 +76,7 @@ def beam_advance(
     }
     check_tensors({**own, **given}, optional=("ends", "hits"))
     check_flags(stops_when_full=stops_when_full, bounds_by_limit=bounds_by_limit, retire=retire)
-    samples, beams = _check_written(written)
+    samples, beams = _check_state(written)
     _check_group(group, samples, beams)
     count = scores.shape[1] if scores.dim() == 2 else 0
     if count < beams:
@@ -83,7 +90,7 @@ def beam_advance(
     if powers.dim() != 1 or powers.dtype != torch.float32 or len(powers) < 2:
         raise ValueError(f"powers are {powers.dtype} {list(powers.shape)}; pass float32 [N]")
     check_written(own, given)
-    rules = eager.Rules(powers, ends, stops_when_full, bounds_by_limit, retire)
+    rules = eager.AdvanceRules(powers, ends, stops_when_full, bounds_by_limit, retire)
     with torch.no_grad():
         if hits is None and takes_triton(impl, scores.device) and _fits(beams, count):
             from .kernel import advance_in_triton
@@ -125,7 +132,7 @@ def greedy_advance(
     check_tensors({**own, "logits": logits, "ends": ends}, optional=("ends",))
     check_flags(retire=retire)
     pad_token_id = _token("pad_token_id", pad_token_id)
-    samples, beams = _check_written(written)
+    samples, beams = _check_state(written)
     _check("ended", ended, torch.bool, (samples, beams))
     _check_ends(ends)
     fits = logits.dim() == 3 and logits.shape[:2] == (samples, beams) and logits.shape[2] > 0
@@ -167,37 +174,6 @@ def row_advance(
         eager.advance_rows(written, ended, tokens, hits, ends, retire)
 
 
-def choose_beams(
-    written: Written,
-    group: Group,
-    scores: Tensor,
-    tokens: Tensor,
-    parents: Tensor,
-    *,
-    hits: Tensor | None = None,
-    **judge: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The first half of `beam_advance`, for one of several groups of a sample's beams.
-
-    Changes the group alone. Returns tokens and parents `[B, k]` of the beams that go on, and in
-    which samples the group has ended, `[B]` bool. Plain torch on every device.
-    """
-    rules = eager.Rules(**judge)
-    with torch.no_grad():
-        return eager.choose(written, group, scores, tokens, parents, hits, rules)
-
-
-def append_beams(
-    written: Written, tokens: Tensor, parents: Tensor, ended: Tensor, *, retire: bool = True
-) -> None:
-    """The second half: write tokens `[B, K]` that continue beams `parents [B, K]`.
-
-    `ended [B]` bool: in which samples the search is over.
-    """
-    with torch.no_grad():
-        eager.append(written, tokens, parents, ended, retire=retire)
-
-
 def _named(record: Any, kind: type[Written] | type[Group]) -> dict[str, Tensor]:
     """The tensors of a record under their names; those of a pool are `pool.scores` and so on."""
     word = kind.__name__.lower()
@@ -227,7 +203,7 @@ def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
         raise ValueError(f"{name}: {tensor.dtype} {list(tensor.shape)}; pass {dtype} {list(shape)}")
 
 
-def _check_written(written: Written) -> tuple[int, int]:
+def _check_state(written: Written) -> tuple[int, int]:
     """Samples and beams; ValueError unless all fields fit together."""
     if written.tokens.dim() != 3:
         raise ValueError(f"tokens are {list(written.tokens.shape)}; pass [B, T, K]")

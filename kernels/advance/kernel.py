@@ -22,12 +22,12 @@ from tritonseq.kernels.launch import (
     strides,
 )
 
-from .eager import FAR_BELOW
+from .state import FAR_BELOW
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .eager import Rules
+    from .eager import AdvanceRules
     from .state import Group, Written
 
 # Logits that are under way at once while a row is searched for the best: 32 for each thread.
@@ -247,7 +247,12 @@ def _greedy(
 
 
 def advance_in_triton(
-    written: Written, group: Group, scores: Tensor, tokens: Tensor, parents: Tensor, rules: Rules
+    written: Written,
+    group: Group,
+    scores: Tensor,
+    tokens: Tensor,
+    parents: Tensor,
+    rules: AdvanceRules,
 ) -> None:
     """`beam_advance` for checked arguments."""
     state = _by_name(written, group)
@@ -258,7 +263,12 @@ def advance_in_triton(
 
 
 def advance_launches(
-    written: Written, group: Group, scores: Tensor, tokens: Tensor, parents: Tensor, rules: Rules
+    written: Written,
+    group: Group,
+    scores: Tensor,
+    tokens: Tensor,
+    parents: Tensor,
+    rules: AdvanceRules,
 ) -> list[Launch]:
     """The kernel, unless there are no samples."""
     samples, positions, beams = written.tokens.shape

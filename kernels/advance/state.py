@@ -1,4 +1,4 @@
-"""The records that searches change in place: `Written`, `Group`, `Pool`."""
+"""The state of a search, changed in place: `Written`, `Group`, `Pool`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+FAR_BELOW = -1.0e9
+"""Stands for minus infinity in the scores of beams that must not be chosen. transformers adds it
+where an infinity would give NaN, and ids agree only if ours rounds in the same places."""
 
 
 class Written(NamedTuple):

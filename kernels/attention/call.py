@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, check_integers, check_last_dim
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import FLOATS, check_integers, check_last_dim, check_written
 
 
 class Attention(NamedTuple):

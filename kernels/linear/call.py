@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels.activation import KINDS
-from tritonseq.kernels.checks import FLOATS
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import FLOATS, check_written
 
 # Bytes of one output's weights at most: they wait in the registers of one program.
 WEIGHT_BYTES = 32768

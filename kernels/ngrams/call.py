@@ -8,8 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, INTEGERS, check_integers, check_tensors, whole
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import (
+    FLOATS,
+    INTEGERS,
+    check_integers,
+    check_tensors,
+    check_written,
+    whole,
+)
 
 
 class NgramCall(NamedTuple):

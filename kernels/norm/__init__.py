@@ -5,8 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, Impl, check_flags, check_tensors, number, takes_triton
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import (
+    FLOATS,
+    Impl,
+    check_flags,
+    check_tensors,
+    check_written,
+    number,
+    takes_triton,
+)
 
 
 def add_norm(

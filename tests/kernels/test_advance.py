@@ -15,10 +15,9 @@ from launches import counted
 
 from tritonseq.kernels import reference
 from tritonseq.kernels.advance import beam_advance, greedy_advance, row_advance
-from tritonseq.kernels.advance.state import Group, Pool, Written
+from tritonseq.kernels.advance.state import FAR_BELOW, Group, Pool, Written
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
-FAR_BELOW = -1.0e9
 
 
 def new_written(samples: int, positions: int, beams: int) -> Written:

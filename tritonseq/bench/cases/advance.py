@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tritonseq.bench.case import Arguments, Case, size, tensors
-from tritonseq.kernels.advance.state import Group, Pool, Written
+from tritonseq.kernels.advance.state import FAR_BELOW, Group, Pool, Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tritonseq.bench.shapes import Shape
 
 END = 2
-
-FAR_BELOW = -1e9
 
 
 def cases(shape: Shape) -> Iterator[Case]:
