@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     # A tensor: the address of its first byte and the one behind its last, its name, and itself.
     _Place = tuple[int, int, str, Tensor]
@@ -46,12 +46,12 @@ def takes_triton(impl: str, device: torch.device) -> bool:
 
 
 def check_tensors(
-    tensors: Mapping[str, Tensor | None], optional: Collection[str] = ()
-) -> torch.device:
+    names: Sequence[str], tensors: Iterable[Tensor | None], required: int = 1
+) -> None:
     """Demand tensors that kernels can read, all of them on the device of the first one.
 
     Every operation begins with this: what comes after it may ask for shapes and strides. The names
-    are those of the arguments; `optional` ones may be None.
+    are those of the arguments; all but the first `required` tensors may be None.
 
     Raises:
         TypeError: for what is no tensor.
@@ -60,8 +60,8 @@ def check_tensors(
     """
     # What is traced cannot be asked whether it is negated.
     device, traced = None, torch.compiler.is_compiling()
-    for name, tensor in tensors.items():
-        if tensor is None and name in optional:
+    for place, tensor in enumerate(tensors):
+        if tensor is None and place >= required:
             continue
         if (
             not isinstance(tensor, Tensor)
@@ -70,17 +70,16 @@ def check_tensors(
             or (not traced and tensor.is_neg())
             or (type(tensor) is not Tensor and not traced and _is_stray(tensor))
         ):
-            raise _unfit(name, tensor)
+            raise _unfit(names[place], tensor)
         if device is None:
-            first, device = name, tensor.device
+            device = tensor.device
             if device.type == "meta":
-                raise ValueError(f"{name} is on the meta device, which holds no values")
+                raise ValueError(f"{names[0]} is on the meta device, which holds no values")
         elif tensor.device != device:
             raise ValueError(
-                f"{name} is on {tensor.device} and {first} on {device}; move them to one device"
+                f"{names[place]} is on {tensor.device} and {names[0]} on {device}; "
+                "move them to one device"
             )
-    assert device is not None
-    return device
 
 
 def _is_stray(tensor: Tensor) -> bool:
@@ -131,6 +130,25 @@ def check_flags(**flags: bool) -> None:
     for name, value in flags.items():
         if value is not True and value is not False:
             raise TypeError(f"{name} is {_shown(value)}; pass True or False")
+
+
+def check_floats(name: str, tensor: Tensor, sizes: str) -> None:
+    """Demand float16, bfloat16 or float32, and the dimensions that `sizes` lists, as in "N, d"."""
+    if tensor.dtype not in FLOATS or tensor.dim() != sizes.count(",") + 1:
+        raise ValueError(
+            f"{name} is {tensor.dtype} {list(tensor.shape)}; "
+            f"pass float16, bfloat16 or float32 [{sizes}]"
+        )
+
+
+def check_shape(
+    name: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    """Demand one dtype and exactly `shape`; None passes."""
+    if tensor is not None and (tensor.shape != shape or tensor.dtype != dtype):
+        raise ValueError(
+            f"{name} is {tensor.dtype} {list(tensor.shape)}; pass {dtype} {list(shape)}"
+        )
 
 
 def check_integers(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:

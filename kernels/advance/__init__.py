@@ -15,6 +15,7 @@ from tritonseq.kernels.checks import (
     FLOATS,
     Impl,
     check_flags,
+    check_shape,
     check_tensors,
     check_written,
     takes_triton,
@@ -74,7 +75,7 @@ def beam_advance(
         "ends": ends,
         "hits": hits,
     }
-    check_tensors({**own, **given}, optional=("ends", "hits"))
+    check_tensors((*own, *given), (*own.values(), *given.values()), len(own) + len(given) - 2)
     check_flags(stops_when_full=stops_when_full, bounds_by_limit=bounds_by_limit, retire=retire)
     samples, beams = _check_state(written)
     _check_group(group, samples, beams)
@@ -83,9 +84,8 @@ def beam_advance(
         raise ValueError(f"scores are {list(scores.shape)}; pass [{samples}, C], C >= {beams}")
     for name, tensor in (("scores", scores), ("tokens", tokens), ("parents", parents)):
         kind = torch.float32 if name == "scores" else torch.int64
-        _check(name, tensor, kind, (samples, count))
-    if hits is not None:
-        _check("hits", hits, torch.bool, (samples, count))
+        check_shape(name, tensor, kind, (samples, count))
+    check_shape("hits", hits, torch.bool, (samples, count))
     _check_ends(ends)
     if powers.dim() != 1 or powers.dtype != torch.float32 or len(powers) < 2:
         raise ValueError(f"powers are {powers.dtype} {list(powers.shape)}; pass float32 [N]")
@@ -129,11 +129,11 @@ def greedy_advance(
         TypeError: for what is no tensor, record, integer or flag.
     """
     own = {**_named(written, Written), "ended": ended}
-    check_tensors({**own, "logits": logits, "ends": ends}, optional=("ends",))
+    check_tensors((*own, "logits", "ends"), (*own.values(), logits, ends), len(own) + 1)
     check_flags(retire=retire)
     pad_token_id = _token("pad_token_id", pad_token_id)
     samples, beams = _check_state(written)
-    _check("ended", ended, torch.bool, (samples, beams))
+    check_shape("ended", ended, torch.bool, (samples, beams))
     _check_ends(ends)
     fits = logits.dim() == 3 and logits.shape[:2] == (samples, beams) and logits.shape[2] > 0
     if not fits or logits.dtype not in FLOATS:
@@ -198,11 +198,6 @@ def _token(name: str, token: int) -> int:
     return token
 
 
-def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if tensor.dtype != dtype or tensor.shape != shape:
-        raise ValueError(f"{name}: {tensor.dtype} {list(tensor.shape)}; pass {dtype} {list(shape)}")
-
-
 def _check_state(written: Written) -> tuple[int, int]:
     """Samples and beams; ValueError unless all fields fit together."""
     if written.tokens.dim() != 3:
@@ -215,16 +210,16 @@ def _check_state(written: Written) -> tuple[int, int]:
     shapes = {"newest": (samples, beams), **dict.fromkeys(("tokens", "lineage", "parents"))}
     for name, tensor in written._asdict().items():
         shape = shapes.get(name, (samples,)) or (samples, length, beams)
-        _check(name, tensor, torch.bool if name == "done" else torch.int64, shape)
+        check_shape(name, tensor, torch.bool if name == "done" else torch.int64, shape)
     return samples, beams
 
 
 def _check_group(group: Group, samples: int, beams: int) -> None:
-    _check("running", group.running, torch.float32, (samples, beams))
-    _check("improvable", group.improvable, torch.bool, (samples,))
+    check_shape("running", group.running, torch.float32, (samples, beams))
+    check_shape("improvable", group.improvable, torch.bool, (samples,))
     kinds = {"scores": torch.float32, "done": torch.bool}
     for name, tensor in group.pool._asdict().items():
-        _check(f"pool.{name}", tensor, kinds.get(name, torch.int64), (samples, beams))
+        check_shape(f"pool.{name}", tensor, kinds.get(name, torch.int64), (samples, beams))
 
 
 def _check_ends(ends: Tensor | None) -> None:

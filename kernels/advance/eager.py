@@ -35,7 +35,9 @@ def advance(
 ) -> None:
     """`beam_advance` for checked arguments."""
     parents = parents.clamp(0, written.tokens.shape[2] - 1)
-    tokens, parents, ended = choose_beams(written, group, scores, tokens, parents, hits, rules)
+    tokens, parents, ended = choose_beams(
+        written, group, scores, tokens, parents, hits=hits, rules=rules
+    )
     append_beams(written, tokens, parents, ended, retire=rules.retire)
 
 
@@ -45,6 +47,7 @@ def choose_beams(
     scores: Tensor,
     tokens: Tensor,
     parents: Tensor,
+    *,
     hits: Tensor | None,
     rules: AdvanceRules,
 ) -> tuple[Tensor, Tensor, Tensor]:

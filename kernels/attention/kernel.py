@@ -34,7 +34,7 @@ from .reference import FARTHEST
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .call import Attention
+    from .call import AttentionCall
 
 _FARTHEST = tl.constexpr(FARTHEST)
 
@@ -342,7 +342,7 @@ def _reduce(
     )  # fmt: skip
 
 
-def attend_in_triton(call: Attention) -> Tensor:
+def attend_in_triton(call: AttentionCall) -> Tensor:
     """Launch the kernels for a checked call; no value is read on the host."""
     query = call.query
     check_device(_attend, query)
@@ -353,7 +353,7 @@ def attend_in_triton(call: Attention) -> Tensor:
     return output.to(query.dtype)
 
 
-def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
+def attention_launches(call: AttentionCall, output: Tensor) -> list[Launch]:
     """The kernel, and the reduction where several programs share keys and nothing counts them."""
     query = call.query
     samples, beams, rows, heads, head_dim = query.shape

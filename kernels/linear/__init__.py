@@ -9,7 +9,7 @@ from tritonseq.kernels.activation import activate
 from tritonseq.kernels.checks import Impl, check_flags, check_tensors, is_gpu, number, takes_triton
 from tritonseq.kernels.norm import add_norm
 
-from .call import NormLinear, fits
+from .call import NormLinearCall, fits
 
 # Rows up to which the GPU is kept waiting by weights and launches, not by products: beyond them
 # its matrix units, which `norm_linear` leaves idle, are faster.
@@ -64,22 +64,10 @@ def norm_linear(
         ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
         TypeError: for what is no tensor, number or word.
     """
-    check_tensors(
-        {
-            "x": x,
-            "weight": weight,
-            "bias": bias,
-            "norm_weight": norm_weight,
-            "norm_bias": norm_bias,
-            "residual": residual,
-        },
-        optional=NormLinear._fields[2:],
-    )
+    tensors = (x, weight, bias, norm_weight, norm_bias, residual)
+    check_tensors(NormLinearCall._fields, tensors, required=2)
     check_flags(rms=rms)
-    epsilon = number("epsilon", epsilon, least=0.0)
-    call = NormLinear(
-        x, weight, bias, norm_weight, norm_bias, epsilon, rms, activation, residual
-    )  # fmt: skip
+    call = NormLinearCall(*tensors, number("epsilon", epsilon, least=0.0), rms, activation)
     call.check()
     if torch.is_grad_enabled():
         with torch.no_grad():
@@ -92,7 +80,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     return is_gpu(x.device) and x.shape[0] <= FEW_ROWS and fits(weight)
 
 
-def _multiply(call: NormLinear, impl: str) -> Tensor:
+def _multiply(call: NormLinearCall, impl: str) -> Tensor:
     if takes_triton(impl, call.x.device) and (impl == "triton" or fits(call.weight)):
         from .kernel import multiply_in_triton
 
@@ -100,7 +88,7 @@ def _multiply(call: NormLinear, impl: str) -> Tensor:
     return _multiply_in_torch(call)
 
 
-def _multiply_in_torch(call: NormLinear) -> Tensor:
+def _multiply_in_torch(call: NormLinearCall) -> Tensor:
     x = call.x
     if call.norm_weight is not None:
         x = add_norm(

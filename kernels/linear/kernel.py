@@ -25,7 +25,7 @@ from .call import WEIGHT_BYTES, fits, padded_rows
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .call import NormLinear
+    from .call import NormLinearCall
 
 # Whether a kernel starts while its predecessor still runs, where the GPU can do that (NVIDIA from
 # sm_90), and fetches its weights meanwhile. Off until a measurement says that it pays.
@@ -146,7 +146,7 @@ def _norm_linear(
             tl.store(p_y, b_y.to(output.dtype.element_ty), mask=m_y)
 
 
-def multiply_in_triton(call: NormLinear) -> Tensor:
+def multiply_in_triton(call: NormLinearCall) -> Tensor:
     """Launch the kernel for a checked call; returns the residual or a new output."""
     x = call.x
     check_device(_norm_linear, x)
@@ -184,7 +184,7 @@ def has_programmatic_launch(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (9, 0)
 
 
-def linear_launches(call: NormLinear, output: Tensor, *, pdl: bool = False) -> list[Launch]:
+def linear_launches(call: NormLinearCall, output: Tensor, *, pdl: bool = False) -> list[Launch]:
     """The kernel, which writes `output`: a new tensor, or the residual.
 
     `pdl`: start while the predecessor runs. That may itself be launched in any way; the kernel

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels.checks import (
-    FLOATS,
     INTEGERS,
+    check_floats,
     check_integers,
     check_tensors,
     check_written,
@@ -121,22 +121,17 @@ def checked(
     `spans` are the values of `SPANS`.
     """
     given = dict(zip(SPANS, spans, strict=True))
-    read = {"tokens": tokens, **given}
     if scores is None:
-        check_tensors(read, optional=SPANS)
+        check_tensors(("tokens", *SPANS), (tokens, *spans))
         size = whole("vocab_size", vocab_size)
         # Tokens of other dimensions are refused below.
         rows = math.prod(tokens.shape[:1] if given["lineage"] is None else tokens.shape[::2])
     else:
-        check_tensors({"scores": scores, **read}, optional=SPANS)
-        if scores.dim() != 2 or scores.dtype not in FLOATS:
-            raise ValueError(
-                f"scores are {scores.dtype} {list(scores.shape)}; "
-                "pass float16, bfloat16 or float32 [R, V]"
-            )
+        check_tensors(("scores", "tokens", *SPANS), (scores, tokens, *spans), required=2)
+        check_floats("scores", scores, "R, V")
         rows, size = scores.shape
     call = NgramCall(tokens, whole("n", n), rows, size, *spans)
     call.check()
     if scores is not None:
-        check_written({"scores": scores}, read)
+        check_written({"scores": scores}, {"tokens": tokens, **given})
     return call

@@ -9,6 +9,8 @@ from tritonseq.kernels.checks import (
     FLOATS,
     Impl,
     check_flags,
+    check_floats,
+    check_shape,
     check_tensors,
     check_written,
     number,
@@ -99,28 +101,22 @@ def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 def _check(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, rms: bool
 ) -> None:
-    read = {"x": x, "weight": weight, "bias": bias}
-    check_tensors({**read, "residual": residual}, optional=("bias", "residual"))
+    check_tensors(("x", "weight", "bias", "residual"), (x, weight, bias, residual), required=2)
     check_flags(rms=rms)
+    check_floats("x", x, "N, d")
     dtype, shape = x.dtype, x.shape
-    if len(shape) != 2 or dtype not in FLOATS:
-        raise ValueError(f"x is {dtype} {list(shape)}; pass float16, bfloat16 or float32 [N, d]")
     width = shape[1:]
     if weight.shape != width or weight.dtype not in FLOATS:
         raise ValueError(
             f"weight is {weight.dtype} {list(weight.shape)}; "
             f"pass float16, bfloat16 or float32 {list(width)}"
         )
-    if bias is not None:
-        if rms:
-            raise ValueError("bias is given with rms=True; an RMSNorm has none: pass None")
-        if bias.shape != width or bias.dtype != weight.dtype:
-            raise ValueError(
-                f"bias is {bias.dtype} {list(bias.shape)}; pass {weight.dtype} {list(width)}"
-            )
+    if bias is not None and rms:
+        raise ValueError("bias is given with rms=True; an RMSNorm has none: pass None")
+    check_shape("bias", bias, weight.dtype, width)
     if residual is not None:
         if residual.shape != shape:
             raise ValueError(f"residual is {list(residual.shape)}; pass {list(shape)}, as of x")
         if residual.dtype not in (dtype, torch.float32):
             raise ValueError(f"residual is {residual.dtype}; pass {dtype} or torch.float32")
-        check_written({"residual": residual}, read)
+        check_written({"residual": residual}, {"x": x, "weight": weight, "bias": bias})

@@ -29,7 +29,7 @@ from tritonseq.kernels.launch import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .call import TopK
+    from .call import TopKCall
 
 # Continuations that the second kernel looks for one after the other; torch is better at more.
 MOST = 64
@@ -265,13 +265,13 @@ def _choose(
     tl.store(parents + o_out, (b_index // vocab_size).to(tl.int64), mask=o_c < COUNT)
 
 
-def fits(call: TopK) -> bool:
+def fits(call: TopKCall) -> bool:
     """Whether the kernels take a call: few continuations, and groups that a program can hold."""
     _, beams, vocab_size = call.logits.shape
     return call.candidates <= MOST and group_size(beams, vocab_size) <= 1024
 
 
-def topk_in_triton(call: TopK) -> tuple[Tensor, Tensor, Tensor]:
+def topk_in_triton(call: TopKCall) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, tokens and parents `[B, count]`."""
     check_device(_choose, call.logits)
     shape, device = (call.logits.shape[0], call.candidates), call.logits.device
@@ -281,7 +281,7 @@ def topk_in_triton(call: TopK) -> tuple[Tensor, Tensor, Tensor]:
     return scores, tokens, parents
 
 
-def topk_launches(call: TopK, scores: Tensor, tokens: Tensor, parents: Tensor) -> list[Launch]:
+def topk_launches(call: TopKCall, scores: Tensor, tokens: Tensor, parents: Tensor) -> list[Launch]:
     """The scan and the choice, for a single beam in one kernel; none for no samples.
 
     Whole rows are read by one program in about the time that a second kernel takes to start and

@@ -15,7 +15,13 @@ from launches import as_on_gpu
 from tritonseq.kernels import norm_linear, reference
 from tritonseq.kernels.activation import KINDS
 from tritonseq.kernels.linear import pays
-from tritonseq.kernels.linear.call import ROW_MULTIPLE, WEIGHT_BYTES, NormLinear, fits, padded_rows
+from tritonseq.kernels.linear.call import (
+    ROW_MULTIPLE,
+    WEIGHT_BYTES,
+    NormLinearCall,
+    fits,
+    padded_rows,
+)
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -222,7 +228,7 @@ class TestTiles:
         from tritonseq.kernels.linear import kernel as linear
 
         weight = torch.randn(8, 5)
-        call = NormLinear(torch.randn(1, 8), weight, *[None] * 3, 1e-5, False, None, None)
+        call = NormLinearCall(torch.randn(1, 8), weight, *[None] * 4, 1e-5, False, None)
         for pdl in (False, True):
             (launch,) = linear.linear_launches(call, torch.empty(1, 5), pdl=pdl)
             assert launch.arguments["PDL"] is pdl

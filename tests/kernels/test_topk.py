@@ -343,12 +343,15 @@ class TestCost:
 LOGITS = torch.zeros(2, 3, 9)
 ONES = torch.ones(2, dtype=torch.int64)
 BAD_INPUT = {
-    "shape": ({"logits": LOGITS[0]}, r"logits are torch.float32 \[3, 9\]; pass float16"),
-    "dtype": ({"logits": LOGITS.double()}, "logits are torch.float64"),
+    "shape": ({"logits": LOGITS[0]}, r"logits is torch.float32 \[3, 9\]; pass float16"),
+    "dtype": ({"logits": LOGITS.double()}, "logits is torch.float64"),
     "strides": ({"logits": LOGITS.mT.contiguous().mT}, "make its last dimension contiguous"),
     "count of none": ({"count": 0}, "count is 0; 3 beams of 9 tokens have 1 to 27"),
     "count of too many": ({"count": 28}, "count is 28"),
-    "running": ({"running": LOGITS[:, :2, 0]}, r"running is torch.float32 \[2, 2\]; pass float32"),
+    "running": (
+        {"running": LOGITS[:, :2, 0]},
+        r"running is torch.float32 \[2, 2\]; pass",
+    ),
     "running in half": ({"running": LOGITS[:, :, 0].half()}, "running is torch.float16"),
     "banned": ({"banned": ONES}, r"pass int32 or int64 \[2, 3, N\]"),
     "banned floats": ({"banned": LOGITS}, "banned is torch.float32"),

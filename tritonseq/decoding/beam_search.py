@@ -144,7 +144,7 @@ class BeamSearch:
                 rows = hamming_penalty(rows, chosen, rules.diversity_penalty, live[:, :first])
                 scores = rows.view_as(scores)
             *candidates, hits = self._candidates(scores, first, group, hypotheses)
-            found = choose_beams(hypotheses.written, group, *candidates, hits, judge)
+            found = choose_beams(hypotheses.written, group, *candidates, hits=hits, rules=judge)
             for column, part in zip((tokens, parents, ended), found, strict=True):
                 column.append(part)
         self._recorder.end_step()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from tritonseq.kernels.attention.call import Attention
+from tritonseq.kernels.attention.call import AttentionCall
 from tritonseq.kernels.attention.kernel import attention_launches
 
 from . import floats, meta, short
@@ -102,7 +102,7 @@ def attention_cases(shapes: list[Shape], dtype: torch.dtype) -> Iterator[tuple[s
             yield f"{short(dtype)} {shape}", launch
 
 
-def attention_call(shape: Shape, dtype: torch.dtype) -> Attention:
+def attention_call(shape: Shape, dtype: torch.dtype) -> AttentionCall:
     samples, heads, source, target = 8, 12, 512, 320
     beams, rows, head_dim = shape.beams, shape.rows, shape.head_dim
     new = rows if shape.new is None else shape.new
@@ -110,7 +110,7 @@ def attention_call(shape: Shape, dtype: torch.dtype) -> Attention:
     stored = meta(samples, heads, source, head_dim, dtype=dtype) if shape.source else None
     cache = meta(samples, heads, target, beams, head_dim, dtype=dtype) if shape.target else None
     lengths = meta(samples, dtype=torch.int64)
-    return Attention(
+    return AttentionCall(
         query[:, :, new - rows :],
         key if shape.target else None,
         value if shape.target else None,
@@ -122,7 +122,7 @@ def attention_call(shape: Shape, dtype: torch.dtype) -> Attention:
         meta(samples, target, beams, dtype=torch.int64) if shape.target and beams > 1 else None,
         lengths if shape.target else None,
         meta(heads, 128, dtype=torch.float32) if shape.bias else None,
+        meta(samples * heads * beams, dtype=torch.int32) if shape.counters else None,
         head_dim**-0.5,
         shape.splits,
-        meta(samples * heads * beams, dtype=torch.int32) if shape.counters else None,
     )

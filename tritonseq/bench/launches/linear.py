@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from tritonseq.kernels.linear.call import NormLinear
+from tritonseq.kernels.linear.call import NormLinearCall
 from tritonseq.kernels.linear.kernel import linear_launches
 
 from . import floats, meta, short
@@ -76,16 +76,16 @@ def linear_cases(shape: Shape, dtype: torch.dtype, *, pdl: bool) -> Iterator[tup
     stream = torch.float32 if shape.wide else dtype
     norm = meta(inputs, dtype=dtype) if shape.norm else None
     output = meta(rows, outputs, dtype=stream if shape.residual else dtype)
-    call = NormLinear(
+    call = NormLinearCall(
         meta(rows, inputs, dtype=stream if shape.norm else dtype),
         meta(outputs, inputs, dtype=dtype).t(),
         meta(outputs, dtype=dtype),
         norm,
         None if shape.rms else norm,
+        output if shape.residual else None,
         1e-5,
         shape.rms,
         shape.activation,
-        output if shape.residual else None,
     )
     for launch in linear_launches(call, output, pdl=pdl):
         yield f"{short(dtype)} {shape}{' pdl' if pdl else ''}", launch
