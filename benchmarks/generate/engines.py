@@ -56,7 +56,7 @@ class Job:
         return words[picked.to(self.device)]
 
 
-class Engine(Protocol):
+class MeasuredEngine(Protocol):
     """A loaded model, ready to run its job again and again."""
 
     def generate(self) -> Tensor:
@@ -114,19 +114,19 @@ class Reprojection:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.network = reprojection.Network(job.folder, job.workload.dtype, job.device)
+        self.network = reprojection.ReprojectingNetwork(job.folder, job.workload.dtype, job.device)
 
     @torch.inference_mode()
     def generate(self) -> Tensor:
         workload = self.job.workload
-        decoder = reprojection.Decoder(self.network, self.job.inputs)
+        decoder = reprojection.ReprojectingDecoder(self.network, self.job.inputs)
         return reprojection.search(decoder, workload.beams, workload.new_tokens)
 
     @torch.inference_mode()
     def forced_logits(self) -> Tensor:
         """The logits `[T, B * K, V]` of a few steps along given tokens."""
         workload = self.job.workload
-        decoder = reprojection.Decoder(self.network, self.job.inputs)
+        decoder = reprojection.ReprojectingDecoder(self.network, self.job.inputs)
         samples = torch.arange(workload.batch, device=self.job.device)
         rows = samples.repeat_interleave(workload.beams)
         logits = [decoder.start()[rows]]
@@ -236,7 +236,7 @@ def continuation(rows: Tensor, workload: Workload) -> Tensor:
     return rows[:, workload.given :]
 
 
-ENGINES: dict[str, Callable[[Job], Engine]] = {
+ENGINES: dict[str, Callable[[Job], MeasuredEngine]] = {
     "tritonseq": Tritonseq,
     "transformers": Transformers,
     "reprojection": Reprojection,

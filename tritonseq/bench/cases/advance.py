@@ -24,7 +24,7 @@ END = 2
 
 
 def cases(shape: Shape) -> Iterator[Case]:
-    search = Search(shape)
+    search = AdvanceArguments(shape)
     if shape.beams == 1:
         yield Case(
             "greedy_advance", shape, "", search.draw_greedy, plain_greedy,
@@ -38,7 +38,7 @@ def cases(shape: Shape) -> Iterator[Case]:
     )  # fmt: skip
 
 
-class Search:
+class AdvanceArguments:
     """Arguments, and the sequences that a search without slots would hold."""
 
     def __init__(self, shape: Shape) -> None:
