@@ -1,4 +1,4 @@
-"""Checks that the public operations share: host integers only, so that no device is waited for."""
+"""Argument checks of all operations: on host integers only, so that no device is waited for."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def check_tensors(
 
 
 def _is_stray(tensor: Tensor) -> bool:
-    """Is it a fake tensor, which has no values, where nothing else is fake?"""
+    """Whether this is a fake tensor, which has no values, where nothing else is fake."""
     return hasattr(tensor, "fake_mode") and not hasattr(torch.empty(0), "fake_mode")
 
 
@@ -121,7 +121,7 @@ def whole(name: str, value: Any) -> int:
 
 
 def _is_a(kind: type, value: object) -> bool:
-    """Is it a number of a kind? True and False are none."""
+    """Whether this is a number of a kind; True and False are none."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
@@ -220,7 +220,7 @@ def check_written(written: Mapping[str, Tensor | None], read: Mapping[str, Tenso
         place = start, end, name, x
         for other in places:
             # What begins at 0 is a stand-in without memory.
-            if other[0] < end and start < other[1] and start and _share(place, other):
+            if other[0] < end and start < other[1] and start and _can_overlap(place, other):
                 raise ValueError(
                     f"{name} is written in place and shares memory with {other[2]}; "
                     f"pass {other[2]}.clone()"
@@ -243,11 +243,11 @@ def _reach(x: Tensor) -> int:
         if shape[i] > 1:
             in_order = in_order and steps[i] >= reach
             reach += steps[i] * (shape[i] - 1)
-    return reach if in_order or not _meets_itself(x) else -reach
+    return reach if in_order or not _can_overlap_itself(x) else -reach
 
 
-def _meets_itself(x: Tensor) -> bool:
-    """May two elements lie in one place, whatever the order of the dimensions?"""
+def _can_overlap_itself(x: Tensor) -> bool:
+    """Whether two elements may lie in one place, whatever the order of the dimensions."""
     reach = 1
     for step, size in sorted(zip(x.stride(), x.shape, strict=True)):
         if size > 1:
@@ -257,16 +257,16 @@ def _meets_itself(x: Tensor) -> bool:
     return False
 
 
-def _share(one: _Place, other: _Place) -> bool:
-    """May elements of two tensors lie in one place?"""
+def _can_overlap(one: _Place, other: _Place) -> bool:
+    """Whether elements of two tensors may lie in one place."""
     shift = other[0] - one[0]
-    if _take_turns(shift, one, other):
+    if _is_interleaved(shift, one, other):
         return False
-    return _meet(shift, _steps(one[3]), _steps(other[3]))
+    return _can_meet(shift, _steps(one[3]), _steps(other[3]))
 
 
-def _take_turns(shift: int, one: _Place, other: _Place) -> bool:
-    """Does each have a range of its own in every step of the same first dimensions?
+def _is_interleaved(shift: int, one: _Place, other: _Place) -> bool:
+    """Whether each has a range of its own in every step of the same first dimensions.
 
     The parts of a cache do, which meet here at every step of a model: a quick answer for them.
     """
@@ -295,8 +295,8 @@ def _steps(x: Tensor) -> list[tuple[int, int]]:
     return [*sorted(((s * item, n) for s, n in pairs if s and n > 1), reverse=True), (1, item)]
 
 
-def _meet(shift: int, one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
-    """May elements of two tensors lie in one place, where the other starts `shift` bytes later?"""
+def _can_meet(shift: int, one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
+    """Whether elements of both may lie in one place, if the other starts `shift` bytes later."""
     reach, other_reach = _width(one), _width(other)
     if shift > reach or -shift > other_reach:
         return False
@@ -311,7 +311,7 @@ def _meet(shift: int, one: list[tuple[int, int]], other: list[tuple[int, int]]) 
     most = min((_width(one) - shift) // step, other_size - 1)
     if most - least > _MOST_SHIFTS:
         return True
-    return any(_meet(shift + n * step, one, other) for n in range(least, most + 1))
+    return any(_can_meet(shift + n * step, one, other) for n in range(least, most + 1))
 
 
 def _width(steps: list[tuple[int, int]]) -> int:

@@ -1,4 +1,4 @@
-"""What the Triton launchers share: a launch as data, and block sizes with their reasons."""
+"""Launching Triton kernels: a launch as data, and block sizes with their reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations as `torch.ops.tritonseq.*`, which `torch.compile` takes as they are.
+"""Custom operators `torch.ops.tritonseq.*`, which `torch.compile` takes as they are.
 
 In eager code the public functions skip the dispatcher, whose cost is that of a small kernel.
 """

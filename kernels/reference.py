@@ -1,4 +1,4 @@
-"""The operations by definition: the same names and signatures, in plain torch.
+"""Reference implementations: the same names and signatures, by definition, in plain torch.
 
 Slow, and free of every trick that the fast paths play: this is what they are tested against.
 """

@@ -140,7 +140,7 @@ class CTranslate2:
     """CTranslate2 on a converted copy, with as many threads as torch has; tokens are `str(id)`.
 
     It runs in a process of its own unless `apart` is False: its threads spin for a while after
-    each call, and would take the cores from whoever is timed next.
+    each call, and would take the cores from the engine that is timed next.
     """
 
     def __init__(self, job: Job, compute_type: str = "float32", *, apart: bool = True) -> None:
@@ -246,7 +246,7 @@ ENGINES: dict[str, Callable[[Job], MeasuredEngine]] = {
 
 
 def able(workload: Workload, device: torch.device, *, int8: bool) -> list[str]:
-    """The names of the engines that can do the work, and says who cannot, and why.
+    """The names of the engines that can do the work, and says which cannot, and why.
 
     Ours comes first, and second the one whose output it must give.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints that several parts read: each is written once, by whoever needs it first."""
+"""Checkpoints that several parts read: each is written once, by the first that needs it."""
 
 from __future__ import annotations
 

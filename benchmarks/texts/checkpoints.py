@@ -1,6 +1,6 @@
 """Checkpoints of real width that read and write text: random weights, tokenizers trained here.
 
-Whoever measures a pipeline needs more than ids: a tokenizer with a vocabulary of real size, and
+A measurement of a pipeline needs more than ids: a tokenizer with a vocabulary of real size, and
 answers that end after different numbers of tokens. Random weights hardly ever choose the end
 token, so its logit gets a bias, fixed once so that answers have all lengths up to the limit.
 """

@@ -1,4 +1,4 @@
-"""`activate`: what stands between two products, with the bias before it and the gate behind it."""
+"""`activate`: an activation function with the bias before it and the gate behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bookkeeping of a search after every step, per sample and in place: `beam_advance` and kin.
+"""`beam_advance` and `greedy_advance`: the bookkeeping of a search after a step, in place.
 
 Nothing here waits for the device or depends on it for a shape, so that a step which ends with one
 of these operations can be captured in a graph.
@@ -92,7 +92,7 @@ def beam_advance(
     check_written(own, given)
     rules = eager.AdvanceRules(powers, ends, stops_when_full, bounds_by_limit, retire)
     with torch.no_grad():
-        if hits is None and takes_triton(impl, scores.device) and _fits(beams, count):
+        if hits is None and takes_triton(impl, scores.device) and _can_hold(beams, count):
             from .kernel import advance_in_triton
 
             advance_in_triton(written, group, scores, tokens, parents, rules)
@@ -227,6 +227,6 @@ def _check_ends(ends: Tensor | None) -> None:
         raise ValueError(f"ends are {ends.dtype} {list(ends.shape)}; pass int64 [E]")
 
 
-def _fits(beams: int, candidates: int) -> bool:
-    """Do the beams and candidates of a sample fit one program's registers?"""
+def _can_hold(beams: int, candidates: int) -> bool:
+    """Whether the beams and candidates of a sample fit one program's registers."""
     return beams <= 32 and candidates <= 128

@@ -39,7 +39,7 @@ class Written(NamedTuple):
     limit: Tensor
     """`[B]` int64: how many tokens it may write, at most `T`."""
     done: Tensor
-    """`[B]` bool: has its search ended?"""
+    """`[B]` bool: whether its search has ended."""
 
 
 class Pool(NamedTuple):
@@ -48,7 +48,7 @@ class Pool(NamedTuple):
     scores: Tensor
     """float32."""
     done: Tensor
-    """bool: is a hypothesis there?"""
+    """bool: whether a hypothesis is there."""
     end: Tensor
     """int64: the position of its last token; -1 for a place that nothing has taken."""
     slot: Tensor
@@ -63,5 +63,5 @@ class Group(NamedTuple):
     running: Tensor
     """`[B, K]` float32: the sum of log-probabilities of each beam."""
     improvable: Tensor
-    """`[B]` bool: could the pool still get better?"""
+    """`[B]` bool: whether the pool could still get better."""
     pool: Pool

@@ -32,7 +32,7 @@ def decode_attention(
     """Attend to a source that all beams share and to what each beam has generated, and append.
 
     `B` samples, `K` beams, `H` heads of size `D`. Each beam brings `R` new rows of keys and values
-    (1 or 2) and `Q` query rows, which belong to the last of them: a row whose output nobody needs
+    (1 or 2) and `Q` query rows, which belong to the last of them: a row whose output is not needed
     is not computed. Keys and values are stored once: the source per sample, the generated part
     with one slot per beam and position. The lineage says which slot of each position a beam
     descends from, so that beams change places without a copy. Every length is per sample, and no

@@ -54,7 +54,7 @@ def attend_on_cpu(call: AttentionCall) -> Tensor:
     if min(steps) >= 0:
         return _attend(call, steps, [])
     runs = _active_runs(steps)
-    if not _pays_to_leave_out(call, steps, len(runs)):
+    if not _is_leaving_out_faster(call, steps, len(runs)):
         # At the longest step an idle sample needs no mask that the others do not.
         longest, idle = max(steps), [sample for sample, step in enumerate(steps) if step < 0]
         return _attend(call, [longest if step < 0 else step for step in steps], idle)
@@ -98,8 +98,8 @@ def _active_runs(steps: list[int]) -> list[slice]:
     return runs
 
 
-def _pays_to_leave_out(call: AttentionCall, steps: list[int], runs: int) -> bool:
-    """Is a call for each of the runs between idle samples faster than one that reads them too?"""
+def _is_leaving_out_faster(call: AttentionCall, steps: list[int], runs: int) -> bool:
+    """Whether a call for each run between idle samples is faster than one that reads them too."""
     idle = sum(step < 0 for step in steps)
     end = max(max(steps), 0) + 1
     read = 0 if call.source_key is None else call.source_key[0].numel()
@@ -134,7 +134,7 @@ def _join(call: AttentionCall, steps: list[int]) -> tuple[Tensor, Tensor, Tensor
         or call.query.shape[1] > MASKED_BEAMS
     ):  # fmt: skip
         return None
-    if _pays_to_split(call, _source_lengths(call)):
+    if _is_split_faster(call, _source_lengths(call)):
         return None
     end = max(steps) + 1
     keys, values = _continued(source_key, key, end), _continued(source_value, value, end)
@@ -216,7 +216,7 @@ def _attend_source(call: AttentionCall, flat: Tensor, steps: list[int]) -> tuple
     longest = max(lengths)
     if longest == 0:
         return _nothing(flat)
-    if _pays_to_split(call, lengths):
+    if _is_split_faster(call, lengths):
         # Nothing is masked: every sample reads as far as it goes.
         own = [
             flash_attention(rows, k[:, :, :length], v[:, :, :length], scale=call.scale)
@@ -242,8 +242,8 @@ def _nothing(flat: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(flat), flat.new_full(flat.shape[:3], -math.inf, dtype=torch.float32)
 
 
-def _pays_to_split(call: AttentionCall, lengths: list[int]) -> bool:
-    """Is a call per sample faster than one that reads all sources to the end of the longest?"""
+def _is_split_faster(call: AttentionCall, lengths: list[int]) -> bool:
+    """Whether a call per sample is faster than one that reads all sources as far as the longest."""
     if call.source_key is None or call.bias is not None:
         return False
     _, heads, _, head_dim = call.source_key.shape

@@ -209,7 +209,7 @@ def _attend(
             b_max, b_sum, b_acc = _accumulate_own(b_own, b_new_value, b_max, b_sum, b_acc)
             if target_key is not None:  # noqa: SIM102  (Triton takes an `and` to run time)
                 if i_row == 0:
-                    # Nobody reads position `step` in this launch: there is nothing to wait for.
+                    # Nothing reads position `step` in this launch: there is nothing to wait for.
                     m_store = m_own & (o_query == 0) & (o_m < tl.where(i_step < target_size, BM, 0))
                     m_store = m_store[:, None] & m_d[None, :]
                     i_step64 = i_step.to(tl.int64)
@@ -302,7 +302,7 @@ def _attend(
             tl.store(p_part, b_acc, mask=m_md)
             tl.store(p_share, b_lse, mask=m_m)
             # The barrier puts the stores of all threads before the one thread that counts, and its
-            # release makes them visible to the whole device before the count. Who reads the last
+            # release makes them visible to the whole device before the count. A reader of the last
             # count has acquired what was stored before every other. The loads in `_merge` cannot
             # run ahead: they depend on the count, which reaches the other threads through a second
             # barrier. `.cg` passes by the first-level cache, where an earlier step may linger.

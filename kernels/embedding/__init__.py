@@ -1,4 +1,4 @@
-"""`embed`: rows of a table of tokens and of one of positions, summed."""
+"""`embed`: token and position embeddings, summed."""
 
 from __future__ import annotations
 

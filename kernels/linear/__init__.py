@@ -1,4 +1,4 @@
-"""`norm_linear`: a norm, a product of a few rows with a weight, and what follows it, in one."""
+"""`norm_linear`: norm, linear layer, activation and residual addition fused, for a few rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tritonseq.kernels.activation import activate
 from tritonseq.kernels.checks import Impl, check_flags, check_tensors, is_gpu, number, takes_triton
 from tritonseq.kernels.norm import add_norm
 
-from .call import NormLinearCall, fits
+from .call import NormLinearCall, can_hold
 
 # Rows up to which the GPU is kept waiting by weights and launches, not by products: beyond them
 # its matrix units, which `norm_linear` leaves idle, are faster.
@@ -34,7 +34,8 @@ def norm_linear(
     For the few rows of a small batch, whose products take as long as reading the weights: in
     Triton one launch does all of it. Every program takes the norm of its rows anew, which costs
     less than a launch for it, and multiplies without matrix units, so that a row's result does
-    not depend on its neighbours. Any number of rows works; `pays` says where it is worth it.
+    not depend on its neighbours. Any number of rows works; `is_norm_linear_faster`
+    says where it is worth it.
 
     Args:
         x: `[N, in]` float16, bfloat16 or float32.
@@ -75,13 +76,13 @@ def norm_linear(
     return _multiply(call, impl)
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Is `norm_linear` on `x: [N, in]` faster than a norm, a product and an addition?"""
-    return is_gpu(x.device) and x.shape[0] <= FEW_ROWS and fits(weight)
+def is_norm_linear_faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether `norm_linear` on `x [N, in]` is faster than a norm, a product and an addition."""
+    return is_gpu(x.device) and x.shape[0] <= FEW_ROWS and can_hold(weight)
 
 
 def _multiply(call: NormLinearCall, impl: str) -> Tensor:
-    if takes_triton(impl, call.x.device) and (impl == "triton" or fits(call.weight)):
+    if takes_triton(impl, call.x.device) and (impl == "triton" or can_hold(call.weight)):
         from .kernel import multiply_in_triton
 
         return multiply_in_triton(call)

@@ -81,6 +81,6 @@ def padded_rows(rows: int, width: int, like: Tensor) -> Tensor:
     return torch.empty((rows, stride), dtype=like.dtype, device=like.device)[:, :width]
 
 
-def fits(weight: Tensor) -> bool:
-    """Can one program of the Triton kernel hold the weights of an output?"""
+def can_hold(weight: Tensor) -> bool:
+    """Whether one program of the Triton kernel can hold the weights of an output."""
     return weight.shape[0] * weight.element_size() <= WEIGHT_BYTES

@@ -20,7 +20,7 @@ from tritonseq.kernels.launch import (
     strides,
 )
 
-from .call import WEIGHT_BYTES, fits, padded_rows
+from .call import WEIGHT_BYTES, can_hold, padded_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,7 +169,7 @@ def multiply_in_triton(call: NormLinearCall) -> Tensor:
 
 def _check_inputs(weight: Tensor) -> None:
     """Raise ValueError where the weights of one output are more than a program can hold."""
-    if not fits(weight):
+    if not can_hold(weight):
         most = WEIGHT_BYTES // weight.element_size()
         raise ValueError(
             f"weight is {list(weight.shape)}; in Triton an output has {most} inputs of "
@@ -178,7 +178,7 @@ def _check_inputs(weight: Tensor) -> None:
 
 
 def has_programmatic_launch(device: torch.device) -> bool:
-    """Can a kernel on this GPU start before its predecessor has ended?"""
+    """Whether a kernel on this GPU can start before its predecessor has ended."""
     if device.type != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability(device) >= (9, 0)

@@ -1,4 +1,4 @@
-"""`add_norm`: a residual stream takes up a branch, and its norm is what the next part reads."""
+"""`add_norm`: LayerNorm or RMSNorm of a residual stream, after a branch is added to it."""
 
 from __future__ import annotations
 

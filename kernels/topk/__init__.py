@@ -66,8 +66,8 @@ def beam_topk(
     call.check()
     with torch.no_grad():
         if takes_triton(impl, logits.device):
-            from .kernel import fits, topk_in_triton
+            from .kernel import can_search, topk_in_triton
 
-            if fits(call):
+            if can_search(call):
                 return topk_in_triton(call)
         return topk_in_torch(call)

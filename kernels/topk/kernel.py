@@ -265,7 +265,7 @@ def _choose(
     tl.store(parents + o_out, (b_index // vocab_size).to(tl.int64), mask=o_c < COUNT)
 
 
-def fits(call: TopKCall) -> bool:
+def can_search(call: TopKCall) -> bool:
     """Whether the kernels take a call: few continuations, and groups that a program can hold."""
     _, beams, vocab_size = call.logits.shape
     return call.candidates <= MOST and group_size(beams, vocab_size) <= 1024

@@ -124,7 +124,7 @@ class Search:
             best = candidates(self.samples, self.beams, self.count, self.vocab_size, going)
             best[0][resting] = math.nan  # whatever a resting sample is given
             if not self.options["retire"]:
-                # Nobody takes a sample beyond its limit.
+                # Nothing takes a sample beyond its limit.
                 self.written.step[self.written.generated >= self.written.limit] = -1
             before = copied(self.written, device), copied(self.group, device)
             own = copied(self.written, device), copied(self.group, device)

@@ -50,14 +50,14 @@ class TestSweep:
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_sources_read_one_by_one(self, dtype, monkeypatch):
-        split, pays = [], eager._pays_to_split
+        split, is_faster = [], eager._is_split_faster
         monkeypatch.setattr(eager, "SPLIT_BYTES", 0)
         # Nor are idle samples ever computed beside others.
         monkeypatch.setattr(eager, "RUN_BYTES", -1)
         monkeypatch.setattr(
             eager,
-            "_pays_to_split",
-            lambda *given: split.append(pays(*given)) or split[-1],
+            "_is_split_faster",
+            lambda *given: split.append(is_faster(*given)) or split[-1],
         )
         for seed in range(120):
             check(random_case(seed, CPU, small=True).to(dtype), impl="torch")

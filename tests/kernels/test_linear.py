@@ -14,12 +14,12 @@ from launches import as_on_gpu
 
 from tritonseq.kernels import norm_linear, reference
 from tritonseq.kernels.activation import KINDS
-from tritonseq.kernels.linear import pays
+from tritonseq.kernels.linear import is_norm_linear_faster
 from tritonseq.kernels.linear.call import (
     ROW_MULTIPLE,
     WEIGHT_BYTES,
     NormLinearCall,
-    fits,
+    can_hold,
     padded_rows,
 )
 
@@ -238,11 +238,11 @@ class TestTiles:
 
     def test_it_pays_for_few_rows_on_a_gpu(self):
         x, weight = torch.empty(8, 16), torch.empty(16, 4)
-        assert not pays(x, weight)
+        assert not is_norm_linear_faster(x, weight)
         with as_on_gpu():
-            assert pays(x, weight)
-            assert not pays(torch.empty(9, 16), weight)
-            assert not pays(x, torch.empty(WEIGHT_BYTES // 4 + 1, 4))
+            assert is_norm_linear_faster(x, weight)
+            assert not is_norm_linear_faster(torch.empty(9, 16), weight)
+            assert not is_norm_linear_faster(x, torch.empty(WEIGHT_BYTES // 4 + 1, 4))
 
 
 def fault(**change: Any) -> dict[str, Any]:
@@ -292,7 +292,7 @@ class TestErrors:
 
     def test_too_many_inputs_for_a_program(self, device):
         weight = torch.zeros(WEIGHT_BYTES // 4 + 1, 1, device=device)
-        assert not fits(weight)
+        assert not can_hold(weight)
         with pytest.raises(
             ValueError, match=r'8192 inputs of torch.float32 at most: pass impl="to'
         ):

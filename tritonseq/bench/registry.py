@@ -1,4 +1,4 @@
-"""Which kernels are measured, and which are compiled for GPUs that need not be there.
+"""Registry of the benchmark cases, and of the launches that are compiled without a GPU.
 
 A new operation adds a module that yields cases to `cases/`, one that yields launches to
 `launches/`, and both names here.

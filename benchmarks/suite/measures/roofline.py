@@ -56,7 +56,7 @@ class Demand:
     prefill: float
     """Operations of reading the sources or prompts of a batch."""
     one_cache: bool
-    """Are prompt and generated part one cache, which transformers copies to make it longer?"""
+    """Whether prompt and generated part are one cache, which transformers copies to lengthen it."""
 
     def bytes(self, *, live: bool) -> float:
         generated = self.generated_live if live else self.generated_all

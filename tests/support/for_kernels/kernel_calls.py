@@ -302,7 +302,7 @@ class Guarded:
         return view
 
     def is_untouched(self) -> bool:
-        """Does all that surrounds the copies hold what it did?"""
+        """Whether all that surrounds the copies holds what it did."""
         for room, view, before in self._around:
             view.copy_(before.as_strided(view.shape, view.stride(), view.storage_offset()))
             if not torch.equal(bits(room), bits(before)):
