@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     # A tensor: the address of its first byte and the one behind its last, its name, and itself.
     _Place = tuple[int, int, str, Tensor]
@@ -43,6 +43,14 @@ def takes_triton(impl: str, device: torch.device) -> bool:
     if impl not in ("triton", "torch"):
         raise ValueError(f'impl is {impl!r}; choose "auto", "triton" or "torch"')
     return impl == "triton"
+
+
+def without_grad(run: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """`run(*arguments)` with autograd off, which costs nothing where it is off already."""
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            return run(*arguments)
+    return run(*arguments)
 
 
 def check_tensors(

@@ -15,6 +15,7 @@ from tritonseq.kernels.checks import (
     check_tensors,
     check_written,
     takes_triton,
+    without_grad,
 )
 
 if TYPE_CHECKING:
@@ -70,10 +71,7 @@ def activate(
         TypeError: for what is no tensor, or a kind that is no word.
     """
     _check(x, kind, bias, gate)
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _activate(x, kind, bias, gate, impl)
-    return _activate(x, kind, bias, gate, impl)
+    return without_grad(_activate, x, kind, bias, gate, impl)
 
 
 def _activate(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None, impl: str) -> Tensor:

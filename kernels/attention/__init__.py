@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import Impl, check_tensors, number, takes_triton, whole
+from tritonseq.kernels.checks import Impl, check_tensors, number, takes_triton, whole, without_grad
 
 from .call import AttentionCall
 from .eager import attend_by_definition, attend_on_cpu
@@ -100,10 +100,7 @@ def decode_attention(
             *tensors[:-1], scale, splits, counters, impl
         )
         return result
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _attend(call, impl)
-    return _attend(call, impl)
+    return without_grad(_attend, call, impl)
 
 
 def _usual_scale(query: Tensor) -> float:

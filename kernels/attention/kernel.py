@@ -346,7 +346,7 @@ def attend_in_triton(call: AttentionCall) -> Tensor:
     """Launch the kernels for a checked call; no value is read on the host."""
     query = call.query
     check_device(_attend, query)
-    dtype = torch.float32 if _multiplies_wrongly(query.dtype) else query.dtype
+    dtype = torch.float32 if _has_wrong_products(query.dtype) else query.dtype
     output = torch.empty(query.shape, dtype=dtype, device=query.device)
     if output.numel():
         run_on(query.device, attention_launches(call, output))
@@ -423,7 +423,7 @@ def attention_launches(call: AttentionCall, output: Tensor) -> list[Launch]:
             "BS": next_power_of_two(splits),
             "BR": merged_rows(query_block, splits, head_dim),
             "STAGES": stages(query_block),
-            "UPCAST": _multiplies_wrongly(query.dtype),
+            "UPCAST": _has_wrong_products(query.dtype),
         },
         num_warps=warps(query_block, head_dim),
         num_stages=stages(query_block),
@@ -450,6 +450,6 @@ def attention_launches(call: AttentionCall, output: Tensor) -> list[Launch]:
     return [attend, reduce]
 
 
-def _multiplies_wrongly(dtype: torch.dtype) -> bool:
-    """The interpreter does with bfloat16, in silence, and truncates to it where a GPU rounds."""
+def _has_wrong_products(dtype: torch.dtype) -> bool:
+    """Whether products are wrong: the interpreter's in bfloat16, which it also truncates to."""
     return dtype == torch.bfloat16 and is_interpreted(_attend)

@@ -13,6 +13,7 @@ from tritonseq.kernels.checks import (
     check_tensors,
     number,
     takes_triton,
+    without_grad,
 )
 
 _TENSORS = ("tokens", "table", "positions", "position_table", "starts", "row")
@@ -58,10 +59,7 @@ def embed(
     """
     _check(tokens, table, positions, position_table, starts, row)
     scale = number("scale", scale)
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _embed(tokens, table, scale, positions, position_table, starts, row, impl)
-    return _embed(tokens, table, scale, positions, position_table, starts, row, impl)
+    return without_grad(_embed, tokens, table, scale, positions, position_table, starts, row, impl)
 
 
 def _embed(

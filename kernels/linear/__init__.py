@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels.activation import activate
-from tritonseq.kernels.checks import Impl, check_flags, check_tensors, is_gpu, number, takes_triton
+from tritonseq.kernels.checks import (
+    Impl,
+    check_flags,
+    check_tensors,
+    is_gpu,
+    number,
+    takes_triton,
+    without_grad,
+)
 from tritonseq.kernels.norm import add_norm
 
 from .call import NormLinearCall, can_hold
@@ -70,10 +78,7 @@ def norm_linear(
     check_flags(rms=rms)
     call = NormLinearCall(*tensors, number("epsilon", epsilon, least=0.0), rms, activation)
     call.check()
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _multiply(call, impl)
-    return _multiply(call, impl)
+    return without_grad(_multiply, call, impl)
 
 
 def is_norm_linear_faster(x: Tensor, weight: Tensor) -> bool:

@@ -15,6 +15,7 @@ from tritonseq.kernels.checks import (
     check_written,
     number,
     takes_triton,
+    without_grad,
 )
 
 
@@ -57,10 +58,7 @@ def add_norm(
     """
     _check(x, weight, bias, residual, rms)
     epsilon = number("epsilon", epsilon, least=0.0)
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _add_norm(x, weight, bias, residual, epsilon, rms, impl)
-    return _add_norm(x, weight, bias, residual, epsilon, rms, impl)
+    return without_grad(_add_norm, x, weight, bias, residual, epsilon, rms, impl)
 
 
 def _add_norm(
