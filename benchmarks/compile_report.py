@@ -49,7 +49,7 @@ POINTERS = {
 }
 
 
-class Row(NamedTuple):
+class CompiledKernel(NamedTuple):
     """One kernel in one configuration on one target."""
 
     target: str
@@ -115,7 +115,7 @@ def number(text: str, label: str) -> int:
     return int(found[1])
 
 
-def report(target: str, every: bool) -> Iterator[Row]:
+def report(target: str, every: bool) -> Iterator[CompiledKernel]:
     """Compile everything for one target, identical configurations once."""
     seen = set()
     for case, launch in all_launches(target, every):
@@ -128,7 +128,7 @@ def report(target: str, every: bool) -> Iterator[Row]:
             facts, error = (*usage(compiled), compiled.metadata.shared), ""
         except Exception as caught:  # whatever the compiler raises is the finding
             facts, error = (0, 0, 0, 0), f"{type(caught).__name__}: {caught}".replace("\n", " ")
-        yield Row(target, kernel, case, launch.num_warps, *facts, error)
+        yield CompiledKernel(target, kernel, case, launch.num_warps, *facts, error)
 
 
 def main() -> int:
@@ -153,7 +153,7 @@ def main() -> int:
     if options.csv:
         with open(options.csv, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(Row._fields)
+            writer.writerow(CompiledKernel._fields)
             writer.writerows(rows)
     bad = sum(row.bad for row in rows)
     print(f"triton {triton.__version__}: {len(rows)} kernels compiled, {bad} bad")

@@ -13,7 +13,6 @@ from .embedding import embed
 from .linear import norm_linear
 from .ngrams import ban_ngrams, ngram_bans, ngram_mask
 from .norm import add_norm
-from .sampling import sample_tokens
 from .topk import beam_topk
 
 __all__ = [
@@ -28,5 +27,4 @@ __all__ = [
     "ngram_bans",
     "ngram_mask",
     "norm_linear",
-    "sample_tokens",
 ]

@@ -1,4 +1,4 @@
-"""Checks that the public operations share: host integers only, so that no device is waited for."""
+"""Argument checks of all operations: on host integers only, so that no device is waited for."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    # A tensor: the address of its first byte and the one behind its last, its name, and itself.
+    _Place = tuple[int, int, str, Tensor]
 
 Impl = Literal["auto", "triton", "torch"]
 
 FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32))
 INTEGERS = frozenset((torch.int32, torch.int64))
 
-# Types of devices where Triton compiles; a test may add the one that it interprets on.
-GPUS = frozenset(("cuda",))
-
 _DENSE = torch.strided
 _LARGEST = sys.float_info.max
 
+# Places of one dimension that are compared with another tensor one by one.
+_MOST_SHIFTS = 64
+
 
 def is_gpu(device: torch.device) -> bool:
-    """Does Triton run on `device`, and the host have to wait for its values?"""
-    return device.type in GPUS
+    """Whether Triton compiles for `device`, and the host has to wait for its values."""
+    return device.type == "cuda"
 
 
 def takes_triton(impl: str, device: torch.device) -> bool:
@@ -42,13 +45,21 @@ def takes_triton(impl: str, device: torch.device) -> bool:
     return impl == "triton"
 
 
+def without_grad(run: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """`run(*arguments)` with autograd off, which costs nothing where it is off already."""
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            return run(*arguments)
+    return run(*arguments)
+
+
 def check_tensors(
-    tensors: Mapping[str, Tensor | None], optional: Collection[str] = ()
-) -> torch.device:
+    names: Sequence[str], tensors: Iterable[Tensor | None], required: int = 1
+) -> None:
     """Demand tensors that kernels can read, all of them on the device of the first one.
 
     Every operation begins with this: what comes after it may ask for shapes and strides. The names
-    are those of the arguments; `optional` ones may be None.
+    are those of the arguments; all but the first `required` tensors may be None.
 
     Raises:
         TypeError: for what is no tensor.
@@ -57,8 +68,8 @@ def check_tensors(
     """
     # What is traced cannot be asked whether it is negated.
     device, traced = None, torch.compiler.is_compiling()
-    for name, tensor in tensors.items():
-        if tensor is None and name in optional:
+    for place, tensor in enumerate(tensors):
+        if tensor is None and place >= required:
             continue
         if (
             not isinstance(tensor, Tensor)
@@ -67,21 +78,20 @@ def check_tensors(
             or (not traced and tensor.is_neg())
             or (type(tensor) is not Tensor and not traced and _is_stray(tensor))
         ):
-            raise _unfit(name, tensor)
+            raise _unfit(names[place], tensor)
         if device is None:
-            first, device = name, tensor.device
+            device = tensor.device
             if device.type == "meta":
-                raise ValueError(f"{name} is on the meta device, which holds no values")
+                raise ValueError(f"{names[0]} is on the meta device, which holds no values")
         elif tensor.device != device:
             raise ValueError(
-                f"{name} is on {tensor.device} and {first} on {device}; move them to one device"
+                f"{names[place]} is on {tensor.device} and {names[0]} on {device}; "
+                "move them to one device"
             )
-    assert device is not None
-    return device
 
 
 def _is_stray(tensor: Tensor) -> bool:
-    """Is it a fake tensor, which has no values, where nothing else is fake?"""
+    """Whether this is a fake tensor, which has no values, where nothing else is fake."""
     return hasattr(tensor, "fake_mode") and not hasattr(torch.empty(0), "fake_mode")
 
 
@@ -119,7 +129,7 @@ def whole(name: str, value: Any) -> int:
 
 
 def _is_a(kind: type, value: object) -> bool:
-    """Is it a number of a kind? True and False are none."""
+    """Whether this is a number of a kind; True and False are none."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
@@ -128,6 +138,25 @@ def check_flags(**flags: bool) -> None:
     for name, value in flags.items():
         if value is not True and value is not False:
             raise TypeError(f"{name} is {_shown(value)}; pass True or False")
+
+
+def check_floats(name: str, tensor: Tensor, sizes: str) -> None:
+    """Demand float16, bfloat16 or float32, and the dimensions that `sizes` lists, as in "N, d"."""
+    if tensor.dtype not in FLOATS or tensor.dim() != sizes.count(",") + 1:
+        raise ValueError(
+            f"{name} is {tensor.dtype} {list(tensor.shape)}; "
+            f"pass float16, bfloat16 or float32 [{sizes}]"
+        )
+
+
+def check_shape(
+    name: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    """Demand one dtype and exactly `shape`; None passes."""
+    if tensor is not None and (tensor.shape != shape or tensor.dtype != dtype):
+        raise ValueError(
+            f"{name} is {tensor.dtype} {list(tensor.shape)}; pass {dtype} {list(shape)}"
+        )
 
 
 def check_integers(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
@@ -156,3 +185,143 @@ def check_rows(**tensors: Tensor | None) -> None:
 def _shown(value: object) -> str:
     """A value and its type, in a few words whatever it is."""
     return f"{reprlib.repr(value)} ({type(value).__name__})"
+
+
+def check_written(written: Mapping[str, Tensor | None], read: Mapping[str, Tensor | None]) -> None:
+    """Demand that arguments can be written in place, and that nothing else lies where they do.
+
+    Strides and addresses alone are looked at, and only as far as layouts go in which every
+    dimension steps over all that lies within it; of others it is assumed that they may meet.
+
+    Raises ValueError if elements of one of the `written` tensors share memory with each other or
+    with those of another tensor, or if autograd would have to know of the change.
+    """
+    # What is traced has no address, and is not written before it runs.
+    traced = torch.compiler.is_compiling()
+    tracked = not traced and torch.is_grad_enabled()
+    guarded = not traced and not torch.is_inference_mode_enabled()
+    alone = traced or len(written) + len(read) == 1
+    places = [] if alone else [_place(name, x) for name, x in read.items() if x is not None]
+    for name, x in written.items():
+        if x is None:
+            continue
+        reach = x.numel() if x.is_contiguous() else _reach(x)
+        if reach < 0:
+            raise ValueError(
+                f"{name} is written in place, and with strides {list(x.stride())} its elements "
+                f"share memory; pass {name}.contiguous()"
+            )
+        if tracked and x.requires_grad:
+            raise ValueError(
+                f"{name} requires a gradient and is written in place; "
+                f"pass {name}.detach(), or call within torch.no_grad()"
+            )
+        if guarded and x.is_inference():
+            raise ValueError(
+                f"{name} is an inference tensor and is written in place; "
+                f"pass {name}.clone(), or call within torch.inference_mode()"
+            )
+        if alone:
+            continue
+        start = x.data_ptr()
+        end = start + reach * x.element_size()
+        place = start, end, name, x
+        for other in places:
+            # What begins at 0 is a stand-in without memory.
+            if other[0] < end and start < other[1] and start and _can_overlap(place, other):
+                raise ValueError(
+                    f"{name} is written in place and shares memory with {other[2]}; "
+                    f"pass {other[2]}.clone()"
+                )
+        places.append(place)
+
+
+def _place(name: str, x: Tensor) -> _Place:
+    start = x.data_ptr()
+    if x.is_contiguous():
+        return start, start + x.nbytes, name, x
+    return start, start + abs(_reach(x)) * x.element_size(), name, x
+
+
+def _reach(x: Tensor) -> int:
+    """The elements from the first to the last one; negative if two may lie in one place."""
+    reach, in_order = 1, True
+    shape, steps = x.shape, x.stride()
+    for i in range(len(shape) - 1, -1, -1):
+        if shape[i] > 1:
+            in_order = in_order and steps[i] >= reach
+            reach += steps[i] * (shape[i] - 1)
+    return reach if in_order or not _can_overlap_itself(x) else -reach
+
+
+def _can_overlap_itself(x: Tensor) -> bool:
+    """Whether two elements may lie in one place, whatever the order of the dimensions."""
+    reach = 1
+    for step, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size > 1:
+            if step < reach:
+                return True
+            reach += step * (size - 1)
+    return False
+
+
+def _can_overlap(one: _Place, other: _Place) -> bool:
+    """Whether elements of two tensors may lie in one place."""
+    shift = other[0] - one[0]
+    if _is_interleaved(shift, one, other):
+        return False
+    return _can_meet(shift, _steps(one[3]), _steps(other[3]))
+
+
+def _is_interleaved(shift: int, one: _Place, other: _Place) -> bool:
+    """Whether each has a range of its own in every step of the same first dimensions.
+
+    The parts of a cache do, which meet here at every step of a model: a quick answer for them.
+    """
+    x, y = one[3], other[3]
+    if x.dtype != y.dtype:
+        return False
+    shape, steps, other_shape, other_steps = x.shape, x.stride(), y.shape, y.stride()
+    item, reach, other_reach, outer = x.element_size(), one[1] - one[0], other[1] - other[0], 0
+    for i in range(min(len(shape), len(other_shape))):
+        step = steps[i] * item
+        if steps[i] != other_steps[i] or not step or outer % step:
+            return False
+        outer = step
+        reach -= (shape[i] - 1) * step
+        other_reach -= (other_shape[i] - 1) * step
+        first = shift % step
+        if first >= reach and first + other_reach <= step:
+            return True
+    return False
+
+
+def _steps(x: Tensor) -> list[tuple[int, int]]:
+    """Steps in bytes and sizes of the dimensions, widest first, down to the bytes of an element."""
+    item = x.element_size()
+    pairs = zip(x.stride(), x.shape, strict=True)
+    return [*sorted(((s * item, n) for s, n in pairs if s and n > 1), reverse=True), (1, item)]
+
+
+def _can_meet(shift: int, one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
+    """Whether elements of both may lie in one place, if the other starts `shift` bytes later."""
+    reach, other_reach = _width(one), _width(other)
+    if shift > reach or -shift > other_reach:
+        return False
+    if not one or not other:
+        return True
+    step = max(one[0][0], other[0][0])
+    # A dimension that the other one has not is one place there.
+    size, one = (one[0][1], one[1:]) if one[0][0] == step else (1, one)
+    other_size, other = (other[0][1], other[1:]) if other[0][0] == step else (1, other)
+    # Only shifts by which what lies within a step can meet.
+    least = max(-((_width(other) + shift) // step), 1 - size)
+    most = min((_width(one) - shift) // step, other_size - 1)
+    if most - least > _MOST_SHIFTS:
+        return True
+    return any(_can_meet(shift + n * step, one, other) for n in range(least, most + 1))
+
+
+def _width(steps: list[tuple[int, int]]) -> int:
+    """The bytes from the first to the last one."""
+    return sum(step * (size - 1) for step, size in steps)

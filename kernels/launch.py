@@ -1,4 +1,4 @@
-"""What the Triton launchers share: a launch as data, and block sizes with their reasons."""
+"""Launching Triton kernels: a launch as data, and block sizes with their reasons."""
 
 from __future__ import annotations
 
@@ -179,6 +179,19 @@ def merged_rows(query_rows: int, splits: int, head_dim: int) -> int:
     """Query rows whose splits are merged at once: all, unless they fill the registers."""
     fitting = max(1, MERGED_ELEMENTS // (next_power_of_two(splits) * block_dim(head_dim)))
     return min(query_rows, fitting)
+
+
+def readable_columns(logits: Tensor, multiple: int) -> int:
+    """`V`, or the next multiple if every row `[..., V]` has that many columns in memory.
+
+    Only such a bound, of 16 at least, lets the compiler load whole vectors.
+    """
+    width = logits.shape[-1]
+    padded = ceil_div(width, multiple) * multiple
+    rows = zip(logits.shape[:-1], logits.stride(), strict=False)
+    end = logits.storage_offset() + sum((size - 1) * stride for size, stride in rows) + padded
+    has_room = end * logits.element_size() <= logits.untyped_storage().nbytes()
+    return padded if has_room and logits.stride(-1) == 1 else width
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -1,4 +1,4 @@
-"""The operations as `torch.ops.tritonseq.*`, which `torch.compile` takes as they are.
+"""Custom operators `torch.ops.tritonseq.*`, which `torch.compile` takes as they are.
 
 In eager code the public functions skip the dispatcher, whose cost is that of a small kernel.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .attention import decode_attention
 from .ngrams import ban_ngrams, ngram_mask
+from .ngrams.call import SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +37,7 @@ def _check_device(*arguments: Any) -> None:
         raise ValueError(f"the tensors are on {names}; move them to one device")
 
 
-_OPTIONS = (
-    "Tensor? lengths=None, Tensor? starts=None, Tensor? lineage=None, "
-    "Tensor? prefix=None, Tensor? prefix_starts=None, Tensor? prefix_lengths=None, "
-    "Tensor? source=None, Tensor? source_starts=None, Tensor? source_lengths=None, "
-    'Tensor? ignored=None, str impl="auto"'
-)
+_OPTIONS = ", ".join(f"Tensor? {name}=None" for name in SPANS) + ', str impl="auto"'
 
 _decode_attention = torch.library.custom_op(
     "tritonseq::decode_attention",

@@ -1,4 +1,4 @@
-"""The operators that torch counts as private: asked for here, and nowhere else.
+"""Private operators of torch, each with a plain path where it is missing; named here alone.
 
 A version of torch may rename or drop any of them. Each is looked up once, and where it is missing
 a plain path takes its place, which is slower and means the same.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _found(owner: Any, path: str) -> Operator | None:
-    """What stands at a dotted path below `owner`; None where any part of it is missing."""
+    """The attribute at a dotted path below `owner`; None where any part of it is missing."""
     for name in path.split("."):
         owner = getattr(owner, name, None)
     operator: Operator | None = owner
@@ -61,7 +61,7 @@ def flash_attention(
 
 
 def has_product_with_activation() -> bool:
-    """Can a product end in an activation, in one launch on a GPU?"""
+    """Whether a product can end in an activation, in one launch on a GPU."""
     return _ADDMM_ACTIVATION is not None
 
 
@@ -73,7 +73,7 @@ def product_with_activation(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bo
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Can this build, on this processor, multiply by weights in oneDNN's blocked layout?"""
+    """Whether this build, on this processor, multiplies by weights in oneDNN's blocked layout."""
     if not torch.backends.mkldnn.is_available() or _REORDER is None or _POINTWISE is None:
         return False
     if dtype == torch.bfloat16:

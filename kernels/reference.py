@@ -1,4 +1,4 @@
-"""The operations by definition: the same names and signatures, in plain torch.
+"""Reference implementations: the same names and signatures, by definition, in plain torch.
 
 Slow, and free of every trick that the fast paths play: this is what they are tested against.
 """
@@ -10,7 +10,6 @@ from tritonseq.kernels.embedding.reference import embed
 from tritonseq.kernels.linear.reference import norm_linear
 from tritonseq.kernels.ngrams.reference import ban_ngrams, ngram_bans, ngram_mask
 from tritonseq.kernels.norm.reference import add_norm
-from tritonseq.kernels.sampling.reference import sample_tokens
 from tritonseq.kernels.topk.reference import beam_topk
 
 __all__ = [
@@ -26,5 +25,4 @@ __all__ = [
     "ngram_mask",
     "norm_linear",
     "row_advance",
-    "sample_tokens",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tritonseq.kernels import norm_linear
-from tritonseq.kernels.linear import pays
+from tritonseq.kernels.linear import is_norm_linear_faster
 
 from .matmul import activated_matmul, logits_of, matmul
 
@@ -41,7 +41,7 @@ class ResidualStream:
         activation: str | None = None,
     ) -> Tensor:
         """`act(norm(x) W + b)`, with `weight: [d, out]` and `activation` a kind of `activate`'s."""
-        if pays(self.x, weight):
+        if is_norm_linear_faster(self.x, weight):
             return norm_linear(
                 self.settled(),
                 weight,
@@ -58,14 +58,14 @@ class ResidualStream:
 
     def logits(self, norm: LayerNorm, weight: Tensor) -> Tensor:
         """`norm(x) W`, `[N, V]`, with `weight: [d, V]`."""
-        if pays(self.x, weight):
+        if is_norm_linear_faster(self.x, weight):
             return self.read(norm, weight)
         return logits_of(self.normed(norm), weight)
 
     def add(self, rows: Tensor, linear: Linear) -> None:
         """Add `linear(rows)`, with `rows: [N, in]`."""
         x = self.settled()
-        if pays(rows, linear.weight):
+        if is_norm_linear_faster(rows, linear.weight):
             norm_linear(rows, linear.weight, linear.bias, residual=x)
         else:
             self._branch = linear(rows)

@@ -1,4 +1,4 @@
-"""Whether the engines do the same: nothing is printed whose output has not been through here."""
+"""Agreement of the engines: no figure is printed before their outputs are compared here."""
 
 from __future__ import annotations
 

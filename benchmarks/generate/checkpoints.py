@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Shape(NamedTuple):
+class ModelShape(NamedTuple):
     """The sizes that the caches depend on."""
 
     layers: int
@@ -27,13 +27,13 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
-    "gpt2": Shape(12, 768, 50257),
-    "bart": Shape(12, 1024, 50265),
-    "t5": Shape(12, 768, 32128),
-    "unilm": Shape(12, 768, 28996),
+    "gpt2": ModelShape(12, 768, 50257),
+    "bart": ModelShape(12, 1024, 50265),
+    "t5": ModelShape(12, 768, 32128),
+    "unilm": ModelShape(12, 768, 28996),
 }
 # UniLM's special tokens end at 103.
-TINY = dict.fromkeys(SHAPES, Shape(2, 64, 97)) | {"unilm": Shape(2, 64, 197)}
+TINY = dict.fromkeys(SHAPES, ModelShape(2, 64, 97)) | {"unilm": ModelShape(2, 64, 197)}
 # Without an end token every run takes all its steps.
 ENDLESS = {
     "eos_token_id": None,
@@ -51,7 +51,7 @@ def quiet_transformers() -> Any:
     return transformers
 
 
-def shape_of(model: str, tiny: bool = False) -> Shape:
+def shape_of(model: str, tiny: bool = False) -> ModelShape:
     """The shape of a model of `SHAPES`; the heads of all of them have size 64."""
     return (TINY if tiny else SHAPES)[model]
 
@@ -66,7 +66,7 @@ def write_checkpoint(model: str, folder: Path, *, tiny: bool = False) -> int:
     return sum(parameter.nbytes for parameter in network.parameters())
 
 
-def build_gpt2(transformers: Any, shape: Shape) -> Any:
+def build_gpt2(transformers: Any, shape: ModelShape) -> Any:
     """GPT-2 (124M)."""
     config = transformers.GPT2Config(
         vocab_size=shape.vocabulary,
@@ -79,7 +79,7 @@ def build_gpt2(transformers: Any, shape: Shape) -> Any:
     return transformers.GPT2LMHeadModel(config)
 
 
-def build_bart(transformers: Any, shape: Shape) -> Any:
+def build_bart(transformers: Any, shape: ModelShape) -> Any:
     """BART-large: positions weigh four times what they do, logits spread threefold."""
     sizes = {
         f"{part}_{name}": value
@@ -107,7 +107,7 @@ def build_bart(transformers: Any, shape: Shape) -> Any:
     return network
 
 
-def build_t5(transformers: Any, shape: Shape) -> Any:
+def build_t5(transformers: Any, shape: ModelShape) -> Any:
     """T5-base, version 1.0: embeddings a twentieth of what they are, logits spread threefold."""
     config = transformers.T5Config(
         vocab_size=shape.vocabulary,

@@ -56,7 +56,7 @@ class Job:
         return words[picked.to(self.device)]
 
 
-class Engine(Protocol):
+class MeasuredEngine(Protocol):
     """A loaded model, ready to run its job again and again."""
 
     def generate(self) -> Tensor:
@@ -114,19 +114,19 @@ class Reprojection:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.network = reprojection.Network(job.folder, job.workload.dtype, job.device)
+        self.network = reprojection.ReprojectingNetwork(job.folder, job.workload.dtype, job.device)
 
     @torch.inference_mode()
     def generate(self) -> Tensor:
         workload = self.job.workload
-        decoder = reprojection.Decoder(self.network, self.job.inputs)
+        decoder = reprojection.ReprojectingDecoder(self.network, self.job.inputs)
         return reprojection.search(decoder, workload.beams, workload.new_tokens)
 
     @torch.inference_mode()
     def forced_logits(self) -> Tensor:
         """The logits `[T, B * K, V]` of a few steps along given tokens."""
         workload = self.job.workload
-        decoder = reprojection.Decoder(self.network, self.job.inputs)
+        decoder = reprojection.ReprojectingDecoder(self.network, self.job.inputs)
         samples = torch.arange(workload.batch, device=self.job.device)
         rows = samples.repeat_interleave(workload.beams)
         logits = [decoder.start()[rows]]
@@ -140,7 +140,7 @@ class CTranslate2:
     """CTranslate2 on a converted copy, with as many threads as torch has; tokens are `str(id)`.
 
     It runs in a process of its own unless `apart` is False: its threads spin for a while after
-    each call, and would take the cores from whoever is timed next.
+    each call, and would take the cores from the engine that is timed next.
     """
 
     def __init__(self, job: Job, compute_type: str = "float32", *, apart: bool = True) -> None:
@@ -236,7 +236,7 @@ def continuation(rows: Tensor, workload: Workload) -> Tensor:
     return rows[:, workload.given :]
 
 
-ENGINES: dict[str, Callable[[Job], Engine]] = {
+ENGINES: dict[str, Callable[[Job], MeasuredEngine]] = {
     "tritonseq": Tritonseq,
     "transformers": Transformers,
     "reprojection": Reprojection,
@@ -246,7 +246,7 @@ ENGINES: dict[str, Callable[[Job], Engine]] = {
 
 
 def able(workload: Workload, device: torch.device, *, int8: bool) -> list[str]:
-    """The names of the engines that can do the work, and says who cannot, and why.
+    """The names of the engines that can do the work, and says which cannot, and why.
 
     Ours comes first, and second the one whose output it must give.
     """

@@ -95,7 +95,7 @@ def forget_peak() -> None:
         refs.write("5")
 
 
-def start(engine: str, workload: Workload, folder: Path) -> engines.Engine:
+def start(engine: str, workload: Workload, folder: Path) -> engines.MeasuredEngine:
     """Load a checkpoint whose vocabulary its config.json tells."""
     vocabulary: int = json.loads((folder / "config.json").read_text())["vocab_size"]
     job = engines.Job(folder, workload, workload.inputs(vocabulary, CPU))

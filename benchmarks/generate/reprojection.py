@@ -26,7 +26,7 @@ BANNED = -10000.0
 EPSILON = 1e-5
 
 
-class Network:
+class ReprojectingNetwork:
     """The weights of an s2s-ft folder, and the layers that they make."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
@@ -78,10 +78,10 @@ class Network:
         return x.unflatten(2, (self.config["num_attention_heads"], -1)).transpose(1, 2)
 
 
-class Decoder:
+class ReprojectingDecoder:
     """The histories of one batch; rows are samples at first, and beams from `reorder` on."""
 
-    def __init__(self, network: Network, source: Tensor) -> None:
+    def __init__(self, network: ReprojectingNetwork, source: Tensor) -> None:
         """`source`: `[B, S]`, with the tokens that frame it."""
         self.network = network
         self.source = source
@@ -119,7 +119,7 @@ class Decoder:
         return self.network.head(x[:, -1])
 
 
-def search(decoder: Decoder, beams: int, steps: int) -> Tensor:
+def search(decoder: ReprojectingDecoder, beams: int, steps: int) -> Tensor:
     """Beam search by UniLM's rules without a length penalty; the best tokens `[B, steps]`.
 
     The shortest output allowed is the longest one, so the end token is banned at every step and

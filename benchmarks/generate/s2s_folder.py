@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from generate.checkpoints import Shape
+    from generate.checkpoints import ModelShape
     from torch import Tensor
 
 START, END, MASK = 101, 102, 103
@@ -29,7 +29,7 @@ SCALES = {
 }
 
 
-def write_folder(folder: Path, shape: Shape) -> int:
+def write_folder(folder: Path, shape: ModelShape) -> int:
     """Write config.json and model.safetensors in float32; returns the bytes of the weights."""
     config = config_of(shape)
     # BERT's own at a width of 768.
@@ -46,7 +46,7 @@ def write_folder(folder: Path, shape: Shape) -> int:
     return sum(weight.nbytes for weight in weights.values())
 
 
-def config_of(shape: Shape) -> dict[str, Any]:
+def config_of(shape: ModelShape) -> dict[str, Any]:
     """A config.json with the token types that UniLM was pre-trained with; heads of size 64."""
     return {
         "architectures": ["BertForSequenceToSequenceUniLMV1"],

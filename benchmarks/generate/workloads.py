@@ -35,7 +35,7 @@ class Workload:
 
     @property
     def reads_source(self) -> bool:
-        """Is the input answered, rather than continued?"""
+        """Whether the input is answered, rather than continued."""
         return self.model != "gpt2"
 
     @property

@@ -17,7 +17,7 @@ PLAIN = "plain loop"
 
 # Seconds of the picture: enough for the stages to find their rhythm.
 SHOWN = 4.0
-# The share of its width that a piece of work takes at least, or else nobody would see it.
+# The share of its width that a piece of work takes at least, or else it could not be seen.
 VISIBLE = 0.002
 MODEL, TEXT = "#2a6f97", "#e07a1f"
 

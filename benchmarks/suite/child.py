@@ -1,8 +1,8 @@
 """One part in a process of its own: `python -m suite.child NAME MODULE SETTING RECORD`.
 
 It imports what the part needs, then waits for the number of seconds that it may take on its
-standard input, so that imports overlap with the part before it. When that input closes, whoever
-started the process is gone, and so is it with all that it started.
+standard input, so that imports overlap with the part before it. When that input closes, its
+parent is gone, and the process ends with all that it has started.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Part(NamedTuple):
     """Its share of a run; what others leave over is divided by these."""
 
 
-class Child:
+class PartProcess:
     """The process of one part: started early, told to go later."""
 
     def __init__(self, part: Part, work: Path, environment: Mapping[str, str]) -> None:
@@ -121,9 +121,9 @@ def conduct(
     deadline = time.monotonic() + seconds
     reports = {part.name: {"status": "waiting"} for part in parts}
     groups = stages(parts)
-    ready: list[Child] = []
+    ready: list[PartProcess] = []
     try:
-        ready = [Child(part, work, environment) for part in groups[0]]
+        ready = [PartProcess(part, work, environment) for part in groups[0]]
         for number, group in enumerate(groups):
             children, ready = ready, []
             left = deadline - time.monotonic()
@@ -135,7 +135,7 @@ def conduct(
                 child.go(limit)
             ready = children.copy()
             if number + 1 < len(groups):
-                ready += [Child(part, work, environment) for part in groups[number + 1]]
+                ready += [PartProcess(part, work, environment) for part in groups[number + 1]]
             print(f"{', '.join(part.name for part in group)}: up to {limit:.0f} s", flush=True)
             watch(children, time.monotonic() + min(limit + GRACE, left), reports, update)
             ready = ready[len(children) :]
@@ -156,7 +156,7 @@ def share(groups: Sequence[Sequence[Part]]) -> float:
 
 
 def watch(
-    children: Sequence[Child],
+    children: Sequence[PartProcess],
     deadline: float,
     reports: dict[str, Any],
     update: Callable[[dict[str, Any]], None],

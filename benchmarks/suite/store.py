@@ -1,4 +1,4 @@
-"""Checkpoints that several parts read: each is written once, by whoever needs it first."""
+"""Checkpoints that several parts read: each is written once, by the first that needs it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .task import Task
 
-UNILM_LARGE = checkpoints.Shape(24, 1024, 28996)
+UNILM_LARGE = checkpoints.ModelShape(24, 1024, 28996)
 NAMES = ("gpt2", "bart", "t5", "unilm-large", "unilm")
 
 

@@ -107,5 +107,5 @@ class Task:
 
     @property
     def late(self) -> bool:
-        """Has something been left out for lack of time?"""
+        """Whether something has been left out for lack of time."""
         return any(reason.startswith(OUT_OF_TIME) for reason in self.skipped.values())

@@ -1,6 +1,6 @@
 """Checkpoints of real width that read and write text: random weights, tokenizers trained here.
 
-Whoever measures a pipeline needs more than ids: a tokenizer with a vocabulary of real size, and
+A measurement of a pipeline needs more than ids: a tokenizer with a vocabulary of real size, and
 answers that end after different numbers of tokens. Random weights hardly ever choose the end
 token, so its logit gets a bias, fixed once so that answers have all lengths up to the limit.
 """
@@ -31,14 +31,14 @@ END_BIAS = {"bart-base": 3.4, "opus-mt": 3.1}
 
 
 @dataclass(frozen=True)
-class Sizes:
+class CheckpointSizes:
     """Those of a network of the BART family, and of its vocabulary."""
 
     layers: int
     width: int
     vocabulary: int
 
-    def tiny(self) -> Sizes:
+    def tiny(self) -> CheckpointSizes:
         """For a rehearsal: as wide, for weights to be laid out as real ones are, but shallow."""
         return replace(self, layers=1, vocabulary=2000)
 
@@ -56,8 +56,8 @@ class Sizes:
         return {"d_model": self.width, "max_position_embeddings": 1024} | both
 
 
-BART_BASE = Sizes(layers=6, width=768, vocabulary=50265)
-OPUS_MT = Sizes(layers=6, width=512, vocabulary=58101)
+BART_BASE = CheckpointSizes(layers=6, width=768, vocabulary=50265)
+OPUS_MT = CheckpointSizes(layers=6, width=512, vocabulary=58101)
 
 
 def write_bart_base(folder: Path, *, tiny: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`activate`: what stands between two products, with the bias before it and the gate behind it."""
+"""`activate`: an activation function with the bias before it and the gate behind it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, Impl, check_tensors, takes_triton
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import (
+    Impl,
+    check_floats,
+    check_shape,
+    check_tensors,
+    check_written,
+    takes_triton,
+    without_grad,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,10 +71,7 @@ def activate(
         TypeError: for what is no tensor, or a kind that is no word.
     """
     _check(x, kind, bias, gate)
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _activate(x, kind, bias, gate, impl)
-    return _activate(x, kind, bias, gate, impl)
+    return without_grad(_activate, x, kind, bias, gate, impl)
 
 
 def _activate(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None, impl: str) -> Tensor:
@@ -81,20 +85,14 @@ def _activate(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None, im
 
 
 def _check(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None) -> None:
-    check_tensors({"x": x, "bias": bias, "gate": gate}, optional=("bias", "gate"))
+    check_tensors(("x", "bias", "gate"), (x, bias, gate))
     if not isinstance(kind, str):
         raise TypeError(f"kind is {kind!r}; pass one of the words {', '.join(_IN_PLACE)}")
     if kind not in _IN_PLACE:
         raise ValueError(f"kind is {kind!r}; choose one of {', '.join(_IN_PLACE)}")
-    if x.dim() != 2 or x.dtype not in FLOATS:
-        raise ValueError(
-            f"x is {x.dtype} {list(x.shape)}; pass float16, bfloat16 or float32 [N, d]"
-        )
-    if bias is not None and (bias.shape != x.shape[1:] or bias.dtype != x.dtype):
-        raise ValueError(
-            f"bias is {bias.dtype} {list(bias.shape)}; pass {x.dtype} {list(x.shape[1:])}"
-        )
-    if gate is not None and (gate.shape != x.shape or gate.dtype != x.dtype):
-        raise ValueError(f"gate is {gate.dtype} {list(gate.shape)}; pass {x.dtype} {list(x.shape)}")
+    check_floats("x", x, "N, d")
+    dtype, shape = x.dtype, x.shape
+    check_shape("bias", bias, dtype, shape[1:])
+    check_shape("gate", gate, dtype, shape)
     if gate is None:
         check_written({"x": x}, {} if bias is None else {"bias": bias})

@@ -1,4 +1,4 @@
-"""The bookkeeping of a search after every step, per sample and in place: `beam_advance` and kin.
+"""`beam_advance` and `greedy_advance`: the bookkeeping of a search after a step, in place.
 
 Nothing here waits for the device or depends on it for a shape, so that a step which ends with one
 of these operations can be captured in a graph.
@@ -11,8 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, Impl, check_flags, check_tensors, takes_triton, whole
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import (
+    FLOATS,
+    Impl,
+    check_flags,
+    check_shape,
+    check_tensors,
+    check_written,
+    takes_triton,
+    whole,
+)
 
 from . import eager
 from .state import Group, Pool, Written
@@ -67,25 +75,24 @@ def beam_advance(
         "ends": ends,
         "hits": hits,
     }
-    check_tensors({**own, **given}, optional=("ends", "hits"))
+    check_tensors((*own, *given), (*own.values(), *given.values()), len(own) + len(given) - 2)
     check_flags(stops_when_full=stops_when_full, bounds_by_limit=bounds_by_limit, retire=retire)
-    samples, beams = _check_written(written)
+    samples, beams = _check_state(written)
     _check_group(group, samples, beams)
     count = scores.shape[1] if scores.dim() == 2 else 0
     if count < beams:
         raise ValueError(f"scores are {list(scores.shape)}; pass [{samples}, C], C >= {beams}")
     for name, tensor in (("scores", scores), ("tokens", tokens), ("parents", parents)):
         kind = torch.float32 if name == "scores" else torch.int64
-        _check(name, tensor, kind, (samples, count))
-    if hits is not None:
-        _check("hits", hits, torch.bool, (samples, count))
+        check_shape(name, tensor, kind, (samples, count))
+    check_shape("hits", hits, torch.bool, (samples, count))
     _check_ends(ends)
     if powers.dim() != 1 or powers.dtype != torch.float32 or len(powers) < 2:
         raise ValueError(f"powers are {powers.dtype} {list(powers.shape)}; pass float32 [N]")
     check_written(own, given)
-    rules = eager.Rules(powers, ends, stops_when_full, bounds_by_limit, retire)
+    rules = eager.AdvanceRules(powers, ends, stops_when_full, bounds_by_limit, retire)
     with torch.no_grad():
-        if hits is None and takes_triton(impl, scores.device) and _fits(beams, count):
+        if hits is None and takes_triton(impl, scores.device) and _can_hold(beams, count):
             from .kernel import advance_in_triton
 
             advance_in_triton(written, group, scores, tokens, parents, rules)
@@ -122,11 +129,11 @@ def greedy_advance(
         TypeError: for what is no tensor, record, integer or flag.
     """
     own = {**_named(written, Written), "ended": ended}
-    check_tensors({**own, "logits": logits, "ends": ends}, optional=("ends",))
+    check_tensors((*own, "logits", "ends"), (*own.values(), logits, ends), len(own) + 1)
     check_flags(retire=retire)
     pad_token_id = _token("pad_token_id", pad_token_id)
-    samples, beams = _check_written(written)
-    _check("ended", ended, torch.bool, (samples, beams))
+    samples, beams = _check_state(written)
+    check_shape("ended", ended, torch.bool, (samples, beams))
     _check_ends(ends)
     fits = logits.dim() == 3 and logits.shape[:2] == (samples, beams) and logits.shape[2] > 0
     if not fits or logits.dtype not in FLOATS:
@@ -167,37 +174,6 @@ def row_advance(
         eager.advance_rows(written, ended, tokens, hits, ends, retire)
 
 
-def choose_beams(
-    written: Written,
-    group: Group,
-    scores: Tensor,
-    tokens: Tensor,
-    parents: Tensor,
-    *,
-    hits: Tensor | None = None,
-    **judge: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The first half of `beam_advance`, for one of several groups of a sample's beams.
-
-    Changes the group alone. Returns tokens and parents `[B, k]` of the beams that go on, and in
-    which samples the group has ended, `[B]` bool. Plain torch on every device.
-    """
-    rules = eager.Rules(**judge)
-    with torch.no_grad():
-        return eager.choose(written, group, scores, tokens, parents, hits, rules)
-
-
-def append_beams(
-    written: Written, tokens: Tensor, parents: Tensor, ended: Tensor, *, retire: bool = True
-) -> None:
-    """The second half: write tokens `[B, K]` that continue beams `parents [B, K]`.
-
-    `ended [B]` bool: in which samples the search is over.
-    """
-    with torch.no_grad():
-        eager.append(written, tokens, parents, ended, retire=retire)
-
-
 def _named(record: Any, kind: type[Written] | type[Group]) -> dict[str, Tensor]:
     """The tensors of a record under their names; those of a pool are `pool.scores` and so on."""
     word = kind.__name__.lower()
@@ -222,12 +198,7 @@ def _token(name: str, token: int) -> int:
     return token
 
 
-def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if tensor.dtype != dtype or tensor.shape != shape:
-        raise ValueError(f"{name}: {tensor.dtype} {list(tensor.shape)}; pass {dtype} {list(shape)}")
-
-
-def _check_written(written: Written) -> tuple[int, int]:
+def _check_state(written: Written) -> tuple[int, int]:
     """Samples and beams; ValueError unless all fields fit together."""
     if written.tokens.dim() != 3:
         raise ValueError(f"tokens are {list(written.tokens.shape)}; pass [B, T, K]")
@@ -239,16 +210,16 @@ def _check_written(written: Written) -> tuple[int, int]:
     shapes = {"newest": (samples, beams), **dict.fromkeys(("tokens", "lineage", "parents"))}
     for name, tensor in written._asdict().items():
         shape = shapes.get(name, (samples,)) or (samples, length, beams)
-        _check(name, tensor, torch.bool if name == "done" else torch.int64, shape)
+        check_shape(name, tensor, torch.bool if name == "done" else torch.int64, shape)
     return samples, beams
 
 
 def _check_group(group: Group, samples: int, beams: int) -> None:
-    _check("running", group.running, torch.float32, (samples, beams))
-    _check("improvable", group.improvable, torch.bool, (samples,))
+    check_shape("running", group.running, torch.float32, (samples, beams))
+    check_shape("improvable", group.improvable, torch.bool, (samples,))
     kinds = {"scores": torch.float32, "done": torch.bool}
     for name, tensor in group.pool._asdict().items():
-        _check(f"pool.{name}", tensor, kinds.get(name, torch.int64), (samples, beams))
+        check_shape(f"pool.{name}", tensor, kinds.get(name, torch.int64), (samples, beams))
 
 
 def _check_ends(ends: Tensor | None) -> None:
@@ -256,6 +227,6 @@ def _check_ends(ends: Tensor | None) -> None:
         raise ValueError(f"ends are {ends.dtype} {list(ends.shape)}; pass int64 [E]")
 
 
-def _fits(beams: int, candidates: int) -> bool:
-    """Do the beams and candidates of a sample fit one program's registers?"""
+def _can_hold(beams: int, candidates: int) -> bool:
+    """Whether the beams and candidates of a sample fit one program's registers."""
     return beams <= 32 and candidates <= 128

@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from .state import FAR_BELOW
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .state import Group, Pool, Written
 
-FAR_BELOW = -1.0e9
-"""Stands for minus infinity in the scores of beams that must not be chosen. transformers adds it
-where an infinity would give NaN, and ids agree only if ours rounds in the same places."""
 
-
-class Rules(NamedTuple):
+class AdvanceRules(NamedTuple):
     """The arguments of `beam_advance` that stay the same."""
 
     powers: Tensor
@@ -33,27 +31,30 @@ def advance(
     tokens: Tensor,
     parents: Tensor,
     hits: Tensor | None,
-    rules: Rules,
+    rules: AdvanceRules,
 ) -> None:
     """`beam_advance` for checked arguments."""
     parents = parents.clamp(0, written.tokens.shape[2] - 1)
-    tokens, parents, ended = choose(written, group, scores, tokens, parents, hits, rules)
-    append(written, tokens, parents, ended, retire=rules.retire)
+    tokens, parents, ended = choose_beams(
+        written, group, scores, tokens, parents, hits=hits, rules=rules
+    )
+    append_beams(written, tokens, parents, ended, retire=rules.retire)
 
 
-def choose(
+def choose_beams(
     written: Written,
     group: Group,
     scores: Tensor,
     tokens: Tensor,
     parents: Tensor,
+    *,
     hits: Tensor | None,
-    rules: Rules,
+    rules: AdvanceRules,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pool and live beams of one group of `k`: returns tokens and parents of those that go on.
+    """The first half of `beam_advance`, for all beams of a sample or one group of `k`.
 
-    They are `[B, k]` each, and with them comes `[B]` bool, in which samples the group has ended.
-    Nothing is written but to the group, and nothing to the group of a sample that rests.
+    Changes the group alone, and not that of a sample that rests. Returns tokens and parents
+    `[B, k]` of the beams that go on, and in which samples the group has ended, `[B]` bool.
     """
     beams = group.running.shape[1]
     active = written.step >= 0
@@ -93,7 +94,7 @@ def _collect(
     parents: Tensor,
     hits: Tensor,
     generated: Tensor,
-    rules: Rules,
+    rules: AdvanceRules,
 ) -> Pool:
     """The pool with the candidates that have finished and earn a place."""
     old, beams = group.pool, group.running.shape[1]
@@ -115,12 +116,12 @@ def _at(powers: Tensor, lengths: Tensor) -> Tensor:
     return powers.index_select(0, lengths.clamp(0, len(powers) - 1))[:, None]
 
 
-def append(
-    written: Written, tokens: Tensor, parents: Tensor | None, ended: Tensor, *, retire: bool
+def append_beams(
+    written: Written, tokens: Tensor, parents: Tensor | None, ended: Tensor, *, retire: bool = True
 ) -> None:
-    """Write one token per beam, `[B, K]`, that continues beam `parents[b, k]`; None: its own.
+    """The second half: write tokens `[B, K]` that continue beams `parents [B, K]`; None: their own.
 
-    `ended [B]`: in which samples the search is over.
+    `ended [B]` bool: in which samples the search is over.
     """
     active = written.step >= 0
     beams, last = tokens.shape[1], written.tokens.shape[1] - 1
@@ -155,7 +156,7 @@ def advance_rows(
     at_limit = written.generated + 1 >= written.limit
     hits = (is_in(tokens, ends) if hits is None else hits) | at_limit[:, None]
     ended.logical_or_(hits & (written.step >= 0)[:, None])
-    append(written, tokens, None, ended.all(dim=1), retire=retire)
+    append_beams(written, tokens, None, ended.all(dim=1), retire=retire)
 
 
 def is_in(tokens: Tensor, those: Tensor | None) -> Tensor:

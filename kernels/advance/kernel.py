@@ -17,17 +17,17 @@ from tritonseq.kernels.launch import (
     check_device,
     in_order,
     next_power_of_two,
+    readable_columns,
     run_on,
     strides,
 )
-from tritonseq.kernels.sampling.kernel import load_chunk, readable_columns
 
-from .eager import FAR_BELOW
+from .state import FAR_BELOW
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .eager import Rules
+    from .eager import AdvanceRules
     from .state import Group, Written
 
 # Logits that are under way at once while a row is searched for the best: 32 for each thread.
@@ -197,7 +197,10 @@ def _best(p_logits, size, readable, logits_stride_v, BN: tl.constexpr):
     b_best = tl.full([BN], -float("inf"), tl.float32)
     b_token = tl.zeros([BN], tl.int32)
     for i_v in range(0, size, BN):
-        o_v, b_logit = load_chunk(p_logits, i_v, size, readable, logits_stride_v, BN)
+        o_v = i_v + tl.arange(0, BN)
+        p_logit = p_logits + o_v.to(tl.int64) * logits_stride_v
+        b_logit = tl.load(p_logit, mask=o_v < readable, other=-float("inf")).to(tl.float32)
+        b_logit = tl.where(o_v < size, b_logit, -float("inf"))
         b_logit = tl.where(b_logit != b_logit, float("inf"), b_logit)
         b_token = tl.where(b_logit > b_best, o_v, b_token)
         b_best = tl.maximum(b_best, b_logit)
@@ -244,7 +247,12 @@ def _greedy(
 
 
 def advance_in_triton(
-    written: Written, group: Group, scores: Tensor, tokens: Tensor, parents: Tensor, rules: Rules
+    written: Written,
+    group: Group,
+    scores: Tensor,
+    tokens: Tensor,
+    parents: Tensor,
+    rules: AdvanceRules,
 ) -> None:
     """`beam_advance` for checked arguments."""
     state = _by_name(written, group)
@@ -255,7 +263,12 @@ def advance_in_triton(
 
 
 def advance_launches(
-    written: Written, group: Group, scores: Tensor, tokens: Tensor, parents: Tensor, rules: Rules
+    written: Written,
+    group: Group,
+    scores: Tensor,
+    tokens: Tensor,
+    parents: Tensor,
+    rules: AdvanceRules,
 ) -> list[Launch]:
     """The kernel, unless there are no samples."""
     samples, positions, beams = written.tokens.shape
@@ -340,7 +353,7 @@ def greedy_launches(
             "row_ended": _as_bytes(ended),
             "ends": in_order(ends),
             "vocab_size": vocab_size,
-            "readable": readable_columns(logits),
+            "readable": readable_columns(logits, 16),
             "positions": written.tokens.shape[1],
             "beams": beams,
             "ends_size": 0 if ends is None else ends.shape[0],

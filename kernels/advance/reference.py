@@ -5,14 +5,14 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from .state import FAR_BELOW
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tritonseq.kernels.checks import Impl
 
     from .state import Group, Pool, Written
-
-FAR_BELOW = -1.0e9
 
 
 class Candidate(NamedTuple):

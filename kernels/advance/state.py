@@ -1,4 +1,4 @@
-"""The records that searches change in place: `Written`, `Group`, `Pool`."""
+"""The state of a search, changed in place: `Written`, `Group`, `Pool`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+FAR_BELOW = -1.0e9
+"""Stands for minus infinity in the scores of beams that must not be chosen. transformers adds it
+where an infinity would give NaN, and ids agree only if ours rounds in the same places."""
 
 
 class Written(NamedTuple):
@@ -34,7 +39,7 @@ class Written(NamedTuple):
     limit: Tensor
     """`[B]` int64: how many tokens it may write, at most `T`."""
     done: Tensor
-    """`[B]` bool: has its search ended?"""
+    """`[B]` bool: whether its search has ended."""
 
 
 class Pool(NamedTuple):
@@ -43,7 +48,7 @@ class Pool(NamedTuple):
     scores: Tensor
     """float32."""
     done: Tensor
-    """bool: is a hypothesis there?"""
+    """bool: whether a hypothesis is there."""
     end: Tensor
     """int64: the position of its last token; -1 for a place that nothing has taken."""
     slot: Tensor
@@ -58,5 +63,5 @@ class Group(NamedTuple):
     running: Tensor
     """`[B, K]` float32: the sum of log-probabilities of each beam."""
     improvable: Tensor
-    """`[B]` bool: could the pool still get better?"""
+    """`[B]` bool: whether the pool could still get better."""
     pool: Pool

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import Impl, check_tensors, number, takes_triton, whole
+from tritonseq.kernels.checks import Impl, check_tensors, number, takes_triton, whole, without_grad
 
-from .call import Attention
+from .call import AttentionCall
 from .eager import attend_by_definition, attend_on_cpu
-
-_OPTIONAL = frozenset(Attention._fields[1:])
 
 
 def decode_attention(
@@ -34,7 +32,7 @@ def decode_attention(
     """Attend to a source that all beams share and to what each beam has generated, and append.
 
     `B` samples, `K` beams, `H` heads of size `D`. Each beam brings `R` new rows of keys and values
-    (1 or 2) and `Q` query rows, which belong to the last of them: a row whose output nobody needs
+    (1 or 2) and `Q` query rows, which belong to the last of them: a row whose output is not needed
     is not computed. Keys and values are stored once: the source per sample, the generated part
     with one slot per beam and position. The lineage says which slot of each position a beam
     descends from, so that beams change places without a copy. Every length is per sample, and no
@@ -86,63 +84,23 @@ def decode_attention(
         ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
         TypeError: for what is no tensor, or no number.
     """
-    check_tensors(
-        {
-            "query": query,
-            "new_key": new_key,
-            "new_value": new_value,
-            "source_key": source_key,
-            "source_value": source_value,
-            "source_len": source_len,
-            "target_key": target_key,
-            "target_value": target_value,
-            "lineage": lineage,
-            "step": step,
-            "bias": bias,
-            "counters": counters,
-        },
-        optional=_OPTIONAL,
-    )
-    call = Attention(
-        query,
-        new_key,
-        new_value,
-        source_key,
-        source_value,
-        source_len,
-        target_key,
-        target_value,
-        lineage,
-        step,
-        bias,
+    tensors = (
+        query, new_key, new_value, source_key, source_value, source_len,
+        target_key, target_value, lineage, step, bias, counters,
+    )  # fmt: skip
+    check_tensors(AttentionCall._fields, tensors)
+    call = AttentionCall(
+        *tensors,
         _usual_scale(query) if scale is None else number("scale", scale),
         None if splits is None else whole("splits", splits),
-        counters,
     )
     call.check()
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.tritonseq.decode_attention(
-            query,
-            new_key,
-            new_value,
-            source_key=source_key,
-            source_value=source_value,
-            source_len=source_len,
-            target_key=target_key,
-            target_value=target_value,
-            lineage=lineage,
-            step=step,
-            bias=bias,
-            scale=scale,
-            splits=splits,
-            counters=counters,
-            impl=impl,
+            *tensors[:-1], scale, splits, counters, impl
         )
         return result
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _attend(call, impl)
-    return _attend(call, impl)
+    return without_grad(_attend, call, impl)
 
 
 def _usual_scale(query: Tensor) -> float:
@@ -150,7 +108,7 @@ def _usual_scale(query: Tensor) -> float:
     return query.shape[-1] ** -0.5 if query.numel() and query.dim() else 1.0
 
 
-def _attend(call: Attention, impl: str) -> Tensor:
+def _attend(call: AttentionCall, impl: str) -> Tensor:
     device = call.query.device
     if takes_triton(impl, device):
         from .kernel import attend_in_triton

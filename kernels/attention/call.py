@@ -7,12 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, check_integers, check_last_dim
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import FLOATS, check_integers, check_last_dim, check_written
 
 
-class Attention(NamedTuple):
-    """The arguments of one call of `decode_attention`, whose docstring explains them."""
+class AttentionCall(NamedTuple):
+    """The arguments of one call of `decode_attention`: the tensors, then the others."""
 
     query: Tensor
     new_key: Tensor | None
@@ -25,9 +24,9 @@ class Attention(NamedTuple):
     lineage: Tensor | None
     step: Tensor | None
     bias: Tensor | None
+    counters: Tensor | None
     scale: float
     splits: int | None
-    counters: Tensor | None = None
 
     @property
     def new_rows(self) -> int:
@@ -39,7 +38,7 @@ class Attention(NamedTuple):
         """The place of the first query among the new rows."""
         return max(self.new_rows - self.query.shape[2], 0)
 
-    def of_samples(self, own: slice) -> Attention:
+    def of_samples(self, own: slice) -> AttentionCall:
         """The same call for some of its samples alone."""
         # Of each sample is what comes before the bias.
         names = self._fields[: self._fields.index("bias")]
@@ -67,45 +66,29 @@ class Attention(NamedTuple):
         _check_pair("target", self.target_key, self.target_value, query, shape)
         if self.source_key is None and self.new_key is None:
             raise ValueError("there is nothing to attend to; pass source_key, new_key or both")
-        if self.source_len is not None:
-            if self.source_key is None:
-                raise ValueError("source_len is given without source_key; pass both or neither")
-            check_integers("source_len", self.source_len, (samples,))
+        if self.source_len is not None and self.source_key is None:
+            raise ValueError("source_len is given without source_key; pass both or neither")
+        check_integers("source_len", self.source_len, (samples,))
         check_integers("step", self.step, (samples,))
-        if self.target_key is not None or self.lineage is not None:
-            self._check_target()
-        if self.bias is not None:
-            self._check_bias()
+        self._check_target()
+        self._check_bias()
         if self.splits is not None and self.splits < 1:
             raise ValueError(f"splits is {self.splits}; pass 1 or more, or None for the default")
-        if self.counters is not None:
-            self._check_counters(samples * heads * beams)
+        self._check_counters(samples * heads * beams)
         self._check_memory()
 
     def _check_memory(self) -> None:
         if self.target_key is None and self.counters is None:
             return
-        written = {
-            "target_key": self.target_key,
-            "target_value": self.target_value,
-            "counters": self.counters,
-        }
-        read = {
-            "query": self.query,
-            "new_key": self.new_key,
-            "new_value": self.new_value,
-            "source_key": self.source_key,
-            "source_value": self.source_value,
-            "source_len": self.source_len,
-            "lineage": self.lineage,
-            "step": self.step,
-            "bias": self.bias,
-        }
-        check_written(written, read)
+        tensors = dict(zip(self._fields, self[:12], strict=False))
+        names = ("target_key", "target_value", "counters")
+        check_written({name: tensors.pop(name) for name in names}, tensors)
 
     def _check_target(self) -> None:
         if self.target_key is None:
-            raise ValueError("lineage is given without target_key; pass both or neither")
+            if self.lineage is not None:
+                raise ValueError("lineage is given without target_key; pass both or neither")
+            return
         if self.new_key is None or self.step is None:
             raise ValueError("target_key needs new_key and step: pass what to append, and where")
         samples, _, length, beams, _ = self.target_key.shape
@@ -115,7 +98,8 @@ class Attention(NamedTuple):
 
     def _check_bias(self) -> None:
         bias, heads = self.bias, self.query.shape[3]
-        assert bias is not None
+        if bias is None:
+            return
         fits = bias.dim() == 2 and bias.shape[0] == heads and bias.shape[1] > 0
         if not fits or bias.dtype != torch.float32:
             raise ValueError(
@@ -124,7 +108,8 @@ class Attention(NamedTuple):
 
     def _check_counters(self, needed: int) -> None:
         counters = self.counters
-        assert counters is not None
+        if counters is None:
+            return
         fits = counters.dim() == 1 and counters.shape[0] >= needed and counters.is_contiguous()
         if not fits or counters.dtype != torch.int32:
             raise ValueError(

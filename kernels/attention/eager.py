@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from tritonseq.kernels.private_torch import flash_attention
 from .reference import FARTHEST, decode_attention
 
 if TYPE_CHECKING:
-    from .call import Attention
+    from .call import AttentionCall
 
 # Up to this many beams it is faster to multiply every beam with every slot and to mask what is
 # not its own; beyond it, to gather each beam's own keys and values first.
@@ -27,13 +27,12 @@ SPLIT_BYTES = 2**18
 RUN_BYTES = 2**22
 
 
-def attend_by_definition(call: Attention) -> Tensor:
+def attend_by_definition(call: AttentionCall) -> Tensor:
     """The reference: for any device, whatever the memory beyond the lengths holds."""
-    options: dict[str, Any] = dict(zip(call._fields[3:], call[3:], strict=True))
-    return decode_attention(call.query, call.new_key, call.new_value, **options)
+    return decode_attention(**call._asdict())
 
 
-def attend_on_cpu(call: Attention) -> Tensor:
+def attend_on_cpu(call: AttentionCall) -> Tensor:
     """One call of torch's flash attention, or one per part, merged by their log-sum-exp.
 
     The second of two new rows, which is stored nowhere and seen by itself alone, comes last. All
@@ -55,7 +54,7 @@ def attend_on_cpu(call: Attention) -> Tensor:
     if min(steps) >= 0:
         return _attend(call, steps, [])
     runs = _active_runs(steps)
-    if not _pays_to_leave_out(call, steps, len(runs)):
+    if not _is_leaving_out_faster(call, steps, len(runs)):
         # At the longest step an idle sample needs no mask that the others do not.
         longest, idle = max(steps), [sample for sample, step in enumerate(steps) if step < 0]
         return _attend(call, [longest if step < 0 else step for step in steps], idle)
@@ -65,7 +64,7 @@ def attend_on_cpu(call: Attention) -> Tensor:
     return output
 
 
-def _attend(call: Attention, steps: list[int], idle: list[int]) -> Tensor:
+def _attend(call: AttentionCall, steps: list[int], idle: list[int]) -> Tensor:
     """The attention of samples at `steps`, none of them negative, and zeros for the idle ones."""
     query = call.query
     # [B, H, K * Q, D], stored as [B, K * Q, H, D]
@@ -99,8 +98,8 @@ def _active_runs(steps: list[int]) -> list[slice]:
     return runs
 
 
-def _pays_to_leave_out(call: Attention, steps: list[int], runs: int) -> bool:
-    """Is a call for each of the runs between idle samples faster than one that reads them too?"""
+def _is_leaving_out_faster(call: AttentionCall, steps: list[int], runs: int) -> bool:
+    """Whether a call for each run between idle samples is faster than one that reads them too."""
     idle = sum(step < 0 for step in steps)
     end = max(max(steps), 0) + 1
     read = 0 if call.source_key is None else call.source_key[0].numel()
@@ -109,7 +108,7 @@ def _pays_to_leave_out(call: Attention, steps: list[int], runs: int) -> bool:
     return 2 * read * call.query.element_size() * idle > RUN_BYTES * (runs - 1)
 
 
-def _attend_parts(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
+def _attend_parts(call: AttentionCall, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
     """`[B, H, K * Q, D]` and its log-sum-exp: the parts one by one, then merged."""
     parts = []
     if call.source_key is not None and call.source_key.shape[2]:
@@ -121,7 +120,7 @@ def _attend_parts(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tens
     return parts[0] if len(parts) == 1 else _merge(*parts)
 
 
-def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | None] | None:
+def _join(call: AttentionCall, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """Keys and values of both parts as one `[B, H, S + T * K, D]`, and its mask.
 
     Only where the generated part stands right behind the source, so that this is a mere view:
@@ -135,7 +134,7 @@ def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | N
         or call.query.shape[1] > MASKED_BEAMS
     ):  # fmt: skip
         return None
-    if _pays_to_split(call, _source_lengths(call)):
+    if _is_split_faster(call, _source_lengths(call)):
         return None
     end = max(steps) + 1
     keys, values = _continued(source_key, key, end), _continued(source_value, value, end)
@@ -149,7 +148,7 @@ def _join(call: Attention, steps: list[int]) -> tuple[Tensor, Tensor, Tensor | N
 
 
 def _side_by_side(
-    call: Attention, masks: tuple[Tensor | None, Tensor | None], widths: tuple[int, int]
+    call: AttentionCall, masks: tuple[Tensor | None, Tensor | None], widths: tuple[int, int]
 ) -> Tensor:
     """The masks of both parts, zeros for one that is None, as `[B or 1, H or 1, K * Q, widths]`."""
     given = [mask for mask in masks if mask is not None]
@@ -165,7 +164,7 @@ def _side_by_side(
     ).flatten(2, 3)
 
 
-def _by_row(call: Attention, mask: Tensor | None) -> Tensor | None:
+def _by_row(call: AttentionCall, mask: Tensor | None) -> Tensor | None:
     """`[B or 1, H or 1, K * Q or 1, width]` from a mask that fits `[B, H, K, Q, width]`."""
     if mask is None:
         return None
@@ -189,7 +188,7 @@ def _continued(source: Tensor, target: Tensor, end: int) -> Tensor | None:
     return source.as_strided((samples, heads, length + end * beams, head_dim), stride)
 
 
-def _append(call: Attention, steps: list[int]) -> None:
+def _append(call: AttentionCall, steps: list[int]) -> None:
     assert call.target_key is not None and call.target_value is not None
     assert call.new_key is not None and call.new_value is not None
     length = call.target_key.shape[2]
@@ -210,14 +209,14 @@ def _append(call: Attention, steps: list[int]) -> None:
         cache.transpose(1, 2).index_put_(place, own)
 
 
-def _attend_source(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
+def _attend_source(call: AttentionCall, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
     key, value = call.source_key, call.source_value
     assert key is not None and value is not None
     lengths = _source_lengths(call)
     longest = max(lengths)
     if longest == 0:
         return _nothing(flat)
-    if _pays_to_split(call, lengths):
+    if _is_split_faster(call, lengths):
         # Nothing is masked: every sample reads as far as it goes.
         own = [
             flash_attention(rows, k[:, :, :length], v[:, :, :length], scale=call.scale)
@@ -243,8 +242,8 @@ def _nothing(flat: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(flat), flat.new_full(flat.shape[:3], -math.inf, dtype=torch.float32)
 
 
-def _pays_to_split(call: Attention, lengths: list[int]) -> bool:
-    """Is a call per sample faster than one that reads all sources to the end of the longest?"""
+def _is_split_faster(call: AttentionCall, lengths: list[int]) -> bool:
+    """Whether a call per sample is faster than one that reads all sources as far as the longest."""
     if call.source_key is None or call.bias is not None:
         return False
     _, heads, _, head_dim = call.source_key.shape
@@ -253,7 +252,7 @@ def _pays_to_split(call: Attention, lengths: list[int]) -> bool:
     return saved > SPLIT_BYTES * len(lengths)
 
 
-def _source_lengths(call: Attention) -> list[int]:
+def _source_lengths(call: AttentionCall) -> list[int]:
     assert call.source_key is not None
     samples, _, size, _ = call.source_key.shape
     if call.source_len is None:
@@ -262,7 +261,7 @@ def _source_lengths(call: Attention) -> list[int]:
     return lengths
 
 
-def _check_lengths(call: Attention, lengths: list[int]) -> None:
+def _check_lengths(call: AttentionCall, lengths: list[int]) -> None:
     """Demand lengths from 0 to those of the source."""
     assert call.source_key is not None
     size = call.source_key.shape[2]
@@ -272,7 +271,7 @@ def _check_lengths(call: Attention, lengths: list[int]) -> None:
         raise ValueError(f"source_len {min(lengths)} is negative; pass 0 to {size}")
 
 
-def _source_mask(call: Attention, steps: list[int], width: int) -> Tensor | None:
+def _source_mask(call: AttentionCall, steps: list[int], width: int) -> Tensor | None:
     """The additive mask, with the bias, that fits `[B, H, K, Q, width]`; None if there is none."""
     if call.source_len is None and call.bias is None:
         return None
@@ -288,7 +287,7 @@ def _source_mask(call: Attention, steps: list[int], width: int) -> Tensor | None
     return mask
 
 
-def _attend_target(call: Attention, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
+def _attend_target(call: AttentionCall, flat: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
     key, value, lineage = call.target_key, call.target_value, call.lineage
     if key is None or value is None:
         # Nothing is stored: the first new row is the only position.
@@ -316,7 +315,7 @@ def _slots(lineage: Tensor | None, steps: list[int], end: int, beams: int) -> Te
     return torch.where(newest, own, lineage[:, :end])
 
 
-def _slot_mask(call: Attention, slots: Tensor, steps: list[int]) -> Tensor | None:
+def _slot_mask(call: AttentionCall, slots: Tensor, steps: list[int]) -> Tensor | None:
     """The additive mask, with the bias, that fits `[B, H, K, Q, T * K]`."""
     beams, end = call.query.shape[1], slots.shape[1]
     mask = None
@@ -335,7 +334,7 @@ def _slot_mask(call: Attention, slots: Tensor, steps: list[int]) -> Tensor | Non
 
 
 def _attend_gathered(
-    call: Attention, key: Tensor, value: Tensor, slots: Tensor, steps: list[int]
+    call: AttentionCall, key: Tensor, value: Tensor, slots: Tensor, steps: list[int]
 ) -> tuple[Tensor, Tensor]:
     """Every beam by itself, over a copy of its own history."""
     samples, beams, _, _, _ = call.query.shape
@@ -362,7 +361,7 @@ def _attend_gathered(
     return output.flatten(2, 3), lse.flatten(2, 3)
 
 
-def _add_own_row(call: Attention, output: Tensor, lse: Tensor) -> None:
+def _add_own_row(call: AttentionCall, output: Tensor, lse: Tensor) -> None:
     """Let the last query of every beam see the second new row, which is its own.
 
     `output [B, H, K * Q, D]`, with its log-sum-exp, is what it has seen so far; changed in place.
@@ -383,7 +382,7 @@ def _additive(hidden: Tensor) -> Tensor:
     return torch.zeros(hidden.shape, dtype=torch.float32).masked_fill_(hidden, -math.inf)
 
 
-def _bias_by_distance(call: Attention, origins: list[int], end: int) -> Tensor:
+def _bias_by_distance(call: AttentionCall, origins: list[int], end: int) -> Tensor:
     """`[B or 1, H, 1, Q, end]`: the bias of row `r` for position `n`, `origin + r - n` away."""
     assert call.bias is not None
     if min(origins) == max(origins):

@@ -34,7 +34,7 @@ from .reference import FARTHEST
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .call import Attention
+    from .call import AttentionCall
 
 _FARTHEST = tl.constexpr(FARTHEST)
 
@@ -209,7 +209,7 @@ def _attend(
             b_max, b_sum, b_acc = _accumulate_own(b_own, b_new_value, b_max, b_sum, b_acc)
             if target_key is not None:  # noqa: SIM102  (Triton takes an `and` to run time)
                 if i_row == 0:
-                    # Nobody reads position `step` in this launch: there is nothing to wait for.
+                    # Nothing reads position `step` in this launch: there is nothing to wait for.
                     m_store = m_own & (o_query == 0) & (o_m < tl.where(i_step < target_size, BM, 0))
                     m_store = m_store[:, None] & m_d[None, :]
                     i_step64 = i_step.to(tl.int64)
@@ -302,7 +302,7 @@ def _attend(
             tl.store(p_part, b_acc, mask=m_md)
             tl.store(p_share, b_lse, mask=m_m)
             # The barrier puts the stores of all threads before the one thread that counts, and its
-            # release makes them visible to the whole device before the count. Who reads the last
+            # release makes them visible to the whole device before the count. A reader of the last
             # count has acquired what was stored before every other. The loads in `_merge` cannot
             # run ahead: they depend on the count, which reaches the other threads through a second
             # barrier. `.cg` passes by the first-level cache, where an earlier step may linger.
@@ -342,18 +342,18 @@ def _reduce(
     )  # fmt: skip
 
 
-def attend_in_triton(call: Attention) -> Tensor:
+def attend_in_triton(call: AttentionCall) -> Tensor:
     """Launch the kernels for a checked call; no value is read on the host."""
     query = call.query
     check_device(_attend, query)
-    dtype = torch.float32 if _multiplies_wrongly(query.dtype) else query.dtype
+    dtype = torch.float32 if _has_wrong_products(query.dtype) else query.dtype
     output = torch.empty(query.shape, dtype=dtype, device=query.device)
     if output.numel():
         run_on(query.device, attention_launches(call, output))
     return output.to(query.dtype)
 
 
-def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
+def attention_launches(call: AttentionCall, output: Tensor) -> list[Launch]:
     """The kernel, and the reduction where several programs share keys and nothing counts them."""
     query = call.query
     samples, beams, rows, heads, head_dim = query.shape
@@ -423,7 +423,7 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
             "BS": next_power_of_two(splits),
             "BR": merged_rows(query_block, splits, head_dim),
             "STAGES": stages(query_block),
-            "UPCAST": _multiplies_wrongly(query.dtype),
+            "UPCAST": _has_wrong_products(query.dtype),
         },
         num_warps=warps(query_block, head_dim),
         num_stages=stages(query_block),
@@ -450,6 +450,6 @@ def attention_launches(call: Attention, output: Tensor) -> list[Launch]:
     return [attend, reduce]
 
 
-def _multiplies_wrongly(dtype: torch.dtype) -> bool:
-    """The interpreter does with bfloat16, in silence, and truncates to it where a GPU rounds."""
+def _has_wrong_products(dtype: torch.dtype) -> bool:
+    """Whether products are wrong: the interpreter's in bfloat16, which it also truncates to."""
     return dtype == torch.bfloat16 and is_interpreted(_attend)

@@ -1,13 +1,22 @@
-"""`embed`: rows of a table of tokens and of one of positions, summed."""
+"""`embed`: token and position embeddings, summed."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, INTEGERS, Impl, check_tensors, number, takes_triton
+from tritonseq.kernels.checks import (
+    INTEGERS,
+    Impl,
+    check_floats,
+    check_shape,
+    check_tensors,
+    number,
+    takes_triton,
+    without_grad,
+)
 
-_OPTIONAL = frozenset(("positions", "position_table", "starts", "row"))
+_TENSORS = ("tokens", "table", "positions", "position_table", "starts", "row")
 
 
 def embed(
@@ -50,10 +59,7 @@ def embed(
     """
     _check(tokens, table, positions, position_table, starts, row)
     scale = number("scale", scale)
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _embed(tokens, table, scale, positions, position_table, starts, row, impl)
-    return _embed(tokens, table, scale, positions, position_table, starts, row, impl)
+    return without_grad(_embed, tokens, table, scale, positions, position_table, starts, row, impl)
 
 
 def _embed(
@@ -108,20 +114,9 @@ def _check(
     starts: Tensor | None,
     row: Tensor | None,
 ) -> None:
-    tensors = {
-        "tokens": tokens,
-        "table": table,
-        "positions": positions,
-        "position_table": position_table,
-        "starts": starts,
-        "row": row,
-    }
-    check_tensors(tensors, optional=_OPTIONAL)
+    check_tensors(_TENSORS, (tokens, table, positions, position_table, starts, row), required=2)
     _check_ids("tokens", tokens)
-    if table.dim() != 2 or table.dtype not in FLOATS:
-        raise ValueError(
-            f"table is {table.dtype} {list(table.shape)}; pass float16, bfloat16 or float32 [V, d]"
-        )
+    check_floats("table", table, "V, d")
     dtype, width = table.dtype, table.shape[1]
     _check_not_empty("table", table)
     if (positions is None) != (position_table is None):
@@ -147,8 +142,7 @@ def _check(
             raise ValueError(
                 f"there are {len(starts)} starts of {len(positions)} positions; pass one for each"
             )
-    if row is not None and (row.shape != (width,) or row.dtype != dtype):
-        raise ValueError(f"row is {row.dtype} {list(row.shape)}; pass {dtype} [{width}]")
+    check_shape("row", row, dtype, (width,))
 
 
 def _check_not_empty(name: str, table: Tensor) -> None:

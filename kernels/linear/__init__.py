@@ -1,4 +1,4 @@
-"""`norm_linear`: a norm, a product of a few rows with a weight, and what follows it, in one."""
+"""`norm_linear`: norm, linear layer, activation and residual addition fused, for a few rows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels.activation import activate
-from tritonseq.kernels.checks import Impl, check_flags, check_tensors, is_gpu, number, takes_triton
+from tritonseq.kernels.checks import (
+    Impl,
+    check_flags,
+    check_tensors,
+    is_gpu,
+    number,
+    takes_triton,
+    without_grad,
+)
 from tritonseq.kernels.norm import add_norm
 
-from .call import NormLinear, fits
+from .call import NormLinearCall, can_hold
 
 # Rows up to which the GPU is kept waiting by weights and launches, not by products: beyond them
 # its matrix units, which `norm_linear` leaves idle, are faster.
@@ -34,7 +42,8 @@ def norm_linear(
     For the few rows of a small batch, whose products take as long as reading the weights: in
     Triton one launch does all of it. Every program takes the norm of its rows anew, which costs
     less than a launch for it, and multiplies without matrix units, so that a row's result does
-    not depend on its neighbours. Any number of rows works; `pays` says where it is worth it.
+    not depend on its neighbours. Any number of rows works; `is_norm_linear_faster`
+    says where it is worth it.
 
     Args:
         x: `[N, in]` float16, bfloat16 or float32.
@@ -64,43 +73,28 @@ def norm_linear(
         ValueError: for shapes, dtypes, devices or memory that do not fit; the text says what would.
         TypeError: for what is no tensor, number or word.
     """
-    check_tensors(
-        {
-            "x": x,
-            "weight": weight,
-            "bias": bias,
-            "norm_weight": norm_weight,
-            "norm_bias": norm_bias,
-            "residual": residual,
-        },
-        optional=NormLinear._fields[2:],
-    )
+    tensors = (x, weight, bias, norm_weight, norm_bias, residual)
+    check_tensors(NormLinearCall._fields, tensors, required=2)
     check_flags(rms=rms)
-    epsilon = number("epsilon", epsilon, least=0.0)
-    call = NormLinear(
-        x, weight, bias, norm_weight, norm_bias, epsilon, rms, activation, residual
-    )  # fmt: skip
+    call = NormLinearCall(*tensors, number("epsilon", epsilon, least=0.0), rms, activation)
     call.check()
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _multiply(call, impl)
-    return _multiply(call, impl)
+    return without_grad(_multiply, call, impl)
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Is `norm_linear` on `x: [N, in]` faster than a norm, a product and an addition?"""
-    return is_gpu(x.device) and x.shape[0] <= FEW_ROWS and fits(weight)
+def is_norm_linear_faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether `norm_linear` on `x [N, in]` is faster than a norm, a product and an addition."""
+    return is_gpu(x.device) and x.shape[0] <= FEW_ROWS and can_hold(weight)
 
 
-def _multiply(call: NormLinear, impl: str) -> Tensor:
-    if takes_triton(impl, call.x.device) and (impl == "triton" or fits(call.weight)):
+def _multiply(call: NormLinearCall, impl: str) -> Tensor:
+    if takes_triton(impl, call.x.device) and (impl == "triton" or can_hold(call.weight)):
         from .kernel import multiply_in_triton
 
         return multiply_in_triton(call)
     return _multiply_in_torch(call)
 
 
-def _multiply_in_torch(call: NormLinear) -> Tensor:
+def _multiply_in_torch(call: NormLinearCall) -> Tensor:
     x = call.x
     if call.norm_weight is not None:
         x = add_norm(

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels.activation import KINDS
-from tritonseq.kernels.checks import FLOATS
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import FLOATS, check_shape, check_written
 
 # Bytes of one output's weights at most: they wait in the registers of one program.
 WEIGHT_BYTES = 32768
@@ -18,18 +17,18 @@ WEIGHT_BYTES = 32768
 ROW_MULTIPLE = 64
 
 
-class NormLinear(NamedTuple):
-    """The arguments of one call of `norm_linear`, whose docstring explains them."""
+class NormLinearCall(NamedTuple):
+    """The arguments of one call of `norm_linear`: the tensors, then the others."""
 
     x: Tensor
     weight: Tensor
     bias: Tensor | None
     norm_weight: Tensor | None
     norm_bias: Tensor | None
+    residual: Tensor | None
     epsilon: float
     rms: bool
     activation: str | None
-    residual: Tensor | None
 
     def check(self) -> None:
         """Raise ValueError unless the arguments, dense tensors all, fit together."""
@@ -49,9 +48,9 @@ class NormLinear(NamedTuple):
         elif self.rms and self.norm_bias is not None:
             raise ValueError("norm_bias is given; a norm by the root mean square has none")
         inputs, outputs = weight.shape
-        _check_vector("bias", self.bias, outputs, weight.dtype)
-        _check_vector("norm_weight", self.norm_weight, inputs, weight.dtype)
-        _check_vector("norm_bias", self.norm_bias, inputs, weight.dtype)
+        check_shape("bias", self.bias, weight.dtype, (outputs,))
+        check_shape("norm_weight", self.norm_weight, weight.dtype, (inputs,))
+        check_shape("norm_bias", self.norm_bias, weight.dtype, (inputs,))
         if self.activation is not None and not isinstance(self.activation, str):
             raise TypeError(f"activation is {self.activation!r}; pass a word, or None")
         if self.activation is not None and self.activation not in KINDS:
@@ -68,13 +67,7 @@ class NormLinear(NamedTuple):
                 f"residual is {residual.dtype} {list(residual.shape)}; pass float16, bfloat16 or "
                 f"float32 {list(shape)}"
             )
-        read = {
-            "x": self.x,
-            "weight": self.weight,
-            "bias": self.bias,
-            "norm_weight": self.norm_weight,
-            "norm_bias": self.norm_bias,
-        }
+        read = dict(zip(self._fields, self[:5], strict=False))
         check_written({"residual": residual}, read)
 
 
@@ -88,11 +81,6 @@ def padded_rows(rows: int, width: int, like: Tensor) -> Tensor:
     return torch.empty((rows, stride), dtype=like.dtype, device=like.device)[:, :width]
 
 
-def fits(weight: Tensor) -> bool:
-    """Can one program of the Triton kernel hold the weights of an output?"""
+def can_hold(weight: Tensor) -> bool:
+    """Whether one program of the Triton kernel can hold the weights of an output."""
     return weight.shape[0] * weight.element_size() <= WEIGHT_BYTES
-
-
-def _check_vector(name: str, tensor: Tensor | None, size: int, dtype: torch.dtype) -> None:
-    if tensor is not None and (tensor.shape != (size,) or tensor.dtype != dtype):
-        raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}; pass {dtype} [{size}]")

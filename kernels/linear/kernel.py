@@ -20,12 +20,12 @@ from tritonseq.kernels.launch import (
     strides,
 )
 
-from .call import WEIGHT_BYTES, fits, padded_rows
+from .call import WEIGHT_BYTES, can_hold, padded_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .call import NormLinear
+    from .call import NormLinearCall
 
 # Whether a kernel starts while its predecessor still runs, where the GPU can do that (NVIDIA from
 # sm_90), and fetches its weights meanwhile. Off until a measurement says that it pays.
@@ -146,7 +146,7 @@ def _norm_linear(
             tl.store(p_y, b_y.to(output.dtype.element_ty), mask=m_y)
 
 
-def multiply_in_triton(call: NormLinear) -> Tensor:
+def multiply_in_triton(call: NormLinearCall) -> Tensor:
     """Launch the kernel for a checked call; returns the residual or a new output."""
     x = call.x
     check_device(_norm_linear, x)
@@ -169,7 +169,7 @@ def multiply_in_triton(call: NormLinear) -> Tensor:
 
 def _check_inputs(weight: Tensor) -> None:
     """Raise ValueError where the weights of one output are more than a program can hold."""
-    if not fits(weight):
+    if not can_hold(weight):
         most = WEIGHT_BYTES // weight.element_size()
         raise ValueError(
             f"weight is {list(weight.shape)}; in Triton an output has {most} inputs of "
@@ -178,13 +178,13 @@ def _check_inputs(weight: Tensor) -> None:
 
 
 def has_programmatic_launch(device: torch.device) -> bool:
-    """Can a kernel on this GPU start before its predecessor has ended?"""
+    """Whether a kernel on this GPU can start before its predecessor has ended."""
     if device.type != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability(device) >= (9, 0)
 
 
-def linear_launches(call: NormLinear, output: Tensor, *, pdl: bool = False) -> list[Launch]:
+def linear_launches(call: NormLinearCall, output: Tensor, *, pdl: bool = False) -> list[Launch]:
     """The kernel, which writes `output`: a new tensor, or the residual.
 
     `pdl`: start while the predecessor runs. That may itself be launched in any way; the kernel

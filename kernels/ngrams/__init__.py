@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, Impl, check_tensors, takes_triton, whole
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import Impl, takes_triton
 
-from .call import SPANS, Ngrams
+from .call import checked
 from .eager import ban_in_torch, list_in_torch, mask_in_torch
 
 
@@ -72,10 +69,9 @@ def ban_ngrams(
         lengths, starts, lineage, prefix, prefix_starts, prefix_lengths,
         source, source_starts, source_lengths, ignored,
     )  # fmt: skip
-    call = _checked(scores, tokens, n, None, spans)
+    call = checked(scores, tokens, n, None, spans)
     if torch.compiler.is_compiling():
-        options = dict(zip(SPANS, spans, strict=True))
-        torch.ops.tritonseq.ban_ngrams_(scores, tokens, n, **options, impl=impl)
+        torch.ops.tritonseq.ban_ngrams_(scores, tokens, n, *spans, impl)
         return scores
     if takes_triton(impl, scores.device):
         from .kernel import ban_in_triton
@@ -111,10 +107,9 @@ def ngram_mask(
         lengths, starts, lineage, prefix, prefix_starts, prefix_lengths,
         source, source_starts, source_lengths, ignored,
     )  # fmt: skip
-    call = _checked(None, tokens, n, vocab_size, spans)
+    call = checked(None, tokens, n, vocab_size, spans)
     if torch.compiler.is_compiling():
-        options = dict(zip(SPANS, spans, strict=True))
-        result: Tensor = torch.ops.tritonseq.ngram_mask(tokens, n, vocab_size, **options, impl=impl)
+        result: Tensor = torch.ops.tritonseq.ngram_mask(tokens, n, vocab_size, *spans, impl)
         return result
     if takes_triton(impl, tokens.device):
         from .kernel import mask_in_triton
@@ -153,42 +148,9 @@ def ngram_bans(
         lengths, starts, lineage, prefix, prefix_starts, prefix_lengths,
         source, source_starts, source_lengths, ignored,
     )  # fmt: skip
-    call = _checked(None, tokens, n, vocab_size, spans)
+    call = checked(None, tokens, n, vocab_size, spans)
     if takes_triton(impl, tokens.device):
         from .kernel import list_in_triton
 
         return list_in_triton(call)
     return list_in_torch(call)
-
-
-def _checked(
-    scores: Tensor | None,
-    tokens: Tensor,
-    n: int,
-    vocab_size: int | None,
-    spans: tuple[Tensor | None, ...],
-) -> Ngrams:
-    """The call for scores, or for a vocabulary; ValueError or TypeError where it does not fit.
-
-    `spans` are the values of `SPANS`.
-    """
-    given = dict(zip(SPANS, spans, strict=True))
-    read = {"tokens": tokens, **given}
-    if scores is None:
-        check_tensors(read, optional=SPANS)
-        size = whole("vocab_size", vocab_size)
-        # Tokens of other dimensions are refused below.
-        rows = math.prod(tokens.shape[:1] if given["lineage"] is None else tokens.shape[::2])
-    else:
-        check_tensors({"scores": scores, **read}, optional=SPANS)
-        if scores.dim() != 2 or scores.dtype not in FLOATS:
-            raise ValueError(
-                f"scores are {scores.dtype} {list(scores.shape)}; "
-                "pass float16, bfloat16 or float32 [R, V]"
-            )
-        rows, size = scores.shape
-    call = Ngrams(tokens, whole("n", n), rows, size, *spans)
-    call.check()
-    if scores is not None:
-        check_written({"scores": scores}, read)
-    return call

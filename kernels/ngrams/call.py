@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import INTEGERS, check_integers
+from tritonseq.kernels.checks import (
+    INTEGERS,
+    check_floats,
+    check_integers,
+    check_tensors,
+    check_written,
+    whole,
+)
 
-SPANS = (
-    "lengths", "starts", "lineage", "prefix", "prefix_starts", "prefix_lengths",
-    "source", "source_starts", "source_lengths", "ignored",
-)  # fmt: skip
-"""Arguments that may be left out, in the order of the record: which tokens are looked at."""
 
-
-class Ngrams(NamedTuple):
+class NgramCall(NamedTuple):
     """The arguments that `ban_ngrams` and its relatives share; the former explains them."""
 
     tokens: Tensor
     n: int
     rows: int
     vocab_size: int
-    lengths: Tensor | None
-    starts: Tensor | None
-    lineage: Tensor | None
-    prefix: Tensor | None
-    prefix_starts: Tensor | None
-    prefix_lengths: Tensor | None
-    source: Tensor | None
-    source_starts: Tensor | None
-    source_lengths: Tensor | None
-    ignored: Tensor | None
+    lengths: Tensor | None = None
+    starts: Tensor | None = None
+    lineage: Tensor | None = None
+    prefix: Tensor | None = None
+    prefix_starts: Tensor | None = None
+    prefix_lengths: Tensor | None = None
+    source: Tensor | None = None
+    source_starts: Tensor | None = None
+    source_lengths: Tensor | None = None
+    ignored: Tensor | None = None
 
     @property
     def places(self) -> int:
@@ -101,3 +103,35 @@ class Ngrams(NamedTuple):
             )
         check_integers(f"{name}_starts", starts, (samples,))
         check_integers(f"{name}_lengths", lengths, (samples,))
+
+
+SPANS = tuple(NgramCall._field_defaults)
+"""Arguments that may be left out, in the order of the record: which tokens are looked at."""
+
+
+def checked(
+    scores: Tensor | None,
+    tokens: Tensor,
+    n: int,
+    vocab_size: int | None,
+    spans: tuple[Tensor | None, ...],
+) -> NgramCall:
+    """The call for scores, or for a vocabulary; ValueError or TypeError where it does not fit.
+
+    `spans` are the values of `SPANS`.
+    """
+    given = dict(zip(SPANS, spans, strict=True))
+    if scores is None:
+        check_tensors(("tokens", *SPANS), (tokens, *spans))
+        size = whole("vocab_size", vocab_size)
+        # Tokens of other dimensions are refused below.
+        rows = math.prod(tokens.shape[:1] if given["lineage"] is None else tokens.shape[::2])
+    else:
+        check_tensors(("scores", "tokens", *SPANS), (scores, tokens, *spans), required=2)
+        check_floats("scores", scores, "R, V")
+        rows, size = scores.shape
+    call = NgramCall(tokens, whole("n", n), rows, size, *spans)
+    call.check()
+    if scores is not None:
+        check_written({"scores": scores}, {"tokens": tokens, **given})
+    return call

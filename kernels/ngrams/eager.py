@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .call import Ngrams
+    from .call import NgramCall
 
 
-class Span(NamedTuple):
+class TokenSpan(NamedTuple):
     """Rows of tokens `[R, L]`, valid from `start [R]` up to, but without, `end [R]`."""
 
     tokens: Tensor
@@ -20,7 +20,7 @@ class Span(NamedTuple):
     end: Tensor
 
 
-def ban_in_torch(scores: Tensor, call: Ngrams) -> None:
+def ban_in_torch(scores: Tensor, call: NgramCall) -> None:
     """Write -inf to `scores [R, V]` at the banned tokens."""
     if scores.numel() == 0 or call.places == 0:
         return
@@ -30,7 +30,7 @@ def ban_in_torch(scores: Tensor, call: Ngrams) -> None:
     scores.scatter_reduce_(1, index, limit, "amin")
 
 
-def mask_in_torch(call: Ngrams) -> Tensor:
+def mask_in_torch(call: NgramCall) -> Tensor:
     """The banned tokens as a boolean `[R, V]`."""
     shape = (call.rows, call.vocab_size)
     mask = torch.zeros(shape, dtype=torch.uint8, device=call.tokens.device)
@@ -40,7 +40,7 @@ def mask_in_torch(call: Ngrams) -> Tensor:
     return mask.scatter_reduce_(1, index, banned.to(torch.uint8), "amax").view(torch.bool)
 
 
-def list_in_torch(call: Ngrams) -> Tensor:
+def list_in_torch(call: NgramCall) -> Tensor:
     """The banned tokens as int32 `[R, N]`, -1 at places that ban nothing."""
     shape = (call.rows, call.places)
     if 0 in shape or call.vocab_size == 0:
@@ -49,7 +49,7 @@ def list_in_torch(call: Ngrams) -> Tensor:
     return torch.where(banned, index, -1).int()
 
 
-def _banned(call: Ngrams) -> tuple[Tensor, Tensor]:
+def _banned(call: NgramCall) -> tuple[Tensor, Tensor]:
     """For every place `[R, N]` where an n-gram may end: its token, and whether that is banned.
 
     Tokens outside the vocabulary come back as 0, not banned.
@@ -82,7 +82,7 @@ def _looked_up(table: Tensor, tokens: Tensor) -> Tensor:
     return table[torch.where(inside, tokens, 0).long()] & inside
 
 
-def _hypothesis(call: Ngrams) -> Span:
+def _hypothesis(call: NgramCall) -> TokenSpan:
     """What each row has so far: its prefix, if any, and its own tokens."""
     tokens, rows = call.tokens, call.rows
     if call.lineage is not None:
@@ -90,47 +90,47 @@ def _hypothesis(call: Ngrams) -> Span:
         tokens = tokens.gather(2, slots).transpose(1, 2).reshape(rows, -1)
     start, end = _bounds(call.starts, call.lengths, tokens.shape[1], call)
     if call.prefix is None:
-        return Span(tokens, start, end)
+        return TokenSpan(tokens, start, end)
     prefix = _padded_on_the_left(call.prefix, call)
     tokens = torch.cat([prefix.tokens, tokens], 1)
-    return Span(tokens, prefix.start, end + prefix.end)
+    return TokenSpan(tokens, prefix.start, end + prefix.end)
 
 
-def _padded_on_the_left(prefix: Tensor, call: Ngrams) -> Span:
+def _padded_on_the_left(prefix: Tensor, call: NgramCall) -> TokenSpan:
     """The prefix of each row, moved to the right so that nothing stands behind it."""
     size = prefix.shape[1]
     start, end = _bounds(call.prefix_starts, call.prefix_lengths, size, call)
     tokens = _expand(prefix, call)
     if call.prefix_lengths is None:
-        return Span(tokens, start, end)
+        return TokenSpan(tokens, start, end)
     shift = size - end
     place = torch.arange(size, device=prefix.device)
     tokens = tokens.gather(1, (place - shift[:, None]).clamp_(min=0))
-    return Span(tokens, start + shift, end + shift)
+    return TokenSpan(tokens, start + shift, end + shift)
 
 
-def _source(call: Ngrams) -> Span:
+def _source(call: NgramCall) -> TokenSpan:
     assert call.source is not None
     size = call.source.shape[1]
-    return Span(
+    return TokenSpan(
         _expand(call.source, call), *_bounds(call.source_starts, call.source_lengths, size, call)
     )
 
 
-def _expand(tokens: Tensor, call: Ngrams) -> Tensor:
+def _expand(tokens: Tensor, call: NgramCall) -> Tensor:
     """`[B, L]` for every row of its sample."""
     return tokens.repeat_interleave(call.rows // tokens.shape[0], 0)
 
 
 def _bounds(
-    starts: Tensor | None, ends: Tensor | None, size: int, call: Ngrams
+    starts: Tensor | None, ends: Tensor | None, size: int, call: NgramCall
 ) -> tuple[Tensor, Tensor]:
     """Where each row starts and ends, `[R]`: from 0 to `size`, and no end before its start."""
     end = _per_row(ends, size, call).clamp_(0, size)
     return torch.minimum(_per_row(starts, 0, call).clamp_(min=0), end), end
 
 
-def _per_row(bound: Tensor | None, default: int, call: Ngrams) -> Tensor:
+def _per_row(bound: Tensor | None, default: int, call: NgramCall) -> Tensor:
     """A bound of each row, from one of each row or of each sample; new memory."""
     if bound is None:
         return torch.full((call.rows,), default, device=call.tokens.device)

@@ -13,7 +13,7 @@ from tritonseq.kernels.launch import Launch, ceil_div, check_device, in_order, r
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .call import Ngrams
+    from .call import NgramCall
 
 # Places where an n-gram may start, per program: two for every thread of four warps. Programs of
 # a row share nothing, so that any length will do.
@@ -159,12 +159,12 @@ def _ban(
         tl.store(p_output + b_token * output_stride_v, banned.to(output.dtype.element_ty), mask=m_i)
 
 
-def ban_in_triton(scores: Tensor, call: Ngrams) -> None:
+def ban_in_triton(scores: Tensor, call: NgramCall) -> None:
     """Write -inf to `scores [R, V]` at the banned tokens."""
     _run(scores, call)
 
 
-def mask_in_triton(call: Ngrams) -> Tensor:
+def mask_in_triton(call: NgramCall) -> Tensor:
     """The banned tokens as a boolean `[R, V]`."""
     shape = (call.rows, call.vocab_size)
     mask = torch.zeros(shape, dtype=torch.uint8, device=call.tokens.device)
@@ -172,19 +172,19 @@ def mask_in_triton(call: Ngrams) -> Tensor:
     return mask.view(torch.bool)
 
 
-def list_in_triton(call: Ngrams) -> Tensor:
+def list_in_triton(call: NgramCall) -> Tensor:
     """The banned tokens as int32 `[R, N]`, -1 at places that ban nothing."""
     places = torch.empty(call.rows, call.places, dtype=torch.int32, device=call.tokens.device)
     _run(places, call)
     return places
 
 
-def _run(output: Tensor, call: Ngrams) -> None:
+def _run(output: Tensor, call: NgramCall) -> None:
     check_device(_ban, output)
     run_on(output.device, ngram_launches(output, call))
 
 
-def ngram_launches(output: Tensor, call: Ngrams) -> list[Launch]:
+def ngram_launches(output: Tensor, call: NgramCall) -> list[Launch]:
     """The kernel, unless there is no place for an n-gram.
 
     `output` is scores, a zero mask, or a list: int32 `[R, N]`.

@@ -1,12 +1,22 @@
-"""`add_norm`: a residual stream takes up a branch, and its norm is what the next part reads."""
+"""`add_norm`: LayerNorm or RMSNorm of a residual stream, after a branch is added to it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, Impl, check_flags, check_tensors, number, takes_triton
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import (
+    FLOATS,
+    Impl,
+    check_flags,
+    check_floats,
+    check_shape,
+    check_tensors,
+    check_written,
+    number,
+    takes_triton,
+    without_grad,
+)
 
 
 def add_norm(
@@ -48,10 +58,7 @@ def add_norm(
     """
     _check(x, weight, bias, residual, rms)
     epsilon = number("epsilon", epsilon, least=0.0)
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return _add_norm(x, weight, bias, residual, epsilon, rms, impl)
-    return _add_norm(x, weight, bias, residual, epsilon, rms, impl)
+    return without_grad(_add_norm, x, weight, bias, residual, epsilon, rms, impl)
 
 
 def _add_norm(
@@ -92,28 +99,22 @@ def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 def _check(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, rms: bool
 ) -> None:
-    read = {"x": x, "weight": weight, "bias": bias}
-    check_tensors({**read, "residual": residual}, optional=("bias", "residual"))
+    check_tensors(("x", "weight", "bias", "residual"), (x, weight, bias, residual), required=2)
     check_flags(rms=rms)
+    check_floats("x", x, "N, d")
     dtype, shape = x.dtype, x.shape
-    if len(shape) != 2 or dtype not in FLOATS:
-        raise ValueError(f"x is {dtype} {list(shape)}; pass float16, bfloat16 or float32 [N, d]")
     width = shape[1:]
     if weight.shape != width or weight.dtype not in FLOATS:
         raise ValueError(
             f"weight is {weight.dtype} {list(weight.shape)}; "
             f"pass float16, bfloat16 or float32 {list(width)}"
         )
-    if bias is not None:
-        if rms:
-            raise ValueError("bias is given with rms=True; an RMSNorm has none: pass None")
-        if bias.shape != width or bias.dtype != weight.dtype:
-            raise ValueError(
-                f"bias is {bias.dtype} {list(bias.shape)}; pass {weight.dtype} {list(width)}"
-            )
+    if bias is not None and rms:
+        raise ValueError("bias is given with rms=True; an RMSNorm has none: pass None")
+    check_shape("bias", bias, weight.dtype, width)
     if residual is not None:
         if residual.shape != shape:
             raise ValueError(f"residual is {list(residual.shape)}; pass {list(shape)}, as of x")
         if residual.dtype not in (dtype, torch.float32):
             raise ValueError(f"residual is {residual.dtype}; pass {dtype} or torch.float32")
-        check_written({"residual": residual}, read)
+        check_written({"residual": residual}, {"x": x, "weight": weight, "bias": bias})

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tritonseq.kernels.checks import Impl, check_flags, check_tensors, takes_triton, whole
 
-from .call import TopK
+from .call import TopKCall
 from .eager import topk_in_torch
 
 
@@ -59,24 +59,15 @@ def beam_topk(
             would.
         TypeError: for what is no tensor, integer or flag.
     """
-    tensors = {
-        "logits": logits,
-        "running": running,
-        "banned": banned,
-        "ends": ends,
-        "length": length,
-        "min_length": min_length,
-        "forced": forced,
-    }
-    check_tensors(tensors, optional=TopK._fields[2:])
+    tensors = (logits, running, banned, ends, length, min_length, forced)
+    check_tensors(TopKCall._fields, tensors)
     check_flags(log_softmax=log_softmax)
-    count = whole("count", count)
-    call = TopK(logits, count, running, log_softmax, banned, ends, length, min_length, forced)
+    call = TopKCall(*tensors, whole("count", count), log_softmax)
     call.check()
     with torch.no_grad():
         if takes_triton(impl, logits.device):
-            from .kernel import fits, topk_in_triton
+            from .kernel import can_search, topk_in_triton
 
-            if fits(call):
+            if can_search(call):
                 return topk_in_triton(call)
         return topk_in_torch(call)

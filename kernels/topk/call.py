@@ -7,31 +7,33 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import FLOATS, INTEGERS, check_integers, check_last_dim
+from tritonseq.kernels.checks import (
+    INTEGERS,
+    check_floats,
+    check_integers,
+    check_last_dim,
+    check_shape,
+)
 
 
-class TopK(NamedTuple):
-    """The arguments of one call of `beam_topk`."""
+class TopKCall(NamedTuple):
+    """The arguments of one call of `beam_topk`: the tensors, then the others."""
 
     logits: Tensor
-    candidates: int
-    """How many are wanted: the argument `count`."""
     running: Tensor | None
-    log_softmax: bool
     banned: Tensor | None
     ends: Tensor | None
     length: Tensor | None
     min_length: Tensor | None
     forced: Tensor | None
+    candidates: int
+    """How many are wanted: the argument `count`."""
+    log_softmax: bool
 
     def check(self) -> None:
         """Raise ValueError unless the arguments, dense tensors all, fit together."""
         logits = self.logits
-        if logits.dim() != 3 or logits.dtype not in FLOATS:
-            raise ValueError(
-                f"logits are {logits.dtype} {list(logits.shape)}; "
-                "pass float16, bfloat16 or float32 [B, K, V]"
-            )
+        check_floats("logits", logits, "B, K, V")
         check_last_dim("logits", logits)
         samples, beams, vocab_size = logits.shape
         if not 1 <= self.candidates <= beams * vocab_size:
@@ -39,13 +41,7 @@ class TopK(NamedTuple):
                 f"count is {self.candidates}; {beams} beams of {vocab_size} tokens have 1 to "
                 f"{beams * vocab_size} continuations"
             )
-        running = self.running
-        if running is not None and (
-            running.shape != (samples, beams) or running.dtype != torch.float32
-        ):
-            raise ValueError(
-                f"running is {running.dtype} {list(running.shape)}; pass float32 {[samples, beams]}"
-            )
+        check_shape("running", self.running, torch.float32, (samples, beams))
         self._check_bans(samples, beams)
         check_integers("forced", self.forced, (samples,))
 

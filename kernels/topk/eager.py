@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .call import TopK
+    from .call import TopKCall
 
 
-def topk_in_torch(call: TopK) -> tuple[Tensor, Tensor, Tensor]:
+def topk_in_torch(call: TopKCall) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, tokens and parents `[B, count]`."""
     vocab_size = call.logits.shape[2]
     scores = _scores(call).flatten(1)
@@ -24,7 +24,7 @@ def topk_in_torch(call: TopK) -> tuple[Tensor, Tensor, Tensor]:
     return best, index % vocab_size, index.div(vocab_size, rounding_mode="floor")
 
 
-def _scores(call: TopK) -> Tensor:
+def _scores(call: TopKCall) -> Tensor:
     """The score of every continuation, `[B, K, V]` float32: the logits if nothing changes them."""
     if call.log_softmax:
         scores = call.logits.log_softmax(-1, dtype=torch.float32)
@@ -48,7 +48,7 @@ def _scores(call: TopK) -> Tensor:
     return scores
 
 
-def _offset(call: TopK) -> Tensor | None:
+def _offset(call: TopKCall) -> Tensor | None:
     """What the scores of each beam `[B, K]` are raised by: -inf where a token is forced.
 
     So all other tokens are banned in the pass that adds the running score.
@@ -61,7 +61,7 @@ def _offset(call: TopK) -> Tensor | None:
     return torch.where((call.forced >= 0)[:, None], -math.inf, running)
 
 
-def _banned_ids(call: TopK) -> Tensor | None:
+def _banned_ids(call: TopKCall) -> Tensor | None:
     """The banned tokens of each beam, `[B, K, N]`; ids outside the vocabulary stand for none."""
     if call.ends is None:
         return call.banned

@@ -21,6 +21,7 @@ from tritonseq.kernels.launch import (
     check_device,
     in_order,
     next_power_of_two,
+    readable_columns,
     run_on,
     strides,
 )
@@ -28,7 +29,7 @@ from tritonseq.kernels.launch import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .call import TopK
+    from .call import TopKCall
 
 # Continuations that the second kernel looks for one after the other; torch is better at more.
 MOST = 64
@@ -264,13 +265,13 @@ def _choose(
     tl.store(parents + o_out, (b_index // vocab_size).to(tl.int64), mask=o_c < COUNT)
 
 
-def fits(call: TopK) -> bool:
+def can_search(call: TopKCall) -> bool:
     """Whether the kernels take a call: few continuations, and groups that a program can hold."""
     _, beams, vocab_size = call.logits.shape
     return call.candidates <= MOST and group_size(beams, vocab_size) <= 1024
 
 
-def topk_in_triton(call: TopK) -> tuple[Tensor, Tensor, Tensor]:
+def topk_in_triton(call: TopKCall) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, tokens and parents `[B, count]`."""
     check_device(_choose, call.logits)
     shape, device = (call.logits.shape[0], call.candidates), call.logits.device
@@ -280,7 +281,7 @@ def topk_in_triton(call: TopK) -> tuple[Tensor, Tensor, Tensor]:
     return scores, tokens, parents
 
 
-def topk_launches(call: TopK, scores: Tensor, tokens: Tensor, parents: Tensor) -> list[Launch]:
+def topk_launches(call: TopKCall, scores: Tensor, tokens: Tensor, parents: Tensor) -> list[Launch]:
     """The scan and the choice, for a single beam in one kernel; none for no samples.
 
     Whole rows are read by one program in about the time that a second kernel takes to start and
@@ -304,7 +305,7 @@ def topk_launches(call: TopK, scores: Tensor, tokens: Tensor, parents: Tensor) -
         "masses": masses,
         "beams": beams,
         "vocab_size": vocab_size,
-        "readable": readable(call.logits),
+        "readable": readable_columns(call.logits, 64),
         "tiles": tiles,
         **strides("logits", call.logits, "bk"),
         **strides("maxima", maxima, "r"),
@@ -367,16 +368,3 @@ def scan_warps(tile: int) -> int:
 def choose_warps(keys: int, tile: int) -> int:
     """16 keys per thread, and at most 32 elements of the tile that the program also scans."""
     return max(4, min(16, keys // 512), min(16, tile // 512))
-
-
-def readable(logits: Tensor) -> int:
-    """How far into a row a load may go: to a multiple of 64 if the padding of all rows has it.
-
-    Such a bound lets the compiler load whole vectors.
-    """
-    vocab_size = logits.shape[2]
-    padded = ceil_div(vocab_size, 64) * 64
-    steps = [(n, step) for n, step in zip(logits.shape[:2], logits.stride(), strict=False) if n > 1]
-    last = logits.storage_offset() + sum((n - 1) * step for n, step in steps)
-    in_storage = (last + padded) * logits.element_size() <= logits.untyped_storage().nbytes()
-    return padded if in_storage else vocab_size

@@ -169,7 +169,9 @@ def test_histories_of_upstreams_method_are_those_of_each_beam(bench: Any, unilm:
         def read(self, tokens: torch.Tensor) -> torch.Tensor:
             self.tokens = torch.cat([self.tokens, tokens], 1)
             source = self.tokens[:, : unilm.job.workload.source]
-            logits: torch.Tensor = reprojection.Decoder(unilm.network, source).read(self.tokens)
+            logits: torch.Tensor = reprojection.ReprojectingDecoder(unilm.network, source).read(
+                self.tokens
+            )
             return logits
 
         def reorder(self, rows: torch.Tensor) -> None:

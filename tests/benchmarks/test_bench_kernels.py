@@ -337,7 +337,7 @@ def test_the_script_is_the_command(tmp_path: Path) -> None:
 def test_without_a_checkout_the_commit_is_called_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Even where the environment lies within somebody else's repository."""
+    """Even where the environment lies within another repository."""
     package = tmp_path / "site" / "tritonseq"
     (package / "bench").mkdir(parents=True)
     (package / "__init__.py").touch()

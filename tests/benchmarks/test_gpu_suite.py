@@ -192,7 +192,7 @@ def test_when_time_runs_out_the_rest_is_listed(conduct: Any, tmp_path: Path) -> 
 def wait_for_the_end_of(process: int) -> None:
     for _ in range(100):
         os.kill(process, 0)
-        # A zombie that nobody has asked after yet is an end as well.
+        # A zombie that has not been waited for yet is an end as well.
         if Path(f"/proc/{process}/stat").read_text().split()[2] == "Z":
             raise ProcessLookupError
         time.sleep(0.1)

@@ -15,10 +15,9 @@ from launches import counted
 
 from tritonseq.kernels import reference
 from tritonseq.kernels.advance import beam_advance, greedy_advance, row_advance
-from tritonseq.kernels.advance.state import Group, Pool, Written
+from tritonseq.kernels.advance.state import FAR_BELOW, Group, Pool, Written
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
-FAR_BELOW = -1.0e9
 
 
 def new_written(samples: int, positions: int, beams: int) -> Written:
@@ -125,7 +124,7 @@ class Search:
             best = candidates(self.samples, self.beams, self.count, self.vocab_size, going)
             best[0][resting] = math.nan  # whatever a resting sample is given
             if not self.options["retire"]:
-                # Nobody takes a sample beyond its limit.
+                # Nothing takes a sample beyond its limit.
                 self.written.step[self.written.generated >= self.written.limit] = -1
             before = copied(self.written, device), copied(self.group, device)
             own = copied(self.written, device), copied(self.group, device)

@@ -198,7 +198,7 @@ def replaced(call, place, value):
 
 
 def is_written(name, call, place):
-    """Does the kernel write there?"""
+    """Whether the kernel writes there."""
     if name == "activate" and "gate" in call:
         return False
     if name == "greedy_advance" and place[-1] in ("lineage", "parents"):
@@ -207,7 +207,7 @@ def is_written(name, call, place):
 
 
 def meets_itself(x):
-    """Do two elements lie in one place?"""
+    """Whether two elements lie in one place."""
     places = torch.arange(
         sum(size * step for size, step in zip(x.shape, x.stride(), strict=True)) + 1
     )

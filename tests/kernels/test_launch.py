@@ -70,6 +70,22 @@ def test_strides_by_name():
     assert launch.strides("x", None, "a") == {"x_stride_a": 0}
 
 
+def test_padding_is_read_where_every_row_has_it():
+    import torch
+
+    padded, columns = torch.zeros(2, 3, 128), launch.readable_columns
+    for rows in (padded, padded.view(6, 128)):
+        assert columns(rows[..., :100], 64) == 128
+        assert columns(rows[..., :100], 16) == 112
+        assert columns(rows[..., :64], 64) == 64
+        # The last row ends where its memory does.
+        assert columns(rows[..., 28:], 64) == 100
+    assert columns(padded.view(-1)[:600].view(2, 3, 100), 64) == 128
+    assert columns(torch.zeros(2, 3, 100), 64) == 100
+    assert columns(padded[:1, :1, 28:].expand(2, 3, 100), 64) == 128
+    assert columns(padded.view(6, 128).t()[:100], 64) == 6
+
+
 def in_a_fresh_interpreter(code: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", code]

@@ -14,8 +14,14 @@ from launches import as_on_gpu
 
 from tritonseq.kernels import norm_linear, reference
 from tritonseq.kernels.activation import KINDS
-from tritonseq.kernels.linear import pays
-from tritonseq.kernels.linear.call import ROW_MULTIPLE, WEIGHT_BYTES, NormLinear, fits, padded_rows
+from tritonseq.kernels.linear import is_norm_linear_faster
+from tritonseq.kernels.linear.call import (
+    ROW_MULTIPLE,
+    WEIGHT_BYTES,
+    NormLinearCall,
+    can_hold,
+    padded_rows,
+)
 
 BOTH = pytest.mark.parametrize("impl", ["torch", "triton"])
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -222,7 +228,7 @@ class TestTiles:
         from tritonseq.kernels.linear import kernel as linear
 
         weight = torch.randn(8, 5)
-        call = NormLinear(torch.randn(1, 8), weight, *[None] * 3, 1e-5, False, None, None)
+        call = NormLinearCall(torch.randn(1, 8), weight, *[None] * 4, 1e-5, False, None)
         for pdl in (False, True):
             (launch,) = linear.linear_launches(call, torch.empty(1, 5), pdl=pdl)
             assert launch.arguments["PDL"] is pdl
@@ -232,11 +238,11 @@ class TestTiles:
 
     def test_it_pays_for_few_rows_on_a_gpu(self):
         x, weight = torch.empty(8, 16), torch.empty(16, 4)
-        assert not pays(x, weight)
+        assert not is_norm_linear_faster(x, weight)
         with as_on_gpu():
-            assert pays(x, weight)
-            assert not pays(torch.empty(9, 16), weight)
-            assert not pays(x, torch.empty(WEIGHT_BYTES // 4 + 1, 4))
+            assert is_norm_linear_faster(x, weight)
+            assert not is_norm_linear_faster(torch.empty(9, 16), weight)
+            assert not is_norm_linear_faster(x, torch.empty(WEIGHT_BYTES // 4 + 1, 4))
 
 
 def fault(**change: Any) -> dict[str, Any]:
@@ -286,7 +292,7 @@ class TestErrors:
 
     def test_too_many_inputs_for_a_program(self, device):
         weight = torch.zeros(WEIGHT_BYTES // 4 + 1, 1, device=device)
-        assert not fits(weight)
+        assert not can_hold(weight)
         with pytest.raises(
             ValueError, match=r'8192 inputs of torch.float32 at most: pass impl="to'
         ):

@@ -355,5 +355,5 @@ class TestBadInput:
         "scores", [torch.zeros(4, 9).double(), torch.zeros(9), torch.zeros(3, 9)]
     )
     def test_scores(self, scores):
-        with pytest.raises(ValueError, match=r"scores are|tokens are \[4, 5\]; pass \[3, T\]"):
+        with pytest.raises(ValueError, match=r"scores is|tokens are \[4, 5\]; pass \[3, T\]"):
             ban_ngrams(scores, TOKENS, 2)

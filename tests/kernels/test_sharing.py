@@ -16,7 +16,7 @@ from tritonseq.kernels import (
     norm_linear,
     reference,
 )
-from tritonseq.kernels.memory import check_written
+from tritonseq.kernels.checks import check_written
 
 STEPS = (0, 1, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 

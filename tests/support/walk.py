@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tritonseq.decoding.hypotheses import Hypotheses, Text
-from tritonseq.kernels.advance import append_beams
+from tritonseq.kernels.advance.eager import append_beams
 from tritonseq.memory.kv_cache import Sizes
 
 if TYPE_CHECKING:

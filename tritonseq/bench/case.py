@@ -1,4 +1,4 @@
-"""One kernel at one shape: how its arguments are drawn, what stands beside it, what it moves."""
+"""A benchmark case: a kernel at a shape, its random arguments, and its plain formulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What memory gives on this machine, measured in the same run as the kernels."""
+"""Memory bandwidth of this machine, measured in the same run as the kernels."""
 
 from __future__ import annotations
 

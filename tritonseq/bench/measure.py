@@ -1,4 +1,4 @@
-"""A row for one case: its check, and, if that is not red, its times beside those of plain torch."""
+"""Checking and timing of one case: its times beside those of plain torch, if it is right."""
 
 from __future__ import annotations
 

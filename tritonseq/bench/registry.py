@@ -1,4 +1,4 @@
-"""Which kernels are measured, and which are compiled for GPUs that need not be there.
+"""Registry of the benchmark cases, and of the launches that are compiled without a GPU.
 
 A new operation adds a module that yields cases to `cases/`, one that yields launches to
 `launches/`, and both names here.
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
     from .case import Case
 
-CASES = ("attention", "ngrams", "rows", "linear", "topk", "advance", "sampling")
+CASES = ("attention", "ngrams", "rows", "linear", "topk", "advance")
 LAUNCHES = (
-    "activation", "advance", "attention", "embedding", "linear", "ngrams", "norm", "sampling",
-    "topk",
+    "activation", "advance", "attention", "embedding", "linear", "ngrams", "norm", "topk",
 )  # fmt: skip
 
 

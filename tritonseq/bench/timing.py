@@ -46,7 +46,7 @@ class Calibration:
         return time.perf_counter() - start
 
     def steady(self) -> bool:
-        """Does the product take what it took at the start?"""
+        """Whether the product takes as long as at the start."""
         return abs(self.measure() / self.reference - 1.0) <= TOLERANCE
 
 
@@ -94,8 +94,8 @@ def time_in_turn(
     """Time each version `repeats` times, one after the other within each round.
 
     A block between unsteady calibrations is repeated up to `attempts` times; one that never
-    was steady is kept and counted, so that a report can say so. Who times often passes one
-    `calibration` to all calls. `before`, untimed, precedes each block of the version it is given.
+    was steady is kept and counted, so that a report can say so. One `calibration` serves many
+    calls. `before`, untimed, precedes each block of the version it is given.
     """
     calibration = calibration or Calibration(device)
     timings = {name: Timing() for name in versions}

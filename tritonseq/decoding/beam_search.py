@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from tritonseq.kernels import beam_advance, beam_topk
-from tritonseq.kernels.advance import append_beams, choose_beams
-from tritonseq.kernels.advance.eager import FAR_BELOW
-from tritonseq.kernels.advance.state import Group, Pool
+from tritonseq.kernels.advance.eager import AdvanceRules, append_beams, choose_beams
+from tritonseq.kernels.advance.state import FAR_BELOW, Group, Pool
 
 from .logits_processors import combined
 from .processor_list import hamming_penalty
@@ -138,7 +137,7 @@ class BeamSearch:
         beam_advance(hypotheses.written, group, *candidates, **self._judge)
 
     def _select_in_groups(self, log_probs: Tensor, state: BeamState) -> None:
-        hypotheses, options = state.hypotheses, self._options
+        hypotheses, options, judge = state.hypotheses, self._options, AdvanceRules(**self._judge)
         size = options.beams // options.groups
         # A group that has finished in a sample goes on writing there, to no consequence.
         live = torch.cat([self._is_open(group) for group in state.groups], dim=1)
@@ -152,7 +151,7 @@ class BeamSearch:
                 rows = hamming_penalty(rows, chosen, options.diversity_penalty, live[:, :first])
                 scores = rows.view_as(scores)
             *candidates, hits = self._candidates(scores, first, group, hypotheses)
-            found = choose_beams(hypotheses.written, group, *candidates, hits=hits, **self._judge)
+            found = choose_beams(hypotheses.written, group, *candidates, hits=hits, rules=judge)
             for column, part in zip((tokens, parents, ended), found, strict=True):
                 column.append(part)
         self._recorder.end_step()

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.advance import append_beams
-from tritonseq.kernels.advance.eager import is_in
+from tritonseq.kernels.advance.eager import append_beams, is_in
 from tritonseq.kernels.advance.state import Pool
 
 from .beam_search import allocate_pool, clear_pool, written_out

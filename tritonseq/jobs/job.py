@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from tritonseq.stages.runtime import StageTimes
+    from tritonseq.stages.runtime import StageTimes, WorkSpan
     from tritonseq.stages.workers import ModelInfo, ModelSource
     from tritonseq.text.tokenizer import Tokenizer
 

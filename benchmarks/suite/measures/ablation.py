@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from suite.task import Task
 
-    from .cases import Case
+    from .cases import SuiteCase
 
 MEASURED = ("gpt2-beams", "bart")
 REPEATS = 2
@@ -50,11 +50,11 @@ def run(task: Task) -> None:
             release()
 
 
-def runner_of(case: Case, task: Task, make: Any = engines.Tritonseq) -> Runner:
+def runner_of(case: SuiteCase, task: Task, make: Any = engines.Tritonseq) -> Runner:
     return Runner(make(job_of(case, task)), case)
 
 
-def step_ms(runner: Runner, case: Case, task: Task) -> dict[str, Any]:
+def step_ms(runner: Runner, case: SuiteCase, task: Task) -> dict[str, Any]:
     """Milliseconds per decode step of ours."""
     times = []
     for tokens in (1, case.workload.new_tokens):
@@ -68,11 +68,11 @@ def step_ms(runner: Runner, case: Case, task: Task) -> dict[str, Any]:
     return {"ms/step": round((times[1] - times[0]) / steps * 1e3, 5)}
 
 
-def as_it_is(case: Case, task: Task) -> dict[str, Any]:
+def as_it_is(case: SuiteCase, task: Task) -> dict[str, Any]:
     return step_ms(runner_of(case, task), case, task)
 
 
-def per_beam(case: Case, task: Task) -> dict[str, Any]:
+def per_beam(case: SuiteCase, task: Task) -> dict[str, Any]:
     """As many samples as there were beams, so that each row reads a source of its own."""
     workload = case.workload
     rows = replace(workload, batch=workload.batch * workload.beams, options={})
@@ -80,7 +80,7 @@ def per_beam(case: Case, task: Task) -> dict[str, Any]:
     return step_ms(runner_of(case, task), case, task)
 
 
-def eager(case: Case, task: Task) -> dict[str, Any]:
+def eager(case: SuiteCase, task: Task) -> dict[str, Any]:
     runner = runner_of(case, task)
     if task.device.type != "cuda":
         return {"note": "not measured: no GPU, so no graphs"}
@@ -89,7 +89,7 @@ def eager(case: Case, task: Task) -> dict[str, Any]:
     return step_ms(runner, case, task)
 
 
-def ngrams(case: Case, task: Task) -> dict[str, Any]:
+def ngrams(case: SuiteCase, task: Task) -> dict[str, Any]:
     options = case.workload.options | {"no_repeat_ngram_size": 3}
     case = replace(case, workload=replace(case.workload, options=options))
     return step_ms(runner_of(case, task), case, task)
@@ -110,11 +110,11 @@ class Ragged(engines.Tritonseq):
         return self.model.generate(inputs, attention_mask=mask.long(), **options)
 
 
-def ragged(case: Case, task: Task) -> dict[str, Any]:
+def ragged(case: SuiteCase, task: Task) -> dict[str, Any]:
     return step_ms(runner_of(case, task, Ragged), case, task)
 
 
-def reorder(case: Case, task: Task, *, source: bool = False) -> dict[str, Any]:
+def reorder(case: SuiteCase, task: Task, *, source: bool = False) -> dict[str, Any]:
     """Move every layer's keys and values once, at the average length of the generated part."""
     workload, (layers, width, _) = case.workload, case.shape
     rows = workload.batch * workload.beams
@@ -136,11 +136,11 @@ def reorder(case: Case, task: Task, *, source: bool = False) -> dict[str, Any]:
     return {"added ms/step": round(seconds * 1e3, 5), "bytes": moved}
 
 
-def reorder_with_source(case: Case, task: Task) -> dict[str, Any]:
+def reorder_with_source(case: SuiteCase, task: Task) -> dict[str, Any]:
     return reorder(case, task, source=True)
 
 
-VARIANTS: dict[str, Callable[[Case, Task], dict[str, Any]]] = {
+VARIANTS: dict[str, Callable[[SuiteCase, Task], dict[str, Any]]] = {
     "as it is": as_it_is,
     "per beam": per_beam,
     "reorder": reorder,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from generate.checkpoints import TINY, Shape
+from generate.checkpoints import TINY, ModelShape
 from generate.workloads import Workload
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ BEAMS = {"num_beams": 4}
 
 
 @dataclass(frozen=True)
-class Case:
+class SuiteCase:
     """One workload, and the rate that it must reach on an H200."""
 
     title: str
     workload: Workload
-    shape: Shape
+    shape: ModelShape
     checkpoint: str
     """Its name in the store."""
     unit: str
@@ -37,7 +37,7 @@ class Case:
         steps = self.workload.new_tokens if self.unit == "tokens/s" else 1
         return self.workload.batch * steps
 
-    def of(self, dtype: torch.dtype, *, rehearse: bool) -> Case:
+    def of(self, dtype: torch.dtype, *, rehearse: bool) -> SuiteCase:
         """The same in another dtype, or in toy sizes."""
         workload = replace(self.workload, dtype=dtype)
         if not rehearse:
@@ -48,44 +48,44 @@ class Case:
 TRANSFORMERS = "transformers"
 REPROJECTION = "a plain torch decoder by upstream's method"
 CASES = {
-    "gpt2-greedy": Case(
+    "gpt2-greedy": SuiteCase(
         "GPT-2 124M, batch 1, greedy, 32 to 160",
         Workload("gpt2", 1, 32, 128),
-        Shape(12, 768, 50257),
+        ModelShape(12, 768, 50257),
         "gpt2",
         "tokens/s",
         5000,
         TRANSFORMERS,
     ),
-    "gpt2-beams": Case(
+    "gpt2-beams": SuiteCase(
         "GPT-2 124M, 64 x 4 beams, 512 to 711",
         Workload("gpt2", 64, 512, 199, options=BEAMS),
-        Shape(12, 768, 50257),
+        ModelShape(12, 768, 50257),
         "gpt2",
         "samples/s",
         300,
         TRANSFORMERS,
     ),
-    "bart": Case(
+    "bart": SuiteCase(
         "BART-large, 128 x 4 beams, source 1024, 142",
         # The start token is the first of the 142.
         Workload("bart", 128, 1024, 141, options=BEAMS),
-        Shape(12, 1024, 50265),
+        ModelShape(12, 1024, 50265),
         "bart",
         "samples/s",
         240,
         TRANSFORMERS,
     ),
-    "t5": Case(
+    "t5": SuiteCase(
         "T5-base, 128 x 4 beams, 64 to 64",
         Workload("t5", 128, 64, 64, options=BEAMS),
-        Shape(12, 768, 32128),
+        ModelShape(12, 768, 32128),
         "t5",
         "samples/s",
         2000,
         TRANSFORMERS,
     ),
-    "unilm": Case(
+    "unilm": SuiteCase(
         "UniLM-large, 64 x 5 beams, 512 to 128",
         Workload(
             "unilm",
@@ -94,7 +94,7 @@ CASES = {
             128,
             options={"num_beams": 5, "search": "unilm", "length_penalty": 0.0},
         ),
-        Shape(24, 1024, 28996),
+        ModelShape(24, 1024, 28996),
         "unilm-large",
         "samples/s",
         170,

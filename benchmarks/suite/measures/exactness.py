@@ -173,7 +173,7 @@ def compare_unilm(folder: Path, beams: int, task: Task) -> dict[str, Any]:
     workload = replace(UNILM, batch=SAMPLES, source=SOURCE, new_tokens=STEPS, options=options)
     inputs = workload.inputs(TINY["unilm"].vocabulary, task.device)
     job = engines.Job(folder, workload, inputs)
-    makers: tuple[Callable[[engines.Job], engines.Engine], ...]
+    makers: tuple[Callable[[engines.Job], engines.MeasuredEngine], ...]
     makers = (engines.Tritonseq, engines.Reprojection)
     mine, other = (make(job).generate().cpu() for make in makers)
     if torch.equal(mine, other):

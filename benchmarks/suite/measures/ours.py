@@ -15,14 +15,14 @@ from .cases import CASES
 if TYPE_CHECKING:
     from suite.task import Task
 
-    from .cases import Case
+    from .cases import SuiteCase
 
 
-def case_of(task: Task, name: str) -> Case:
+def case_of(task: Task, name: str) -> SuiteCase:
     return CASES[name].of(task.dtype, rehearse=task.setting.rehearse)
 
 
-def job_of(case: Case, task: Task) -> engines.Job:
+def job_of(case: SuiteCase, task: Task) -> engines.Job:
     inputs = case.workload.inputs(case.shape.vocabulary, task.device)
     return engines.Job(checkpoint_of(task, case.checkpoint), case.workload, inputs)
 
@@ -30,7 +30,7 @@ def job_of(case: Case, task: Task) -> engines.Job:
 class Runner:
     """An engine that reads fresh inputs every time it is run."""
 
-    def __init__(self, engine: Any, case: Case) -> None:
+    def __init__(self, engine: Any, case: SuiteCase) -> None:
         self.engine = engine
         self._case = case
         self._seed = 0

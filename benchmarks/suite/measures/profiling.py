@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from suite.task import Task
 
-    from .cases import Case
+    from .cases import SuiteCase
 
 TOP = 12
 TOKENS = 33
@@ -48,7 +48,7 @@ class Spent(NamedTuple):
     launches: Mapping[str, int]
 
 
-def measure(case: Case, task: Task) -> dict[str, Any]:
+def measure(case: SuiteCase, task: Task) -> dict[str, Any]:
     tokens = min(TOKENS, case.workload.new_tokens)
     runner = Runner(engines.Tritonseq(job_of(case, task)), case)
     steps = tokens - 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from .cases import Case
+    from .cases import SuiteCase
 
 HALF = 2
 """Bytes of an element."""
@@ -56,7 +56,7 @@ class Demand:
     prefill: float
     """Operations of reading the sources or prompts of a batch."""
     one_cache: bool
-    """Are prompt and generated part one cache, which transformers copies to make it longer?"""
+    """Whether prompt and generated part are one cache, which transformers copies to lengthen it."""
 
     def bytes(self, *, live: bool) -> float:
         generated = self.generated_live if live else self.generated_all
@@ -80,7 +80,7 @@ class Demand:
         return self.weights + 3 * caches + 2 * growing + PASSES * self.logits
 
 
-def demand(case: Case) -> Demand:
+def demand(case: SuiteCase) -> Demand:
     """What a step of the workload needs."""
     workload, (layers, width, vocabulary) = case.workload, case.shape
     samples, beams = workload.batch, workload.beams
@@ -108,7 +108,7 @@ def demand(case: Case) -> Demand:
     )
 
 
-def prefill_operations(case: Case) -> float:
+def prefill_operations(case: SuiteCase) -> float:
     """Products and attention of reading all sources, and projecting them for the decoder."""
     workload, (layers, width, _) = case.workload, case.shape
     tokens = workload.batch * workload.source
@@ -117,7 +117,7 @@ def prefill_operations(case: Case) -> float:
     return 2.0 * tokens * parameters + 4.0 * pairs * width * layers
 
 
-def rate(case: Case, ceilings: Ceilings, *, live: bool) -> float:
+def rate(case: SuiteCase, ceilings: Ceilings, *, live: bool) -> float:
     """The most per second that bytes and operations allow, in the unit of the case."""
     need = demand(case)
     step = need.seconds(ceilings, live=live, share=SMALL_PRODUCTS)
@@ -128,7 +128,7 @@ def rate(case: Case, ceilings: Ceilings, *, live: bool) -> float:
     return case.count / (case.workload.new_tokens * step + prefill)
 
 
-def transformers_cap(case: Case, ceilings: Ceilings) -> float:
+def transformers_cap(case: SuiteCase, ceilings: Ceilings) -> float:
     """The most per second that transformers' own traffic allows."""
     seconds = case.workload.new_tokens * demand(case).transformers_bytes() / ceilings.read
     return case.count / seconds

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from suite.task import Task
 
-    from .cases import Case
+    from .cases import SuiteCase
 
 WARM_UPS, REPEATS = 2, 5
 # A compilation of transformers is not begun with less than this many seconds left.
@@ -50,7 +50,7 @@ def run(task: Task) -> None:
         )
 
 
-def measure_ours(case: Case, task: Task) -> dict[str, Any]:
+def measure_ours(case: SuiteCase, task: Task) -> dict[str, Any]:
     """Two series of the same version: what lies between them is noise."""
     device = task.device
     runner = Runner(engines.Tritonseq(job_of(case, task)), case)
@@ -80,7 +80,7 @@ def measure_ours(case: Case, task: Task) -> dict[str, Any]:
     }
 
 
-def rates(case: Case, seconds: float, batch: int) -> dict[str, float]:
+def rates(case: SuiteCase, seconds: float, batch: int) -> dict[str, float]:
     tokens = batch * case.workload.new_tokens
     return {
         "samples/s": float(f"{batch / seconds:.4g}"),
@@ -88,7 +88,7 @@ def rates(case: Case, seconds: float, batch: int) -> dict[str, float]:
     }
 
 
-def baseline(make: Callable[[engines.Job], Any], name: str, case: Case, task: Task) -> Any:
+def baseline(make: Callable[[engines.Job], Any], name: str, case: SuiteCase, task: Task) -> Any:
     """The other engine at the largest batch that fits, the workload's own at most."""
     batch = case.workload.batch
     refused: list[int] = []
@@ -106,7 +106,7 @@ def baseline(make: Callable[[engines.Job], Any], name: str, case: Case, task: Ta
         release()
 
 
-def time_baseline(make: Any, name: str, case: Case, task: Task) -> dict[str, Any]:
+def time_baseline(make: Any, name: str, case: SuiteCase, task: Task) -> dict[str, Any]:
     """One warm-up, then up to two timed runs; each is kept as soon as it is there."""
     runner = Runner(make(job_of(case, task)), case)
     engine, device, batch = runner.engine, task.device, case.workload.batch

@@ -13,7 +13,7 @@ from suite.measures.roofline import Ceilings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from suite.measures.cases import Case
+    from suite.measures.cases import SuiteCase
 
 Report = "Mapping[str, Any]"
 
@@ -45,7 +45,7 @@ def rows(parts: Mapping[str, Any], *, dtype: str, rehearse: bool) -> list[dict[s
     return found
 
 
-def row(case: Case, kept: Mapping[str, Any], seen: Ceilings | None) -> dict[str, Any]:
+def row(case: SuiteCase, kept: Mapping[str, Any], seen: Ceilings | None) -> dict[str, Any]:
     ours = kept["ours"]
     rate = ours[case.unit]
     figures = {
@@ -61,7 +61,7 @@ def row(case: Case, kept: Mapping[str, Any], seen: Ceilings | None) -> dict[str,
     return figures if seen is None else figures | against_floor(case, ours["ms/step"], seen)
 
 
-def beside(case: Case, kept: Mapping[str, Any]) -> dict[str, Any]:
+def beside(case: SuiteCase, kept: Mapping[str, Any]) -> dict[str, Any]:
     """The best of the others."""
     measured = [kept[name] for name in ("theirs", "theirs static") if name in kept]
     if not measured:
@@ -76,7 +76,7 @@ def beside(case: Case, kept: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def against_floor(case: Case, ms: float, seen: Ceilings) -> dict[str, Any]:
+def against_floor(case: SuiteCase, ms: float, seen: Ceilings) -> dict[str, Any]:
     """What bytes and operations allow on this device; live slots first, then all of them."""
     need = roofline.demand(case)
     live, every = (1e3 * need.seconds(seen, live=live) for live in (True, False))

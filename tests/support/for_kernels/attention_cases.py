@@ -1,4 +1,4 @@
-"""Random calls of `decode_attention`, with NaN wherever nothing may be read."""
+"""Random calls of `decode_attention`, with NaN wherever nothing may be read, and their check."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import math
 import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
+
+from tritonseq.kernels import decode_attention
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +20,10 @@ HEAD_DIMS = (16, 24, 32, 64, 80, 96, 128, 256)
 
 # Query rows and new rows of a beam: the queries are the last of the new rows.
 ROWS = ((1, 1), (2, 2), (1, 2))
+EVERY_ROWS = pytest.mark.parametrize("rows", ROWS, ids=["1", "2", "last of 2"])
+
+CPU = torch.device("cpu")
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 class Case(NamedTuple):
@@ -237,3 +244,44 @@ def assert_appended(before: Case, after: Case) -> None:
         torch.testing.assert_close(new[f"target_{side}"], expected, rtol=0, atol=0, equal_nan=True)
     for name in old.keys() - {"target_key", "target_value"}:
         torch.testing.assert_close(new[name], old[name], rtol=0, atol=0, equal_nan=True)
+
+
+def grown_case(
+    *,
+    samples=2,
+    beams=3,
+    rows=(1, 1),
+    heads=2,
+    head_dim=16,
+    source=20,
+    target=9,
+    step=6,
+    device=CPU,
+) -> Case:
+    """Every part at once, without NaN, all samples at the same step.
+
+    `rows`: of the queries, and of the new keys and values.
+    """
+    query, key, value = torch.randn(samples, beams, rows[1], 3, heads, head_dim).unbind(3)
+    query = query[:, :, -rows[0] :]
+    options = {
+        "source_key": torch.randn(samples, heads, source, head_dim),
+        "source_value": torch.randn(samples, heads, source, head_dim),
+        "target_key": torch.randn(samples, heads, target, beams, head_dim),
+        "target_value": torch.randn(samples, heads, target, beams, head_dim),
+        "lineage": torch.randint(0, beams, (samples, target, beams)),
+        "step": torch.full((samples,), step),
+    }
+    return Case((query, key, value), options).map(lambda _, x: x.to(device))
+
+
+def check(case: Case, **options) -> None:
+    """Run a call and look at the result, at the caches and at all else that it was given."""
+    before = case.copy()
+    result = case.run(decode_attention, **options)
+    assert result.shape == before.rows[0].shape
+    assert result.dtype == before.rows[0].dtype
+    assert result.is_contiguous()
+    assert_close_to_definition(result, before)
+    if "target_key" in before.options:
+        assert_appended(before, case)

@@ -120,18 +120,6 @@ def topk(g: random.Random, wild: float) -> Call:
     return call
 
 
-def sample(g: random.Random, wild: float) -> Call:
-    rows, vocab = g.choice((1, 3)), g.choice((1, 5, 40))
-    return {
-        "logits": torch.randn(rows, vocab).to(g.choice(DTYPES)),
-        "seeds": values(g, 9, (rows,), wild),
-        "steps": values(g, 9, (rows,), wild),
-        "top_k": g.choice((0, 2, 2**70)),
-        "top_p": g.choice((1.0, 0.5)),
-        "min_p": g.choice((0.0, 0.2)),
-    }
-
-
 def written(g: random.Random, wild: float) -> Written:
     b, t, k = g.choice((1, 2, 3)), g.choice((1, 3, 4)), g.choice((1, 2, 3))
 
@@ -267,7 +255,6 @@ KERNELS = {
     "beam_topk": Kernel(kernels.beam_topk, topk),
     "beam_advance": Kernel(kernels.beam_advance, beams, ("written", "group")),
     "greedy_advance": Kernel(kernels.greedy_advance, greedy, ("written", "ended")),
-    "sample_tokens": Kernel(kernels.sample_tokens, sample),
     "add_norm": Kernel(kernels.add_norm, norm, ("residual",)),
     "activate": Kernel(kernels.activate, activation, ("x",)),
     "embed": Kernel(kernels.embed, embedding),
@@ -315,7 +302,7 @@ class Guarded:
         return view
 
     def is_untouched(self) -> bool:
-        """Does all that surrounds the copies hold what it did?"""
+        """Whether all that surrounds the copies holds what it did."""
         for room, view, before in self._around:
             view.copy_(before.as_strided(view.shape, view.stride(), view.storage_offset()))
             if not torch.equal(bits(room), bits(before)):

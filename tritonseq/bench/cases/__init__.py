@@ -1,1 +1,1 @@
-"""What is measured: cases of every kernel at the shapes of the workloads."""
+"""Benchmark cases of every kernel, at the shapes of the workloads."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tritonseq.bench.case import Arguments, Case, size, tensors
-from tritonseq.kernels.advance.state import Group, Pool, Written
+from tritonseq.kernels.advance.state import FAR_BELOW, Group, Pool, Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 
 END = 2
 
-FAR_BELOW = -1e9
-
 
 def cases(shape: Shape) -> Iterator[Case]:
-    search = Search(shape)
+    search = AdvanceArguments(shape)
     if shape.beams == 1:
         yield Case(
             "greedy_advance", shape, "", search.draw_greedy, plain_greedy,
@@ -40,7 +38,7 @@ def cases(shape: Shape) -> Iterator[Case]:
     )  # fmt: skip
 
 
-class Search:
+class AdvanceArguments:
     """Arguments, and the sequences that a search without slots would hold."""
 
     def __init__(self, shape: Shape) -> None:

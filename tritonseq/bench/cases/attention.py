@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def cases(shape: Shape) -> Iterator[Case]:
-    yield SelfAttention(shape).case()
+    yield SelfAttentionArguments(shape).case()
     if shape.encoder:
-        yield CrossAttention(shape).case()
+        yield CrossAttentionArguments(shape).case()
 
 
-class SelfAttention:
+class SelfAttentionArguments:
     """Over the prompt, if any, and what each beam has generated, which is appended to."""
 
     def __init__(self, shape: Shape) -> None:
@@ -111,7 +111,7 @@ class SelfAttention:
         return hidden.masked_fill(distance < 0, float("-inf"))[None]
 
 
-class CrossAttention:
+class CrossAttentionArguments:
     """Over the encoder's keys and values."""
 
     def __init__(self, shape: Shape) -> None:

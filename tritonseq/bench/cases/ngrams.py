@@ -24,7 +24,7 @@ N = 3
 
 
 def cases(shape: Shape) -> Iterator[Case]:
-    ngrams = Ngrams(shape)
+    ngrams = NgramArguments(shape)
     yield Case(
         "ban_ngrams", shape, "", ngrams.draw_scores, plain_ban, moved=ngrams.moved_scores,
         held=ngrams.held,
@@ -36,7 +36,7 @@ def cases(shape: Shape) -> Iterator[Case]:
     )  # fmt: skip
 
 
-class Ngrams:
+class NgramArguments:
     """Arguments of the three, of which the tokens are the same."""
 
     def __init__(self, shape: Shape) -> None:

@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def cases(shape: Shape) -> Iterator[Case]:
-    rows = Rows(shape)
+    rows = RowArguments(shape)
     yield Case(
         "add_norm", shape, "", rows.draw_norm, plain_add_norm, written=("residual",),
         repeatable=False,
@@ -39,7 +39,7 @@ def cases(shape: Shape) -> Iterator[Case]:
     yield Case("embed", shape, "", rows.draw_embedding, plain_embed, moved=rows.moved_embedding)
 
 
-class Rows:
+class RowArguments:
     """Arguments: a row for every new token of every beam."""
 
     def __init__(self, shape: Shape) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def cases(shape: Shape) -> Iterator[Case]:
-    topk = TopK(shape)
+    topk = TopKArguments(shape)
     if shape.beams == 1:
         yield Case("beam_topk", shape, "greedy", topk.draw_greedy, plain_topk, judge=judge)
         return
@@ -30,7 +30,7 @@ def cases(shape: Shape) -> Iterator[Case]:
     yield Case("beam_topk", shape, "banned", topk.draw_banned, plain_topk, judge=judge)
 
 
-class TopK:
+class TopKArguments:
     """Arguments for the 2 K best of K beams."""
 
     def __init__(self, shape: Shape) -> None:

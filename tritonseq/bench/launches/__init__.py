@@ -1,4 +1,4 @@
-"""What the compile report compiles: one module for each operation.
+"""Launches that the compile report compiles: one module for each operation.
 
 Each has `cases(target, every)`, which yields `(name of the case, Launch)`: what models ask for, or
 with `every` all tiles, head sizes and dtypes. Tensors have no memory.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tritonseq.kernels.advance.eager import Rules
+from tritonseq.kernels.advance.eager import AdvanceRules
 from tritonseq.kernels.advance.kernel import advance_launches, greedy_launches
 from tritonseq.kernels.advance.state import Group, Pool, Written
 
@@ -48,7 +48,7 @@ def advance_cases(
     tokens = meta(SAMPLES, count, dtype=torch.int64)
     candidates = (tokens.float(), tokens, tokens)
     powers = meta(POSITIONS + 1, dtype=torch.float32)
-    rules = Rules(powers, ends() if has_ends else None, stops, by_limit, True)
+    rules = AdvanceRules(powers, ends() if has_ends else None, stops, by_limit, True)
     for launch in advance_launches(written(beams), group, *candidates, rules):
         yield f"beams K{beams} C{count}{' full' * stops}{' limit' * by_limit}", launch
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from tritonseq.kernels.attention.call import Attention
+from tritonseq.kernels.attention.call import AttentionCall
 from tritonseq.kernels.attention.kernel import attention_launches
 
 from . import floats, meta, short
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tritonseq.kernels.launch import Launch
 
 
-class Shape(NamedTuple):
+class AttentionUse(NamedTuple):
     """One use of `decode_attention`: beams, rows, head size, and the parts that are there.
 
     `new` is the number of new rows where it is not that of the queries. With `counters` there is no
@@ -42,39 +42,39 @@ class Shape(NamedTuple):
 
 # What the models ask for, at their usual head size, and every tile shape once.
 USUAL = [
-    Shape(1, 1, 64),
-    Shape(4, 1, 64),
-    Shape(4, 1, 64, target=False),
-    Shape(4, 1, 64, source=False, bias=True),
+    AttentionUse(1, 1, 64),
+    AttentionUse(4, 1, 64),
+    AttentionUse(4, 1, 64, target=False),
+    AttentionUse(4, 1, 64, source=False, bias=True),
     # T5's beams, with the decoder's prompt as the source; a long decoder's prompt that reads the
     # encoder's source; the wide beams of a Trie.
-    Shape(4, 1, 64, bias=True),
-    Shape(37, 1, 64, target=False),
-    Shape(128, 1, 64, bias=True),
+    AttentionUse(4, 1, 64, bias=True),
+    AttentionUse(37, 1, 64, target=False),
+    AttentionUse(128, 1, 64, bias=True),
     # UniLM's newest token and [MASK], and in its last layer [MASK] alone; with the bias, UniLM2.
-    Shape(1, 2, 64),
-    Shape(5, 2, 64),
-    Shape(5, 1, 64, new=2),
-    Shape(5, 2, 64, bias=True),
-    Shape(5, 1, 64, bias=True, new=2),
-    Shape(8, 1, 128),
-    Shape(16, 1, 64),
-    Shape(5, 1, 24),
-    Shape(2, 2, 256),
+    AttentionUse(1, 2, 64),
+    AttentionUse(5, 2, 64),
+    AttentionUse(5, 1, 64, new=2),
+    AttentionUse(5, 2, 64, bias=True),
+    AttentionUse(5, 1, 64, bias=True, new=2),
+    AttentionUse(8, 1, 128),
+    AttentionUse(16, 1, 64),
+    AttentionUse(5, 1, 24),
+    AttentionUse(2, 2, 256),
 ]
 # The last program merges; a cache for long sources has many splits to merge.
 COUNTED = [
-    Shape(4, 1, 64, counters=True),
-    Shape(5, 2, 64, bias=True, counters=True),
-    Shape(2, 2, 256, counters=True, splits=32),
+    AttentionUse(4, 1, 64, counters=True),
+    AttentionUse(5, 2, 64, bias=True, counters=True),
+    AttentionUse(2, 2, 256, counters=True, splits=32),
 ]
 EVERY = [
-    Shape(beams, rows, head_dim, bias=bias)
+    AttentionUse(beams, rows, head_dim, bias=bias)
     for beams, rows in ((1, 1), (1, 2), (2, 1), (4, 1), (4, 2), (8, 1), (5, 2), (16, 1))
     for head_dim in (16, 24, 64, 80, 96, 128, 256)
     for bias in (False, True)
 ] + [
-    Shape(beams, rows, head_dim, bias=bias, new=new)
+    AttentionUse(beams, rows, head_dim, bias=bias, new=new)
     for beams in (1, 5, 8)
     for rows, new in ((2, None), (1, 2))
     for head_dim in (32, 64)
@@ -89,40 +89,40 @@ def cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
     if not target.startswith("gfx"):
         yield from attention_cases(COUNTED, torch.float16)
         if every:
-            counted = [shape._replace(counters=True) for shape in EVERY if not shape.bias]
+            counted = [use._replace(counters=True) for use in EVERY if not use.bias]
             for dtype in floats(target):
                 yield from attention_cases(counted, dtype)
 
 
-def attention_cases(shapes: list[Shape], dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
-    """Kernel and reduction of each shape, long enough for several splits."""
-    for shape in shapes:
-        call = attention_call(shape, dtype)
+def attention_cases(uses: list[AttentionUse], dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
+    """Kernel and reduction of each use, long enough for several splits."""
+    for use in uses:
+        call = attention_call(use, dtype)
         for launch in attention_launches(call, meta(*call.query.shape, dtype=dtype)):
-            yield f"{short(dtype)} {shape}", launch
+            yield f"{short(dtype)} {use}", launch
 
 
-def attention_call(shape: Shape, dtype: torch.dtype) -> Attention:
+def attention_call(use: AttentionUse, dtype: torch.dtype) -> AttentionCall:
     samples, heads, source, target = 8, 12, 512, 320
-    beams, rows, head_dim = shape.beams, shape.rows, shape.head_dim
-    new = rows if shape.new is None else shape.new
+    beams, rows, head_dim = use.beams, use.rows, use.head_dim
+    new = rows if use.new is None else use.new
     query, key, value = meta(samples, beams, new, 3, heads, head_dim, dtype=dtype).unbind(3)
-    stored = meta(samples, heads, source, head_dim, dtype=dtype) if shape.source else None
-    cache = meta(samples, heads, target, beams, head_dim, dtype=dtype) if shape.target else None
+    stored = meta(samples, heads, source, head_dim, dtype=dtype) if use.source else None
+    cache = meta(samples, heads, target, beams, head_dim, dtype=dtype) if use.target else None
     lengths = meta(samples, dtype=torch.int64)
-    return Attention(
+    return AttentionCall(
         query[:, :, new - rows :],
-        key if shape.target else None,
-        value if shape.target else None,
+        key if use.target else None,
+        value if use.target else None,
         stored,
         stored,
-        lengths if shape.source else None,
+        lengths if use.source else None,
         cache,
         cache,
-        meta(samples, target, beams, dtype=torch.int64) if shape.target and beams > 1 else None,
-        lengths if shape.target else None,
-        meta(heads, 128, dtype=torch.float32) if shape.bias else None,
+        meta(samples, target, beams, dtype=torch.int64) if use.target and beams > 1 else None,
+        lengths if use.target else None,
+        meta(heads, 128, dtype=torch.float32) if use.bias else None,
+        meta(samples * heads * beams, dtype=torch.int32) if use.counters else None,
         head_dim**-0.5,
-        shape.splits,
-        meta(samples * heads * beams, dtype=torch.int32) if shape.counters else None,
+        use.splits,
     )

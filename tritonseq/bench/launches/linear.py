@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from tritonseq.kernels.linear.call import NormLinear
+from tritonseq.kernels.linear.call import NormLinearCall
 from tritonseq.kernels.linear.kernel import linear_launches
 
 from . import floats, meta, short
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tritonseq.kernels.launch import Launch
 
 
-class Shape(NamedTuple):
+class LinearUse(NamedTuple):
     """One use of `norm_linear`; `wide` is a residual stream in float32."""
 
     rows: int
@@ -37,13 +37,13 @@ class Shape(NamedTuple):
 
 # A layer of GPT-2 and its head, for one row; and what takes most registers: several rows.
 USUAL = [
-    Shape(1, 768, 2304, norm=True),
-    Shape(1, 3072, 768, residual=True),
-    Shape(1, 768, 3072, norm=True, activation="gelu_tanh"),
-    Shape(8, 1024, 4096, norm=True, activation="gelu_tanh"),
+    LinearUse(1, 768, 2304, norm=True),
+    LinearUse(1, 3072, 768, residual=True),
+    LinearUse(1, 768, 3072, norm=True, activation="gelu_tanh"),
+    LinearUse(8, 1024, 4096, norm=True, activation="gelu_tanh"),
 ]
 EVERY = [
-    Shape(rows, inputs, outputs, norm, rms, activation, residual, wide)
+    LinearUse(rows, inputs, outputs, norm, rms, activation, residual, wide)
     for rows in (1, 2, 8)
     for inputs, outputs in (
         (1280, 5120),
@@ -57,35 +57,35 @@ EVERY = [
         (True, False, "silu", True, True),
         (True, True, None, True, False),
     )
-] + [Shape(rows, 8192, 512, norm=True) for rows in (1, 8)]
+] + [LinearUse(rows, 8192, 512, norm=True) for rows in (1, 8)]
 
 
 def cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
     for dtype in floats(target):
         few = USUAL if dtype == torch.float16 else USUAL[:1]
-        for shape in USUAL + EVERY if every else few:
-            yield from linear_cases(shape, dtype, pdl=False)
+        for use in USUAL + EVERY if every else few:
+            yield from linear_cases(use, dtype, pdl=False)
         # Programmatic dependent launch exists from sm_90 on.
         if target in ("sm_90", "sm_100") and (every or dtype == torch.float16):
-            for shape in USUAL if every else USUAL[:1]:
-                yield from linear_cases(shape, dtype, pdl=True)
+            for use in USUAL if every else USUAL[:1]:
+                yield from linear_cases(use, dtype, pdl=True)
 
 
-def linear_cases(shape: Shape, dtype: torch.dtype, *, pdl: bool) -> Iterator[tuple[str, Launch]]:
-    rows, inputs, outputs = shape[:3]
-    stream = torch.float32 if shape.wide else dtype
-    norm = meta(inputs, dtype=dtype) if shape.norm else None
-    output = meta(rows, outputs, dtype=stream if shape.residual else dtype)
-    call = NormLinear(
-        meta(rows, inputs, dtype=stream if shape.norm else dtype),
+def linear_cases(use: LinearUse, dtype: torch.dtype, *, pdl: bool) -> Iterator[tuple[str, Launch]]:
+    rows, inputs, outputs = use[:3]
+    stream = torch.float32 if use.wide else dtype
+    norm = meta(inputs, dtype=dtype) if use.norm else None
+    output = meta(rows, outputs, dtype=stream if use.residual else dtype)
+    call = NormLinearCall(
+        meta(rows, inputs, dtype=stream if use.norm else dtype),
         meta(outputs, inputs, dtype=dtype).t(),
         meta(outputs, dtype=dtype),
         norm,
-        None if shape.rms else norm,
+        None if use.rms else norm,
+        output if use.residual else None,
         1e-5,
-        shape.rms,
-        shape.activation,
-        output if shape.residual else None,
+        use.rms,
+        use.activation,
     )
     for launch in linear_launches(call, output, pdl=pdl):
-        yield f"{short(dtype)} {shape}{' pdl' if pdl else ''}", launch
+        yield f"{short(dtype)} {use}{' pdl' if pdl else ''}", launch

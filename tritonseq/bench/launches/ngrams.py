@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tritonseq.kernels.ngrams.call import Ngrams
+from tritonseq.kernels.ngrams.call import NgramCall
 from tritonseq.kernels.ngrams.kernel import ngram_launches
 
 from . import floats, meta, short
@@ -35,8 +35,7 @@ def ngram_cases(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     tokens, lengths = meta(rows, 600, dtype=torch.int64), meta(8, dtype=torch.int64)
     slots = meta(8, 32, 4, dtype=torch.int64)
     table = meta(vocab_size, dtype=torch.bool)
-    given = Ngrams._fields.index("lengths")
-    plain = Ngrams(tokens, 3, rows, vocab_size, *[None] * (len(Ngrams._fields) - given))
+    plain = NgramCall(tokens, 3, rows, vocab_size)
     lineage = plain._replace(tokens=slots, lengths=lengths, lineage=slots)
     source = plain._replace(source=tokens[:8], source_starts=lengths, source_lengths=lengths)
     calls = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tritonseq.kernels.topk.call import TopK
+from tritonseq.kernels.topk.call import TopKCall
 from tritonseq.kernels.topk.kernel import topk_launches
 
 from . import floats, meta, short
@@ -50,11 +50,11 @@ def topk_cases(
     """Both kernels, with bans, ends and a forced token or without."""
     samples = 8
     logits = meta(samples, beams, padded, dtype=dtype)[:, :, :vocab_size]
-    ids = meta(samples, beams, 140, dtype=torch.int32)
-    numbers = meta(samples, dtype=torch.int64)
+    ids = meta(samples, beams, 140, dtype=torch.int32) if bans else None
+    numbers = meta(samples, dtype=torch.int64) if bans else None
     running = meta(samples, beams, dtype=torch.float32) if log_softmax else None
-    options = (ids, numbers, numbers, numbers, numbers) if bans else (None,) * 5
-    call = TopK(logits, count, running, log_softmax, *options)
+    options = (ids, numbers, numbers, numbers, numbers)
+    call = TopKCall(logits, running, *options, count, log_softmax)
     scores, indices = (meta(samples, count, dtype=t) for t in (torch.float32, torch.int64))
     name = f"{short(dtype)} K{beams} V{vocab_size} C{count}"
     name += " log-softmax" * log_softmax + " bans" * bans
