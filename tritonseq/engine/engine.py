@@ -177,7 +177,7 @@ class Engine:
         """Move every sample on that does not rest: one token per beam."""
         self.search.stopping.look_at_the_clock()
         logits = self._advance() if self._replay is None else self._replay(self._advance)
-        if self._waits:
+        if logits is not None:
             self.search.select(logits, self.state)
 
     def empty(self) -> None:
