@@ -117,20 +117,20 @@ def test_the_first_results_come_before_most_texts_are_answered() -> None:
     """The first window is a part of a batch, whatever there is to read."""
     model, texts = load("bart-numbers"), prompts(200, "bart-numbers")
     begun: list[int] = []
-    job = model.text_job().request.engines
-    lend = job.lend
+    pool = model.engines
+    acquire = pool.acquire
 
-    def watched(key: Any, *rest: Any, **how: Any) -> Any:
+    def watched(spec: Any) -> Any:
         begun.append(1)
-        return lend(key, *rest, **how)
+        return acquire(spec)
 
-    job.lend = watched  # type: ignore[method-assign]
+    pool.acquire = watched  # type: ignore[method-assign]
     try:
         with tritonseq.pipeline(model, texts, refill=False) as running:
             first = next(iter(running))
         assert first.text
     finally:
-        job.lend = lend  # type: ignore[method-assign]
+        pool.acquire = acquire  # type: ignore[method-assign]
     assert len(begun) <= 3
 
 
