@@ -132,17 +132,17 @@ def pipeline(
     if not isinstance(model, (str, Path)) and not hasattr(model, "text_job"):
         raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
     run = RunOptions(
-        batch_size,
-        batch_tokens,
-        window,
-        refill,
-        preprocess_workers,
-        postprocess_workers,
-        devices,
-        seed,
-        ordered,
-        progress,
-        traced,
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+        window=window,
+        refill=refill,
+        preprocess_workers=preprocess_workers,
+        postprocess_workers=postprocess_workers,
+        devices=devices,
+        seed=seed,
+        ordered=ordered,
+        progress=progress,
+        traced=traced,
     )
     of_texts = {
         "src_lang": src_lang,
