@@ -65,7 +65,8 @@ class CompiledKernel(NamedTuple):
     error: str
 
     @property
-    def bad(self) -> bool:
+    def is_bad(self) -> bool:
+        """Whether it failed to compile, spills registers, or needs more shared memory."""
         return bool(self.error) or self.spilled > 0 or self.shared > TARGETS[self.target][1]
 
 
@@ -146,7 +147,7 @@ def main() -> int:
             rows.append(row)
             print(
                 f"{row.target:7}{row.kernel:8}{row.case:42}{row.warps:6}{row.registers:6}"
-                f"{row.spilled:6}{row.lane_spills:6}{row.shared:7}{'  BAD ' if row.bad else ''}"
+                f"{row.spilled:6}{row.lane_spills:6}{row.shared:7}{'  BAD ' if row.is_bad else ''}"
                 f"{row.error[:300]}",
                 flush=True,
             )
@@ -155,7 +156,7 @@ def main() -> int:
             writer = csv.writer(file)
             writer.writerow(CompiledKernel._fields)
             writer.writerows(rows)
-    bad = sum(row.bad for row in rows)
+    bad = sum(row.is_bad for row in rows)
     print(f"triton {triton.__version__}: {len(rows)} kernels compiled, {bad} bad")
     return 1 if bad else 0
 

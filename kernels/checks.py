@@ -33,8 +33,8 @@ def is_gpu(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def takes_triton(impl: str, device: torch.device) -> bool:
-    """Resolve `impl` for tensors on `device`: "auto" means Triton wherever it can run.
+def is_for_triton(impl: str, device: torch.device) -> bool:
+    """Whether `impl` means Triton for tensors on `device`, as "auto" does wherever it can run.
 
     What `torch.compile` looks into stays in torch, which it fuses by itself.
     """

@@ -17,6 +17,13 @@ from generate.workloads import SEED
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Without an end token every run takes all its steps.
+ENDLESS = {
+    "eos_token_id": None,
+    "forced_eos_token_id": None,
+    "forced_bos_token_id": None,
+}
+
 
 class ModelShape(NamedTuple):
     """The sizes that the caches depend on."""
@@ -34,12 +41,6 @@ SHAPES = {
 }
 # UniLM's special tokens end at 103.
 TINY = dict.fromkeys(SHAPES, ModelShape(2, 64, 97)) | {"unilm": ModelShape(2, 64, 197)}
-# Without an end token every run takes all its steps.
-ENDLESS = {
-    "eos_token_id": None,
-    "forced_eos_token_id": None,
-    "forced_bos_token_id": None,
-}
 
 
 def quiet_transformers() -> Any:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from generate.workloads import Workload
     from torch import Tensor
 
+FORCED_STEPS = 6
+
+_translator: Any = None
+
 
 @dataclass(frozen=True)
 class Job:
@@ -191,12 +195,6 @@ def translate(sources: list[list[str]], beams: int, new_tokens: int) -> list[lis
         max_input_length=0,
     )
     return [[int(token) for token in result.hypotheses[0]] for result in results]
-
-
-_translator: Any = None
-
-
-FORCED_STEPS = 6
 
 
 class Force:

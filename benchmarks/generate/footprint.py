@@ -65,7 +65,7 @@ def needed(workload: Workload, weights: int, tiny: bool) -> int:
     """
     shape = checkpoints.shape_of(workload.model, tiny)
     positions = workload.given + (workload.new_tokens - 1) * workload.beams
-    if workload.reads_source:
+    if workload.has_source:
         positions += workload.source
     caches = 2 * shape.layers * workload.batch * shape.width * positions * 4
     return weights + caches + workload.batch * workload.beams * shape.vocabulary * 4

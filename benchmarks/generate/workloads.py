@@ -34,7 +34,7 @@ class Workload:
         return self.model in ("bart", "t5")
 
     @property
-    def reads_source(self) -> bool:
+    def has_source(self) -> bool:
         """Whether the input is answered, rather than continued."""
         return self.model != "gpt2"
 
@@ -51,7 +51,7 @@ class Workload:
     @property
     def unit(self) -> tuple[str, int]:
         """What a rate counts, and how many of them one run makes."""
-        if self.reads_source:
+        if self.has_source:
             return "samples/s", self.batch
         return "tokens/s", self.batch * self.new_tokens
 

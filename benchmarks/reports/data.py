@@ -50,7 +50,7 @@ def title_of(name: str) -> str:
     work = WORKLOADS[name]
     dtype = str(work.dtype).removeprefix("torch.")
     search = "greedy" if work.beams == 1 else f"{work.beams} beams"
-    read = "source" if work.reads_source else "prompt"
+    read = "source" if work.has_source else "prompt"
     size = f"batch {work.batch}, {read} {work.source}, {search}, {work.new_tokens} tokens"
     return f"{MODELS[work.model]}, {dtype}, {size}"
 

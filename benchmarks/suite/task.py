@@ -101,11 +101,11 @@ class Task:
 
     def close(self) -> bool:
         """Say how it ended; True if nothing failed."""
-        ended = "failed" if self.failures else "incomplete" if self.late else "done"
+        ended = "failed" if self.failures else "incomplete" if self.is_late else "done"
         self.save(ended)
         return not self.failures
 
     @property
-    def late(self) -> bool:
+    def is_late(self) -> bool:
         """Whether something has been left out for lack of time."""
         return any(reason.startswith(OUT_OF_TIME) for reason in self.skipped.values())

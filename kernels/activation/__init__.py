@@ -14,7 +14,7 @@ from tritonseq.kernels.checks import (
     check_shape,
     check_tensors,
     check_written,
-    takes_triton,
+    is_for_triton,
     without_grad,
 )
 
@@ -75,7 +75,7 @@ def activate(
 
 
 def _activate(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None, impl: str) -> Tensor:
-    if takes_triton(impl, x.device):
+    if is_for_triton(impl, x.device):
         from .kernel import activate_in_triton
 
         return activate_in_triton(x, kind, bias, gate)

@@ -18,7 +18,7 @@ from tritonseq.kernels.checks import (
     check_shape,
     check_tensors,
     check_written,
-    takes_triton,
+    is_for_triton,
     whole,
 )
 
@@ -92,7 +92,7 @@ def beam_advance(
     check_written(own, given)
     rules = eager.AdvanceRules(powers, ends, stops_when_full, bounds_by_limit, retire)
     with torch.no_grad():
-        if hits is None and takes_triton(impl, scores.device) and _can_hold(beams, count):
+        if hits is None and is_for_triton(impl, scores.device) and _can_hold(beams, count):
             from .kernel import advance_in_triton
 
             advance_in_triton(written, group, scores, tokens, parents, rules)
@@ -145,7 +145,7 @@ def greedy_advance(
     read |= {name: own.pop(name) for name in ("written.lineage", "written.parents")}
     check_written(own, read)
     with torch.no_grad():
-        if takes_triton(impl, logits.device):
+        if is_for_triton(impl, logits.device):
             from .kernel import greedy_in_triton
 
             greedy_in_triton(written, ended, logits, ends, pad_token_id, retire)

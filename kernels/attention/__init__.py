@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import Impl, check_tensors, number, takes_triton, whole, without_grad
+from tritonseq.kernels.checks import Impl, check_tensors, is_for_triton, number, whole, without_grad
 
 from .call import AttentionCall
 from .eager import attend_by_definition, attend_on_cpu
@@ -110,7 +110,7 @@ def _usual_scale(query: Tensor) -> float:
 
 def _attend(call: AttentionCall, impl: str) -> Tensor:
     device = call.query.device
-    if takes_triton(impl, device):
+    if is_for_triton(impl, device):
         from .kernel import attend_in_triton
 
         return attend_in_triton(call)

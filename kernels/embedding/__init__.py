@@ -11,8 +11,8 @@ from tritonseq.kernels.checks import (
     check_floats,
     check_shape,
     check_tensors,
+    is_for_triton,
     number,
-    takes_triton,
     without_grad,
 )
 
@@ -72,7 +72,7 @@ def _embed(
     row: Tensor | None,
     impl: str,
 ) -> Tensor:
-    if takes_triton(impl, table.device):
+    if is_for_triton(impl, table.device):
         from .kernel import embed_in_triton
 
         return embed_in_triton(tokens, table, scale, positions, position_table, starts, row)

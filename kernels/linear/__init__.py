@@ -10,9 +10,9 @@ from tritonseq.kernels.checks import (
     Impl,
     check_flags,
     check_tensors,
+    is_for_triton,
     is_gpu,
     number,
-    takes_triton,
     without_grad,
 )
 from tritonseq.kernels.norm import add_norm
@@ -87,7 +87,7 @@ def is_norm_linear_faster(x: Tensor, weight: Tensor) -> bool:
 
 
 def _multiply(call: NormLinearCall, impl: str) -> Tensor:
-    if takes_triton(impl, call.x.device) and (impl == "triton" or can_hold(call.weight)):
+    if is_for_triton(impl, call.x.device) and (impl == "triton" or can_hold(call.weight)):
         from .kernel import multiply_in_triton
 
         return multiply_in_triton(call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import Impl, takes_triton
+from tritonseq.kernels.checks import Impl, is_for_triton
 
 from .call import checked
 from .eager import ban_in_torch, list_in_torch, mask_in_torch
@@ -73,7 +73,7 @@ def ban_ngrams(
     if torch.compiler.is_compiling():
         torch.ops.tritonseq.ban_ngrams_(scores, tokens, n, *spans, impl)
         return scores
-    if takes_triton(impl, scores.device):
+    if is_for_triton(impl, scores.device):
         from .kernel import ban_in_triton
 
         ban_in_triton(scores, call)
@@ -111,7 +111,7 @@ def ngram_mask(
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.tritonseq.ngram_mask(tokens, n, vocab_size, *spans, impl)
         return result
-    if takes_triton(impl, tokens.device):
+    if is_for_triton(impl, tokens.device):
         from .kernel import mask_in_triton
 
         return mask_in_triton(call)
@@ -149,7 +149,7 @@ def ngram_bans(
         source, source_starts, source_lengths, ignored,
     )  # fmt: skip
     call = checked(None, tokens, n, vocab_size, spans)
-    if takes_triton(impl, tokens.device):
+    if is_for_triton(impl, tokens.device):
         from .kernel import list_in_triton
 
         return list_in_triton(call)

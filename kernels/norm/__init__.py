@@ -13,8 +13,8 @@ from tritonseq.kernels.checks import (
     check_shape,
     check_tensors,
     check_written,
+    is_for_triton,
     number,
-    takes_triton,
     without_grad,
 )
 
@@ -70,7 +70,7 @@ def _add_norm(
     rms: bool,
     impl: str,
 ) -> Tensor:
-    if takes_triton(impl, x.device):
+    if is_for_triton(impl, x.device):
         from .kernel import add_norm_in_triton
 
         return add_norm_in_triton(x, weight, bias, residual, epsilon, rms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import Impl, check_flags, check_tensors, takes_triton, whole
+from tritonseq.kernels.checks import Impl, check_flags, check_tensors, is_for_triton, whole
 
 from .call import TopKCall
 from .eager import topk_in_torch
@@ -65,7 +65,7 @@ def beam_topk(
     call = TopKCall(*tensors, whole("count", count), log_softmax)
     call.check()
     with torch.no_grad():
-        if takes_triton(impl, logits.device):
+        if is_for_triton(impl, logits.device):
             from .kernel import can_search, topk_in_triton
 
             if can_search(call):

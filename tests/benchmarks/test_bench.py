@@ -23,7 +23,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script as a module; every block of time counts as steady."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     script = importlib.import_module("bench_generate")
-    monkeypatch.setattr(script.timing.Calibration, "steady", lambda _: True)
+    monkeypatch.setattr(script.timing.Calibration, "is_steady", lambda _: True)
     return script
 
 

@@ -35,7 +35,7 @@ Captured = pytest.CaptureFixture[str]
 def torch_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that wants the interpreter says so."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(timing.Calibration, "steady", lambda _: True)
+    monkeypatch.setattr(timing.Calibration, "is_steady", lambda _: True)
 
 
 def rehearse(*arguments: str) -> int:

@@ -45,7 +45,7 @@ class Calibration:
         synchronize(self.device)
         return time.perf_counter() - start
 
-    def steady(self) -> bool:
+    def is_steady(self) -> bool:
         """Whether the product takes as long as at the start."""
         return abs(self.measure() / self.reference - 1.0) <= TOLERANCE
 
@@ -114,13 +114,13 @@ def _time_block(
 ) -> None:
     for attempt in range(attempts):
         before()
-        steady = calibration.steady()
+        steady = calibration.is_steady()
         synchronize(calibration.device)
         start = time.perf_counter()
         run()
         synchronize(calibration.device)
         seconds = time.perf_counter() - start
-        steady = calibration.steady() and steady
+        steady = calibration.is_steady() and steady
         if steady or attempt == attempts - 1:
             timing.seconds.append(seconds)
             timing.unsteady += not steady

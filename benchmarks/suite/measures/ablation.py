@@ -103,7 +103,7 @@ class Ragged(engines.Tritonseq):
         samples, length = inputs.shape
         pads = torch.arange(samples, device=inputs.device) * (length // 2) // samples
         places = torch.arange(length, device=inputs.device)
-        if self.job.workload.reads_source:
+        if self.job.workload.has_source:
             # Sources are padded on the right, prompts on the left.
             places = places.flip(0)
         mask = places >= pads[:, None]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 BEAMS = {"num_beams": 4}
+TRANSFORMERS = "transformers"
+REPROJECTION = "a plain torch decoder by upstream's method"
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,6 @@ class SuiteCase:
         return replace(self, workload=workload.shrunk(), shape=TINY[workload.model])
 
 
-TRANSFORMERS = "transformers"
-REPROJECTION = "a plain torch decoder by upstream's method"
 CASES = {
     "gpt2-greedy": SuiteCase(
         "GPT-2 124M, batch 1, greedy, 32 to 160",

@@ -113,7 +113,7 @@ def prefill_operations(case: SuiteCase) -> float:
     workload, (layers, width, _) = case.workload, case.shape
     tokens = workload.batch * workload.source
     parameters = (14 if workload.is_encoder_decoder else 12) * layers * width**2
-    pairs = tokens * workload.source * (1 if workload.reads_source else 0.5)
+    pairs = tokens * workload.source * (1 if workload.has_source else 0.5)
     return 2.0 * tokens * parameters + 4.0 * pairs * width * layers
 
 
