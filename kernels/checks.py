@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import sys
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     # A tensor: the address of its first byte and the one behind its last, its name, and itself.
     _Place = tuple[int, int, str, Tensor]
@@ -45,12 +47,9 @@ def is_for_triton(impl: str, device: torch.device) -> bool:
     return impl == "triton"
 
 
-def without_grad(run: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """`run(*arguments)` with autograd off, which costs nothing where it is off already."""
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return run(*arguments)
-    return run(*arguments)
+def grad_off() -> AbstractContextManager[None]:
+    """`torch.no_grad()`, or nothing where gradients are off already, which costs less."""
+    return torch.no_grad() if torch.is_grad_enabled() else nullcontext()
 
 
 def check_tensors(

@@ -14,8 +14,8 @@ from tritonseq.kernels.checks import (
     check_shape,
     check_tensors,
     check_written,
+    grad_off,
     is_for_triton,
-    without_grad,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def activate(
         TypeError: for what is no tensor, or a kind that is no word.
     """
     _check(x, kind, bias, gate)
-    return without_grad(_activate, x, kind, bias, gate, impl)
+    with grad_off():
+        return _activate(x, kind, bias, gate, impl)
 
 
 def _activate(x: Tensor, kind: str, bias: Tensor | None, gate: Tensor | None, impl: str) -> Tensor:

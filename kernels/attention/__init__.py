@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.checks import Impl, check_tensors, is_for_triton, number, whole, without_grad
+from tritonseq.kernels.checks import Impl, check_tensors, grad_off, is_for_triton, number, whole
 
 from .call import AttentionCall
 from .eager import attend_by_definition, attend_on_cpu
@@ -100,18 +100,15 @@ def decode_attention(
             *tensors[:-1], scale, splits, counters, impl
         )
         return result
-    return without_grad(_attend, call, impl)
+    device = query.device
+    with grad_off():
+        if is_for_triton(impl, device):
+            from .kernel import attend_in_triton
+
+            return attend_in_triton(call)
+        return attend_on_cpu(call) if device.type == "cpu" else attend_by_definition(call)
 
 
 def _usual_scale(query: Tensor) -> float:
     """That of the scores; anything for a query that is yet to be refused."""
     return query.shape[-1] ** -0.5 if query.numel() and query.dim() else 1.0
-
-
-def _attend(call: AttentionCall, impl: str) -> Tensor:
-    device = call.query.device
-    if is_for_triton(impl, device):
-        from .kernel import attend_in_triton
-
-        return attend_in_triton(call)
-    return attend_on_cpu(call) if device.type == "cpu" else attend_by_definition(call)

@@ -11,9 +11,9 @@ from tritonseq.kernels.checks import (
     check_floats,
     check_shape,
     check_tensors,
+    grad_off,
     is_for_triton,
     number,
-    without_grad,
 )
 
 _TENSORS = ("tokens", "table", "positions", "position_table", "starts", "row")
@@ -59,7 +59,8 @@ def embed(
     """
     _check(tokens, table, positions, position_table, starts, row)
     scale = number("scale", scale)
-    return without_grad(_embed, tokens, table, scale, positions, position_table, starts, row, impl)
+    with grad_off():
+        return _embed(tokens, table, scale, positions, position_table, starts, row, impl)
 
 
 def _embed(

@@ -10,10 +10,10 @@ from tritonseq.kernels.checks import (
     Impl,
     check_flags,
     check_tensors,
+    grad_off,
     is_for_triton,
     is_gpu,
     number,
-    without_grad,
 )
 from tritonseq.kernels.norm import add_norm
 
@@ -78,7 +78,8 @@ def norm_linear(
     check_flags(rms=rms)
     call = NormLinearCall(*tensors, number("epsilon", epsilon, least=0.0), rms, activation)
     call.check()
-    return without_grad(_multiply, call, impl)
+    with grad_off():
+        return _multiply(call, impl)
 
 
 def is_norm_linear_faster(x: Tensor, weight: Tensor) -> bool:

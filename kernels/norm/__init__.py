@@ -13,9 +13,9 @@ from tritonseq.kernels.checks import (
     check_shape,
     check_tensors,
     check_written,
+    grad_off,
     is_for_triton,
     number,
-    without_grad,
 )
 
 
@@ -58,7 +58,8 @@ def add_norm(
     """
     _check(x, weight, bias, residual, rms)
     epsilon = number("epsilon", epsilon, least=0.0)
-    return without_grad(_add_norm, x, weight, bias, residual, epsilon, rms, impl)
+    with grad_off():
+        return _add_norm(x, weight, bias, residual, epsilon, rms, impl)
 
 
 def _add_norm(
