@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.trie import Trie
-    from tritonseq.engine.memory_plan import DoesNotFit
+    from tritonseq.engine.pool import DoesNotFit
     from tritonseq.options.config import GenerationConfig
     from tritonseq.stages.pipeline import Pipeline, Result, pipeline
 
@@ -26,7 +26,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "DoesNotFit": ".engine.memory_plan",
+    "DoesNotFit": ".engine.pool",
     "GenerateOutput": ".decoding.outputs",
     "GenerationConfig": ".options.config",
     "Model": ".model",

@@ -15,7 +15,7 @@ from tritonseq.checkpoint.origin import Identity, Origin, origin_of
 from tritonseq.engine.lengths import longest_text
 from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
-from tritonseq.engine.torch_state import each_on_its_own, own
+from tritonseq.engine.torch_state import isolated, isolated_items
 from tritonseq.options.config import GenerationConfig, as_generation_config
 from tritonseq.text.tokenizer import Tokenizer
 
@@ -336,7 +336,7 @@ class Model:
         """
         if return_dict_in_generate is not None:
             options["return_dict_in_generate"] = return_dict_in_generate
-        with own(self.device):
+        with isolated(self.device):
             request = self._request(
                 generation_config=generation_config,
                 task=task,
@@ -378,7 +378,7 @@ class Model:
         Greedy search or sampling; arguments and options are those of `generate`. Faults in them
         are raised at the call, not at the first token.
         """
-        with own(self.device):
+        with isolated(self.device):
             request = self._request(
                 generation_config=generation_config,
                 task=task,
@@ -390,7 +390,7 @@ class Model:
                 **options,
             )
             tokens = request.stream(_either(input_ids, inputs), attention_mask)
-        return each_on_its_own(tokens, self.device)
+        return isolated_items(tokens, self.device)
 
     def generate_each(
         self,
@@ -423,7 +423,7 @@ class Model:
         Raises:
             ValueError: as `generate` does, for any of the inputs, before anything runs.
         """
-        with own(self.device):
+        with isolated(self.device):
             request = self._request(
                 generation_config=generation_config,
                 task=task,
@@ -433,7 +433,7 @@ class Model:
             )
             found = request.each(inputs, slots)
         sequences = ((place, output.sequences) for place, output in found)
-        return each_on_its_own(sequences, self.device)
+        return isolated_items(sequences, self.device)
 
     def generate_text(
         self,
@@ -504,7 +504,7 @@ class Model:
             task=task,
             **options,
         )
-        with own(self.device):
+        with isolated(self.device):
             rows = job.read(texts)
             bar = Progress(len(rows), lines=rows.count([]), quiet=not progress, asked=True)
             done: dict[int, Completion] = {}
@@ -571,7 +571,7 @@ class Model:
         Arguments are those of `generate_text`; texts may have any number of tokens.
         """
         job = self.text_job(**how)
-        with own(self.device):
+        with isolated(self.device):
             return job.pad(job.encoder.ids(texts))
 
     def task_options(self, task: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import gc
 import pickle
 import threading
 import weakref
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -19,14 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tritonseq
 from tritonseq.decoding import beam_search, search
-from tritonseq.engine import memory_plan
 from tritonseq.engine import pool as engines
 from tritonseq.engine.engine import Engine, Flags
-from tritonseq.engine.memory_plan import DoesNotFit, MemoryPlan, free_memory
-from tritonseq.engine.pool import EnginePool
+from tritonseq.engine.pool import DoesNotFit, EnginePool, MemoryPlan, free_memory
 from tritonseq.engine.spec import bucket
 from tritonseq.kernels import launch as _launch
-from tritonseq.memory.kv_cache import nbytes, of_samples
+from tritonseq.memory.kv_cache import Sizes, nbytes, of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -323,7 +322,7 @@ def test_the_room_that_a_container_leaves(tmp_path: Any, monkeypatch: pytest.Mon
         "memory.stat": "anon 5\ninactive_file 200\n",
     }.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory_plan, "GROUP", tmp_path)
+    monkeypatch.setattr(engines, "GROUP", tmp_path)
     assert free_memory(CPU) == 500
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory(CPU) != 500
@@ -402,12 +401,11 @@ class FakeSpec(NamedTuple):
     key: Any
     size: int = 10
     device: torch.device = CPU
+    sizes: Any = Sizes(1, 1, 1, 1)
+    buffers: Any = MappingProxyType({"new_tokens": 1})
 
     def build_search(self) -> None:
         pass
-
-    def memory_plan(self, search: None) -> MemoryPlan:
-        return MemoryPlan(self.size, 0, 0, 0)
 
 
 @pytest.fixture
@@ -429,6 +427,7 @@ class TestEnginePool:
     @pytest.fixture(autouse=True)
     def fake(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engines, "Engine", FakeEngine)
+        monkeypatch.setattr(MemoryPlan, "of", lambda spec, search: MemoryPlan(spec.size, 0, 0, 0))
 
     def test_the_same_key_gets_the_same_engine(self, on_gpu: Any) -> None:
         pool = EnginePool()

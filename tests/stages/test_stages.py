@@ -17,7 +17,7 @@ import torch
 
 import tritonseq
 from tritonseq.demo.run import EMBEDDED
-from tritonseq.engine.memory_plan import DoesNotFit
+from tritonseq.engine.pool import DoesNotFit
 from tritonseq.jobs.job import write_timeline
 from tritonseq.stages import batch_size
 from tritonseq.stages.batch_size import Sizing, is_out_of_memory

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from tritonseq.options.config import GenerationConfig
 
     from .inputs import Prompts
-    from .memory_plan import MemoryPlan
-    from .pool import EnginePool
+    from .pool import EnginePool, MemoryPlan
     from .scheduler import Step
 
 Ids = Tensor | Sequence[Sequence[int]] | None
@@ -211,8 +210,7 @@ class Request:
         # Any token will do that is not taken for padding.
         token = 1 if self.config.pad_token_id == 0 else 0
         batch = self.part([0], 1)._batch(_as_row([token] * source_length))
-        spec = self._spec([batch], samples, is_refilled=refilled)
-        return spec.memory_plan(spec.build_search())
+        return self.engines.plan(self._spec([batch], samples, is_refilled=refilled))
 
     def _steps(
         self,

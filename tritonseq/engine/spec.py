@@ -17,7 +17,6 @@ from tritonseq.kernels import is_gpu
 from tritonseq.memory.kv_cache import Sizes
 
 from .lengths import Lengths
-from .memory_plan import MemoryPlan, refuse_absurd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -136,8 +135,6 @@ class EngineSpec:
 
         `is_refilled`: samples take the places of others; `is_watched`: the caller looks at every
         step.
-
-        Raises DoesNotFit if not even the tokens would.
         """
         self.decoder = decoder
         self.config = config = as_upstream(config)
@@ -145,12 +142,11 @@ class EngineSpec:
         self.device = device = batches[0].prompts.ids.device
         prompt_length = max(batch.prompts.ids.shape[1] for batch in batches)
         new_tokens = max(batch.lengths.new_tokens for batch in batches)
-        refuse_absurd(slots * self.beams, new_tokens, device)
         self._most_new_tokens = bucket(new_tokens, device)
         source_length = bucket(max(batch.read.ids.shape[1] for batch in batches), device)
         self.has_decoder_prompts = decoder.is_encoder_decoder and not decoder.is_prefix_lm
         """Whether prompts are what targets start with, all of one length."""
-        self._is_refilled = is_refilled
+        self.is_refilled = is_refilled
         self.sizes = Sizes(
             samples=slots,
             beams=self.beams,
@@ -214,7 +210,7 @@ class EngineSpec:
         # What is captured on a GPU goes by the places of the weights.
         weights = () if self.device.type == "cpu" else self.decoder.addresses
         search = self._search_key if self.retires else None
-        return self.sizes, self._is_refilled, tuple(self.buffers.items()), search, weights
+        return self.sizes, self.is_refilled, tuple(self.buffers.items()), search, weights
 
     @property
     def _search_key(self) -> Hashable:
@@ -228,11 +224,6 @@ class EngineSpec:
         timed = config.max_time is not None
         tables = None if trie is None else trie.identity
         return repr(options), given, timed, self._skipped, tables
-
-    def memory_plan(self, search: Search) -> MemoryPlan:
-        """The memory that an engine takes."""
-        staging = self.staging if self._is_refilled else None
-        return MemoryPlan.of(self.decoder, search, self.sizes, self.buffers, staging)
 
     def build_search(self) -> Search:
         """The search that the options ask for."""

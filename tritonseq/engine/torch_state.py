@@ -1,9 +1,8 @@
-"""Torch's settings: those of the user, which requests work beside, and threads of OpenMP."""
+"""The user's settings of torch, which requests work beside."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -16,7 +15,7 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def own(device: torch.device) -> Iterator[None]:
+def isolated(device: torch.device) -> Iterator[None]:
     """Meanwhile tensors without a named device are the host's, and operators keep their dtypes.
 
     A default device or an autocast of the user's is for the user's own code: a model computes on
@@ -32,31 +31,15 @@ def own(device: torch.device) -> Iterator[None]:
         yield
 
 
-def each_on_its_own(items: Iterator[T], device: torch.device) -> Iterator[T]:
-    """The items, each made under `own`; between them the user's settings hold."""
+def isolated_items(items: Iterator[T], device: torch.device) -> Iterator[T]:
+    """The items, each made `isolated`; between them the user's settings hold."""
     with contextlib.ExitStack() as closing:
         if hasattr(items, "close"):
             closing.callback(items.close)
         while True:
-            with own(device):
+            with isolated(device):
                 try:
                     item = next(items)
                 except StopIteration:
                     return
             yield item
-
-
-# Of OpenMP 5.0: keep what may be kept, but no threads.
-_SOFT = 1
-
-
-def let_go_of_threads() -> None:
-    """End the OpenMP threads of the calling thread; the next operator makes new ones.
-
-    Every thread that computes has threads of its own. Where all together are more than there are
-    cores, GNU's OpenMP stops spinning between two operators, and sleeps: small products then take
-    twice as long, even if only one of the threads computes. Does nothing without such a library.
-    """
-    pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
-    if pause is not None:
-        pause(_SOFT)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tritonseq.engine.memory_plan import MEBIBYTE, DoesNotFit, free_memory
+from tritonseq.engine.pool import MEBIBYTE, DoesNotFit, free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

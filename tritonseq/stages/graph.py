@@ -13,7 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from tritonseq.engine.torch_state import let_go_of_threads
+from tritonseq.engine.pool import let_go_of_threads
 from tritonseq.text.encoding import Fault
 
 from .batching import BatchRow
