@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +19,14 @@ from tritonseq.kernels import embed
 
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .config_checks import Layers, Size, check_sizes, check_types, own_names, refuse_large_table
-from .encoder_decoder import EncoderDecoder
+from .encoder_decoder import DecoderBlock, EncoderBlock, EncoderDecoder
 from .feed_forward import FeedForward, activation
-from .layers import Embedding, Head, LayerNorm, empty_parameter, stream
+from .layers import Embedding, Head, LayerNorm, ResidualStream, empty_parameter
 from .network import Source, match
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from tritonseq.memory.kv_cache import EncoderDecoderCache
-
-    from .attention import Attend
-    from .encoder_decoder import Stream
     from .varlen import Prompt
 
 
@@ -143,7 +140,7 @@ class Embeddings(nn.Module):
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.pre_norm = config.pre_norm
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
         x = embed(
             tokens,
             self.tokens.weight,
@@ -152,61 +149,28 @@ class Embeddings(nn.Module):
             position_table=self.positions.table,
         )
         x = x if self.norm is None else self.norm(x)
-        # Behind norms, what blocks read is no sum.
-        return stream(x) if self.pre_norm else x
+        return ResidualStream(x, post_norm=not self.pre_norm, in_fp32=self.pre_norm)
 
 
-class EncoderBlock(nn.Module):
-    """Self-attention and feed-forward, each with a norm, added to the residual stream.
-
-    Blocks map `(x, branch)` to the same: the stream, and what the next norm adds to it. Where norms
-    stand behind each part nothing is left to add, and the branch is None.
-    """
-
-    def __init__(self, config: BartConfig) -> None:
-        super().__init__()
-        width, heads = config.d_model, config.encoder_attention_heads
-        self.pre_norm = config.pre_norm
-        scale = (width // heads) ** -0.5
-        self.attention = EncoderAttention(width, heads, width // heads, scale=scale, has_bias=True)
-        self.attention_norm = LayerNorm(width, NORM_EPSILON)
-        self.feed_forward = FeedForward(width, config.encoder_ffn_dim, config.activation_function)
-        self.feed_forward_norm = LayerNorm(width, NORM_EPSILON)
-
-    def forward(self, x: Tensor, branch: Tensor | None, source: Prompt) -> Stream:
-        if self.pre_norm:
-            branch = self.attention(self.attention_norm(x, branch), source)
-            return x, self.feed_forward(self.feed_forward_norm(x, branch))
-        x = self.attention_norm(self.attention(x, source), x)
-        return self.feed_forward_norm(self.feed_forward(x), x), None
+def _encoder_block(config: BartConfig, norm: Callable[[], LayerNorm]) -> EncoderBlock:
+    width, heads = config.d_model, config.encoder_attention_heads
+    size, scale = width // heads, (width // heads) ** -0.5
+    return EncoderBlock(
+        EncoderAttention(width, heads, size, scale=scale, has_bias=True),
+        FeedForward(width, config.encoder_ffn_dim, config.activation_function),
+        norm,
+    )
 
 
-class DecoderBlock(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each with a norm."""
-
-    def __init__(self, config: BartConfig, layer: int) -> None:
-        super().__init__()
-        width, heads = config.d_model, config.decoder_attention_heads
-        self.pre_norm = config.pre_norm
-        sizes, scale = (layer, width, heads, width // heads), (width // heads) ** -0.5
-        self.attention = DecoderAttention(*sizes, scale=scale, has_bias=True)
-        self.attention_norm = LayerNorm(width, NORM_EPSILON)
-        self.cross = CrossAttention(*sizes, scale=scale, has_bias=True)
-        self.cross_norm = LayerNorm(width, NORM_EPSILON)
-        self.feed_forward = FeedForward(width, config.decoder_ffn_dim, config.activation_function)
-        self.feed_forward_norm = LayerNorm(width, NORM_EPSILON)
-
-    def forward(
-        self, x: Tensor, branch: Tensor | None, attend: Attend, cache: EncoderDecoderCache
-    ) -> Stream:
-        """`attend` is the self-attention's way to read a prompt, or to take a step."""
-        if self.pre_norm:
-            branch = attend(self.attention_norm(x, branch))
-            branch = self.cross(self.cross_norm(x, branch), cache)
-            return x, self.feed_forward(self.feed_forward_norm(x, branch))
-        x = self.attention_norm(attend(x), x)
-        x = self.cross_norm(self.cross(x, cache), x)
-        return self.feed_forward_norm(self.feed_forward(x), x), None
+def _decoder_block(config: BartConfig, norm: Callable[[], LayerNorm], layer: int) -> DecoderBlock:
+    width, heads = config.d_model, config.decoder_attention_heads
+    sizes, scale = (layer, width, heads, width // heads), (width // heads) ** -0.5
+    return DecoderBlock(
+        DecoderAttention(*sizes, scale=scale, has_bias=True),
+        CrossAttention(*sizes, scale=scale, has_bias=True),
+        FeedForward(width, config.decoder_ffn_dim, config.activation_function),
+        norm,
+    )
 
 
 class Bart(EncoderDecoder):
@@ -225,25 +189,26 @@ class Bart(EncoderDecoder):
         self.head_dim = config.d_model // self.heads
         self.source = Embeddings(config, self.source_vocab_size)
         self.target = Embeddings(config, self.vocab_size)
-        self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_layers))
-        self.decoder = nn.ModuleList(DecoderBlock(config, i) for i in range(config.decoder_layers))
-        self.encoder_norm = LayerNorm(config.d_model, NORM_EPSILON) if config.pre_norm else None
-        self.decoder_norm = LayerNorm(config.d_model, NORM_EPSILON) if config.pre_norm else None
+        norm = partial(LayerNorm, config.d_model, NORM_EPSILON)
+        self.encoder = nn.ModuleList(
+            _encoder_block(config, norm) for _ in range(config.encoder_layers)
+        )
+        self.decoder = nn.ModuleList(
+            _decoder_block(config, norm, layer) for layer in range(config.decoder_layers)
+        )
+        self.encoder_norm = norm() if config.pre_norm else None
+        self.decoder_norm = norm() if config.pre_norm else None
         self.lm_head = Head(self.vocab_size, config.d_model)
         self.final_logits_bias = empty_parameter(1, self.vocab_size)
 
-    def encode(self, source: Prompt) -> Tensor:
-        x, branch = self.source(source.tokens, source.positions), None
-        for block in cast("list[EncoderBlock]", list(self.encoder)):
-            x, branch = block(x, branch, source)
-        return x if self.encoder_norm is None else self.encoder_norm(x, branch)
+    def embed_source(self, source: Prompt) -> ResidualStream:
+        return self.source(source.tokens, source.positions)
 
-    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def embed_target(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
         return self.target(tokens, positions)
 
-    def logits(self, x: Tensor, branch: Tensor | None) -> Tensor:
-        x = x if self.decoder_norm is None else self.decoder_norm(x, branch)
-        return self.lm_head(x, self.final_logits_bias[0])
+    def logits(self, stream: ResidualStream) -> Tensor:
+        return stream.logits(self.lm_head.weight, self.decoder_norm, self.final_logits_bias[0])
 
     def computed(self, name: str) -> Tensor:
         """The value of a parameter that the checkpoint leaves out."""

@@ -28,10 +28,8 @@ from .config_checks import (
     own_names,
 )
 from .feed_forward import activation
-from .layers import LayerNorm, Linear, empty_parameter
-from .matmul import KINDS
+from .layers import LayerNorm, Linear, ResidualStream, empty_parameter
 from .network import Network, Source, match
-from .residual import ResidualStream
 from .varlen import split_prompts
 
 if TYPE_CHECKING:
@@ -110,26 +108,26 @@ class Attention(nn.Module):
         scale = self.head_dim**-0.5 if config.scale_attn_weights else 1.0
         self.scale = scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
-    def project(self, stream: ResidualStream, norm: LayerNorm) -> Tensor:
-        """Query, key and value of every row, side by side: `[N, 3 d]`."""
-        return stream.read(norm, self.c_attn.weight, self.c_attn.bias)
-
-    def prefill(self, qkv: Tensor, prompt: Prompt, cache: KVCache) -> Tensor:
+    def prefill(
+        self, stream: ResidualStream, norm: LayerNorm, prompt: Prompt, cache: KVCache
+    ) -> None:
         """Attend within the packed prompts and store their keys and values."""
-        query, key, value = self._split(prompt.pad(qkv), 3)
+        query, key, value = self._split(prompt.pad(stream.read(self.c_attn, norm)), 3)
         self._store(key, value, prompt, cache)
         # Padding stands on the right, where the causal mask already hides it.
         attended = F.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=self.scale
         )
-        return prompt.pack(attended.transpose(1, 2).flatten(2))
+        stream.add(prompt.pack(attended.transpose(1, 2).flatten(2)), self.c_proj, norm)
 
-    def prefill_last(self, x: Tensor, prompt: Prompt, cache: KVCache) -> Tensor:
-        """From norms `x: [N, d]`, attend for the last token of each sample only: `[b, d]`.
+    def prefill_last(
+        self, stream: ResidualStream, norm: LayerNorm, prompt: Prompt, cache: KVCache
+    ) -> ResidualStream:
+        """Attend for the last token of each sample only: a stream `[b, d]`.
 
         The last layer needs no more: nothing above it reads the other positions.
         """
-        weight, bias = self.c_attn.weight, self.c_attn.bias
+        x, weight, bias = stream.normed(norm), self.c_attn.weight, self.c_attn.bias
         assert bias is not None
         d = x.shape[1]
         key, value = self._split(prompt.pad(torch.addmm(bias[d:], x, weight[:, d:])), 2)
@@ -142,16 +140,18 @@ class Attention(nn.Module):
             source_len=prompt.source_len,
             scale=self.scale,
         )
-        return attended.flatten(1)
+        last = stream.at(prompt.last)
+        last.add(attended.flatten(1), self.c_proj, norm)
+        return last
 
-    def step(self, qkv: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
+    def step(
+        self, stream: ResidualStream, norm: LayerNorm, lineage: Tensor | None, cache: KVCache
+    ) -> None:
         """Attend for the newest token of every beam and append its key and value."""
-        samples = cache.step.shape[0]
-        query, key, value = qkv.view(samples, -1, 1, 3, self.heads, self.head_dim).unbind(3)
-        attended = attend_and_append(
-            query, key, value, cache, self.layer, lineage, scale=self.scale
-        )
-        return attended.view(qkv.shape[0], -1)
+        rows = stream.read(self.c_attn, norm)
+        qkv = rows.view(cache.step.shape[0], -1, 1, 3, self.heads, self.head_dim)
+        attended = attend_and_append(*qkv.unbind(3), cache, self.layer, lineage, scale=self.scale)
+        stream.add(attended.view(rows.shape[0], -1), self.c_proj, norm)
 
     def _split(self, rows: Tensor, parts: int) -> Tensor:
         """`[parts, b, H, S, D]` of padded rows `[b, S, parts * d]`."""
@@ -172,12 +172,10 @@ class MLP(nn.Module):
         self.c_fc = Linear(config.n_embd, inner)
         self.c_proj = Linear(inner, config.n_embd)
         self.act = activation(config.activation_function)
-        self.kind = KINDS.get(config.activation_function)
 
     def forward(self, stream: ResidualStream, norm: LayerNorm) -> None:
-        """Add to the stream what follows from its norm."""
-        x = stream.read(norm, self.c_fc.weight, self.c_fc.bias, activation=self.kind)
-        stream.add(self.act(x) if self.kind is None else x, self.c_proj)
+        """Read the stream by the norm of this part, and add to it."""
+        stream.add(stream.read(self.c_fc, norm, self.act), self.c_proj, norm)
 
 
 class Block(nn.Module):
@@ -191,23 +189,19 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def prefill(self, stream: ResidualStream, prompt: Prompt, cache: KVCache) -> None:
-        qkv = self.attn.project(stream, self.ln_1)
-        stream.add(self.attn.prefill(qkv, prompt, cache), self.attn.c_proj)
+        self.attn.prefill(stream, self.ln_1, prompt, cache)
         self.mlp(stream, self.ln_2)
 
     def prefill_last(
         self, stream: ResidualStream, prompt: Prompt, cache: KVCache
     ) -> ResidualStream:
         """The stream of the last token of each sample."""
-        attended = self.attn.prefill_last(stream.normed(self.ln_1), prompt, cache)
-        last = ResidualStream(stream.x[prompt.last])
-        last.add(attended, self.attn.c_proj)
+        last = self.attn.prefill_last(stream, self.ln_1, prompt, cache)
         self.mlp(last, self.ln_2)
         return last
 
     def step(self, stream: ResidualStream, lineage: Tensor | None, cache: KVCache) -> None:
-        qkv = self.attn.project(stream, self.ln_1)
-        stream.add(self.attn.step(qkv, lineage, cache), self.attn.c_proj)
+        self.attn.step(stream, self.ln_1, lineage, cache)
         self.mlp(stream, self.ln_2)
 
 
@@ -284,7 +278,7 @@ class GPT2(Network):
         return ResidualStream(x)
 
     def _logits(self, stream: ResidualStream) -> Tensor:
-        return stream.logits(self.ln_f, self.lm_head.t())
+        return stream.logits(self.lm_head, self.ln_f)
 
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""

@@ -9,6 +9,8 @@ from torch import Tensor
 from tritonseq.kernels import activate, is_gpu, private_torch
 from tritonseq.kernels.linear.call import padded_rows
 
+from .layout import is_packed
+
 # Rows up to which products are of any number of them.
 FEW_ROWS = 16
 
@@ -45,13 +47,15 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def logits_of(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As `matmul`; on a GPU the rows `[N, V]` of the result start on whole vectors."""
+    """`x W^T + b` with `weight: [V, d]`; on a GPU rows of logits start on whole vectors."""
+    if is_packed(weight):
+        return packed_matmul(x, weight, bias)
     if not is_gpu(x.device):
-        return matmul(x, weight, bias)
-    logits = padded_rows(x.shape[0], weight.shape[1], x)
+        return matmul(x, weight.t(), bias)
+    logits = padded_rows(x.shape[0], weight.shape[0], x)
     if bias is None:
-        return torch.mm(x, weight, out=logits)
-    return torch.addmm(bias, x, weight, out=logits)
+        return torch.mm(x, weight.t(), out=logits)
+    return torch.addmm(bias, x, weight.t(), out=logits)
 
 
 def activated_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, kind: str) -> Tensor:
@@ -70,33 +74,9 @@ def _has_epilogue(kind: str, dtype: torch.dtype) -> bool:
     return known and private_torch.has_product_with_activation()
 
 
-# What `activate` computes, by the names that configurations use.
-KINDS = {
-    "gelu": "gelu",
-    "gelu_accurate": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "gelu_python": "gelu",
-    "gelu_python_tanh": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-
-# What oneDNN calls them, where they end a product.
-EPILOGUES = {
-    "relu": ("relu", ""),
-    "gelu": ("gelu", "none"),
-    "gelu_tanh": ("gelu", "tanh"),
-    "silu": ("swish", ""),
-}
-
-
 def packed_matmul(
-    x: Tensor, weight: Tensor, bias: Tensor | None, epilogue: str | None = None
+    x: Tensor, weight: Tensor, bias: Tensor | None, epilogue: tuple[str, str] = ("none", "")
 ) -> Tensor:
-    """`x W^T + b` with a packed `weight`, and one of the kinds of `activate` applied to it."""
-    function, algorithm = ("none", "") if epilogue is None else EPILOGUES[epilogue]
+    """`act(x W^T + b)` with a packed `weight` and what oneDNN calls `act`, a name and a variant."""
     rows = padded_to_steps(x)
-    return private_torch.packed_product(rows, weight, bias, function, algorithm)[: x.shape[0]]
+    return private_torch.packed_product(rows, weight, bias, *epilogue)[: x.shape[0]]

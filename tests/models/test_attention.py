@@ -14,6 +14,7 @@ from torch import Tensor
 from tritonseq.memory.kv_cache import EncoderDecoderCache, Sizes
 from tritonseq.models import attention
 from tritonseq.models.attention import CrossAttention, DecoderAttention, EncoderAttention
+from tritonseq.models.layers import ResidualStream
 from tritonseq.models.network import place_parameter
 from tritonseq.models.varlen import split_prompts
 
@@ -88,6 +89,13 @@ def filled(module: torch.nn.Module) -> Any:
     return module
 
 
+def output(part: Any, x: Tensor, *args: Any) -> Tensor:
+    """What a part of a block adds to a stream that it reads as it is."""
+    stream = ResidualStream(x, post_norm=True)
+    part(stream, lambda added, _: added, *args)
+    return stream.x
+
+
 def cache_for(lengths: Tensor, beams: int, prompt_length: int = 1) -> EncoderDecoderCache:
     cache = EncoderDecoderCache.allocate(
         Sizes(len(lengths), beams, int(lengths.max()), 6, prompt_length),
@@ -114,7 +122,7 @@ def test_cross_attention_reads_each_source_to_its_end() -> None:
         cache = cache_for(lengths, beams)
         cross.store(states, source, cache)
         x = torch.randn(4 * beams, WIDTH)
-        result = cross(x, cache).view(4, beams, WIDTH)
+        result = output(cross, x, cache).view(4, beams, WIDTH)
         keys, values = (states @ cross.kv.weight + cross.kv.bias).chunk(2, dim=-1)
         queries = (x @ cross.query.weight + cross.query.bias).view(4, beams, HEADS, -1)
         start = 0
@@ -137,13 +145,13 @@ def test_reading_a_prompt_equals_taking_its_steps(prompt_length: int) -> None:
     own = filled(DecoderAttention(0, WIDTH, HEADS, HEAD_DIM, scale=0.4, has_bias=False))
     x = torch.randn(2, prompt_length + 5, WIDTH)
     at_once = cache_for(torch.tensor([3, 3]), 1, prompt_length + 5)
-    wanted = own.prefill(x.flatten(0, 1), at_once).view_as(x)
+    wanted = output(own.prefill, x.flatten(0, 1), at_once).view_as(x)
     cache = cache_for(torch.tensor([3, 3]), 1, prompt_length)
     cache.bias = at_once.bias
-    read = own.prefill(x[:, :prompt_length].flatten(0, 1), cache)
+    read = output(own.prefill, x[:, :prompt_length].flatten(0, 1), cache)
     rows = list(read.view(2, prompt_length, WIDTH).unbind(1))
     for position in range(prompt_length, prompt_length + 5):
-        rows.append(own.step(x[:, position], None, cache))
+        rows.append(output(own.step, x[:, position], None, cache))
         cache.own.advance()
     torch.testing.assert_close(torch.stack(rows, 1), wanted, rtol=1e-4, atol=1e-5)
 
@@ -155,12 +163,12 @@ def test_packed_sources_do_not_see_each_other() -> None:
         torch.zeros(5, 9, dtype=torch.int64), torch.tensor(lengths), padded=False
     )
     x, table = torch.randn(sum(lengths), WIDTH), torch.randn(HEADS, 17)
-    together = own(x, source, table).split(lengths)
+    together = output(own, x, source, table).split(lengths)
     for part, length, result in zip(x.split(lengths), lengths, together, strict=True):
         (alone,) = split_prompts(
             torch.zeros(1, length, dtype=torch.int64), torch.tensor([length]), padded=False
         )
-        torch.testing.assert_close(own(part, alone, table), result, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(output(own, part, alone, table), result, rtol=1e-4, atol=1e-5)
 
 
 MEASURE = """

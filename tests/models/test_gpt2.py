@@ -165,8 +165,9 @@ def test_model_class_lists_what_is_supported() -> None:
 
 
 def test_activations_with_weights_are_fresh_modules() -> None:
-    assert activation("prelu") is not activation("prelu")
-    assert activation("gelu") is activation("gelu")
+    first, second = activation("prelu"), activation("prelu")
+    assert [name for name, _ in first.named_parameters()] == ["weight"]
+    assert first.weight is not second.weight
 
 
 def test_weight_layout_follows_the_dtype() -> None:

@@ -140,11 +140,11 @@ def unique(state: dict[str, Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_wide_products_leave_float16_behind(bias: bool) -> None:
+def test_float32_outputs_of_float16_weights(bias: bool) -> None:
     """Rows of any size, zeros among them, whose products float16 cannot hold."""
-    module = linear(40, 24, torch.float16, bias=bias, packed=True)
+    module = linear(40, 24, torch.float16, bias=bias, packed=True, fp32_output=True)
     x = torch.randn(6, 40) * torch.tensor([1e-4, 1e-2, 1.0, 6e4, 1e9, 0.0])[:, None]
-    result = module.wide(x)
+    result = module(x)
     assert result.dtype == torch.float32
     assert result.abs().max() > torch.finfo(torch.float16).max
     wanted = x.double() @ module.weight.double()
@@ -156,9 +156,10 @@ def test_wide_products_leave_float16_behind(bias: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_wide_products_elsewhere_are_plain(dtype: torch.dtype) -> None:
-    module, x = linear(24, 40, dtype), torch.randn(3, 24).to(dtype)
-    assert torch.equal(module.wide(x), module(x))
+def test_float32_outputs_are_of_float16_weights_alone(dtype: torch.dtype) -> None:
+    module, x = linear(24, 40, dtype, fp32_output=True), torch.randn(3, 24).to(dtype)
+    assert not module.widens
+    assert module(x).dtype == dtype
 
 
 @DTYPES
