@@ -45,7 +45,8 @@ class EncoderAttention(nn.Module):
     ) -> None:
         """`bias` as for `attend_within`."""
         qkv = stream.read(self.qkv, norm).view(-1, 3, self.heads, self.head_dim)
-        attended = attend_within(*qkv.unbind(1), source, self.scale, bias)
+        query, key, value = qkv.unbind(1)
+        attended = attend_within(query, key, value, source, self.scale, bias)
         stream.add(attended, self.out, norm)
 
 
@@ -91,13 +92,10 @@ class DecoderAttention(nn.Module):
         """Attend for the newest token of every beam, `[B * K, d]`, and append its key, value."""
         own, rows = cache.own, stream.read(self.qkv, norm)
         qkv = rows.view(own.step.shape[0], -1, 1, 3, self.heads, self.head_dim)
+        query, key, value = qkv.unbind(3)
+        bias = cache.bias[self.layer]
         attended = attend_and_append(
-            *qkv.unbind(3),
-            own,
-            self.layer,
-            lineage,
-            scale=self.scale,
-            bias=cache.bias[self.layer],
+            query, key, value, own, self.layer, lineage, scale=self.scale, bias=bias
         )
         stream.add(attended.view(rows.shape[0], -1), self.out, norm)
 

@@ -150,7 +150,10 @@ class Attention(nn.Module):
         """Attend for the newest token of every beam and append its key and value."""
         rows = stream.read(self.c_attn, norm)
         qkv = rows.view(cache.step.shape[0], -1, 1, 3, self.heads, self.head_dim)
-        attended = attend_and_append(*qkv.unbind(3), cache, self.layer, lineage, scale=self.scale)
+        query, key, value = qkv.unbind(3)
+        attended = attend_and_append(
+            query, key, value, cache, self.layer, lineage, scale=self.scale
+        )
         stream.add(attended.view(rows.shape[0], -1), self.c_proj, norm)
 
     def _split(self, rows: Tensor, parts: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What two or more models share: linear maps, tables, norms."""
+"""Layers that models share: linear maps, embeddings, norms and the residual stream."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from torch import Tensor, nn
 from tritonseq.kernels import activate, add_norm, embed, is_gpu, norm_linear
 from tritonseq.kernels.linear import pays
 
-from .layout import Packed, dense, is_packed, pays_to_pack
-from .matmul import activated_matmul, logits_of, matmul, packed_matmul
+from .matmul import (
+    Packed,
+    activated_matmul,
+    dense,
+    is_packed,
+    logits_of,
+    matmul,
+    packed_matmul,
+    pays_to_pack,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +50,7 @@ class Product(nn.Module):
 
     weight: nn.Parameter
     inputs_first: ClassVar[bool]
-    """Is the weight `[in, out]`, rather than `[out, in]`?"""
+    """Whether the weight is `[in, out]`, rather than `[out, in]`."""
 
     def pack(self) -> None:
         """Put the weight into oneDNN's layout, if that is faster."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tritonseq.callers import warn
 
 from .layers import input_dim
-from .layout import address, dense, empty_weight, fingerprint, from_bytes, nbytes, to_bytes
+from .matmul import address, dense, empty_weight, fingerprint, from_bytes, nbytes, to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

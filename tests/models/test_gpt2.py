@@ -12,7 +12,7 @@ from walk import begin, feed
 from tritonseq.models import model_class
 from tritonseq.models.feed_forward import ACTIVATIONS, activation
 from tritonseq.models.gpt2 import GPT2, GPT2Config
-from tritonseq.models.layout import empty_weight
+from tritonseq.models.matmul import empty_weight
 from tritonseq.models.varlen import split_prompts
 
 VARIANTS: dict[str, dict[str, Any]] = {

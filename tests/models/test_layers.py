@@ -11,10 +11,9 @@ from torch import Tensor
 
 import tritonseq
 from tritonseq.kernels import private_torch
-from tritonseq.models import layout
+from tritonseq.models import matmul
 from tritonseq.models.layers import Head, LayerNorm, Linear, RMSNorm
-from tritonseq.models.layout import pays_to_pack
-from tritonseq.models.matmul import in_steps
+from tritonseq.models.matmul import in_steps, pays_to_pack
 from tritonseq.models.network import Source, match, place_parameter
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -40,7 +39,7 @@ def assert_near(result: Tensor, wanted: Tensor) -> None:
 def test_packed_weights(
     inputs: int, outputs: int, bias: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     module = linear(inputs, outputs, dtype, bias=bias, packed=True)
     weight = module.weight.detach().clone()
     module.pack()
@@ -55,7 +54,7 @@ def test_packed_weights(
 
 @DTYPES
 def test_packed_heads(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     head, bias = Head(47, 24), torch.randn(47).to(dtype)
     weight = torch.randn(47, 24).to(dtype)
     place_parameter(head, "weight", weight)
@@ -71,10 +70,10 @@ def test_what_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights on other devices, in float16, of modules that were not told to, and all without
     oneDNN stay what they are, shape and all; so do small ones in float32."""
     small = linear(24, 40, torch.float32, packed=True)
-    assert small.weight.numel() < layout.PACKED_FROM
+    assert small.weight.numel() < matmul.PACKED_FROM
     small.pack()
     assert not small.weight.is_mkldnn
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     unasked = linear(24, 40, torch.float32)
     half = linear(24, 40, torch.float16, packed=True)
     elsewhere = Linear(24, 40, packed=True)
@@ -101,7 +100,7 @@ FAMILIES = pytest.mark.parametrize("model_type", networks.SIZES)
 def test_a_machine_without_onednn(
     model_type: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     model = networks.network(model_type).to(dtype)
     tokens, lengths = networks.sources([9, 1, 6])
     targets = torch.arange(12).view(3, 1, 4).expand(-1, 2, -1)
@@ -217,7 +216,7 @@ def test_products_of_any_number_of_rows_have_few_shapes(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Since oneDNN compiles and keeps code for each; and no row is lost or changed by another."""
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     packed, plain = (linear(24, 40, dtype, packed=packed) for packed in (True, False))
     place_parameter(plain, "weight", packed.weight)
     plain.bias = packed.bias

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tritonseq.models import model_class
 from tritonseq.models.config_checks import check_general, compare
-from tritonseq.models.layout import address
+from tritonseq.models.matmul import address
 from tritonseq.models.network import lay_out, place
 
 from .adapters import refuse_adapter, refuse_parts
