@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tritonseq.memory.kv_cache import EncoderDecoderCache, KVCache
 
     from .layers import Norm, ResidualStream
-    from .varlen import Prompt
+    from .varlen import VarlenBatch
 
 # Scores of one block of queries where a bias has to be written out: 64 MiB in float32.
 BIAS_ELEMENTS = 2**24
@@ -41,12 +41,12 @@ class EncoderAttention(nn.Module):
         self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True, fp32_output=True)
 
     def forward(
-        self, stream: ResidualStream, norm: Norm, source: Prompt, bias: Tensor | None = None
+        self, stream: ResidualStream, norm: Norm, batch: VarlenBatch, bias: Tensor | None = None
     ) -> None:
         """`bias` as for `attend_within`."""
         qkv = stream.read(self.qkv, norm).view(-1, 3, self.heads, self.head_dim)
         query, key, value = qkv.unbind(1)
-        attended = attend_within(query, key, value, source, self.scale, bias)
+        attended = attend_within(query, key, value, batch, self.scale, bias)
         stream.add(attended, self.out, norm)
 
 
@@ -113,11 +113,11 @@ class CrossAttention(nn.Module):
         self.kv = Linear(width, 2 * heads * head_dim, bias=has_bias, packed=True)
         self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True, fp32_output=True)
 
-    def store(self, states: Tensor, source: Prompt, cache: EncoderDecoderCache) -> None:
+    def store(self, states: Tensor, batch: VarlenBatch, cache: EncoderDecoderCache) -> None:
         """Project the encoder's states `[N, d]` of some samples into the cache."""
         kv = self.kv(states).view(states.shape[0], 2, self.heads, self.head_dim)
-        store(kv[:, 0], source, cache.cross_keys[self.layer])
-        store(kv[:, 1], source, cache.cross_values[self.layer])
+        store(kv[:, 0], batch, cache.cross_keys[self.layer])
+        store(kv[:, 1], batch, cache.cross_values[self.layer])
 
     def forward(self, stream: ResidualStream, norm: Norm, cache: EncoderDecoderCache) -> None:
         """Attend for rows `[B * R, d]`, the beams of every sample or positions of its prompt."""
@@ -171,7 +171,7 @@ def attend_and_append(
 
 
 def attend_within(
-    query: Tensor, key: Tensor, value: Tensor, source: Prompt, scale: float, bias: Tensor | None
+    query: Tensor, key: Tensor, value: Tensor, batch: VarlenBatch, scale: float, bias: Tensor | None
 ) -> Tensor:
     """`[N, H * D]`: all positions of a source attend to each other; arguments `[N, H, D]` packed.
 
@@ -179,7 +179,7 @@ def attend_within(
     length, or None.
     """
     attended = torch.empty_like(query, memory_format=torch.contiguous_format)
-    for samples, rows, length in source.runs():
+    for samples, rows, length in batch.runs():
         run = (samples.stop - samples.start, length)
         # [b, H, s, D] each
         q, k, v, inside = (
@@ -189,9 +189,9 @@ def attend_within(
     return attended.flatten(1)
 
 
-def store(rows: Tensor, source: Prompt, cache: Tensor) -> None:
+def store(rows: Tensor, batch: VarlenBatch, cache: Tensor) -> None:
     """Put the packed `rows [N, H, D]` of some sources into their places of `cache [B, H, S, D]`."""
-    for samples, own, length in source.runs():
+    for samples, own, length in batch.runs():
         run = rows[own].unflatten(0, (samples.stop - samples.start, length))
         cache[samples, :, :length] = run.transpose(1, 2)
 

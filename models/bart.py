@@ -22,12 +22,12 @@ from .config_checks import Layers, Size, check_sizes, check_types, own_names, re
 from .encoder_decoder import DecoderBlock, EncoderBlock, EncoderDecoder
 from .feed_forward import FeedForward, activation
 from .layers import Embedding, Head, LayerNorm, ResidualStream, empty_parameter
-from .network import Source, match
+from .network import TensorSpec, match
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from .varlen import Prompt
+    from .varlen import VarlenBatch
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class BartConfig:
     activation_function: str = "gelu"
     scale_embedding: bool = False
     tie_word_embeddings: bool = True
-    # Have encoder and decoder one table of tokens?
+    # Whether encoder and decoder have one table of tokens.
     share_encoder_decoder_embeddings: bool = True
-    # What follows from the model type. Do norms stand before each part, with one at the end of
-    # each side, or behind each part?
+    # What follows from the model type. Whether norms stand before each part, with one at the end
+    # of each side, rather than behind each part.
     pre_norm: bool = False
-    # Is there a norm behind the sum of embeddings?
+    # Whether there is a norm behind the sum of embeddings.
     embedding_norm: bool = True
-    # Are positions learnt, or sines and cosines?
+    # Whether positions are learnt, rather than sines and cosines.
     learned_positions: bool = True
 
     def __post_init__(self) -> None:
@@ -201,8 +201,8 @@ class Bart(EncoderDecoder):
         self.lm_head = Head(self.vocab_size, config.d_model)
         self.final_logits_bias = empty_parameter(1, self.vocab_size)
 
-    def embed_source(self, source: Prompt) -> ResidualStream:
-        return self.source(source.tokens, source.positions)
+    def embed_source(self, batch: VarlenBatch) -> ResidualStream:
+        return self.source(batch.tokens, batch.positions)
 
     def embed_target(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
         return self.target(tokens, positions)
@@ -214,7 +214,7 @@ class Bart(EncoderDecoder):
         """The value of a parameter that the checkpoint leaves out."""
         if name == "final_logits_bias":
             return torch.zeros(1, self.vocab_size)
-        # Refused already, but for networks that nobody has compared with weights.
+        # Refused already, but for networks that were not compared with weights.
         refuse_large_table(
             "max_position_embeddings", self.config.max_position_embeddings, self.config.d_model
         )
@@ -260,7 +260,7 @@ class Bart(EncoderDecoder):
         return found
 
     @classmethod
-    def sources(cls, names: Collection[str], config: BartConfig) -> dict[str, Source]:
+    def tensor_specs(cls, names: Collection[str], config: BartConfig) -> dict[str, TensorSpec]:
         """Match every parameter to the tensors of the checkpoint.
 
         Checkpoints name their tensors with or without a leading `model.`, and the embedding by
@@ -295,7 +295,7 @@ def _prefix(names: Collection[str]) -> str:
     return "model." if any(name.startswith("model.") for name in names) else ""
 
 
-def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict[str, Source]:
+def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict[str, TensorSpec]:
     """The sources of the tables of tokens, by the first of their names that is there."""
     shared = f"{prefix}shared.weight"
     encoder, decoder = (f"{prefix}{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
@@ -313,7 +313,7 @@ def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict
     if not config.tie_word_embeddings:
         order["lm_head.weight"] = ("lm_head.weight",)
     return {
-        name: Source((next((own for own in own_names if own in names), own_names[0]),))
+        name: TensorSpec((next((own for own in own_names if own in names), own_names[0]),))
         for name, own_names in order.items()
     }
 
@@ -324,11 +324,11 @@ def _ignorable(name: str, config: BartConfig, prefix: str) -> bool:
     return name in (f"{prefix}encoder.version", f"{prefix}decoder.version")
 
 
-def _source(parameter: str, prefix: str) -> Source:
+def _source(parameter: str, prefix: str) -> TensorSpec:
     """The tensors behind a parameter; those of the tables of tokens are settled elsewhere."""
     owner, _, leaf = parameter.rpartition(".")
     if not owner:
-        return Source((parameter,))
+        return TensorSpec((parameter,))
     side, _, rest = owner.partition(".")
     if side in ("source", "target"):
         half = "encoder" if side == "source" else "decoder"
@@ -337,11 +337,11 @@ def _source(parameter: str, prefix: str) -> Source:
             "norm": "layernorm_embedding",
             "tokens": "embed_tokens",
         }
-        return Source((f"{prefix}{half}.{own[rest]}.{leaf}",))
+        return TensorSpec((f"{prefix}{half}.{own[rest]}.{leaf}",))
     if side in ("encoder_norm", "decoder_norm"):
-        return Source((f"{prefix}{side.removesuffix('_norm')}.layer_norm.{leaf}",))
+        return TensorSpec((f"{prefix}{side.removesuffix('_norm')}.layer_norm.{leaf}",))
     if side == "lm_head":
-        return Source((parameter,))
+        return TensorSpec((parameter,))
     layer, _, part = rest.partition(".")
     parts = {
         "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -357,4 +357,4 @@ def _source(parameter: str, prefix: str) -> Source:
         "feed_forward_norm": ("final_layer_norm",),
     }
     names = tuple(f"{prefix}{side}.layers.{layer}.{tensor}.{leaf}" for tensor in parts[part])
-    return Source(names, transpose=leaf == "weight" and not part.endswith(("norm", "act")))
+    return TensorSpec(names, transpose=leaf == "weight" and not part.endswith(("norm", "act")))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tritonseq.memory.kv_cache import EncoderDecoderCache
 
 from .network import Network
-from .varlen import split_prompts
+from .varlen import varlen_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .attention import CrossAttention, DecoderAttention, EncoderAttention
     from .layers import Norm, ResidualStream
     from .relative_bias import RelativeBias
-    from .varlen import Prompt
+    from .varlen import VarlenBatch
 
 
 class EncoderBlock(nn.Module):
@@ -40,8 +40,8 @@ class EncoderBlock(nn.Module):
         self.feed_forward = feed_forward
         self.feed_forward_norm = norm()
 
-    def forward(self, stream: ResidualStream, source: Prompt, bias: Tensor | None) -> None:
-        self.attention(stream, self.attention_norm, source, bias)
+    def forward(self, stream: ResidualStream, batch: VarlenBatch, bias: Tensor | None) -> None:
+        self.attention(stream, self.attention_norm, batch, bias)
         self.feed_forward(stream, self.feed_forward_norm)
 
 
@@ -90,7 +90,7 @@ class EncoderDecoder(Network):
     """Of the target; `source_vocab_size` is that of the source."""
     source_vocab_size: int
     shares_vocabulary: bool
-    """Do equal ids of source and target mean the same token?"""
+    """Whether equal ids of source and target mean the same token."""
     max_positions: int | None
     """Of the target; None where positions are relative."""
     max_source_positions: int | None
@@ -103,7 +103,7 @@ class EncoderDecoder(Network):
     """At the end of the encoder, if there is one."""
     decoder: nn.ModuleList
 
-    def embed_source(self, source: Prompt) -> ResidualStream:
+    def embed_source(self, batch: VarlenBatch) -> ResidualStream:
         """What the encoder starts from: a stream `[N, d]` of some packed sources."""
         raise NotImplementedError
 
@@ -118,13 +118,13 @@ class EncoderDecoder(Network):
         """`[N, V]` of the stream `[N, d]` above the decoder's last block."""
         raise NotImplementedError
 
-    def encode(self, source: Prompt) -> Tensor:
+    def encode(self, batch: VarlenBatch) -> Tensor:
         """The encoder's states `[N, d]` of some packed sources."""
-        stream, bias = self.embed_source(source), None
+        stream, bias = self.embed_source(batch), None
         for block in cast("list[EncoderBlock]", list(self.encoder)):
             if block.relative is not None:
-                bias = block.relative.around(max(source.lengths))
-            block(stream, source, bias)
+                bias = block.relative.bidirectional(max(batch.lengths))
+            block(stream, batch, bias)
         return stream.normed(self.encoder_norm)
 
     def biases(self) -> list[Tensor | None]:
@@ -134,7 +134,7 @@ class EncoderDecoder(Network):
         """
         tables: list[Tensor | None] = [None]
         for block in self._blocks:
-            tables.append(tables[-1] if block.relative is None else block.relative.behind())
+            tables.append(tables[-1] if block.relative is None else block.relative.causal())
         return tables[1:]
 
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> EncoderDecoderCache:
@@ -161,10 +161,10 @@ class EncoderDecoder(Network):
         cache.source_len.copy_(lengths)
         cache.own.source_len.fill_(prompt.shape[1])
         cache.own.step.zero_()
-        for source in split_prompts(tokens, lengths, padded=False):
-            states = self.encode(source)
+        for batch in varlen_batches(tokens, lengths, padded=False):
+            states = self.encode(batch)
             for block in self._blocks:
-                block.cross.store(states, source, cache)
+                block.cross.store(states, batch, cache)
         positions = torch.arange(prompt.shape[1], device=prompt.device).expand_as(prompt)
         stream = self.embed_target(prompt.flatten(), positions.flatten())
         for block in self._blocks:

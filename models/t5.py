@@ -26,14 +26,14 @@ from .config_checks import (
 from .encoder_decoder import DecoderBlock, EncoderBlock, EncoderDecoder
 from .feed_forward import activation
 from .layers import Embedding, Head, Linear, ResidualStream, RMSNorm
-from .network import Source, match
+from .network import TensorSpec, match
 from .relative_bias import RelativeBias, check_distance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from .layers import Norm
-    from .varlen import Prompt
+    from .varlen import VarlenBatch
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class T5Config:
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "relu"
-    # What is in between the maps of a feed-forward, and is it gated? These count where they are
-    # stated, whatever feed_forward_proj says, as in transformers.
+    # What is in between the maps of a feed-forward, and whether it is gated. These count where
+    # they are stated, whatever feed_forward_proj says, as in transformers.
     dense_act_fn: str | None = None
     is_gated_act: bool | None = None
-    # Are the decoder's states divided by sqrt(d_model) before the head?
+    # Whether the decoder's states are divided by sqrt(d_model) before the head.
     scale_decoder_outputs: bool = True
-    # Has every layer a table of its own, rather than the first layer's?
+    # Whether every layer has a table of its own, rather than the first layer's.
     bias_per_layer: bool = False
 
     def __post_init__(self) -> None:
@@ -167,7 +167,7 @@ def _encoder_block(config: T5Config, norm: Callable[[], RMSNorm], layer: int) ->
         EncoderAttention(*sizes, scale=1.0, has_bias=False),
         FeedForward(config),
         norm,
-        _relative(config, layer, bidirectional=True),
+        _relative(config, layer, is_bidirectional=True),
     )
 
 
@@ -178,18 +178,18 @@ def _decoder_block(config: T5Config, norm: Callable[[], RMSNorm], layer: int) ->
         CrossAttention(*sizes, scale=1.0, has_bias=False),
         FeedForward(config),
         norm,
-        _relative(config, layer, bidirectional=False),
+        _relative(config, layer, is_bidirectional=False),
     )
 
 
-def _relative(config: T5Config, layer: int, *, bidirectional: bool) -> RelativeBias | None:
+def _relative(config: T5Config, layer: int, *, is_bidirectional: bool) -> RelativeBias | None:
     if layer > 0 and not config.bias_per_layer:
         return None
     return RelativeBias(
         config.relative_attention_num_buckets,
         config.relative_attention_max_distance,
         config.num_heads,
-        bidirectional=bidirectional,
+        is_bidirectional=is_bidirectional,
     )
 
 
@@ -225,8 +225,8 @@ class T5(EncoderDecoder):
         self.decoder_norm = norm()
         self.lm_head = Head(config.vocab_size, config.d_model)
 
-    def embed_source(self, source: Prompt) -> ResidualStream:
-        return ResidualStream(self.shared(source.tokens), in_fp32=True)
+    def embed_source(self, batch: VarlenBatch) -> ResidualStream:
+        return ResidualStream(self.shared(batch.tokens), in_fp32=True)
 
     def embed_target(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
         return ResidualStream(self.target(tokens), in_fp32=True)
@@ -270,7 +270,7 @@ class T5(EncoderDecoder):
         return found
 
     @classmethod
-    def sources(cls, names: Collection[str], config: T5Config) -> dict[str, Source]:
+    def tensor_specs(cls, names: Collection[str], config: T5Config) -> dict[str, TensorSpec]:
         """Match every parameter to the tensors of the checkpoint.
 
         Checkpoints repeat the embedding as `encoder.embed_tokens`, `decoder.embed_tokens` and
@@ -286,7 +286,7 @@ class T5(EncoderDecoder):
         everywhere = ["shared.weight", *(first for first, _ in embeddings.values())]
         for parameter, preferred in embeddings.items():
             found = (name for name in (*preferred, *everywhere) if name in names)
-            wanted[parameter] = Source((next(found, "shared.weight"),))
+            wanted[parameter] = TensorSpec((next(found, "shared.weight"),))
         return match(wanted, names, ignorable=_IGNORABLE.__contains__)
 
 
@@ -298,19 +298,19 @@ _IGNORABLE = frozenset(
 )
 
 
-def _source(parameter: str, config: T5Config) -> Source:
+def _source(parameter: str, config: T5Config) -> TensorSpec:
     """The tensors behind a parameter of a block, or a norm above the blocks."""
     side, _, rest = parameter.partition(".")
     if side in ("encoder_norm", "decoder_norm"):
-        return Source((f"{side.removesuffix('_norm')}.final_layer_norm.weight",))
+        return TensorSpec((f"{side.removesuffix('_norm')}.final_layer_norm.weight",))
     if side not in ("encoder", "decoder"):
-        return Source((parameter,))
+        return TensorSpec((parameter,))
     layer, _, part = rest.partition(".")
     feed_forward = 1 if side == "encoder" else 2
     at = f"{side}.block.{layer}.layer"
     if part.startswith("feed_forward.act."):
         own = part.removeprefix("feed_forward.")
-        return Source((f"{at}.{feed_forward}.DenseReluDense.{own}",))
+        return TensorSpec((f"{at}.{feed_forward}.DenseReluDense.{own}",))
     gated = ("wi_0", "wi_1") if config.is_gated else ("wi",)
     parts: dict[str, tuple[int, tuple[str, ...]]] = {
         "attention_norm": (0, ("layer_norm",)),
@@ -328,4 +328,4 @@ def _source(parameter: str, config: T5Config) -> Source:
     owner = part.removesuffix(".weight")
     index, tensors = parts[owner]
     names = tuple(f"{at}.{index}.{tensor}.weight" for tensor in tensors)
-    return Source(names, transpose="norm" not in owner and owner != "relative")
+    return TensorSpec(names, transpose="norm" not in owner and owner != "relative")

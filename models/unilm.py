@@ -22,16 +22,16 @@ from .attention import attend_and_append, attend_within, store
 from .config_checks import Layers, Size, check_number, check_sizes, check_types
 from .feed_forward import FeedForward, activation
 from .layers import Embedding, Head, LayerNorm, Linear, ResidualStream, empty_parameter
-from .network import Network, Source, match
+from .network import Network, TensorSpec, match
 from .relative_bias import RelativeBias, check_distance
-from .varlen import split_prompts
+from .varlen import varlen_batches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from tritonseq.memory.kv_cache import Sizes
 
-    from .varlen import Prompt
+    from .varlen import VarlenBatch
 
 
 @dataclass(frozen=True)
@@ -127,18 +127,18 @@ class Attention(nn.Module):
         self.kv = Linear(width, 2 * width, packed=True)
         self.out = Linear(width, width, packed=True, fp32_output=True)
 
-    def store(self, x: Tensor, source: Prompt, cache: KVCache) -> tuple[Tensor, Tensor]:
+    def store(self, x: Tensor, batch: VarlenBatch, cache: KVCache) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of packed sources, `x: [N, d]`; returns them, `[N, H, D]`."""
         key, value = self.kv(x).view(-1, 2, self.heads, self.head_dim).unbind(1)
         for part, new in zip(cache.source(self.layer), (key, value), strict=True):
-            store(new, source, part)
+            store(new, batch, part)
         return key, value
 
-    def read(self, x: Tensor, source: Prompt, cache: KVCache, bias: Tensor | None) -> Tensor:
+    def read(self, x: Tensor, batch: VarlenBatch, cache: KVCache, bias: Tensor | None) -> Tensor:
         """Attend within sources and keep their keys and values; `bias` as in `attend_within`."""
-        key, value = self.store(x, source, cache)
+        key, value = self.store(x, batch, cache)
         query = self.query(x).view_as(key)
-        return attend_within(query, key, value, source, self.scale, bias)
+        return attend_within(query, key, value, batch, self.scale, bias)
 
     def begin(self, x: Tensor, cache: KVCache, *, keep: bool) -> Tensor:
         """Attend for the first row of every target, `x: [B, d]`.
@@ -190,9 +190,9 @@ class Block(nn.Module):
         self.feed_forward_norm = LayerNorm(width, epsilon)
 
     def read(
-        self, stream: ResidualStream, source: Prompt, cache: KVCache, bias: Tensor | None
+        self, stream: ResidualStream, batch: VarlenBatch, cache: KVCache, bias: Tensor | None
     ) -> None:
-        self._add(stream, self.attention.read(stream.x, source, cache, bias))
+        self._add(stream, self.attention.read(stream.x, batch, cache, bias))
 
     def begin(self, stream: ResidualStream, cache: KVCache, *, keep: bool) -> None:
         self._add(stream, self.attention.begin(stream.x, cache, keep=keep))
@@ -215,7 +215,7 @@ class UniLM(Network):
     is_encoder_decoder = True
     is_prefix_lm = True
     shares_vocabulary = True
-    # What upstream's decoders write if nobody says how much.
+    # What upstream's decoders write unless told how much.
     default_new_tokens = 128
 
     def __init__(self, config: UniLMConfig) -> None:
@@ -235,7 +235,7 @@ class UniLM(Network):
                 config.rel_pos_bins,
                 config.max_rel_pos,
                 config.num_attention_heads,
-                bidirectional=True,
+                is_bidirectional=True,
             )
             if config.rel_pos_bins
             else None
@@ -258,7 +258,7 @@ class UniLM(Network):
             head_dim=self.config.head_dim,
             device=self.device if device is None else device,
             dtype=self.dtype,
-            bias=None if self.relative is None else self.relative.behind(),
+            bias=None if self.relative is None else self.relative.causal(),
         )
 
     @torch.no_grad()
@@ -270,8 +270,8 @@ class UniLM(Network):
         """
         cache.source_len.copy_(lengths)
         cache.step.zero_()
-        for source in split_prompts(tokens, lengths, padded=False):
-            self._read(source, cache)
+        for batch in varlen_batches(tokens, lengths, padded=False):
+            self._read(batch, cache)
         started = self.config.pos_shift
         first = self.config.start_token_id if started else self.config.mask_token_id
         stream = self._embed_target(torch.full_like(lengths, first), lengths)
@@ -303,23 +303,23 @@ class UniLM(Network):
         last.step(stream, asked, lineage, cache)
         return self._logits(asked).unflatten(0, tokens.shape)
 
-    def _read(self, source: Prompt, cache: KVCache) -> None:
+    def _read(self, batch: VarlenBatch, cache: KVCache) -> None:
         """Keep the keys and values of some packed sources in every layer."""
-        bias = None if self.relative is None else self.relative.around(max(source.lengths))
-        stream = self._embed_source(source)
+        bias = None if self.relative is None else self.relative.bidirectional(max(batch.lengths))
+        stream = self._embed_source(batch)
         *lower, last = self._blocks
         for block in lower:
-            block.read(stream, source, cache, bias)
-        last.attention.store(stream.x, source, cache)
+            block.read(stream, batch, cache, bias)
+        last.attention.store(stream.x, batch, cache)
 
     @property
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.layers))
 
-    def _embed_source(self, source: Prompt) -> ResidualStream:
+    def _embed_source(self, batch: VarlenBatch) -> ResidualStream:
         first, others = self.config.first_type_id, self.config.source_type_id
-        types = (source.positions == 0) * (first - others) + others
-        x = self._embed(source.tokens, source.positions)
+        types = (batch.positions == 0) * (first - others) + others
+        x = self._embed(batch.tokens, batch.positions)
         normed = self.norm(x) if self.types is None else self.norm(x, self.types(types))
         return ResidualStream(normed, post_norm=True)
 
@@ -372,14 +372,14 @@ class UniLM(Network):
         ]
 
     @classmethod
-    def sources(cls, names: Collection[str], config: UniLMConfig) -> dict[str, Source]:
+    def tensor_specs(cls, names: Collection[str], config: UniLMConfig) -> dict[str, TensorSpec]:
         """Match every parameter to the tensors of a checkpoint that has BERT's names.
 
         Raises ValueError that names what is missing or left over.
         """
         wanted = {name: _source(name) for name, _ in cls(config).named_parameters()}
         if _OWN_HEAD in names:
-            wanted["head.weight"] = Source((_OWN_HEAD,))
+            wanted["head.weight"] = TensorSpec((_OWN_HEAD,))
         return match(wanted, names, ignorable=lambda _: False)
 
 
@@ -409,14 +409,16 @@ _WITHIN = {
 }
 
 
-def _source(parameter: str) -> Source:
+def _source(parameter: str) -> TensorSpec:
     """The tensors behind a parameter."""
     if parameter in _ABOVE:
-        return Source((_ABOVE[parameter],), transpose=parameter == "relative.weight")
+        return TensorSpec((_ABOVE[parameter],), transpose=parameter == "relative.weight")
     owner, _, leaf = parameter.rpartition(".")
     transpose = leaf == "weight" and not owner.endswith("norm")
     if owner in _ABOVE:
-        return Source((f"{_ABOVE[owner]}.{leaf}",), transpose=transpose)
+        return TensorSpec((f"{_ABOVE[owner]}.{leaf}",), transpose=transpose)
     _, layer, part = owner.split(".", 2)
     at = f"bert.encoder.layer.{layer}"
-    return Source(tuple(f"{at}.{tensor}.{leaf}" for tensor in _WITHIN[part]), transpose=transpose)
+    return TensorSpec(
+        tuple(f"{at}.{tensor}.{leaf}" for tensor in _WITHIN[part]), transpose=transpose
+    )

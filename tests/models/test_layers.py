@@ -14,7 +14,7 @@ from tritonseq.kernels import private_torch
 from tritonseq.models import matmul
 from tritonseq.models.layers import Head, LayerNorm, Linear, RMSNorm
 from tritonseq.models.matmul import in_steps, pays_to_pack
-from tritonseq.models.network import Source, match, place_parameter
+from tritonseq.models.network import TensorSpec, match, place_parameter
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 ROWS = (1, 2, 16, 17, 100)
@@ -188,7 +188,7 @@ def test_rms_norm_of_what_float16_cannot_square() -> None:
 
 
 def test_matching_names_what_is_missing_and_left_over() -> None:
-    wanted = {"qkv": Source(("q", "k", "v"), transpose=True), "norm": Source(("norm",))}
+    wanted = {"qkv": TensorSpec(("q", "k", "v"), transpose=True), "norm": TensorSpec(("norm",))}
     names = {"q", "k", "v", "norm"}
     assert match(wanted, names, ignorable=lambda name: False) is wanted
     assert match(wanted, {*names, "junk"}, ignorable="junk".__eq__) is wanted
@@ -197,7 +197,7 @@ def test_matching_names_what_is_missing_and_left_over() -> None:
 
 
 def test_matching_cuts_long_lists() -> None:
-    wanted = {f"w{n:02}": Source((f"w{n:02}",)) for n in range(30)}
+    wanted = {f"w{n:02}": TensorSpec((f"w{n:02}",)) for n in range(30)}
     with pytest.raises(ValueError, match=r"missing: w00, .*, w07 and 22 more; left over: a$"):
         match(wanted, {"a"}, ignorable=lambda name: False)
 
@@ -205,7 +205,7 @@ def test_matching_cuts_long_lists() -> None:
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_matching_names_a_half_that_is_not_there(half: str) -> None:
     names = ["shared", "model.encoder.w", "model.decoder.w"]
-    wanted = {name: Source((name,)) for name in names}
+    wanted = {name: TensorSpec((name,)) for name in names}
     present = {name for name in names if half not in name}
     with pytest.raises(ValueError, match=f"the checkpoint holds no {half}"):
         match(wanted, present, ignorable=lambda name: False)
