@@ -1,7 +1,8 @@
 """The three attentions of an encoder-decoder model, with keys and values once per sample.
 
-Vaswani et al., "Attention Is All You Need", 2017. All of them take rows `[N, d]` without padding;
-`bias` is added to the scores by distance (T5) or None.
+Vaswani et al., "Attention Is All You Need", 2017. All of them read a residual stream of
+rows `[N, d]` without padding, by the norm of their part, and add to it; `bias` is added to the
+scores by distance (T5) or None.
 """
 
 from __future__ import annotations
@@ -17,13 +18,10 @@ from tritonseq.kernels import decode_attention
 from .layers import Linear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tritonseq.memory.kv_cache import EncoderDecoderCache, KVCache
 
-    from .varlen import Prompt
-
-    Attend = Callable[[Tensor], Tensor]
+    from .layers import Norm, ResidualStream
+    from .varlen import VarlenBatch
 
 # Scores of one block of queries where a bias has to be written out: 64 MiB in float32.
 BIAS_ELEMENTS = 2**24
@@ -40,12 +38,16 @@ class EncoderAttention(nn.Module):
         super().__init__()
         self.heads, self.head_dim, self.scale = heads, head_dim, scale
         self.qkv = Linear(width, 3 * heads * head_dim, bias=has_bias, packed=True)
-        self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True)
+        self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True, fp32_output=True)
 
-    def forward(self, x: Tensor, source: Prompt, bias: Tensor | None = None) -> Tensor:
-        """`x`: `[N, d]` packed; `bias` as for `attend_within`."""
-        query, key, value = self.qkv(x).view(-1, 3, self.heads, self.head_dim).unbind(1)
-        return self.out.wide(attend_within(query, key, value, source, self.scale, bias))
+    def forward(
+        self, stream: ResidualStream, norm: Norm, batch: VarlenBatch, bias: Tensor | None = None
+    ) -> None:
+        """`bias` as for `attend_within`."""
+        qkv = stream.read(self.qkv, norm).view(-1, 3, self.heads, self.head_dim)
+        query, key, value = qkv.unbind(1)
+        attended = attend_within(query, key, value, batch, self.scale, bias)
+        stream.add(attended, self.out, norm)
 
 
 class DecoderAttention(nn.Module):
@@ -58,13 +60,13 @@ class DecoderAttention(nn.Module):
         self.layer = layer
         self.heads, self.head_dim, self.scale = heads, head_dim, scale
         self.qkv = Linear(width, 3 * heads * head_dim, bias=has_bias, packed=True)
-        self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True)
+        self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True, fp32_output=True)
 
-    def prefill(self, x: Tensor, cache: EncoderDecoderCache) -> Tensor:
-        """Read the decoder's prompt, `x: [B * P, d]`, and store its keys and values."""
+    def prefill(self, stream: ResidualStream, norm: Norm, cache: EncoderDecoderCache) -> None:
+        """Read the decoder's prompt, `[B * P, d]`, and store its keys and values."""
         keys, values = cache.own.source(self.layer)
         samples, _, length, _ = keys.shape
-        qkv = self.qkv(x).view(samples, length, 3, self.heads, self.head_dim)
+        qkv = stream.read(self.qkv, norm).view(samples, length, 3, self.heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         keys.copy_(key)
         values.copy_(value)
@@ -78,24 +80,24 @@ class DecoderAttention(nn.Module):
                 )
             else:
                 attended = _attend_source(query, key, value, self.scale, _causal(bias, length))
-        return self.out.wide(attended.transpose(1, 2).reshape(x.shape[0], -1))
+        stream.add(attended.transpose(1, 2).reshape(samples * length, -1), self.out, norm)
 
-    def step(self, x: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
-        """Attend for the newest token of every beam, `x: [B * K, d]`, and append its key, value."""
-        own = cache.own
-        qkv = self.qkv(x).view(own.step.shape[0], -1, 1, 3, self.heads, self.head_dim)
+    def step(
+        self,
+        stream: ResidualStream,
+        norm: Norm,
+        lineage: Tensor | None,
+        cache: EncoderDecoderCache,
+    ) -> None:
+        """Attend for the newest token of every beam, `[B * K, d]`, and append its key, value."""
+        own, rows = cache.own, stream.read(self.qkv, norm)
+        qkv = rows.view(own.step.shape[0], -1, 1, 3, self.heads, self.head_dim)
         query, key, value = qkv.unbind(3)
+        bias = cache.bias[self.layer]
         attended = attend_and_append(
-            query,
-            key,
-            value,
-            own,
-            self.layer,
-            lineage,
-            scale=self.scale,
-            bias=cache.bias[self.layer],
+            query, key, value, own, self.layer, lineage, scale=self.scale, bias=bias
         )
-        return self.out.wide(attended.view(x.shape[0], -1))
+        stream.add(attended.view(rows.shape[0], -1), self.out, norm)
 
 
 class CrossAttention(nn.Module):
@@ -109,19 +111,20 @@ class CrossAttention(nn.Module):
         self.heads, self.head_dim, self.scale = heads, head_dim, scale
         self.query = Linear(width, heads * head_dim, bias=has_bias, packed=True)
         self.kv = Linear(width, 2 * heads * head_dim, bias=has_bias, packed=True)
-        self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True)
+        self.out = Linear(heads * head_dim, width, bias=has_bias, packed=True, fp32_output=True)
 
-    def store(self, states: Tensor, source: Prompt, cache: EncoderDecoderCache) -> None:
+    def store(self, states: Tensor, batch: VarlenBatch, cache: EncoderDecoderCache) -> None:
         """Project the encoder's states `[N, d]` of some samples into the cache."""
         kv = self.kv(states).view(states.shape[0], 2, self.heads, self.head_dim)
-        store(kv[:, 0], source, cache.cross_keys[self.layer])
-        store(kv[:, 1], source, cache.cross_values[self.layer])
+        store(kv[:, 0], batch, cache.cross_keys[self.layer])
+        store(kv[:, 1], batch, cache.cross_values[self.layer])
 
-    def forward(self, x: Tensor, cache: EncoderDecoderCache) -> Tensor:
-        """Attend for `x: [B * R, d]`, the beams of every sample or positions of its prompt."""
+    def forward(self, stream: ResidualStream, norm: Norm, cache: EncoderDecoderCache) -> None:
+        """Attend for rows `[B * R, d]`, the beams of every sample or positions of its prompt."""
         key, value = cache.cross_keys[self.layer], cache.cross_values[self.layer]
+        query = stream.read(self.query, norm)
         attended = decode_attention(
-            self.query(x).view(key.shape[0], -1, 1, self.heads, self.head_dim),
+            query.view(key.shape[0], -1, 1, self.heads, self.head_dim),
             source_key=key,
             source_value=value,
             source_len=cache.source_len,
@@ -130,7 +133,7 @@ class CrossAttention(nn.Module):
             counters=cache.own.counters,
             scale=self.scale,
         )
-        return self.out.wide(attended.view(x.shape[0], -1))
+        stream.add(attended.view(query.shape[0], -1), self.out, norm)
 
 
 def attend_and_append(
@@ -168,7 +171,7 @@ def attend_and_append(
 
 
 def attend_within(
-    query: Tensor, key: Tensor, value: Tensor, source: Prompt, scale: float, bias: Tensor | None
+    query: Tensor, key: Tensor, value: Tensor, batch: VarlenBatch, scale: float, bias: Tensor | None
 ) -> Tensor:
     """`[N, H * D]`: all positions of a source attend to each other; arguments `[N, H, D]` packed.
 
@@ -176,7 +179,7 @@ def attend_within(
     length, or None.
     """
     attended = torch.empty_like(query, memory_format=torch.contiguous_format)
-    for samples, rows, length in source.runs():
+    for samples, rows, length in batch.runs():
         run = (samples.stop - samples.start, length)
         # [b, H, s, D] each
         q, k, v, inside = (
@@ -186,9 +189,9 @@ def attend_within(
     return attended.flatten(1)
 
 
-def store(rows: Tensor, source: Prompt, cache: Tensor) -> None:
+def store(rows: Tensor, batch: VarlenBatch, cache: Tensor) -> None:
     """Put the packed `rows [N, H, D]` of some sources into their places of `cache [B, H, S, D]`."""
-    for samples, own, length in source.runs():
+    for samples, own, length in batch.runs():
         run = rows[own].unflatten(0, (samples.stop - samples.start, length))
         cache[samples, :, :length] = run.transpose(1, 2)
 

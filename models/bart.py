@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +19,15 @@ from tritonseq.kernels import embed
 
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
 from .config_checks import Layers, Size, check_sizes, check_types, own_names, refuse_large_table
-from .encoder_decoder import EncoderDecoder
+from .encoder_decoder import DecoderBlock, EncoderBlock, EncoderDecoder
 from .feed_forward import FeedForward, activation
-from .layers import Embedding, Head, LayerNorm, empty_parameter, stream
-from .network import Source, match
+from .layers import Embedding, Head, LayerNorm, ResidualStream, empty_parameter
+from .network import TensorSpec, match
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from tritonseq.memory.kv_cache import EncoderDecoderCache
-
-    from .attention import Attend
-    from .encoder_decoder import Stream
-    from .varlen import Prompt
+    from .varlen import VarlenBatch
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,14 @@ class BartConfig:
     activation_function: str = "gelu"
     scale_embedding: bool = False
     tie_word_embeddings: bool = True
-    # Have encoder and decoder one table of tokens?
+    # Whether encoder and decoder have one table of tokens.
     share_encoder_decoder_embeddings: bool = True
-    # What follows from the model type. Do norms stand before each part, with one at the end of
-    # each side, or behind each part?
+    # What follows from the model type. Whether norms stand before each part, with one at the end
+    # of each side, rather than behind each part.
     pre_norm: bool = False
-    # Is there a norm behind the sum of embeddings?
+    # Whether there is a norm behind the sum of embeddings.
     embedding_norm: bool = True
-    # Are positions learnt, or sines and cosines?
+    # Whether positions are learnt, rather than sines and cosines.
     learned_positions: bool = True
 
     def __post_init__(self) -> None:
@@ -143,7 +140,7 @@ class Embeddings(nn.Module):
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.pre_norm = config.pre_norm
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
         x = embed(
             tokens,
             self.tokens.weight,
@@ -152,61 +149,28 @@ class Embeddings(nn.Module):
             position_table=self.positions.table,
         )
         x = x if self.norm is None else self.norm(x)
-        # Behind norms, what blocks read is no sum.
-        return stream(x) if self.pre_norm else x
+        return ResidualStream(x, post_norm=not self.pre_norm, in_fp32=self.pre_norm)
 
 
-class EncoderBlock(nn.Module):
-    """Self-attention and feed-forward, each with a norm, added to the residual stream.
-
-    Blocks map `(x, branch)` to the same: the stream, and what the next norm adds to it. Where norms
-    stand behind each part nothing is left to add, and the branch is None.
-    """
-
-    def __init__(self, config: BartConfig) -> None:
-        super().__init__()
-        width, heads = config.d_model, config.encoder_attention_heads
-        self.pre_norm = config.pre_norm
-        scale = (width // heads) ** -0.5
-        self.attention = EncoderAttention(width, heads, width // heads, scale=scale, has_bias=True)
-        self.attention_norm = LayerNorm(width, NORM_EPSILON)
-        self.feed_forward = FeedForward(width, config.encoder_ffn_dim, config.activation_function)
-        self.feed_forward_norm = LayerNorm(width, NORM_EPSILON)
-
-    def forward(self, x: Tensor, branch: Tensor | None, source: Prompt) -> Stream:
-        if self.pre_norm:
-            branch = self.attention(self.attention_norm(x, branch), source)
-            return x, self.feed_forward(self.feed_forward_norm(x, branch))
-        x = self.attention_norm(self.attention(x, source), x)
-        return self.feed_forward_norm(self.feed_forward(x), x), None
+def _encoder_block(config: BartConfig, norm: Callable[[], LayerNorm]) -> EncoderBlock:
+    width, heads = config.d_model, config.encoder_attention_heads
+    size, scale = width // heads, (width // heads) ** -0.5
+    return EncoderBlock(
+        EncoderAttention(width, heads, size, scale=scale, has_bias=True),
+        FeedForward(width, config.encoder_ffn_dim, config.activation_function),
+        norm,
+    )
 
 
-class DecoderBlock(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each with a norm."""
-
-    def __init__(self, config: BartConfig, layer: int) -> None:
-        super().__init__()
-        width, heads = config.d_model, config.decoder_attention_heads
-        self.pre_norm = config.pre_norm
-        sizes, scale = (layer, width, heads, width // heads), (width // heads) ** -0.5
-        self.attention = DecoderAttention(*sizes, scale=scale, has_bias=True)
-        self.attention_norm = LayerNorm(width, NORM_EPSILON)
-        self.cross = CrossAttention(*sizes, scale=scale, has_bias=True)
-        self.cross_norm = LayerNorm(width, NORM_EPSILON)
-        self.feed_forward = FeedForward(width, config.decoder_ffn_dim, config.activation_function)
-        self.feed_forward_norm = LayerNorm(width, NORM_EPSILON)
-
-    def forward(
-        self, x: Tensor, branch: Tensor | None, attend: Attend, cache: EncoderDecoderCache
-    ) -> Stream:
-        """`attend` is the self-attention's way to read a prompt, or to take a step."""
-        if self.pre_norm:
-            branch = attend(self.attention_norm(x, branch))
-            branch = self.cross(self.cross_norm(x, branch), cache)
-            return x, self.feed_forward(self.feed_forward_norm(x, branch))
-        x = self.attention_norm(attend(x), x)
-        x = self.cross_norm(self.cross(x, cache), x)
-        return self.feed_forward_norm(self.feed_forward(x), x), None
+def _decoder_block(config: BartConfig, norm: Callable[[], LayerNorm], layer: int) -> DecoderBlock:
+    width, heads = config.d_model, config.decoder_attention_heads
+    sizes, scale = (layer, width, heads, width // heads), (width // heads) ** -0.5
+    return DecoderBlock(
+        DecoderAttention(*sizes, scale=scale, has_bias=True),
+        CrossAttention(*sizes, scale=scale, has_bias=True),
+        FeedForward(width, config.decoder_ffn_dim, config.activation_function),
+        norm,
+    )
 
 
 class Bart(EncoderDecoder):
@@ -225,31 +189,32 @@ class Bart(EncoderDecoder):
         self.head_dim = config.d_model // self.heads
         self.source = Embeddings(config, self.source_vocab_size)
         self.target = Embeddings(config, self.vocab_size)
-        self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_layers))
-        self.decoder = nn.ModuleList(DecoderBlock(config, i) for i in range(config.decoder_layers))
-        self.encoder_norm = LayerNorm(config.d_model, NORM_EPSILON) if config.pre_norm else None
-        self.decoder_norm = LayerNorm(config.d_model, NORM_EPSILON) if config.pre_norm else None
+        norm = partial(LayerNorm, config.d_model, NORM_EPSILON)
+        self.encoder = nn.ModuleList(
+            _encoder_block(config, norm) for _ in range(config.encoder_layers)
+        )
+        self.decoder = nn.ModuleList(
+            _decoder_block(config, norm, layer) for layer in range(config.decoder_layers)
+        )
+        self.encoder_norm = norm() if config.pre_norm else None
+        self.decoder_norm = norm() if config.pre_norm else None
         self.lm_head = Head(self.vocab_size, config.d_model)
         self.final_logits_bias = empty_parameter(1, self.vocab_size)
 
-    def encode(self, source: Prompt) -> Tensor:
-        x, branch = self.source(source.tokens, source.positions), None
-        for block in cast("list[EncoderBlock]", list(self.encoder)):
-            x, branch = block(x, branch, source)
-        return x if self.encoder_norm is None else self.encoder_norm(x, branch)
+    def embed_source(self, batch: VarlenBatch) -> ResidualStream:
+        return self.source(batch.tokens, batch.positions)
 
-    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def embed_target(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
         return self.target(tokens, positions)
 
-    def logits(self, x: Tensor, branch: Tensor | None) -> Tensor:
-        x = x if self.decoder_norm is None else self.decoder_norm(x, branch)
-        return self.lm_head(x, self.final_logits_bias[0])
+    def logits(self, stream: ResidualStream) -> Tensor:
+        return stream.logits(self.lm_head.weight, self.decoder_norm, self.final_logits_bias[0])
 
     def computed(self, name: str) -> Tensor:
         """The value of a parameter that the checkpoint leaves out."""
         if name == "final_logits_bias":
             return torch.zeros(1, self.vocab_size)
-        # Refused already, but for networks that nobody has compared with weights.
+        # Refused already, but for networks that were not compared with weights.
         refuse_large_table(
             "max_position_embeddings", self.config.max_position_embeddings, self.config.d_model
         )
@@ -295,7 +260,7 @@ class Bart(EncoderDecoder):
         return found
 
     @classmethod
-    def sources(cls, names: Collection[str], config: BartConfig) -> dict[str, Source]:
+    def tensor_specs(cls, names: Collection[str], config: BartConfig) -> dict[str, TensorSpec]:
         """Match every parameter to the tensors of the checkpoint.
 
         Checkpoints name their tensors with or without a leading `model.`, and the embedding by
@@ -330,7 +295,7 @@ def _prefix(names: Collection[str]) -> str:
     return "model." if any(name.startswith("model.") for name in names) else ""
 
 
-def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict[str, Source]:
+def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict[str, TensorSpec]:
     """The sources of the tables of tokens, by the first of their names that is there."""
     shared = f"{prefix}shared.weight"
     encoder, decoder = (f"{prefix}{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
@@ -348,7 +313,7 @@ def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict
     if not config.tie_word_embeddings:
         order["lm_head.weight"] = ("lm_head.weight",)
     return {
-        name: Source((next((own for own in own_names if own in names), own_names[0]),))
+        name: TensorSpec((next((own for own in own_names if own in names), own_names[0]),))
         for name, own_names in order.items()
     }
 
@@ -359,11 +324,11 @@ def _ignorable(name: str, config: BartConfig, prefix: str) -> bool:
     return name in (f"{prefix}encoder.version", f"{prefix}decoder.version")
 
 
-def _source(parameter: str, prefix: str) -> Source:
+def _source(parameter: str, prefix: str) -> TensorSpec:
     """The tensors behind a parameter; those of the tables of tokens are settled elsewhere."""
     owner, _, leaf = parameter.rpartition(".")
     if not owner:
-        return Source((parameter,))
+        return TensorSpec((parameter,))
     side, _, rest = owner.partition(".")
     if side in ("source", "target"):
         half = "encoder" if side == "source" else "decoder"
@@ -372,11 +337,11 @@ def _source(parameter: str, prefix: str) -> Source:
             "norm": "layernorm_embedding",
             "tokens": "embed_tokens",
         }
-        return Source((f"{prefix}{half}.{own[rest]}.{leaf}",))
+        return TensorSpec((f"{prefix}{half}.{own[rest]}.{leaf}",))
     if side in ("encoder_norm", "decoder_norm"):
-        return Source((f"{prefix}{side.removesuffix('_norm')}.layer_norm.{leaf}",))
+        return TensorSpec((f"{prefix}{side.removesuffix('_norm')}.layer_norm.{leaf}",))
     if side == "lm_head":
-        return Source((parameter,))
+        return TensorSpec((parameter,))
     layer, _, part = rest.partition(".")
     parts = {
         "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -392,4 +357,4 @@ def _source(parameter: str, prefix: str) -> Source:
         "feed_forward_norm": ("final_layer_norm",),
     }
     names = tuple(f"{prefix}{side}.layers.{layer}.{tensor}.{leaf}" for tensor in parts[part])
-    return Source(names, transpose=leaf == "weight" and not part.endswith(("norm", "act")))
+    return TensorSpec(names, transpose=leaf == "weight" and not part.endswith(("norm", "act")))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +10,74 @@ from torch import Tensor, nn
 from tritonseq.memory.kv_cache import EncoderDecoderCache
 
 from .network import Network
-from .varlen import split_prompts
+from .varlen import varlen_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tritonseq.memory.kv_cache import Sizes
 
-    from .varlen import Prompt
+    from .attention import CrossAttention, DecoderAttention, EncoderAttention
+    from .layers import Norm, ResidualStream
+    from .relative_bias import RelativeBias
+    from .varlen import VarlenBatch
 
-    Stream = tuple[Tensor, Tensor | None]
+
+class EncoderBlock(nn.Module):
+    """Self-attention and feed-forward, each with a norm, added to the residual stream."""
+
+    def __init__(
+        self,
+        attention: EncoderAttention,
+        feed_forward: nn.Module,
+        norm: Callable[[], Norm],
+        relative: RelativeBias | None = None,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.attention_norm = norm()
+        self.relative = relative
+        self.feed_forward = feed_forward
+        self.feed_forward_norm = norm()
+
+    def forward(self, stream: ResidualStream, batch: VarlenBatch, bias: Tensor | None) -> None:
+        self.attention(stream, self.attention_norm, batch, bias)
+        self.feed_forward(stream, self.feed_forward_norm)
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each with a norm."""
+
+    def __init__(
+        self,
+        attention: DecoderAttention,
+        cross: CrossAttention,
+        feed_forward: nn.Module,
+        norm: Callable[[], Norm],
+        relative: RelativeBias | None = None,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.attention_norm = norm()
+        self.relative = relative
+        self.cross = cross
+        self.cross_norm = norm()
+        self.feed_forward = feed_forward
+        self.feed_forward_norm = norm()
+
+    def prefill(self, stream: ResidualStream, cache: EncoderDecoderCache) -> None:
+        self.attention.prefill(stream, self.attention_norm, cache)
+        self._finish(stream, cache)
+
+    def step(
+        self, stream: ResidualStream, lineage: Tensor | None, cache: EncoderDecoderCache
+    ) -> None:
+        self.attention.step(stream, self.attention_norm, lineage, cache)
+        self._finish(stream, cache)
+
+    def _finish(self, stream: ResidualStream, cache: EncoderDecoderCache) -> None:
+        self.cross(stream, self.cross_norm, cache)
+        self.feed_forward(stream, self.feed_forward_norm)
 
 
 class EncoderDecoder(Network):
@@ -31,7 +90,7 @@ class EncoderDecoder(Network):
     """Of the target; `source_vocab_size` is that of the source."""
     source_vocab_size: int
     shares_vocabulary: bool
-    """Do equal ids of source and target mean the same token?"""
+    """Whether equal ids of source and target mean the same token."""
     max_positions: int | None
     """Of the target; None where positions are relative."""
     max_source_positions: int | None
@@ -39,28 +98,44 @@ class EncoderDecoder(Network):
     """Of the decoder's attentions."""
     head_dim: int
 
+    encoder: nn.ModuleList
+    encoder_norm: Norm | None
+    """At the end of the encoder, if there is one."""
     decoder: nn.ModuleList
-    """Its blocks have parts `attention` and `cross`. They map `(x, branch, attend, cache)` to
-    `(x, branch)`: the residual stream, changed in place, and what is yet to be added to it."""
 
-    def encode(self, source: Prompt) -> Tensor:
-        """The encoder's states `[N, d]` of some packed sources."""
+    def embed_source(self, batch: VarlenBatch) -> ResidualStream:
+        """What the encoder starts from: a stream `[N, d]` of some packed sources."""
         raise NotImplementedError
 
-    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """What the decoder starts from: a stream `[N, d]` of its own for target tokens `[N]`.
+    def embed_target(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
+        """What the decoder starts from: a stream `[N, d]` for target tokens `[N]`.
 
         `positions`: `[P]`, each that of `N / P` adjacent tokens.
         """
         raise NotImplementedError
 
-    def logits(self, x: Tensor, branch: Tensor | None) -> Tensor:
-        """`[N, V]` of what the decoder's last block returns, `[N, d]` each."""
+    def logits(self, stream: ResidualStream) -> Tensor:
+        """`[N, V]` of the stream `[N, d]` above the decoder's last block."""
         raise NotImplementedError
 
+    def encode(self, batch: VarlenBatch) -> Tensor:
+        """The encoder's states `[N, d]` of some packed sources."""
+        stream, bias = self.embed_source(batch), None
+        for block in cast("list[EncoderBlock]", list(self.encoder)):
+            if block.relative is not None:
+                bias = block.relative.bidirectional(max(batch.lengths))
+            block(stream, batch, bias)
+        return stream.normed(self.encoder_norm)
+
     def biases(self) -> list[Tensor | None]:
-        """Per layer of the decoder, what self-attention adds by distance: `[H, N]` or None."""
-        return [None] * len(self.decoder)
+        """Per layer of the decoder, what self-attention adds by distance: `[H, N]` or None.
+
+        A layer without a table of its own has that of the layer below.
+        """
+        tables: list[Tensor | None] = [None]
+        for block in self._blocks:
+            tables.append(tables[-1] if block.relative is None else block.relative.causal())
+        return tables[1:]
 
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> EncoderDecoderCache:
         """Caches for sources of up to `sizes.source_length` tokens, and for targets."""
@@ -86,17 +161,15 @@ class EncoderDecoder(Network):
         cache.source_len.copy_(lengths)
         cache.own.source_len.fill_(prompt.shape[1])
         cache.own.step.zero_()
-        for source in split_prompts(tokens, lengths, padded=False):
-            states = self.encode(source)
+        for batch in varlen_batches(tokens, lengths, padded=False):
+            states = self.encode(batch)
             for block in self._blocks:
-                block.cross.store(states, source, cache)
+                block.cross.store(states, batch, cache)
         positions = torch.arange(prompt.shape[1], device=prompt.device).expand_as(prompt)
-        x, branch = self.embed(prompt.flatten(), positions.flatten()), None
+        stream = self.embed_target(prompt.flatten(), positions.flatten())
         for block in self._blocks:
-            attend = partial(block.attention.prefill, cache=cache)
-            x, branch = block(x, branch, attend, cache)
-        last = slice(prompt.shape[1] - 1, None, prompt.shape[1])
-        return self.logits(x[last], None if branch is None else branch[last])
+            block.prefill(stream, cache)
+        return self.logits(stream.at(slice(prompt.shape[1] - 1, None, prompt.shape[1])))
 
     @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:
@@ -106,12 +179,11 @@ class EncoderDecoder(Network):
         that each beam descends from, or None when beams never change places. Writes position
         `cache.step`, which the caller advances, and returns logits `[B, K, V]`.
         """
-        x, branch = self.embed(tokens.flatten(), cache.own.next_positions()), None
+        stream = self.embed_target(tokens.flatten(), cache.own.next_positions())
         for block in self._blocks:
-            attend = partial(block.attention.step, lineage=lineage, cache=cache)
-            x, branch = block(x, branch, attend, cache)
-        return self.logits(x, branch).view(*tokens.shape, -1)
+            block.step(stream, lineage, cache)
+        return self.logits(stream).unflatten(0, tokens.shape)
 
     @property
-    def _blocks(self) -> list[Any]:
-        return list(self.decoder)
+    def _blocks(self) -> list[DecoderBlock]:
+        return cast("list[DecoderBlock]", list(self.decoder))

@@ -28,18 +28,16 @@ from .config_checks import (
     own_names,
 )
 from .feed_forward import activation
-from .layers import LayerNorm, Linear, empty_parameter
-from .matmul import KINDS
-from .network import Network, Source, match
-from .residual import ResidualStream
-from .varlen import split_prompts
+from .layers import LayerNorm, Linear, ResidualStream, empty_parameter
+from .network import Network, TensorSpec, match
+from .varlen import varlen_batches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from tritonseq.memory.kv_cache import Sizes
 
-    from .varlen import Prompt
+    from .varlen import VarlenBatch
 
 
 @dataclass(frozen=True)
@@ -110,57 +108,62 @@ class Attention(nn.Module):
         scale = self.head_dim**-0.5 if config.scale_attn_weights else 1.0
         self.scale = scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
-    def project(self, stream: ResidualStream, norm: LayerNorm) -> Tensor:
-        """Query, key and value of every row, side by side: `[N, 3 d]`."""
-        return stream.read(norm, self.c_attn.weight, self.c_attn.bias)
-
-    def prefill(self, qkv: Tensor, prompt: Prompt, cache: KVCache) -> Tensor:
+    def prefill(
+        self, stream: ResidualStream, norm: LayerNorm, batch: VarlenBatch, cache: KVCache
+    ) -> None:
         """Attend within the packed prompts and store their keys and values."""
-        query, key, value = self._split(prompt.pad(qkv), 3)
-        self._store(key, value, prompt, cache)
+        query, key, value = self._split(batch.pad(stream.read(self.c_attn, norm)), 3)
+        self._store(key, value, batch, cache)
         # Padding stands on the right, where the causal mask already hides it.
         attended = F.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=self.scale
         )
-        return prompt.pack(attended.transpose(1, 2).flatten(2))
+        stream.add(batch.pack(attended.transpose(1, 2).flatten(2)), self.c_proj, norm)
 
-    def prefill_last(self, x: Tensor, prompt: Prompt, cache: KVCache) -> Tensor:
-        """From norms `x: [N, d]`, attend for the last token of each sample only: `[b, d]`.
+    def prefill_last(
+        self, stream: ResidualStream, norm: LayerNorm, batch: VarlenBatch, cache: KVCache
+    ) -> ResidualStream:
+        """Attend for the last token of each sample only: a stream `[b, d]`.
 
         The last layer needs no more: nothing above it reads the other positions.
         """
-        weight, bias = self.c_attn.weight, self.c_attn.bias
+        x, weight, bias = stream.normed(norm), self.c_attn.weight, self.c_attn.bias
         assert bias is not None
         d = x.shape[1]
-        key, value = self._split(prompt.pad(torch.addmm(bias[d:], x, weight[:, d:])), 2)
-        self._store(key, value, prompt, cache)
-        query = torch.addmm(bias[:d], x[prompt.last], weight[:, :d])
+        key, value = self._split(batch.pad(torch.addmm(bias[d:], x, weight[:, d:])), 2)
+        self._store(key, value, batch, cache)
+        query = torch.addmm(bias[:d], x[batch.last], weight[:, :d])
         attended = decode_attention(
             query.view(-1, 1, 1, self.heads, self.head_dim),
             source_key=key,
             source_value=value,
-            source_len=prompt.source_len,
+            source_len=batch.source_len,
             scale=self.scale,
         )
-        return attended.flatten(1)
+        last = stream.at(batch.last)
+        last.add(attended.flatten(1), self.c_proj, norm)
+        return last
 
-    def step(self, qkv: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
+    def step(
+        self, stream: ResidualStream, norm: LayerNorm, lineage: Tensor | None, cache: KVCache
+    ) -> None:
         """Attend for the newest token of every beam and append its key and value."""
-        samples = cache.step.shape[0]
-        query, key, value = qkv.view(samples, -1, 1, 3, self.heads, self.head_dim).unbind(3)
+        rows = stream.read(self.c_attn, norm)
+        qkv = rows.view(cache.step.shape[0], -1, 1, 3, self.heads, self.head_dim)
+        query, key, value = qkv.unbind(3)
         attended = attend_and_append(
             query, key, value, cache, self.layer, lineage, scale=self.scale
         )
-        return attended.view(qkv.shape[0], -1)
+        stream.add(attended.view(rows.shape[0], -1), self.c_proj, norm)
 
     def _split(self, rows: Tensor, parts: int) -> Tensor:
         """`[parts, b, H, S, D]` of padded rows `[b, S, parts * d]`."""
         return rows.unflatten(-1, (parts, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
 
-    def _store(self, key: Tensor, value: Tensor, prompt: Prompt, cache: KVCache) -> None:
+    def _store(self, key: Tensor, value: Tensor, batch: VarlenBatch, cache: KVCache) -> None:
         length = key.shape[2]
         for part, new in zip(cache.source(self.layer), (key, value), strict=True):
-            part[prompt.samples, :, :length] = new
+            part[batch.samples, :, :length] = new
 
 
 class MLP(nn.Module):
@@ -172,12 +175,10 @@ class MLP(nn.Module):
         self.c_fc = Linear(config.n_embd, inner)
         self.c_proj = Linear(inner, config.n_embd)
         self.act = activation(config.activation_function)
-        self.kind = KINDS.get(config.activation_function)
 
     def forward(self, stream: ResidualStream, norm: LayerNorm) -> None:
-        """Add to the stream what follows from its norm."""
-        x = stream.read(norm, self.c_fc.weight, self.c_fc.bias, activation=self.kind)
-        stream.add(self.act(x) if self.kind is None else x, self.c_proj)
+        """Read the stream by the norm of this part, and add to it."""
+        stream.add(stream.read(self.c_fc, norm, self.act), self.c_proj, norm)
 
 
 class Block(nn.Module):
@@ -190,24 +191,20 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def prefill(self, stream: ResidualStream, prompt: Prompt, cache: KVCache) -> None:
-        qkv = self.attn.project(stream, self.ln_1)
-        stream.add(self.attn.prefill(qkv, prompt, cache), self.attn.c_proj)
+    def prefill(self, stream: ResidualStream, batch: VarlenBatch, cache: KVCache) -> None:
+        self.attn.prefill(stream, self.ln_1, batch, cache)
         self.mlp(stream, self.ln_2)
 
     def prefill_last(
-        self, stream: ResidualStream, prompt: Prompt, cache: KVCache
+        self, stream: ResidualStream, batch: VarlenBatch, cache: KVCache
     ) -> ResidualStream:
         """The stream of the last token of each sample."""
-        attended = self.attn.prefill_last(stream.normed(self.ln_1), prompt, cache)
-        last = ResidualStream(stream.x[prompt.last])
-        last.add(attended, self.attn.c_proj)
+        last = self.attn.prefill_last(stream, self.ln_1, batch, cache)
         self.mlp(last, self.ln_2)
         return last
 
     def step(self, stream: ResidualStream, lineage: Tensor | None, cache: KVCache) -> None:
-        qkv = self.attn.project(stream, self.ln_1)
-        stream.add(self.attn.step(qkv, lineage, cache), self.attn.c_proj)
+        self.attn.step(stream, self.ln_1, lineage, cache)
         self.mlp(stream, self.ln_2)
 
 
@@ -249,16 +246,16 @@ class GPT2(Network):
         """
         cache.source_len.copy_(lengths)
         cache.step.zero_()
-        groups = split_prompts(tokens, lengths, padded=True)
+        groups = varlen_batches(tokens, lengths, padded=True)
         last = torch.cat([self._prefill_group(group, cache) for group in groups])
         return self._logits(ResidualStream(last))
 
-    def _prefill_group(self, prompt: Prompt, cache: KVCache) -> Tensor:
-        stream = self._embed(prompt.tokens, prompt.positions)
+    def _prefill_group(self, batch: VarlenBatch, cache: KVCache) -> Tensor:
+        stream = self._embed(batch.tokens, batch.positions)
         *lower, last = self._blocks
         for block in lower:
-            block.prefill(stream, prompt, cache)
-        return last.prefill_last(stream, prompt, cache).settled()
+            block.prefill(stream, batch, cache)
+        return last.prefill_last(stream, batch, cache).settled()
 
     @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
@@ -284,7 +281,7 @@ class GPT2(Network):
         return ResidualStream(x)
 
     def _logits(self, stream: ResidualStream) -> Tensor:
-        return stream.logits(self.ln_f, self.lm_head.t())
+        return stream.logits(self.lm_head, self.ln_f)
 
     def input_dim(self, name: str) -> int | None:
         """Which dimension of the parameter `name` is the input side of a matrix product."""
@@ -311,7 +308,7 @@ class GPT2(Network):
         ]
 
     @classmethod
-    def sources(cls, names: Collection[str], config: GPT2Config) -> dict[str, Source]:
+    def tensor_specs(cls, names: Collection[str], config: GPT2Config) -> dict[str, TensorSpec]:
         """Match every parameter to a tensor of the checkpoint.
 
         Checkpoints name their tensors with or without a leading `transformer.`, carry causal
@@ -332,12 +329,12 @@ def _prefix(names: Collection[str]) -> str:
     return "transformer." if any(name.startswith("transformer.") for name in names) else ""
 
 
-def _source(parameter: str, prefix: str) -> Source:
+def _source(parameter: str, prefix: str) -> TensorSpec:
     if parameter == "lm_head":
-        return Source(("lm_head.weight",))
+        return TensorSpec(("lm_head.weight",))
     if parameter in ("wte", "wpe"):
-        return Source((f"{prefix}{parameter}.weight",))
-    return Source((prefix + parameter,))
+        return TensorSpec((f"{prefix}{parameter}.weight",))
+    return TensorSpec((prefix + parameter,))
 
 
 def _ignorable(name: str) -> bool:

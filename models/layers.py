@@ -1,4 +1,4 @@
-"""What two or more models share: linear maps, tables, norms."""
+"""Layers that models share: linear maps, embeddings, norms and the residual stream."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tritonseq.kernels import activate, add_norm, embed
+from tritonseq.kernels import activate, add_norm, embed, is_gpu, norm_linear
+from tritonseq.kernels.linear import is_norm_linear_faster
 
-from .layout import Packed, dense, is_packed, pays_to_pack
-from .matmul import KINDS, activated_matmul, logits_of, matmul, packed_matmul
+from .matmul import (
+    Packed,
+    activated_matmul,
+    dense,
+    is_packed,
+    logits_of,
+    matmul,
+    packed_matmul,
+    pays_to_pack,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# By how many powers of two `Linear.wide` goes beyond the largest entry of a row. What gets lost
+# By how many powers of two rows are scaled down beyond their largest entry. What gets lost
 # below is 2 ** -20 of that entry, far beneath the rounding of float16.
 HEADROOM_BITS = 5
 
@@ -41,7 +50,7 @@ class Product(nn.Module):
 
     weight: nn.Parameter
     inputs_first: ClassVar[bool]
-    """Is the weight `[in, out]`, rather than `[out, in]`?"""
+    """Whether the weight is `[in, out]`, rather than `[out, in]`."""
 
     def pack(self) -> None:
         """Put the weight into oneDNN's layout, if that is faster."""
@@ -76,70 +85,84 @@ class Product(nn.Module):
             self.pack()
 
 
+class Activation(nn.Module):
+    """An activation function: as plain torch, as a kernel, and as the end of a product."""
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        kind: str | None = None,
+        epilogue: tuple[str, str] = ("none", ""),
+    ) -> None:
+        super().__init__()
+        self.function = function
+        self.kind = kind
+        """What the kernels call it; None for what they do not compute."""
+        self.epilogue = epilogue
+        """What oneDNN calls it, a name and a variant; it knows all that the kernels know."""
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """`act(x) * gate`, in one operation where the kernels know it; that may change `x`."""
+        if self.kind is not None:
+            return activate(x, self.kind, gate=gate)
+        return self.function(x) if gate is None else self.function(x) * gate
+
+
 class Linear(Product):
-    """`x W + b` with `W: [in, out]`, whatever its strides, and `x: [N, in]`.
+    """`act(x W + b)` with `W: [in, out]`, whatever its strides, and `x: [N, in]`.
 
     With `packed=True` the loader may put the weight into the blocked layout of oneDNN, `W` being
-    its transpose then (see `Packed`).
+    its transpose then (see `Packed`). With `fp32_output=True` results may be beyond the range of
+    float16: where the weight is float16, they are float32.
     """
 
     inputs_first = True
 
     def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = True, packed: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        packed: bool = False,
+        fp32_output: bool = False,
     ) -> None:
         super().__init__()
         self.weight = empty_parameter(inputs, outputs)
         self.bias = empty_parameter(outputs) if bias else None
         self.packed = packed
+        self.fp32_output = fp32_output
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, activation: Activation | None = None) -> Tensor:
+        """In one operation where the product can end in the activation."""
+        if self.widens or activation is None or activation.kind is None:
+            y = self._forward_fp32(x) if self.widens else self._forward(x)
+            return y if activation is None else activation(y)
         if is_packed(self.weight):
-            return packed_matmul(x, self.weight, self.bias)
-        return matmul(x, self.weight, self.bias)
+            return packed_matmul(x, self.weight, self.bias, activation.epilogue)
+        return activated_matmul(x, self.weight, self.bias, activation.kind)
 
-    def wide(self, x: Tensor) -> Tensor:
-        """As `forward`, for results that may be beyond the range of float16.
+    @property
+    def widens(self) -> bool:
+        """Whether results are float32 though the weight is float16."""
+        return self.fp32_output and self.weight.dtype == torch.float16
 
-        With weights in float16 every row of `x` is first divided by a power of two beyond its
-        largest entry; the result is float32. With other weights there is nothing to guard.
-        """
-        if self.weight.dtype != torch.float16:
-            return self(x)
+    def _forward(self, x: Tensor) -> Tensor:
+        product = packed_matmul if is_packed(self.weight) else matmul
+        return product(x, self.weight, self.bias)
+
+    def _forward_fp32(self, x: Tensor) -> Tensor:
+        """Every row of `x` is first divided by a power of two beyond its largest entry."""
         peak = x.abs().amax(dim=-1, keepdim=True).float().clamp_min_(torch.finfo(torch.half).tiny)
         # Some more than the largest entry, for the sum of thousands of products.
         scale = peak.log2_().ceil_().add_(HEADROOM_BITS).exp2_()
         product = matmul((x / scale).half(), self.weight).float().mul_(scale)
         return product if self.bias is None else product.add_(self.bias)
 
-    def activated(self, x: Tensor, name: str, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """`function(wide(x))`, in one operation where the product knows the function's `name`."""
-        if name not in KINDS or self.weight.dtype == torch.float16:
-            return activated(self.wide(x), name, function)
-        product = packed_matmul if is_packed(self.weight) else activated_matmul
-        return product(x, self.weight, self.bias, KINDS[name])
-
     def pack(self) -> None:
         """Put the weight into oneDNN's layout, if it is to be packed and that is faster."""
         if self.packed:
             super().pack()
-
-
-def activated(
-    x: Tensor, name: str, function: Callable[[Tensor], Tensor], gate: Tensor | None = None
-) -> Tensor:
-    """`function(x) * gate`, in one operation where the kernels know the function's `name`.
-
-    That may be done in the memory of `x`.
-    """
-    if name in KINDS:
-        return activate(x, KINDS[name], gate=gate)
-    return function(x) if gate is None else function(x) * gate
-
-
-def stream(x: Tensor) -> Tensor:
-    """`x` as a residual stream takes it up, which must hold what `Linear.wide` adds to it."""
-    return x.float() if x.dtype == torch.float16 else x
 
 
 class Head(Product):
@@ -155,9 +178,7 @@ class Head(Product):
         self.weight = empty_parameter(vocab_size, width)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        if is_packed(self.weight):
-            return packed_matmul(x, self.weight, bias)
-        return logits_of(x, self.weight.t(), bias)
+        return logits_of(x, self.weight, bias)
 
 
 class Embedding(nn.Module):
@@ -171,33 +192,128 @@ class Embedding(nn.Module):
         return embed(tokens, self.weight)
 
 
-class LayerNorm(nn.Module):
+class Norm(nn.Module):
+    """The norm of every row, LayerNorm or RMSNorm."""
+
+    rms: ClassVar[bool]
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = empty_parameter(width)
+        self.bias = None if self.rms else empty_parameter(width)
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor, branch: Tensor | None = None) -> Tensor:
+        """The norm of `x [N, d]`, or of `x + branch`, which `x` then becomes."""
+        new, stream = (x, None) if branch is None else (branch, x)
+        return add_norm(
+            new, self.weight, self.bias, residual=stream, epsilon=self.epsilon, rms=self.rms
+        )
+
+
+class LayerNorm(Norm):
     """Layer normalisation over the last dimension, with a scale and a shift."""
 
-    def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__()
-        self.weight = empty_parameter(width)
-        self.bias = empty_parameter(width)
-        self.epsilon = epsilon
-
-    def forward(self, x: Tensor, branch: Tensor | None = None) -> Tensor:
-        """The norm of `x [N, d]`, or of `x + branch`, which `x` then becomes."""
-        new, stream = (x, None) if branch is None else (branch, x)
-        return add_norm(new, self.weight, self.bias, residual=stream, epsilon=self.epsilon)
+    rms = False
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Norm):
     """Division by the root mean square, with a scale (Zhang and Sennrich, 2019)."""
 
-    def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__()
-        self.weight = empty_parameter(width)
-        self.epsilon = epsilon
+    rms = True
 
-    def forward(self, x: Tensor, branch: Tensor | None = None) -> Tensor:
-        """The norm of `x [N, d]`, or of `x + branch`, which `x` then becomes."""
-        new, stream = (x, None) if branch is None else (branch, x)
-        return add_norm(new, self.weight, residual=stream, epsilon=self.epsilon, rms=True)
+
+class ResidualStream:
+    """Rows `[N, d]` that every part of a block reads, and that its output is added to.
+
+    Pre-norm, a part reads the norm of the stream, which is changed in place. Post-norm, it reads
+    the stream itself, and the norm of the sum takes its place.
+
+    For a few rows on a GPU, a norm, the product behind it and its activation are one launch, and
+    so are a product and its addition. Elsewhere the addition waits for the next norm, and is one
+    operation with it.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        branch: Tensor | None = None,
+        *,
+        post_norm: bool = False,
+        in_fp32: bool = False,
+    ) -> None:
+        """`branch [N, d]` is yet to be added to `x`, which changes.
+
+        `in_fp32`: in the place of float16, so that it holds whatever is added.
+        """
+        self.x = x.float() if in_fp32 and x.dtype == torch.float16 else x
+        self.post_norm = post_norm
+        self._branch = branch
+        self._on_gpu = is_gpu(x.device)
+
+    def read(self, linear: Linear, norm: Norm, activation: Activation | None = None) -> Tensor:
+        """`act(norm(x) W + b)`, or `act(x W + b)` post-norm, with the norm of the part."""
+        kind = None if activation is None else activation.kind
+        # Post-norm there is only an activation to be had for nothing.
+        if (self.post_norm and kind is None) or linear.widens or not self._fuses(linear.weight):
+            result: Tensor = linear(self.x if self.post_norm else self.normed(norm), activation)
+            return result
+        y = self._norm_linear(linear.weight, linear.bias, None if self.post_norm else norm, kind)
+        return y if activation is None or kind is not None else activation(y)
+
+    def add(self, rows: Tensor, linear: Linear, norm: Norm) -> None:
+        """Add `linear(rows)`, with `rows: [N, in]` and the norm of the part."""
+        if self.post_norm:
+            self.x = norm(linear(rows), self.x)
+            return
+        x, weight = self.settled(), linear.weight
+        if self._on_gpu and rows.dtype == weight.dtype and is_norm_linear_faster(rows, weight):
+            norm_linear(rows, weight, linear.bias, residual=x)
+        else:
+            self._branch = linear(rows)
+
+    def logits(self, head: Tensor, norm: Norm | None, bias: Tensor | None = None) -> Tensor:
+        """`norm(x) W^T + b`, `[N, V]`, with a weight `head: [V, d]`, which may be packed."""
+        if norm is not None and self._fuses(head.t()):
+            return self._norm_linear(head.t(), bias, norm)
+        return logits_of(self.normed(norm), head, bias)
+
+    def normed(self, norm: Norm | None) -> Tensor:
+        """The norm of all that has been added, or all of it without a norm."""
+        if norm is None:
+            return self.settled()
+        branch, self._branch = self._branch, None
+        result: Tensor = norm(self.x, branch)
+        return result
+
+    def settled(self) -> Tensor:
+        """The stream itself, with nothing left to add."""
+        if self._branch is not None:
+            self.x.add_(self._branch)
+            self._branch = None
+        return self.x
+
+    def at(self, rows: Tensor | slice) -> ResidualStream:
+        """A stream of some of the rows."""
+        branch = None if self._branch is None else self._branch[rows]
+        return ResidualStream(self.x[rows], branch, post_norm=self.post_norm)
+
+    def _fuses(self, weight: Tensor) -> bool:
+        return self._on_gpu and is_norm_linear_faster(self.x, weight)
+
+    def _norm_linear(
+        self, weight: Tensor, bias: Tensor | None, norm: Norm | None, kind: str | None = None
+    ) -> Tensor:
+        return norm_linear(
+            self.settled(),
+            weight,
+            bias,
+            norm_weight=None if norm is None else norm.weight,
+            norm_bias=None if norm is None else norm.bias,
+            epsilon=0.0 if norm is None else norm.epsilon,
+            rms=norm is not None and norm.rms,
+            activation=kind,
+        )
 
 
 def input_dim(model: nn.Module, name: str) -> int | None:

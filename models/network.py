@@ -1,4 +1,4 @@
-"""What every network is: parameters in layouts of their own, placed from the tensors of a file.
+"""Networks: parameters in layouts of their own, placed from the tensors of a file.
 
 Copies and pickles have the values, in the layouts that suit their machine.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tritonseq.callers import warn
 
 from .layers import input_dim
-from .layout import address, dense, empty_weight, fingerprint, from_bytes, nbytes, to_bytes
+from .matmul import address, dense, empty_weight, fingerprint, from_bytes, nbytes, to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -36,13 +36,13 @@ OTHER_HEADS = (
 the heads of transformers' classes for them, and the value head of reinforcement learning."""
 
 
-class Source(NamedTuple):
-    """Where a parameter comes from: one tensor of the checkpoint, or several side by side."""
+class TensorSpec(NamedTuple):
+    """What a parameter is made of: one tensor of the checkpoint, or several side by side."""
 
     names: tuple[str, ...]
     """More than one are joined along the last dimension, after any transposition."""
     transpose: bool = False
-    """Does the checkpoint store `[out, in]` what the parameter holds as `[in, out]`?"""
+    """Whether the checkpoint stores as `[out, in]` what the parameter holds as `[in, out]`."""
 
 
 @runtime_checkable
@@ -95,11 +95,11 @@ def place(model: nn.Module, names: Sequence[str], value: Tensor) -> None:
 
 
 def match(
-    wanted: dict[str, Source],
+    wanted: dict[str, TensorSpec],
     names: Collection[str],
     *,
     ignorable: Callable[[str], bool],
-) -> dict[str, Source]:
+) -> dict[str, TensorSpec]:
     """`wanted` itself, if a checkpoint with these `names` has all of it and nothing else.
 
     What is `ignorable` may be there; so may the heads of other tasks, and a warning names them.
@@ -172,7 +172,7 @@ class Network(nn.Module):
 
     @property
     def addresses(self) -> tuple[int, ...]:
-        """Where the weights are in memory, for whoever has launched work on them."""
+        """Where the weights are in memory, which launched work refers to."""
         return tuple(map(address, self.parameters()))
 
     def checksum(self) -> str:

@@ -1,4 +1,4 @@
-"""Bias by distance: what T5 and UniLM 2 add to attention scores in the place of positions.
+"""Relative bias: what T5 and UniLM 2 add to attention scores in the place of positions.
 
 Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
 2020.
@@ -31,30 +31,32 @@ def check_distance(key: str, distance: int) -> None:
 class RelativeBias(nn.Module):
     """A learnt bias per head for buckets of distances, logarithmic in the far."""
 
-    def __init__(self, buckets: int, max_distance: int, heads: int, *, bidirectional: bool) -> None:
+    def __init__(
+        self, buckets: int, max_distance: int, heads: int, *, is_bidirectional: bool
+    ) -> None:
         super().__init__()
         self.buckets = buckets
         self.max_distance = max_distance
         """From here on all distances share a bucket."""
-        self.bidirectional = bidirectional
+        self.is_bidirectional = is_bidirectional
         self.weight = empty_parameter(buckets, heads)
 
     def forward(self, offsets: Tensor) -> Tensor:
         """`[H, N]` float32 for `offsets [N]`, the position of the key minus that of the query."""
         return self.weight[self._bucket(offsets)].t().float().contiguous()
 
-    def around(self, length: int) -> Tensor:
+    def bidirectional(self, length: int) -> Tensor:
         """`[H, 2 S - 1]` float32 for the offsets `1 - S .. S - 1` within `length` positions."""
         return self(torch.arange(1 - length, length, device=self.weight.device))
 
-    def behind(self) -> Tensor:
+    def causal(self) -> Tensor:
         """`[H, N]` float32 for keys that stand 0, 1, 2 ... before the query; the last one holds
         for everything farther off."""
         return self(-torch.arange(self.max_distance + 1, device=self.weight.device))
 
     def _bucket(self, offsets: Tensor) -> Tensor:
         buckets, first = self.buckets, torch.zeros_like(offsets)
-        if self.bidirectional:
+        if self.is_bidirectional:
             # The upper half of the buckets is for keys to the right.
             buckets //= 2
             first, distance = (offsets > 0) * buckets, offsets.abs()

@@ -8,7 +8,8 @@ and are not scaled.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -22,20 +23,17 @@ from .config_checks import (
     check_types,
     own_names,
 )
-from .encoder_decoder import EncoderDecoder
+from .encoder_decoder import DecoderBlock, EncoderBlock, EncoderDecoder
 from .feed_forward import activation
-from .layers import Embedding, Head, Linear, RMSNorm, activated, stream
-from .network import Source, match
+from .layers import Embedding, Head, Linear, ResidualStream, RMSNorm
+from .network import TensorSpec, match
 from .relative_bias import RelativeBias, check_distance
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from tritonseq.memory.kv_cache import EncoderDecoderCache
-
-    from .attention import Attend
-    from .encoder_decoder import Stream
-    from .varlen import Prompt
+    from .layers import Norm
+    from .varlen import VarlenBatch
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,13 @@ class T5Config:
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "relu"
-    # What is in between the maps of a feed-forward, and is it gated? These count where they are
-    # stated, whatever feed_forward_proj says, as in transformers.
+    # What is in between the maps of a feed-forward, and whether it is gated. These count where
+    # they are stated, whatever feed_forward_proj says, as in transformers.
     dense_act_fn: str | None = None
     is_gated_act: bool | None = None
-    # Are the decoder's states divided by sqrt(d_model) before the head?
+    # Whether the decoder's states are divided by sqrt(d_model) before the head.
     scale_decoder_outputs: bool = True
-    # Has every layer a table of its own, rather than the first layer's?
+    # Whether every layer has a table of its own, rather than the first layer's.
     bias_per_layer: bool = False
 
     def __post_init__(self) -> None:
@@ -149,72 +147,49 @@ class FeedForward(nn.Module):
         super().__init__()
         self.is_gated = config.is_gated
         inner = config.d_ff * (2 if config.is_gated else 1)
-        self.wi = Linear(config.d_model, inner, bias=False, packed=True)
-        self.wo = Linear(config.d_ff, config.d_model, bias=False, packed=True)
+        self.wi = Linear(config.d_model, inner, bias=False, packed=True, fp32_output=True)
+        self.wo = Linear(config.d_ff, config.d_model, bias=False, packed=True, fp32_output=True)
         self.act = activation(config.activation_name)
-        self.activation_name = config.activation_name
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.is_gated:
-            return self.wo.wide(self.wi.activated(x, self.activation_name, self.act))
-        gate, linear = self.wi.wide(x).chunk(2, dim=-1)
-        return self.wo.wide(activated(gate, self.activation_name, self.act, linear))
-
-
-class EncoderBlock(nn.Module):
-    """Self-attention and feed-forward, each behind a norm and added to the residual stream.
-
-    Blocks map `(x, branch)` to the same: the stream, and what the next norm adds to it.
-    """
-
-    def __init__(self, config: T5Config, layer: int) -> None:
-        super().__init__()
-        self.attention_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.attention = EncoderAttention(
-            config.d_model, config.num_heads, config.d_kv, scale=1.0, has_bias=False
-        )
-        self.relative = _relative(config, layer, bidirectional=True)
-        self.feed_forward_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.feed_forward = FeedForward(config)
-
-    def forward(
-        self, x: Tensor, branch: Tensor | None, source: Prompt, bias: Tensor | None
-    ) -> Stream:
-        branch = self.attention(self.attention_norm(x, branch), source, bias)
-        return x, self.feed_forward(self.feed_forward_norm(x, branch))
+    def forward(self, stream: ResidualStream, norm: Norm) -> None:
+        """Read the stream by the norm of this part, and add to it."""
+        if self.is_gated:
+            gate, linear = stream.read(self.wi, norm).chunk(2, dim=-1)
+            inner = self.act(gate, linear)
+        else:
+            inner = stream.read(self.wi, norm, self.act)
+        stream.add(inner, self.wo, norm)
 
 
-class DecoderBlock(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each behind a norm."""
-
-    def __init__(self, config: T5Config, layer: int) -> None:
-        super().__init__()
-        sizes = (layer, config.d_model, config.num_heads, config.d_kv)
-        self.attention_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.attention = DecoderAttention(*sizes, scale=1.0, has_bias=False)
-        self.relative = _relative(config, layer, bidirectional=False)
-        self.cross_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.cross = CrossAttention(*sizes, scale=1.0, has_bias=False)
-        self.feed_forward_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.feed_forward = FeedForward(config)
-
-    def forward(
-        self, x: Tensor, branch: Tensor | None, attend: Attend, cache: EncoderDecoderCache
-    ) -> Stream:
-        """`attend` is the self-attention's way to read a prompt, or to take a step."""
-        branch = attend(self.attention_norm(x, branch))
-        branch = self.cross(self.cross_norm(x, branch), cache)
-        return x, self.feed_forward(self.feed_forward_norm(x, branch))
+def _encoder_block(config: T5Config, norm: Callable[[], RMSNorm], layer: int) -> EncoderBlock:
+    sizes = (config.d_model, config.num_heads, config.d_kv)
+    return EncoderBlock(
+        EncoderAttention(*sizes, scale=1.0, has_bias=False),
+        FeedForward(config),
+        norm,
+        _relative(config, layer, is_bidirectional=True),
+    )
 
 
-def _relative(config: T5Config, layer: int, *, bidirectional: bool) -> RelativeBias | None:
+def _decoder_block(config: T5Config, norm: Callable[[], RMSNorm], layer: int) -> DecoderBlock:
+    sizes = (layer, config.d_model, config.num_heads, config.d_kv)
+    return DecoderBlock(
+        DecoderAttention(*sizes, scale=1.0, has_bias=False),
+        CrossAttention(*sizes, scale=1.0, has_bias=False),
+        FeedForward(config),
+        norm,
+        _relative(config, layer, is_bidirectional=False),
+    )
+
+
+def _relative(config: T5Config, layer: int, *, is_bidirectional: bool) -> RelativeBias | None:
     if layer > 0 and not config.bias_per_layer:
         return None
     return RelativeBias(
         config.relative_attention_num_buckets,
         config.relative_attention_max_distance,
         config.num_heads,
-        bidirectional=bidirectional,
+        is_bidirectional=is_bidirectional,
     )
 
 
@@ -239,36 +214,27 @@ class T5(EncoderDecoder):
         self.heads, self.head_dim = config.num_heads, config.d_kv
         self.shared = Embedding(config.vocab_size, config.d_model)
         self.target = Embedding(config.vocab_size, config.d_model)
-        self.encoder = nn.ModuleList(EncoderBlock(config, i) for i in range(config.num_layers))
-        self.encoder_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.decoder = nn.ModuleList(
-            DecoderBlock(config, i) for i in range(config.num_decoder_layers)
+        norm = partial(RMSNorm, config.d_model, config.layer_norm_epsilon)
+        self.encoder = nn.ModuleList(
+            _encoder_block(config, norm, layer) for layer in range(config.num_layers)
         )
-        self.decoder_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.encoder_norm = norm()
+        self.decoder = nn.ModuleList(
+            _decoder_block(config, norm, layer) for layer in range(config.num_decoder_layers)
+        )
+        self.decoder_norm = norm()
         self.lm_head = Head(config.vocab_size, config.d_model)
 
-    def encode(self, source: Prompt) -> Tensor:
-        x, branch = stream(self.shared(source.tokens)), None
-        longest, bias = max(source.lengths), None
-        for block in cast("list[EncoderBlock]", list(self.encoder)):
-            bias = bias if block.relative is None else block.relative.around(longest)
-            x, branch = block(x, branch, source, bias)
-        return self.encoder_norm(x, branch)
+    def embed_source(self, batch: VarlenBatch) -> ResidualStream:
+        return ResidualStream(self.shared(batch.tokens), in_fp32=True)
 
-    def biases(self) -> list[Tensor | None]:
-        tables: list[Tensor | None] = []
-        for block in cast("list[DecoderBlock]", list(self.decoder)):
-            tables.append(tables[-1] if block.relative is None else block.relative.behind())
-        return tables
+    def embed_target(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
+        return ResidualStream(self.target(tokens), in_fp32=True)
 
-    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        return stream(self.target(tokens))
-
-    def logits(self, x: Tensor, branch: Tensor | None) -> Tensor:
-        x = self.decoder_norm(x, branch)
-        return self.lm_head(
-            x * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else x
-        )
+    def logits(self, stream: ResidualStream) -> Tensor:
+        if not self.config.scale_decoder_outputs:
+            return stream.logits(self.lm_head.weight, self.decoder_norm)
+        return self.lm_head(stream.normed(self.decoder_norm) * self.config.d_model**-0.5)
 
     @classmethod
     def tied(cls, config: T5Config) -> tuple[tuple[str, ...], ...]:
@@ -304,7 +270,7 @@ class T5(EncoderDecoder):
         return found
 
     @classmethod
-    def sources(cls, names: Collection[str], config: T5Config) -> dict[str, Source]:
+    def tensor_specs(cls, names: Collection[str], config: T5Config) -> dict[str, TensorSpec]:
         """Match every parameter to the tensors of the checkpoint.
 
         Checkpoints repeat the embedding as `encoder.embed_tokens`, `decoder.embed_tokens` and
@@ -320,7 +286,7 @@ class T5(EncoderDecoder):
         everywhere = ["shared.weight", *(first for first, _ in embeddings.values())]
         for parameter, preferred in embeddings.items():
             found = (name for name in (*preferred, *everywhere) if name in names)
-            wanted[parameter] = Source((next(found, "shared.weight"),))
+            wanted[parameter] = TensorSpec((next(found, "shared.weight"),))
         return match(wanted, names, ignorable=_IGNORABLE.__contains__)
 
 
@@ -332,19 +298,19 @@ _IGNORABLE = frozenset(
 )
 
 
-def _source(parameter: str, config: T5Config) -> Source:
+def _source(parameter: str, config: T5Config) -> TensorSpec:
     """The tensors behind a parameter of a block, or a norm above the blocks."""
     side, _, rest = parameter.partition(".")
     if side in ("encoder_norm", "decoder_norm"):
-        return Source((f"{side.removesuffix('_norm')}.final_layer_norm.weight",))
+        return TensorSpec((f"{side.removesuffix('_norm')}.final_layer_norm.weight",))
     if side not in ("encoder", "decoder"):
-        return Source((parameter,))
+        return TensorSpec((parameter,))
     layer, _, part = rest.partition(".")
     feed_forward = 1 if side == "encoder" else 2
     at = f"{side}.block.{layer}.layer"
     if part.startswith("feed_forward.act."):
         own = part.removeprefix("feed_forward.")
-        return Source((f"{at}.{feed_forward}.DenseReluDense.{own}",))
+        return TensorSpec((f"{at}.{feed_forward}.DenseReluDense.{own}",))
     gated = ("wi_0", "wi_1") if config.is_gated else ("wi",)
     parts: dict[str, tuple[int, tuple[str, ...]]] = {
         "attention_norm": (0, ("layer_norm",)),
@@ -362,4 +328,4 @@ def _source(parameter: str, config: T5Config) -> Source:
     owner = part.removesuffix(".weight")
     index, tensors = parts[owner]
     names = tuple(f"{at}.{index}.{tensor}.weight" for tensor in tensors)
-    return Source(names, transpose="norm" not in owner and owner != "relative")
+    return TensorSpec(names, transpose="norm" not in owner and owner != "relative")

@@ -21,17 +21,17 @@ from tritonseq.memory.kv_cache import KVCache
 from .attention import attend_and_append, attend_within, store
 from .config_checks import Layers, Size, check_number, check_sizes, check_types
 from .feed_forward import FeedForward, activation
-from .layers import Embedding, Head, LayerNorm, Linear, empty_parameter
-from .network import Network, Source, match
+from .layers import Embedding, Head, LayerNorm, Linear, ResidualStream, empty_parameter
+from .network import Network, TensorSpec, match
 from .relative_bias import RelativeBias, check_distance
-from .varlen import split_prompts
+from .varlen import varlen_batches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from tritonseq.memory.kv_cache import Sizes
 
-    from .varlen import Prompt
+    from .varlen import VarlenBatch
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,11 @@ class UniLMConfig:
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def rows(self) -> int:
+        """Rows of a beam in a step: its newest token, and the [MASK] behind it if it needs one."""
+        return 1 if self.pos_shift else 2
+
 
 class Attention(nn.Module):
     """The source attends to itself, the target to the source and to its own lineage."""
@@ -116,23 +121,24 @@ class Attention(nn.Module):
         self.layer = layer
         self.heads, self.head_dim = config.num_attention_heads, config.head_dim
         self.scale = self.head_dim**-0.5
+        self.rows = config.rows
         # Two products, because the last layer wants queries of fewer rows than keys.
         self.query = Linear(width, width, packed=True)
         self.kv = Linear(width, 2 * width, packed=True)
-        self.out = Linear(width, width, packed=True)
+        self.out = Linear(width, width, packed=True, fp32_output=True)
 
-    def store(self, x: Tensor, source: Prompt, cache: KVCache) -> tuple[Tensor, Tensor]:
+    def store(self, x: Tensor, batch: VarlenBatch, cache: KVCache) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of packed sources, `x: [N, d]`; returns them, `[N, H, D]`."""
         key, value = self.kv(x).view(-1, 2, self.heads, self.head_dim).unbind(1)
         for part, new in zip(cache.source(self.layer), (key, value), strict=True):
-            store(new, source, part)
+            store(new, batch, part)
         return key, value
 
-    def read(self, x: Tensor, source: Prompt, cache: KVCache, bias: Tensor | None) -> Tensor:
+    def read(self, x: Tensor, batch: VarlenBatch, cache: KVCache, bias: Tensor | None) -> Tensor:
         """Attend within sources and keep their keys and values; `bias` as in `attend_within`."""
-        key, value = self.store(x, source, cache)
+        key, value = self.store(x, batch, cache)
         query = self.query(x).view_as(key)
-        return self.out.wide(attend_within(query, key, value, source, self.scale, bias))
+        return attend_within(query, key, value, batch, self.scale, bias)
 
     def begin(self, x: Tensor, cache: KVCache, *, keep: bool) -> Tensor:
         """Attend for the first row of every target, `x: [B, d]`.
@@ -156,28 +162,20 @@ class Attention(nn.Module):
             sample = torch.arange(x.shape[0], device=x.device)
             for part, new in ((keys, key), (values, value)):
                 part[sample, :, cache.source_len] = new[:, 0, 0]
-        return self.out.wide(attended.flatten(1))
+        return attended.flatten(1)
 
-    def step(self, x: Tensor, lineage: Tensor | None, cache: KVCache, asked: Tensor) -> Tensor:
-        """Attend for the newest rows of every beam, `x: [B, K, N, d]`; row 0 is appended.
+    def step(self, x: Tensor, asked: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
+        """Attend for the newest rows of every beam, `x: [B * K * N, d]`; the first is appended.
 
-        `asked [B, K, Q, d]` are the last `Q` of the rows, those whose output is wanted:
-        `[B * K * Q, d]`.
+        `asked [B * K * Q, d]` are the last `Q` of each beam's rows, those whose output is wanted.
         """
-        samples, beams, rows, _ = x.shape
-        kv = self.kv(x.flatten(0, 2)).view(samples, beams, rows, 2, self.heads, self.head_dim)
-        query = self.query(asked.flatten(0, 2))
+        shape = (cache.step.shape[0], -1, self.rows, 2, self.heads, self.head_dim)
+        key, value = self.kv(x).view(shape).unbind(3)
+        query = self.query(asked).view(*key.shape[:2], -1, self.heads, self.head_dim)
         attended = attend_and_append(
-            query.view(samples, beams, -1, self.heads, self.head_dim),
-            kv[:, :, :, 0],
-            kv[:, :, :, 1],
-            cache,
-            self.layer,
-            lineage,
-            scale=self.scale,
-            bias=cache.bias,
+            query, key, value, cache, self.layer, lineage, scale=self.scale, bias=cache.bias
         )
-        return self.out.wide(attended.view(query.shape[0], -1))
+        return attended.view(asked.shape[0], -1)
 
 
 class Block(nn.Module):
@@ -191,21 +189,23 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(width, config.intermediate_size, config.hidden_act)
         self.feed_forward_norm = LayerNorm(width, epsilon)
 
-    def read(self, x: Tensor, source: Prompt, cache: KVCache, bias: Tensor | None) -> Tensor:
-        return self._finish(x, self.attention.read(x, source, cache, bias))
+    def read(
+        self, stream: ResidualStream, batch: VarlenBatch, cache: KVCache, bias: Tensor | None
+    ) -> None:
+        self._add(stream, self.attention.read(stream.x, batch, cache, bias))
 
-    def begin(self, x: Tensor, cache: KVCache, *, keep: bool) -> Tensor:
-        return self._finish(x, self.attention.begin(x, cache, keep=keep))
+    def begin(self, stream: ResidualStream, cache: KVCache, *, keep: bool) -> None:
+        self._add(stream, self.attention.begin(stream.x, cache, keep=keep))
 
-    def step(self, x: Tensor, lineage: Tensor | None, cache: KVCache, rows: int) -> Tensor:
-        """`x: [B, K, N, d]` to the last `rows` of the N, `[B, K, rows, d]`."""
-        asked = x[:, :, -rows:]
-        attended = self.attention.step(x, lineage, cache, asked)
-        return self._finish(asked.flatten(0, 2), attended).view_as(asked)
+    def step(
+        self, stream: ResidualStream, asked: ResidualStream, lineage: Tensor | None, cache: KVCache
+    ) -> None:
+        """`asked` holds rows of the stream, or all of it, as in the attention; it is changed."""
+        self._add(asked, self.attention.step(stream.x, asked.x, lineage, cache))
 
-    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = self.attention_norm(attended, x)
-        return self.feed_forward_norm(self.feed_forward(x), x)
+    def _add(self, stream: ResidualStream, attended: Tensor) -> None:
+        stream.add(attended, self.attention.out, self.attention_norm)
+        self.feed_forward(stream, self.feed_forward_norm)
 
 
 class UniLM(Network):
@@ -215,7 +215,7 @@ class UniLM(Network):
     is_encoder_decoder = True
     is_prefix_lm = True
     shares_vocabulary = True
-    # What upstream's decoders write if nobody says how much.
+    # What upstream's decoders write unless told how much.
     default_new_tokens = 128
 
     def __init__(self, config: UniLMConfig) -> None:
@@ -235,13 +235,13 @@ class UniLM(Network):
                 config.rel_pos_bins,
                 config.max_rel_pos,
                 config.num_attention_heads,
-                bidirectional=True,
+                is_bidirectional=True,
             )
             if config.rel_pos_bins
             else None
         )
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
-        self.transform = Linear(width, width, packed=True)
+        self.transform = Linear(width, width, packed=True, fp32_output=True)
         self.transform_norm = LayerNorm(width, config.layer_norm_eps)
         self.act = activation(config.hidden_act)
         self.head = Head(config.vocab_size, width)
@@ -258,7 +258,7 @@ class UniLM(Network):
             head_dim=self.config.head_dim,
             device=self.device if device is None else device,
             dtype=self.dtype,
-            bias=None if self.relative is None else self.relative.behind(),
+            bias=None if self.relative is None else self.relative.causal(),
         )
 
     @torch.no_grad()
@@ -270,16 +270,16 @@ class UniLM(Network):
         """
         cache.source_len.copy_(lengths)
         cache.step.zero_()
-        for source in split_prompts(tokens, lengths, padded=False):
-            self._read(source, cache)
+        for batch in varlen_batches(tokens, lengths, padded=False):
+            self._read(batch, cache)
         started = self.config.pos_shift
         first = self.config.start_token_id if started else self.config.mask_token_id
-        x = self._embed_target(torch.full_like(lengths, first), lengths)
+        stream = self._embed_target(torch.full_like(lengths, first), lengths)
         for block in self._blocks:
-            x = block.begin(x, cache, keep=started)
+            block.begin(stream, cache, keep=started)
         if started:
             cache.source_len.add_(1)
-        return self._logits(x)
+        return self._logits(stream)
 
     @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: KVCache) -> Tensor:
@@ -295,35 +295,37 @@ class UniLM(Network):
             rows = torch.cat((rows, mask), dim=2)
             offsets = torch.arange(2, device=rows.device).expand(rows.shape[1:])
             positions = (positions[:, None, None] + offsets).flatten()
-        x = self._embed_target(rows.flatten(), positions).view(*rows.shape, -1)
+        stream = self._embed_target(rows.flatten(), positions)
         *lower, last = self._blocks
         for block in lower:
-            x = block.step(x, lineage, cache, rows.shape[2])
-        x = last.step(x, lineage, cache, 1)
-        return self._logits(x.flatten(0, 2)).view(*tokens.shape, -1)
+            block.step(stream, stream, lineage, cache)
+        asked = stream.at(slice(self.config.rows - 1, None, self.config.rows))
+        last.step(stream, asked, lineage, cache)
+        return self._logits(asked).unflatten(0, tokens.shape)
 
-    def _read(self, source: Prompt, cache: KVCache) -> None:
+    def _read(self, batch: VarlenBatch, cache: KVCache) -> None:
         """Keep the keys and values of some packed sources in every layer."""
-        bias = None if self.relative is None else self.relative.around(max(source.lengths))
-        x = self._embed_source(source)
+        bias = None if self.relative is None else self.relative.bidirectional(max(batch.lengths))
+        stream = self._embed_source(batch)
         *lower, last = self._blocks
         for block in lower:
-            x = block.read(x, source, cache, bias)
-        last.attention.store(x, source, cache)
+            block.read(stream, batch, cache, bias)
+        last.attention.store(stream.x, batch, cache)
 
     @property
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.layers))
 
-    def _embed_source(self, source: Prompt) -> Tensor:
+    def _embed_source(self, batch: VarlenBatch) -> ResidualStream:
         first, others = self.config.first_type_id, self.config.source_type_id
-        types = (source.positions == 0) * (first - others) + others
-        x = self._embed(source.tokens, source.positions)
-        return self.norm(x) if self.types is None else self.norm(x, self.types(types))
+        types = (batch.positions == 0) * (first - others) + others
+        x = self._embed(batch.tokens, batch.positions)
+        normed = self.norm(x) if self.types is None else self.norm(x, self.types(types))
+        return ResidualStream(normed, post_norm=True)
 
-    def _embed_target(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def _embed_target(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
         own = None if self.types is None else self.types.weight[self.config.target_type_id]
-        return self.norm(self._embed(tokens, positions, own))
+        return ResidualStream(self.norm(self._embed(tokens, positions, own)), post_norm=True)
 
     def _embed(self, tokens: Tensor, positions: Tensor, row: Tensor | None = None) -> Tensor:
         return embed(
@@ -334,9 +336,9 @@ class UniLM(Network):
             row=row,
         )
 
-    def _logits(self, x: Tensor) -> Tensor:
-        x = self.transform.activated(x, self.config.hidden_act, self.act)
-        return self.head(self.transform_norm(x), self.head_bias)
+    def _logits(self, stream: ResidualStream) -> Tensor:
+        x = stream.read(self.transform, self.transform_norm, self.act)
+        return ResidualStream(x).logits(self.head.weight, self.transform_norm, self.head_bias)
 
     @classmethod
     def tied(cls, config: UniLMConfig) -> tuple[tuple[str, ...], ...]:
@@ -370,14 +372,14 @@ class UniLM(Network):
         ]
 
     @classmethod
-    def sources(cls, names: Collection[str], config: UniLMConfig) -> dict[str, Source]:
+    def tensor_specs(cls, names: Collection[str], config: UniLMConfig) -> dict[str, TensorSpec]:
         """Match every parameter to the tensors of a checkpoint that has BERT's names.
 
         Raises ValueError that names what is missing or left over.
         """
         wanted = {name: _source(name) for name, _ in cls(config).named_parameters()}
         if _OWN_HEAD in names:
-            wanted["head.weight"] = Source((_OWN_HEAD,))
+            wanted["head.weight"] = TensorSpec((_OWN_HEAD,))
         return match(wanted, names, ignorable=lambda _: False)
 
 
@@ -407,14 +409,16 @@ _WITHIN = {
 }
 
 
-def _source(parameter: str) -> Source:
+def _source(parameter: str) -> TensorSpec:
     """The tensors behind a parameter."""
     if parameter in _ABOVE:
-        return Source((_ABOVE[parameter],), transpose=parameter == "relative.weight")
+        return TensorSpec((_ABOVE[parameter],), transpose=parameter == "relative.weight")
     owner, _, leaf = parameter.rpartition(".")
     transpose = leaf == "weight" and not owner.endswith("norm")
     if owner in _ABOVE:
-        return Source((f"{_ABOVE[owner]}.{leaf}",), transpose=transpose)
+        return TensorSpec((f"{_ABOVE[owner]}.{leaf}",), transpose=transpose)
     _, layer, part = owner.split(".", 2)
     at = f"bert.encoder.layer.{layer}"
-    return Source(tuple(f"{at}.{tensor}.{leaf}" for tensor in _WITHIN[part]), transpose=transpose)
+    return TensorSpec(
+        tuple(f"{at}.{tensor}.{leaf}" for tensor in _WITHIN[part]), transpose=transpose
+    )

@@ -1,4 +1,4 @@
-"""Prompts of different lengths, packed so that no matrix product is spent on padding."""
+"""Varlen batches: prompts or sources of different lengths, packed without padding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREFILL_TOKENS_ON_GPU = 32768
 
 
 @dataclass(frozen=True)
-class Prompt:
+class VarlenBatch:
     """Some samples of a batch with their tokens packed: no row is spent on padding."""
 
     samples: slice
@@ -61,7 +61,7 @@ class Prompt:
             sample, row = sample + count, row + count * length
 
 
-def split_prompts(tokens: Tensor, lengths: Tensor, *, padded: bool) -> Iterator[Prompt]:
+def varlen_batches(tokens: Tensor, lengths: Tensor, *, padded: bool) -> Iterator[VarlenBatch]:
     """Neighbouring samples of the right-padded `tokens [B, S]`, as many as suit the device.
 
     `padded` says that the reader pads its groups, so that pads count as tokens. A sample that is
@@ -75,7 +75,7 @@ def split_prompts(tokens: Tensor, lengths: Tensor, *, padded: bool) -> Iterator[
         ragged = min(own) < longest
         group, offsets = tokens[samples, :longest], torch.arange(longest, device=tokens.device)
         valid = offsets < lengths[samples, None]
-        yield Prompt(
+        yield VarlenBatch(
             samples=samples,
             tokens=group[valid] if ragged else group.flatten(),
             positions=offsets.expand_as(group)[valid] if ragged else offsets.repeat(group.shape[0]),

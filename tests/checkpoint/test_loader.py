@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from tritonseq.checkpoint.devices import resolve_device, resolve_dtype
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint, read_generation
-from tritonseq.models.layout import empty_weight
+from tritonseq.models.matmul import empty_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import tritonseq
 from tritonseq.demo.run import EMBEDDED
-from tritonseq.models import layout
-from tritonseq.models.layout import dense, is_packed
+from tritonseq.models import matmul
+from tritonseq.models.matmul import dense, is_packed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings('ignore:with search="unilm", no effect o
 
 @pytest.fixture(autouse=True)
 def all_weights_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
 
 
 def load(name: str | Path, dtype: str = "float32", **options: Any) -> tritonseq.Model:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import tritonseq
 from tritonseq.checkpoint.loader import load_checkpoint
-from tritonseq.models import layout
+from tritonseq.models import matmul
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ def dense(folder: Path) -> dict[str, Any]:
     found = {}
     for name, weight in decoder.named_parameters():
         assert not weight.requires_grad
-        found[name] = layout.dense(weight).clone()
+        found[name] = matmul.dense(weight).clone()
     return found
 
 

@@ -13,8 +13,8 @@ import torch
 import tritonseq
 from tritonseq.demo.run import EMBEDDED
 from tritonseq.kernels import private_torch
-from tritonseq.models import layout
-from tritonseq.models.layout import is_packed
+from tritonseq.models import matmul
+from tritonseq.models.matmul import is_packed
 
 NAMES = ("bart-numbers", "gpt2-words", "t5-dates", "unilm-clock")
 OPERATORS = [name for name in vars(private_torch) if name.isupper() and name != "TYPE_CHECKING"]
@@ -48,7 +48,7 @@ def wanted(dtype: str) -> list[Any]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_one_is_missing(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     plain = wanted(dtype)
     monkeypatch.setattr(private_torch, name, None)
     assert found(dtype) == plain
@@ -81,7 +81,7 @@ from tritonseq.kernels import private_torch
 names = {names!r}
 assert all(getattr(private_torch, name) is None for name in names)
 import tritonseq
-from tritonseq.models.layout import is_packed
+from tritonseq.models.matmul import is_packed
 model = tritonseq.load({folder!r}, device="cpu", dtype="bfloat16")
 assert not any(map(is_packed, model.decoder.parameters()))
 print(model.generate_text(["7 apples"]))

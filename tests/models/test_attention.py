@@ -14,8 +14,9 @@ from torch import Tensor
 from tritonseq.memory.kv_cache import EncoderDecoderCache, Sizes
 from tritonseq.models import attention
 from tritonseq.models.attention import CrossAttention, DecoderAttention, EncoderAttention
+from tritonseq.models.layers import ResidualStream
 from tritonseq.models.network import place_parameter
-from tritonseq.models.varlen import split_prompts
+from tritonseq.models.varlen import varlen_batches
 
 
 def plain_attention(
@@ -88,6 +89,13 @@ def filled(module: torch.nn.Module) -> Any:
     return module
 
 
+def output(part: Any, x: Tensor, *args: Any) -> Tensor:
+    """What a part of a block adds to a stream that it reads as it is."""
+    stream = ResidualStream(x, post_norm=True)
+    part(stream, lambda added, _: added, *args)
+    return stream.x
+
+
 def cache_for(lengths: Tensor, beams: int, prompt_length: int = 1) -> EncoderDecoderCache:
     cache = EncoderDecoderCache.allocate(
         Sizes(len(lengths), beams, int(lengths.max()), 6, prompt_length),
@@ -108,13 +116,13 @@ def test_cross_attention_reads_each_source_to_its_end() -> None:
     """NaN behind the ends reaches nothing, whatever the number of beams."""
     cross = filled(CrossAttention(0, WIDTH, HEADS, HEAD_DIM, scale=0.4, has_bias=True))
     lengths = torch.tensor([9, 1, 5, 5])
-    (source,) = split_prompts(torch.zeros(4, 9, dtype=torch.int64), lengths, padded=False)
+    (source,) = varlen_batches(torch.zeros(4, 9, dtype=torch.int64), lengths, padded=False)
     states = torch.randn(20, WIDTH)
     for beams in (1, 3, 20):
         cache = cache_for(lengths, beams)
         cross.store(states, source, cache)
         x = torch.randn(4 * beams, WIDTH)
-        result = cross(x, cache).view(4, beams, WIDTH)
+        result = output(cross, x, cache).view(4, beams, WIDTH)
         keys, values = (states @ cross.kv.weight + cross.kv.bias).chunk(2, dim=-1)
         queries = (x @ cross.query.weight + cross.query.bias).view(4, beams, HEADS, -1)
         start = 0
@@ -137,13 +145,13 @@ def test_reading_a_prompt_equals_taking_its_steps(prompt_length: int) -> None:
     own = filled(DecoderAttention(0, WIDTH, HEADS, HEAD_DIM, scale=0.4, has_bias=False))
     x = torch.randn(2, prompt_length + 5, WIDTH)
     at_once = cache_for(torch.tensor([3, 3]), 1, prompt_length + 5)
-    wanted = own.prefill(x.flatten(0, 1), at_once).view_as(x)
+    wanted = output(own.prefill, x.flatten(0, 1), at_once).view_as(x)
     cache = cache_for(torch.tensor([3, 3]), 1, prompt_length)
     cache.bias = at_once.bias
-    read = own.prefill(x[:, :prompt_length].flatten(0, 1), cache)
+    read = output(own.prefill, x[:, :prompt_length].flatten(0, 1), cache)
     rows = list(read.view(2, prompt_length, WIDTH).unbind(1))
     for position in range(prompt_length, prompt_length + 5):
-        rows.append(own.step(x[:, position], None, cache))
+        rows.append(output(own.step, x[:, position], None, cache))
         cache.own.advance()
     torch.testing.assert_close(torch.stack(rows, 1), wanted, rtol=1e-4, atol=1e-5)
 
@@ -151,22 +159,22 @@ def test_reading_a_prompt_equals_taking_its_steps(prompt_length: int) -> None:
 def test_packed_sources_do_not_see_each_other() -> None:
     own = filled(EncoderAttention(WIDTH, HEADS, HEAD_DIM, scale=0.4, has_bias=True))
     lengths = [4, 4, 1, 9, 4]
-    (source,) = split_prompts(
+    (source,) = varlen_batches(
         torch.zeros(5, 9, dtype=torch.int64), torch.tensor(lengths), padded=False
     )
     x, table = torch.randn(sum(lengths), WIDTH), torch.randn(HEADS, 17)
-    together = own(x, source, table).split(lengths)
+    together = output(own, x, source, table).split(lengths)
     for part, length, result in zip(x.split(lengths), lengths, together, strict=True):
-        (alone,) = split_prompts(
+        (alone,) = varlen_batches(
             torch.zeros(1, length, dtype=torch.int64), torch.tensor([length]), padded=False
         )
-        torch.testing.assert_close(own(part, alone, table), result, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(output(own, part, alone, table), result, rtol=1e-4, atol=1e-5)
 
 
 MEASURE = """
 import torch
 from tritonseq.models.network import place_parameter
-from tritonseq.models.varlen import split_prompts
+from tritonseq.models.varlen import varlen_batches
 from tritonseq.models.t5 import T5, T5Config
 
 def peak():
@@ -175,7 +183,7 @@ def peak():
 
 def encode(length):
     tokens = torch.randint(0, 50, (1, length))
-    (source,) = split_prompts(tokens, torch.tensor([length]), padded=False)
+    (source,) = varlen_batches(tokens, torch.tensor([length]), padded=False)
     assert model.encode(source).isfinite().all()
 
 config = T5Config(vocab_size=50, d_model=64, d_kv=8, d_ff=64, num_layers=2, num_decoder_layers=1)
@@ -204,7 +212,7 @@ def test_groups_of_sources_hold_true_tokens(monkeypatch: pytest.MonkeyPatch) -> 
     tokens = torch.randint(0, 50, (9, 12))
 
     def grouped(**options: bool) -> list[tuple[int, ...]]:
-        groups = list(split_prompts(tokens, torch.tensor(lengths), **options))
+        groups = list(varlen_batches(tokens, torch.tensor(lengths), **options))
         for group in groups:
             rows = zip(tokens[group.samples], group.lengths, strict=True)
             assert torch.equal(group.tokens, torch.cat([row[:length] for row, length in rows]))

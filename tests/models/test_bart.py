@@ -12,7 +12,7 @@ import torch
 import transformers
 
 import tritonseq
-from tritonseq.models import layout
+from tritonseq.models import matmul
 from tritonseq.models.bart import BartConfig
 from tritonseq.models.feed_forward import ACTIVATIONS
 
@@ -56,7 +56,7 @@ def test_logits_of_prefill_and_steps(
     variant: str, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if packed:
-        monkeypatch.setattr(layout, "PACKED_FROM", 1)
+        monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     model_type, config = VARIANTS[variant]
     model = networks.network(model_type, seed=1, **config)
     ours = tritonseq.from_transformers(model).decoder

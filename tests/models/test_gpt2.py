@@ -12,8 +12,8 @@ from walk import begin, feed
 from tritonseq.models import model_class
 from tritonseq.models.feed_forward import ACTIVATIONS, activation
 from tritonseq.models.gpt2 import GPT2, GPT2Config
-from tritonseq.models.layout import empty_weight
-from tritonseq.models.varlen import split_prompts
+from tritonseq.models.matmul import empty_weight
+from tritonseq.models.varlen import varlen_batches
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -91,7 +91,7 @@ def test_prefill_in_groups_equals_prefill_at_once(monkeypatch: pytest.MonkeyPatc
 
 def test_prompts_are_packed_without_padding() -> None:
     tokens = torch.arange(12).view(3, 4)
-    (group,) = split_prompts(tokens, torch.tensor([4, 1, 2]), padded=True)
+    (group,) = varlen_batches(tokens, torch.tensor([4, 1, 2]), padded=True)
     assert group.tokens.tolist() == [0, 1, 2, 3, 4, 8, 9]
     assert group.positions.tolist() == [0, 1, 2, 3, 0, 0, 1]
     assert group.last.tolist() == [3, 4, 6]
@@ -148,9 +148,9 @@ def test_general_names_of_sizes_are_understood() -> None:
 
 def test_sources_name_what_is_missing_and_left_over() -> None:
     config = GPT2Config(vocab_size=11, n_embd=4, n_head=2, n_layer=1)
-    names = {source.names[0] for source in GPT2.sources(every_name(config), config).values()}
+    names = {spec.names[0] for spec in GPT2.tensor_specs(every_name(config), config).values()}
     with pytest.raises(ValueError, match=r"missing: ln_f\.bias; left over: h\.0\.extra"):
-        GPT2.sources((names - {"ln_f.bias"}) | {"h.0.extra"}, config)
+        GPT2.tensor_specs((names - {"ln_f.bias"}) | {"h.0.extra"}, config)
 
 
 def every_name(config: GPT2Config) -> set[str]:
@@ -165,8 +165,9 @@ def test_model_class_lists_what_is_supported() -> None:
 
 
 def test_activations_with_weights_are_fresh_modules() -> None:
-    assert activation("prelu") is not activation("prelu")
-    assert activation("gelu") is activation("gelu")
+    first, second = activation("prelu"), activation("prelu")
+    assert [name for name, _ in first.named_parameters()] == ["weight"]
+    assert first.weight is not second.weight
 
 
 def test_weight_layout_follows_the_dtype() -> None:

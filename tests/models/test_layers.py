@@ -11,11 +11,10 @@ from torch import Tensor
 
 import tritonseq
 from tritonseq.kernels import private_torch
-from tritonseq.models import layout
+from tritonseq.models import matmul
 from tritonseq.models.layers import Head, LayerNorm, Linear, RMSNorm
-from tritonseq.models.layout import pays_to_pack
-from tritonseq.models.matmul import in_steps
-from tritonseq.models.network import Source, match, place_parameter
+from tritonseq.models.matmul import in_steps, pays_to_pack
+from tritonseq.models.network import TensorSpec, match, place_parameter
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 ROWS = (1, 2, 16, 17, 100)
@@ -40,7 +39,7 @@ def assert_near(result: Tensor, wanted: Tensor) -> None:
 def test_packed_weights(
     inputs: int, outputs: int, bias: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     module = linear(inputs, outputs, dtype, bias=bias, packed=True)
     weight = module.weight.detach().clone()
     module.pack()
@@ -55,7 +54,7 @@ def test_packed_weights(
 
 @DTYPES
 def test_packed_heads(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     head, bias = Head(47, 24), torch.randn(47).to(dtype)
     weight = torch.randn(47, 24).to(dtype)
     place_parameter(head, "weight", weight)
@@ -71,10 +70,10 @@ def test_what_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights on other devices, in float16, of modules that were not told to, and all without
     oneDNN stay what they are, shape and all; so do small ones in float32."""
     small = linear(24, 40, torch.float32, packed=True)
-    assert small.weight.numel() < layout.PACKED_FROM
+    assert small.weight.numel() < matmul.PACKED_FROM
     small.pack()
     assert not small.weight.is_mkldnn
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     unasked = linear(24, 40, torch.float32)
     half = linear(24, 40, torch.float16, packed=True)
     elsewhere = Linear(24, 40, packed=True)
@@ -101,7 +100,7 @@ FAMILIES = pytest.mark.parametrize("model_type", networks.SIZES)
 def test_a_machine_without_onednn(
     model_type: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     model = networks.network(model_type).to(dtype)
     tokens, lengths = networks.sources([9, 1, 6])
     targets = torch.arange(12).view(3, 1, 4).expand(-1, 2, -1)
@@ -140,11 +139,11 @@ def unique(state: dict[str, Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_wide_products_leave_float16_behind(bias: bool) -> None:
+def test_float32_outputs_of_float16_weights(bias: bool) -> None:
     """Rows of any size, zeros among them, whose products float16 cannot hold."""
-    module = linear(40, 24, torch.float16, bias=bias, packed=True)
+    module = linear(40, 24, torch.float16, bias=bias, packed=True, fp32_output=True)
     x = torch.randn(6, 40) * torch.tensor([1e-4, 1e-2, 1.0, 6e4, 1e9, 0.0])[:, None]
-    result = module.wide(x)
+    result = module(x)
     assert result.dtype == torch.float32
     assert result.abs().max() > torch.finfo(torch.float16).max
     wanted = x.double() @ module.weight.double()
@@ -156,9 +155,10 @@ def test_wide_products_leave_float16_behind(bias: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_wide_products_elsewhere_are_plain(dtype: torch.dtype) -> None:
-    module, x = linear(24, 40, dtype), torch.randn(3, 24).to(dtype)
-    assert torch.equal(module.wide(x), module(x))
+def test_float32_outputs_are_of_float16_weights_alone(dtype: torch.dtype) -> None:
+    module, x = linear(24, 40, dtype, fp32_output=True), torch.randn(3, 24).to(dtype)
+    assert not module.widens
+    assert module(x).dtype == dtype
 
 
 @DTYPES
@@ -188,7 +188,7 @@ def test_rms_norm_of_what_float16_cannot_square() -> None:
 
 
 def test_matching_names_what_is_missing_and_left_over() -> None:
-    wanted = {"qkv": Source(("q", "k", "v"), transpose=True), "norm": Source(("norm",))}
+    wanted = {"qkv": TensorSpec(("q", "k", "v"), transpose=True), "norm": TensorSpec(("norm",))}
     names = {"q", "k", "v", "norm"}
     assert match(wanted, names, ignorable=lambda name: False) is wanted
     assert match(wanted, {*names, "junk"}, ignorable="junk".__eq__) is wanted
@@ -197,7 +197,7 @@ def test_matching_names_what_is_missing_and_left_over() -> None:
 
 
 def test_matching_cuts_long_lists() -> None:
-    wanted = {f"w{n:02}": Source((f"w{n:02}",)) for n in range(30)}
+    wanted = {f"w{n:02}": TensorSpec((f"w{n:02}",)) for n in range(30)}
     with pytest.raises(ValueError, match=r"missing: w00, .*, w07 and 22 more; left over: a$"):
         match(wanted, {"a"}, ignorable=lambda name: False)
 
@@ -205,7 +205,7 @@ def test_matching_cuts_long_lists() -> None:
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_matching_names_a_half_that_is_not_there(half: str) -> None:
     names = ["shared", "model.encoder.w", "model.decoder.w"]
-    wanted = {name: Source((name,)) for name in names}
+    wanted = {name: TensorSpec((name,)) for name in names}
     present = {name for name in names if half not in name}
     with pytest.raises(ValueError, match=f"the checkpoint holds no {half}"):
         match(wanted, present, ignorable=lambda name: False)
@@ -216,7 +216,7 @@ def test_products_of_any_number_of_rows_have_few_shapes(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Since oneDNN compiles and keeps code for each; and no row is lost or changed by another."""
-    monkeypatch.setattr(layout, "PACKED_FROM", 1)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     packed, plain = (linear(24, 40, dtype, packed=packed) for packed in (True, False))
     place_parameter(plain, "weight", packed.weight)
     plain.bias = packed.bias

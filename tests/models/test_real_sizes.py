@@ -18,9 +18,9 @@ from real import LINES, Real
 import tritonseq
 from tritonseq.cli.main import main
 from tritonseq.jobs.writer import JournaledFile
-from tritonseq.models import layout
+from tritonseq.models import matmul
 from tritonseq.models.layers import Product
-from tritonseq.models.layout import is_packed, pays_to_pack
+from tritonseq.models.matmul import is_packed, pays_to_pack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,16 +143,16 @@ def test_the_checksum_is_of_values(checkpoint: Real, monkeypatch: pytest.MonkeyP
     half, full = load(checkpoint, "bfloat16").decoder, load(checkpoint, "float32").decoder
     told = half.checksum()
     assert half.float().checksum() == told
-    monkeypatch.setattr(layout, "PACKED_FROM", 2**60)
+    monkeypatch.setattr(matmul, "PACKED_FROM", 2**60)
     plain = load(checkpoint, "float32").decoder
     assert not any(map(is_packed, plain.parameters()))
     assert plain.checksum() == full.checksum() != told
     draw = random.Random(0)
     for parameter in plain.parameters():
-        told_of_it, place = layout.checksum(parameter), tuple(map(draw.randrange, parameter.shape))
+        told_of_it, place = matmul.checksum(parameter), tuple(map(draw.randrange, parameter.shape))
         with torch.no_grad():
             parameter[place] = parameter[place] * 1.01 + 1e-3
-        assert layout.checksum(parameter) != told_of_it
+        assert matmul.checksum(parameter) != told_of_it
     assert full.to(torch.bfloat16).checksum() == told
 
 

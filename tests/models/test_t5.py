@@ -11,9 +11,10 @@ import networks
 import pytest
 import torch
 import transformers
+from launches import as_on_gpu
 
 import tritonseq
-from tritonseq.models import layout
+from tritonseq.models import matmul
 from tritonseq.models.feed_forward import ACTIVATIONS
 from tritonseq.models.t5 import T5Config
 
@@ -60,7 +61,7 @@ def test_logits_of_prefill_and_steps(
     variant: str, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if packed:
-        monkeypatch.setattr(layout, "PACKED_FROM", 1)
+        monkeypatch.setattr(matmul, "PACKED_FROM", 1)
     model_type, config = VARIANTS[variant]
     model = networks.network(model_type, seed=1, **config)
     ours = tritonseq.from_transformers(model).decoder
@@ -127,7 +128,7 @@ WIDE_INNER = {".wi": 2.0**15, ".wi_1": 2.0**15}
 def test_float16_where_plain_float16_overflows(
     config: dict[str, Any], factors: dict[str, float], overflow: str
 ) -> None:
-    config = config | {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-20}
+    config = config | {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-20, "num_layers": 1}
     tame = networks.network("t5", seed=5, **config)
     # A head of its own does not grow with the embedding.
     tame.lm_head.weight = torch.nn.Parameter(torch.randn(networks.VOCAB, 24))
@@ -139,6 +140,8 @@ def test_float16_where_plain_float16_overflows(
     torch.testing.assert_close(wanted, networks.all_logits(tame, tokens, lengths, targets))
     assert peaks(copy.deepcopy(model).half(), overflow) == math.inf
     networks.assert_close_in_half_precision(model, torch.float16, tame=tame)
+    with as_on_gpu():
+        networks.assert_close_in_half_precision(model, torch.float16, tame=tame, lengths=[2])
 
 
 @pytest.mark.parametrize(

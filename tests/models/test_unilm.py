@@ -208,7 +208,7 @@ def test_sources_name_what_is_missing_and_left_over() -> None:
     names = set(model.weights) - {"cls.predictions.bias"} | {"bert.pooler.dense.bias"}
     wanted = r"missing: cls\.predictions\.bias; left over: bert\.pooler\.dense\.bias"
     with pytest.raises(ValueError, match=wanted):
-        UniLM.sources(names, config)
+        UniLM.tensor_specs(names, config)
 
 
 def test_model_class_knows_unilm() -> None:

@@ -6,7 +6,7 @@ Nothing here is shaped for search: weights are wild, so that no term is too smal
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -14,6 +14,9 @@ from torch import Tensor
 from walk import begin, feed
 
 import tritonseq
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VOCAB = 47
 
@@ -73,7 +76,7 @@ def randomise(model: Any, seed: int = 0) -> None:
         bias.copy_(torch.randn(bias.shape, generator=generator))
 
 
-def sources(lengths: list[int], seed: int = 0) -> tuple[Tensor, Tensor]:
+def sources(lengths: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor]:
     """Random sources `[B, S]`, with garbage behind their ends, and their lengths."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, VOCAB, (len(lengths), max(lengths)), generator=generator)
@@ -153,21 +156,26 @@ def assert_same_walk(
 
 
 def assert_close_in_half_precision(
-    model: Any, dtype: torch.dtype, *, tame: Any = None, times: float = 2.0
+    model: Any,
+    dtype: torch.dtype,
+    *,
+    tame: Any = None,
+    times: float = 2.0,
+    lengths: Sequence[int] = (9, 1, 6, 6, 30),
 ) -> None:
     """Ours in `dtype` errs at most `times` as much against float32 as transformers' own.
 
     The yardstick is `tame`, a model with the same results in float32, where `model` itself is
     beyond what transformers can do in `dtype`.
     """
-    tokens, lengths = sources([9, 1, 6, 6, 30])
+    tokens, true_lengths = sources(lengths)
     vocab = model.get_output_embeddings().weight.shape[0]
     targets = torch.randint(0, vocab, (len(lengths), 2, 5))
     targets[:, 1, 0] = targets[:, 0, 0]
-    exact = all_logits(model, tokens, lengths, targets)
+    exact = all_logits(model, tokens, true_lengths, targets)
     yardstick = copy.deepcopy(model if tame is None else tame)
-    own = all_logits(yardstick.to(dtype), tokens, lengths, targets)
+    own = all_logits(yardstick.to(dtype), tokens, true_lengths, targets)
     ours = tritonseq.from_transformers(copy.deepcopy(model).to(dtype))
     assert ours.dtype == dtype
-    error = (stepped_logits(ours.decoder, tokens, lengths, targets) - exact).abs().max()
+    error = (stepped_logits(ours.decoder, tokens, true_lengths, targets) - exact).abs().max()
     assert error <= times * (own - exact).abs().max()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tritonseq.models import model_class
 from tritonseq.models.config_checks import check_general, compare
-from tritonseq.models.layout import address
+from tritonseq.models.matmul import address
 from tritonseq.models.network import lay_out, place
 
 from .devices import DTYPES, resolve_device, resolve_dtype
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from tritonseq.models.network import Source
+    from tritonseq.models.network import TensorSpec
 
     from .weights import WeightReader
 
@@ -46,7 +46,7 @@ def fill(model: Any, weights: Iterator[tuple[list[str], Tensor]]) -> None:
 
 def weights_of(
     model: Any,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, TensorSpec],
     reader: WeightReader,
     device: torch.device,
     dtype: torch.dtype,
@@ -59,7 +59,7 @@ def weights_of(
     serve as it is becomes the parameter itself. What has no source is computed by the model.
     """
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    sharing: dict[Source | str, list[str]] = {}
+    sharing: dict[TensorSpec | str, list[str]] = {}
     # Largest first: while the embedding is copied, little else has been allocated yet.
     for name in sorted(shapes, key=lambda name: -shapes[name].numel()):
         sharing.setdefault(sources.get(name, name), []).append(name)
@@ -199,7 +199,7 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     return Checkpoint(model, _stated(generation), _tasks(config), config, origin, watch)
 
 
-def _copied(model: nn.Module, sources: Mapping[str, Source], reader: WeightReader) -> set[int]:
+def _copied(model: nn.Module, sources: Mapping[str, TensorSpec], reader: WeightReader) -> set[int]:
     """Where the tensors begin that a parameter of `model` holds the values of, but is not."""
     copied = set()
     for name, source in sources.items():
@@ -240,7 +240,9 @@ def _describe(
     return config, reader
 
 
-def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, dict[str, Source]]:
+def _plan(
+    config: Mapping[str, Any], reader: WeightReader
+) -> tuple[nn.Module, dict[str, TensorSpec]]:
     """The empty network, and the tensor that each of its parameters comes from."""
     cls = model_class(_model_type(config))
     own = cls.Config.from_dict(config)
@@ -252,9 +254,9 @@ def _plan(config: Mapping[str, Any], reader: WeightReader) -> tuple[nn.Module, d
     cut = compare(cls.sizes(names, own), reader.shapes)
     if cut:
         # Whole stacks are missing: in a network of a layer each shows what else is.
-        cls.sources(names, replace(own, **cut))
+        cls.tensor_specs(names, replace(own, **cut))
     model: nn.Module = cls(own)
-    sources: dict[str, Source] = cls.sources(reader.shapes.keys(), own)
+    sources: dict[str, TensorSpec] = cls.tensor_specs(reader.shapes.keys(), own)
     for name, parameter in model.named_parameters():
         if name in sources:
             _check_shape(sources[name], tuple(parameter.shape), reader)
@@ -268,7 +270,7 @@ def _model_type(config: Mapping[str, Any]) -> str:
     return model_type
 
 
-def _check_shape(source: Source, wanted: tuple[int, ...], reader: WeightReader) -> None:
+def _check_shape(source: TensorSpec, wanted: tuple[int, ...], reader: WeightReader) -> None:
     """Raise ValueError unless the tensors of `source` make up a parameter of shape `wanted`."""
     parts = len(source.names)
     each = (*wanted[:-1], wanted[-1] // parts) if parts > 1 else wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tritonseq.models.layout import fingerprint
+from tritonseq.models.matmul import fingerprint
 from tritonseq.models.network import place
 
 from .files import is_there, read_bytes

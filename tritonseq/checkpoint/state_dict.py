@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from tritonseq.models.network import Source
+    from tritonseq.models.network import TensorSpec
 
     from .weights import WeightReader
 
@@ -135,11 +135,11 @@ def _common(names: dict[str, str]) -> str | None:
 
 
 def tied(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, TensorSpec],
     groups: Sequence[Sequence[str]],
     reader: WeightReader,
     config: Mapping[str, Any],
-) -> dict[str, Source]:
+) -> dict[str, TensorSpec]:
     """Point the parameters of each group that are copies of each other to the same tensor.
 
     Checkpoints may repeat a shared embedding under every name it has. Warns of those that are no
@@ -147,7 +147,7 @@ def tied(
     """
     found = dict(sources)
     for group in groups:
-        distinct: list[Source] = []
+        distinct: list[TensorSpec] = []
         for name in group:
             source = sources[name]
             copies = (other for other in distinct if _is_copy(source, other, reader))
@@ -172,7 +172,7 @@ def _is_said_to_be_tied(config: Mapping[str, Any]) -> bool:
     return config.get("tie_word_embeddings") is not False and scales is not False
 
 
-def _is_copy(one: Source, other: Source, reader: WeightReader) -> bool:
+def _is_copy(one: TensorSpec, other: TensorSpec, reader: WeightReader) -> bool:
     if one == other:
         return True
     (a,), (b,) = one.names, other.names

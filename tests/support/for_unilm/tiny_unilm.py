@@ -55,12 +55,12 @@ class Tiny(NamedTuple):
         """The network of tritonseq on these weights, without the detour over files."""
         config = UniLMConfig.from_dict(self.network().config)
         network, placed = UniLM(config), {}
-        for name, source in UniLM.sources(self.weights.keys(), config).items():
-            if source not in placed:
-                parts = [self.weights[part] for part in source.names]
-                parts = [part.t() for part in parts] if source.transpose else parts
-                placed[source] = torch.cat(parts, dim=-1).to(dtype)
-            place_parameter(network, name, placed[source])
+        for name, spec in UniLM.tensor_specs(self.weights.keys(), config).items():
+            if spec not in placed:
+                parts = [self.weights[part] for part in spec.names]
+                parts = [part.t() for part in parts] if spec.transpose else parts
+                placed[spec] = torch.cat(parts, dim=-1).to(dtype)
+            place_parameter(network, name, placed[spec])
         return network
 
     def model(self, **defaults: Any) -> tritonseq.Model:
