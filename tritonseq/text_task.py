@@ -118,9 +118,9 @@ class TextJob:
     ) -> Iterator[list[int]]:
         """The places in batches, the longest rows first, as `by_length` says; one that runs out of
         positions is alone, and so ends no other."""
-        if not self.request.counts_rows:
+        if not self.request.is_order_dependent:
             places = by_length(places, lambda place: len(rows[place]))
-            runs_out = {place: self.request.counts_longest(len(rows[place])) for place in places}
+            runs_out = {place: self.request.is_cut_short_by(len(rows[place])) for place in places}
             yield from ([place] for place in places if runs_out[place])
             places = [place for place in places if not runs_out[place]]
         for start in range(0, len(places), batch_size):

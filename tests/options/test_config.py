@@ -338,12 +338,12 @@ class TestMerging:
 
     def test_the_search_of_a_model_can_be_overruled(self):
         defaults = GenerationConfig(search="unilm")
-        assert not GenerationConfig().searches_as_unilm
-        assert GenerationConfig().over(defaults).searches_as_unilm
+        assert not GenerationConfig().has_unilm_search
+        assert GenerationConfig().over(defaults).has_unilm_search
         for search in ("transformers", None):
-            assert not defaults.merged(search=search).searches_as_unilm
+            assert not defaults.merged(search=search).has_unilm_search
         grouped = {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 0.5}
-        assert not defaults.merged(search="transformers", **grouped).searches_as_unilm
+        assert not defaults.merged(search="transformers", **grouped).has_unilm_search
         with pytest.raises(ValueError, match='pass search="transformers"'):
             defaults.merged(**grouped)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import queue
 import random
+import re
 import threading
 import time
 import warnings
@@ -617,7 +618,8 @@ class TestMemory:
             )
             assert outputs(list(pipeline)) == wanted
         (warning,) = caught
-        assert "64 samples at once do not fit into memory" in str(warning.message)
+        # As many as had been read by then, and up to a batch.
+        assert re.match(r"\d+ samples at once do not fit into memory", str(warning.message))
         assert 1 < max(sizes) < 64
 
     @REFILL

@@ -131,9 +131,9 @@ class Trie:
         if forced_token_id is not None:
             self._check_forced(forced_token_id, end_token_ids)
 
-    def leaves_out(self, token_id: int) -> bool:
-        """Whether no sequence starts with this token."""
-        return not bool((self._tables.first_tokens() == token_id).any())
+    def can_start_with(self, token_id: int) -> bool:
+        """Whether a sequence starts with this token."""
+        return bool((self._tables.first_tokens() == token_id).any())
 
     def part(self, places: Sequence[int], samples: int) -> Trie:
         """The trie for those of `samples` samples that stand at `places`, in this order.
@@ -202,7 +202,7 @@ class Trie:
             )
 
     def _check_forced(self, token_id: int, end_token_ids: Sequence[int]) -> None:
-        if not self.leaves_out(token_id):
+        if self.can_start_with(token_id):
             if bool((self._tables.first_tokens() != token_id).any()):
                 raise ValueError(
                     f"forced_bos_token_id={token_id} comes first, and some sequences of the Trie "

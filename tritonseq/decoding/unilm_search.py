@@ -201,7 +201,7 @@ class UniLMBeamSearch:
         return done
 
     def _can_improve(self, running: Tensor, is_over: Tensor, state: UniLMState) -> Tensor:
-        """`[B]`: could a hypothesis that has not ended still enter the pool?
+        """`[B]`: whether a hypothesis that has not ended could still enter the pool.
 
         Its score will only fall, and the penalty be at most that of the last step. On a tie the
         one that ended first stays.

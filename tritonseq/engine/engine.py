@@ -254,7 +254,7 @@ class Engine:
             new_tokens=lengths.new_tokens,
             minimum=lengths.minimum - lengths.prompt,
             fill=spec.pad_token_id,
-            source=_text(batch.read, spec.config.hf_exact) if spec.reads_source else None,
+            source=_text(batch.read, spec.config.hf_exact) if spec.has_source_options else None,
             roots=batch.roots,
         )
 

@@ -117,7 +117,9 @@ def longest_answered(decoder: Decoder | Seq2SeqDecoder, config: GenerationConfig
     return decoder.max_positions
 
 
-def runs_out(decoder: Decoder | Seq2SeqDecoder, config: GenerationConfig, read: int) -> bool:
+def is_short_of_positions(
+    decoder: Decoder | Seq2SeqDecoder, config: GenerationConfig, read: int
+) -> bool:
     """Whether `max_new_tokens` asks for more than there are positions behind `read` tokens."""
     asked = config.max_new_tokens
     if asked is None or decoder.max_positions is None:

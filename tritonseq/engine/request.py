@@ -24,7 +24,7 @@ from .inputs import (
     read_prompts,
     read_sources,
 )
-from .lengths import Lengths, default_new_tokens, runs_out
+from .lengths import Lengths, default_new_tokens, is_short_of_positions
 from .scheduler import run
 from .spec import Batch, EngineSpec, Hooks
 
@@ -106,7 +106,7 @@ class Request:
                 raise ValueError(f"{name}: the targets of this model start empty; leave it out")
             if value is not None and not decoder.is_encoder_decoder:
                 raise ValueError(f"{name} is for models with an encoder; pass input_ids alone")
-        if config.searches_as_unilm and config.num_beams > decoder.vocab_size:
+        if config.has_unilm_search and config.num_beams > decoder.vocab_size:
             raise ValueError(
                 f"num_beams={config.num_beams} exceeds the vocabulary of {decoder.vocab_size} "
                 'tokens: pass fewer, or search="transformers"'
@@ -121,7 +121,7 @@ class Request:
         return cls(decoder, config, hooks, engines, decoder_input_ids, streamer)
 
     @property
-    def speaks_of_places(self) -> tuple[str, ...]:
+    def per_sample_arguments(self) -> tuple[str, ...]:
         """The arguments that tell samples apart by their place in the batch."""
         allowed = self.hooks.prefix_allowed_tokens_fn
         by_place = {
@@ -133,7 +133,7 @@ class Request:
         return tuple(name for name, given in by_place.items() if given)
 
     @property
-    def counts_prompts(self) -> bool:
+    def is_width_dependent(self) -> bool:
         """Whether lengths depend on the width of a batch's prompts, as transformers counts them."""
         config = self.config
         if self.decoder.is_encoder_decoder:
@@ -141,16 +141,16 @@ class Request:
         least = bool(config.min_length) and config.min_new_tokens is None
         return config.max_new_tokens is None or least or config.hf_exact
 
-    def counts_longest(self, longest: int) -> bool:
+    def is_cut_short_by(self, longest: int) -> bool:
         """Whether a batch with an input of `longest` tokens would end all of its samples early.
 
         Positions that are too few for one sample are taken from all that are beside it.
         """
         reads_alone = self.decoder.is_encoder_decoder
-        return not reads_alone and runs_out(self.decoder, self.config, longest)
+        return not reads_alone and is_short_of_positions(self.decoder, self.config, longest)
 
     @property
-    def counts_rows(self) -> bool:
+    def is_order_dependent(self) -> bool:
         """Whether a caller's function or a seed would notice the order of samples."""
         watched = self.hooks.logits_processor or self.hooks.stopping_criteria
         return bool(watched) or self.streamer is not None or self.config.do_sample
@@ -233,7 +233,7 @@ class Request:
         return EngineSpec(self.decoder, self.config, self.hooks, batches, slots=slots, **how)
 
     @property
-    def fits_slots(self) -> bool:
+    def can_refill(self) -> bool:
         """Whether samples that are not equally far can be moved on together."""
         config = self.config
         watched = self.hooks.has_functions or self.streamer is not None
@@ -243,7 +243,7 @@ class Request:
         """A batch for every input; ValueError for one that cannot be, and for the arguments."""
         if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
             raise ValueError(f"slots is {slots!r}: it must be an integer >= 1")
-        if not self.fits_slots:
+        if not self.can_refill:
             raise ValueError(
                 "generate_each moves samples on that are not equally far: functions of yours, "
                 "streamers, output_scores and output_logits work with generate only"
@@ -277,7 +277,7 @@ class Request:
 
     def part(self, places: Sequence[int], samples: int) -> Request:
         """The request for those of its `samples` that stand at `places`, in this order."""
-        if not self.speaks_of_places:
+        if not self.per_sample_arguments:
             return self
         config, begun = self.config, self.decoder_input_ids
         if len(config.decoder_start_token_ids) > 1:

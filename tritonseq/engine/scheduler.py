@@ -58,7 +58,7 @@ def run(
         slots = _Slots(spec, batches, together)
         try:
             while True:
-                if slots.pays_to_fill():
+                if slots.is_fill_due():
                     # What has ended is read where it stands, before others take the place.
                     if slots.ended:
                         yield Step(engine, slots.outputs(engine))
@@ -108,7 +108,7 @@ class _Slots:
         self.busy: dict[int, _Occupant] = {}
         self.ended: dict[int, _Occupant] = {}
 
-    def pays_to_fill(self) -> bool:
+    def is_fill_due(self) -> bool:
         """Whether steps enough are lost to free slots; to be asked once a step."""
         self._lost += len(self._free) / self._count
         return not self.busy or self._lost >= PATIENCE

@@ -160,7 +160,7 @@ class EngineSpec:
             "beams": self.beams,
             "prompt_length": bucket(prompt_length, device),
             "new_tokens": self._most_new_tokens,
-            "source_length": source_length if self.reads_source else None,
+            "source_length": source_length if self.has_source_options else None,
             "follows_trie": hooks.trie is not None,
         }
         """Arguments of `Hypotheses.allocate`."""
@@ -170,8 +170,10 @@ class EngineSpec:
         """Whether samples rest as soon as their own search has ended: the host takes no part."""
         forced = forced_first(config, prompt_length)
         # Of a trie's sequences, a first token that is forced may be no part.
-        leaves_out = hooks.trie is not None and forced is not None and hooks.trie.leaves_out(forced)
-        self._skipped = int(leaves_out)
+        trie = hooks.trie
+        self._skipped = int(
+            trie is not None and forced is not None and not trie.can_start_with(forced)
+        )
 
     @property
     def beams(self) -> int:
@@ -180,7 +182,7 @@ class EngineSpec:
         return config.num_beams if config.num_beams > 1 else config.num_return_sequences
 
     @property
-    def reads_source(self) -> bool:
+    def has_source_options(self) -> bool:
         """Whether any option speaks of the source."""
         config = self.config
         return config.encoder_repetition_penalty != 1.0 or config.encoder_no_repeat_ngram_size > 0
@@ -228,7 +230,7 @@ class EngineSpec:
     def build_search(self) -> Search:
         """The search that the options ask for."""
         config, hooks = self.config, self.hooks
-        by_upstream = config.num_beams > 1 and config.searches_as_unilm
+        by_upstream = config.num_beams > 1 and config.has_unilm_search
         processors = build_processors(
             config,
             user=hooks.logits_processor,
@@ -327,7 +329,7 @@ def check_trie(
 
 def as_upstream(config: GenerationConfig) -> GenerationConfig:
     """Without what the greedy decoding of UniLM takes no notice of."""
-    if not config.searches_as_unilm or config.num_beams > 1 or config.do_sample:
+    if not config.has_unilm_search or config.num_beams > 1 or config.do_sample:
         return config
     return config.merged(no_repeat_ngram_size=0, min_length=0, min_new_tokens=None)
 

@@ -198,7 +198,7 @@ class GenerationConfig:
         return _as_tuple(self.bos_token_id if start is None else start)
 
     @property
-    def searches_as_unilm(self) -> bool:
+    def has_unilm_search(self) -> bool:
         """Whether UniLM's rules decide, rather than transformers'."""
         return self.search == "unilm"
 

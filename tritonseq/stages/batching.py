@@ -126,10 +126,10 @@ class Batcher:
         # What memory there is must not decide about a batch that is always the same.
         fixed = replace(options, batch_size=self._batch) if self.unit > 1 else options
         self.sizing = Sizing(request, fixed, warn)
-        self._policy = BatchingPolicy(options.refill if request.fits_slots else False)
+        self._policy = BatchingPolicy(options.refill if request.can_refill else False)
         # Where batches are kept no clock decides, but the option alone.
         self._refills_units = (
-            options.refill is True and request.fits_slots and not options.keeps_search
+            options.refill is True and request.can_refill and not options.keeps_search
         )
 
     @property
@@ -266,7 +266,7 @@ class Batcher:
             return
         request = self.job.request
         longest = max(len(row.ids) for row in batch)
-        if (request.counts_prompts or request.counts_longest(longest)) and request.fits_slots:
+        if (request.is_width_dependent or request.is_cut_short_by(longest)) and request.can_refill:
             # In slots each has the lengths that it has alone.
             yield from self._through_slots(batch, count)
             return
@@ -305,7 +305,7 @@ def _batch(request: Request, options: RunOptions) -> int:
 
 def _is_drawn(request: Request) -> bool:
     """Whether a result depends on the batch that it is found in."""
-    return request.counts_rows or request.config.max_time is not None
+    return request.is_order_dependent or request.config.max_time is not None
 
 
 def _always() -> bool:
@@ -313,7 +313,7 @@ def _always() -> bool:
 
 
 def _refuse_places(request: Request) -> None:
-    names = request.speaks_of_places + (("streamer",) if request.streamer is not None else ())
+    names = request.per_sample_arguments + (("streamer",) if request.streamer is not None else ())
     if names:
         raise ValueError(
             f"{names[0]} speaks of samples by their place in a batch, and a pipeline forms batches "

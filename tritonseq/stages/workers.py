@@ -127,7 +127,7 @@ class ModelInfo(NamedTuple):
             text=text,
             copies=config.num_return_sequences,
             has_scores=config.num_beams > 1,
-            has_traces=config.num_beams > 1 and config.searches_as_unilm,
+            has_traces=config.num_beams > 1 and config.has_unilm_search,
             unit=batcher.unit,
             batch=batcher.sizing.count(1),
             settings=json.loads(json.dumps(settings, default=repr)),
