@@ -254,8 +254,9 @@ class ResidualStream:
     def read(self, linear: Linear, norm: Norm, activation: Activation | None = None) -> Tensor:
         """`act(norm(x) W + b)`, or `act(x W + b)` post-norm, with the norm of the part."""
         kind = None if activation is None else activation.kind
-        # Post-norm there is only an activation to be had for nothing.
-        if (self.post_norm and kind is None) or linear.widens or not self._fuses(linear.weight):
+        # Post-norm, a product alone is one launch in any case.
+        saves_launches = not (self.post_norm and kind is None)
+        if linear.widens or not (saves_launches and self._is_fused(self.x, linear.weight)):
             result: Tensor = linear(self.x if self.post_norm else self.normed(norm), activation)
             return result
         y = self._norm_linear(linear.weight, linear.bias, None if self.post_norm else norm, kind)
@@ -267,14 +268,15 @@ class ResidualStream:
             self.x = norm(linear(rows), self.x)
             return
         x, weight = self.settled(), linear.weight
-        if self._on_gpu and rows.dtype == weight.dtype and is_norm_linear_faster(rows, weight):
+        if rows.dtype == weight.dtype and self._is_fused(rows, weight):
             norm_linear(rows, weight, linear.bias, residual=x)
         else:
             self._branch = linear(rows)
 
     def logits(self, head: Tensor, norm: Norm | None, bias: Tensor | None = None) -> Tensor:
         """`norm(x) W^T + b`, `[N, V]`, with a weight `head: [V, d]`, which may be packed."""
-        if norm is not None and self._fuses(head.t()):
+        # A packed weight, on the CPU, must not be transposed: that is a copy.
+        if norm is not None and self._on_gpu and is_norm_linear_faster(self.x, head.t()):
             return self._norm_linear(head.t(), bias, norm)
         return logits_of(self.normed(norm), head, bias)
 
@@ -298,8 +300,8 @@ class ResidualStream:
         branch = None if self._branch is None else self._branch[rows]
         return ResidualStream(self.x[rows], branch, post_norm=self.post_norm)
 
-    def _fuses(self, weight: Tensor) -> bool:
-        return self._on_gpu and is_norm_linear_faster(self.x, weight)
+    def _is_fused(self, x: Tensor, weight: Tensor) -> bool:
+        return self._on_gpu and is_norm_linear_faster(x, weight)
 
     def _norm_linear(
         self, weight: Tensor, bias: Tensor | None, norm: Norm | None, kind: str | None = None
