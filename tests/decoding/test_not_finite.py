@@ -76,12 +76,21 @@ def test_a_unilm_with_such_weights(search: str) -> None:
 
 
 def test_every_way_to_generate_tells_of_it() -> None:
-    model = spoilt("gpt2", math.nan)
-    with pytest.raises(NotFinite):
-        list(model.generate_each(SOURCE, max_new_tokens=4))
-    stream = model.stream(SOURCE[:1], max_new_tokens=4)
-    with pytest.raises(NotFinite):
+    model, lengths = spoilt("gpt2", math.nan), {"max_new_tokens": 4, "eos_token_id": 5}
+    named = r"its weights hold such in \w+"
+    with pytest.raises(NotFinite, match=named):
+        list(model.generate_each(SOURCE, **lengths))
+    stream = model.stream(SOURCE[:1], **lengths)
+    with pytest.raises(NotFinite, match=named):
         next(stream)
+
+    class Streamer:
+        def put(self, value: Tensor) -> None: ...
+
+        def end(self) -> None: ...
+
+    with pytest.raises(NotFinite, match=named):
+        model.generate(SOURCE[:1], streamer=Streamer(), **lengths)
 
 
 def test_what_outgrows_float16_is_told_with_the_dtypes_that_hold_it() -> None:

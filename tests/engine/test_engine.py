@@ -564,6 +564,23 @@ def test_one_that_is_left_half_way_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(model.generate(SOURCES, **ENDS), wanted)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "unilm"])
+def test_a_result_stays_when_its_engine_goes_on(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(kind)
+    monkeypatch.setattr(Engine, "is_captured", True)
+    how = {"num_beams": 3, "output_scores": True, "return_dict_in_generate": True, **ENDS}
+    how["num_return_sequences"] = 3
+    first = model.generate(SOURCES, **how)
+    wanted = copy.deepcopy(first)
+    model.generate(SOURCES[::-1], **how)
+    assert len(model.engines) == 1
+    for name in ("sequences", "sequences_scores", "beam_indices"):
+        assert torch.equal(getattr(first, name), getattr(wanted, name))
+    for frame, other in zip(first.beam_trace or (), wanted.beam_trace or (), strict=True):
+        assert torch.equal(frame, other)
+    assert (first.beam_trace is not None) == (kind == "unilm")
+
+
 def test_a_kept_engine_forgets_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its functions nor what it recorded; and the next request with the key is right."""
     model = model_of("gpt2")

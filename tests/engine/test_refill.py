@@ -177,6 +177,10 @@ def test_a_bad_input_is_named_before_anything_runs() -> None:
         model.generate_each([[5], [999], [6]], **GREEDY)
     with pytest.raises(ValueError, match="same number for every input"):
         model_of("bart").generate_each([[5], [6]], decoder_input_ids=[[2, 3], [2]], **GREEDY)
+    with pytest.raises(ValueError, match=r"inputs\[1\] holds 2 rows: pass the ids \[L\]"):
+        model.generate_each([torch.tensor([5]), torch.tensor([[5, 6], [7, 8]])], **GREEDY)
+    with pytest.raises(tritonseq.DoesNotFit, match="pass fewer samples or beams"):
+        model_of("t5").generate_each([[5, 6]] * 500, slots=500, num_beams=20, max_new_tokens=2**22)
 
 
 def test_inputs_may_change_meanwhile() -> None:

@@ -190,6 +190,16 @@ def test_a_name_of_another_kind_is_refused_with_the_way_to_convert_it(
             format_of(name)
 
 
+def test_the_remedy_for_a_packed_file_unpacks_it(tmp_path: Path) -> None:
+    path = tmp_path / "my cat x.txt.gz"
+    path.write_bytes(gzip.compress(b'["a",\n "b"]\n'))
+    with pytest.raises(ValueError, match="holds a JSON array") as refusal:
+        InputFile(path).look()
+    quoted = f"'{path}'"
+    assert f"of it: gzip -dc {quoted} | python -c 'import json" in str(refusal.value)
+    assert f"< {quoted}" not in str(refusal.value)
+
+
 MAGIC = {
     b"PK\x03\x04rest": "is zip",
     b"BZh91AY&SYrest": "is bzip2",

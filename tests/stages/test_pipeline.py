@@ -219,12 +219,13 @@ class TestKnobs:
 
     DRAWS: ClassVar = {"do_sample": True, "temperature": 4.0, "top_k": 0, "num_return_sequences": 2}
 
-    def test_what_is_drawn_depends_on_seed_and_batch_size_alone(self) -> None:
-        model, texts = load("gpt2-words"), mixed("gpt2-words", 70)
+    @pytest.mark.parametrize("batch_size", [8, 1])
+    def test_what_is_drawn_depends_on_seed_and_batch_size_alone(self, batch_size: int) -> None:
+        model, texts = load("gpt2-words"), mixed("gpt2-words", 70 if batch_size > 1 else 20)
 
         def drawn(source: Any = model, seed: int = 5, **knobs: Any) -> list[tuple[Any, ...]]:
             pipeline = tritonseq.pipeline(
-                source, texts, seed=seed, batch_size=8, **knobs, **self.DRAWS
+                source, texts, seed=seed, batch_size=batch_size, **knobs, **self.DRAWS
             )
             return values(list(pipeline))
 

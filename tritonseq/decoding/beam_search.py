@@ -254,7 +254,8 @@ def written_out(
     prompt = prompt.repeat_interleave(tokens.shape[1], dim=0)
     return {
         "sequences": torch.cat((prompt, tokens.flatten(0, 1)), dim=1),
-        "sequences_scores": pool.scores.flatten().float(),
+        # A copy, which the next request of a kept engine does not write to.
+        "sequences_scores": pool.scores.flatten().to(torch.float32, copy=True),
         "beam_indices": beams.flatten(0, 1),
     }
 

@@ -217,7 +217,7 @@ class UniLMBeamSearch:
         frames = (state.scores, written.tokens, written.parents)
         return self._recorder.output(
             **written_out(state.pool, state.hypotheses, prompt, self._options.fill_token_id),
-            beam_trace=BeamTrace(*(frame[:, :steps] for frame in frames)),
+            beam_trace=BeamTrace(*(frame[:, :steps].clone() for frame in frames)),
         )
 
 

@@ -197,13 +197,13 @@ class Engine:
 
     @property
     def newest(self) -> Tensor:
-        """`[B, K]` the tokens that were chosen last, in a buffer that the next step writes to.
+        """`[B, K]` the tokens that were chosen last, of a search without beams.
 
-        Of a search without beams. Raises NotFinite if it has met scores that are no numbers.
+        Raises NotFinite if it has met scores that are no numbers.
         """
         assert isinstance(self.search, Greedy)
         self.search.check(self.state)
-        return self.hypotheses.written.newest
+        return self.hypotheses.written.newest.clone()
 
     @torch.no_grad()
     def output(self, prompt: Tensor, slots: Sequence[int]) -> GenerateOutput:

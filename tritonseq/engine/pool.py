@@ -134,7 +134,6 @@ class EnginePool:
 
         Raises DoesNotFit if there is no memory for another.
         """
-        _refuse_absurd(spec)
         # What products round to is part of a graph.
         key = (spec.key, _precision())
         # Buffers that serve other calls must not be inference tensors.
@@ -151,8 +150,7 @@ class EnginePool:
             self._keep(loan, spec.device)
 
     def plan(self, spec: EngineSpec) -> MemoryPlan:
-        """The memory that an engine for `spec` takes; raises DoesNotFit where that is absurd."""
-        _refuse_absurd(spec)
+        """The memory that an engine for `spec` takes."""
         return MemoryPlan.of(spec, spec.build_search())
 
     def __reduce__(self) -> tuple[type[EnginePool], tuple[bool]]:
@@ -219,7 +217,7 @@ class EnginePool:
         return sum(idle.size for idle in self._idle)
 
 
-def _refuse_absurd(spec: EngineSpec) -> None:
+def refuse_absurd(spec: EngineSpec) -> None:
     """Raise DoesNotFit if not even the tokens of all rows do, before anything is made.
 
     A plan is exact; but it is made of a search, which has tables for every length already.

@@ -25,6 +25,7 @@ from .inputs import (
     read_sources,
 )
 from .lengths import Lengths, default_new_tokens, is_short_of_positions
+from .pool import refuse_absurd
 from .scheduler import run
 from .spec import Batch, EngineSpec, Hooks
 
@@ -162,8 +163,8 @@ class Request:
         if streamer is not None:
             streamer.put(batch.prompts.ids.cpu())
         for step in self._steps([batch], batch.samples, is_watched=streamer is not None):
-            if streamer is not None:
-                streamer.put(step.engine.newest.flatten().cpu())
+            if streamer is not None and step.tokens is not None:
+                streamer.put(step.tokens.flatten().cpu())
         if streamer is not None:
             streamer.end()
         return step.ended[0][1]
@@ -181,7 +182,7 @@ class Request:
                 "num_beams=1 and num_return_sequences=1"
             )
         steps = self._steps([batch], 1, is_watched=True)
-        return (int(step.engine.newest) for step in steps)
+        return (int(step.tokens) for step in steps if step.tokens is not None)
 
     def each(self, inputs: Sequence[Any], slots: int) -> Iterator[tuple[int, GenerateOutput]]:
         """Every input by itself, `slots` of them side by side; faults are raised here."""
@@ -230,7 +231,9 @@ class Request:
         return run(self.engines, spec, waiting, before_step=self.before_step, together=together)
 
     def _spec(self, batches: Sequence[Batch], slots: int, **how: bool) -> EngineSpec:
-        return EngineSpec(self.decoder, self.config, self.hooks, batches, slots=slots, **how)
+        spec = EngineSpec(self.decoder, self.config, self.hooks, batches, slots=slots, **how)
+        refuse_absurd(spec)
+        return spec
 
     @property
     def can_refill(self) -> bool:
@@ -261,6 +264,10 @@ class Request:
         except ValueError as error:
             message = str(error).replace("input_ids[0]", "its ids").replace("input_ids", "its ids")
             raise ValueError(f"inputs[{place}]: {message}") from None
+        if batch.samples != 1:
+            raise ValueError(
+                f"inputs[{place}] holds {batch.samples} rows: pass the ids [L] of one text each"
+            )
         _warn_of_lengths(part.config, part.decoder, batch.lengths)
         return batch
 

@@ -16,6 +16,8 @@ from tritonseq.decoding.search import NotFinite, explain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from torch import Tensor
+
     from tritonseq.decoding.outputs import GenerateOutput
 
     from .engine import Engine
@@ -31,7 +33,8 @@ to it never loses more than twice what was to be lost."""
 class Step(NamedTuple):
     """What is known after a step, or after samples were admitted."""
 
-    engine: Engine
+    tokens: Tensor | None
+    """`[B, K]` the tokens that were chosen, where the steps are watched."""
     ended: list[tuple[list[int], GenerateOutput]]
     """What was found for batches that have ended: their numbers, and the output for all of them."""
 
@@ -61,7 +64,7 @@ def run(
                 if slots.is_fill_due():
                     # What has ended is read where it stands, before others take the place.
                     if slots.ended:
-                        yield Step(engine, slots.outputs(engine))
+                        yield Step(None, slots.outputs(engine))
                     arrivals = slots.fill(engine.flags.sent)
                     if arrivals:
                         engine.admit(arrivals)
@@ -69,7 +72,8 @@ def run(
                         return
                 engine.flags.send()
                 slots.release(engine)
-                yield Step(engine, [] if together else slots.outputs(engine))
+                tokens = engine.newest if spec.is_watched else None
+                yield Step(tokens, [] if together else slots.outputs(engine))
                 if slots.busy:
                     before_step()
                     engine.step()

@@ -3,6 +3,7 @@ are refused with the remedy."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -50,8 +51,11 @@ _TAR_MAGIC = (257, b"ustar")
 def advice(remedy: str, name: str) -> str:
     """A remedy for the file of this name."""
     quoted = shlex.quote("/dev/stdin" if name == "stdin" else name)
-    remedy = remedy.replace("{quoted}", quoted).replace("{name}", name)
-    return remedy.replace("cat ", "gzip -dc ", 1) if name.lower().endswith(".gz") else remedy
+    if name.lower().endswith(".gz"):
+        remedy = remedy.replace("cat {quoted}", "gzip -dc {quoted}")
+        # A command that reads the file reads what comes of it.
+        remedy = re.sub(r"(: |by )(.*) < \{quoted\}", r"\1gzip -dc {quoted} | \2", remedy)
+    return remedy.replace("{quoted}", quoted).replace("{name}", name)
 
 
 class FileKind(NamedTuple):

@@ -123,8 +123,9 @@ class Batcher:
         self.is_drawn = _is_drawn(request)
         """Whether a unit is generated as a whole or not at all, as what is drawn at random is."""
         self._batch = _batch(request, options)
+        self._has_units = self.unit > 1 or self.is_drawn
         # What memory there is must not decide about a batch that is always the same.
-        fixed = replace(options, batch_size=self._batch) if self.unit > 1 else options
+        fixed = replace(options, batch_size=self._batch) if self._has_units else options
         self.sizing = Sizing(request, fixed, warn)
         self._policy = BatchingPolicy(options.refill if request.can_refill else False)
         # Where batches are kept no clock decides, but the option alone.
@@ -135,7 +136,7 @@ class Batcher:
     @property
     def batches(self) -> dict[str, Any]:
         """What decides which samples are generated together, where that matters, as JSON values."""
-        if self.unit == 1:
+        if not self._has_units:
             return {}
         last = {"seed": self._options.seed} if self.is_drawn else {"refill": self._refills_units}
         return {"batch_size": self._batch, "batch_tokens": self._options.batch_tokens, **last}
@@ -154,7 +155,7 @@ class Batcher:
         It is asked before every step as well: what it raises ends the work at once.
         """
         self._admits = admits
-        if self.unit > 1:
+        if self._has_units:
             for number, unit in itertools.groupby(rows, lambda row: row.number // self.unit):
                 yield from self._rest_of_unit(number, list(unit))
             return
