@@ -1,4 +1,4 @@
-"""What encoder-decoder models share: sources are read once per sample, targets step by step."""
+"""Encoder-decoder models: sources are read once per sample, targets are written step by step."""
 
 from __future__ import annotations
 

@@ -268,7 +268,7 @@ class GPT2(Network):
         stream = self._embed(tokens.flatten(), cache.step, cache.source_len)
         for block in self._blocks:
             block.step(stream, lineage, cache)
-        return self._logits(stream).view(*tokens.shape, -1)
+        return self._logits(stream).unflatten(0, tokens.shape)
 
     @property
     def _blocks(self) -> list[Block]:

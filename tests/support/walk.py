@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tritonseq.decoding.hypotheses import Hypotheses, Text
+from tritonseq.decoding.hypotheses import Hypotheses, SourceText
 from tritonseq.kernels.advance.eager import append_beams
 from tritonseq.memory.kv_cache import Sizes
 
@@ -61,7 +61,7 @@ def begun(
     )
     pads = None if starts is None else torch.tensor(starts)
     edges = torch.zeros(samples, dtype=torch.int64) if pads is None else pads
-    text = Text(ids, edges, torch.full((samples,), width))
+    text = SourceText(ids, edges, torch.full((samples,), width))
     made.load(ids, pads, new_tokens=new_tokens, source=text, roots=roots)
     return made
 

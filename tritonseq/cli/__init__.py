@@ -1,1 +1,1 @@
-"""The command line: `tritonseq generate | demo | bench | env`."""
+"""The commands and their flags."""

@@ -1,4 +1,4 @@
-"""What a bug report needs: versions and hardware."""
+"""Environment of a bug report: versions and hardware."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _INTERRUPTED = 130
 # Arguments of InputFile, OutputFile and JobOptions that are flags by the same name.
 _OF_SOURCE = ("source_field", "id_field", "keep_source", "limit")
 _OF_TARGET = ("output_field", "id_field", "resume", "overwrite")
-_OF_JOB = ("verbose", "quiet", "trace")
+_OF_JOB = ("verbose", "quiet")
 
 
 def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
@@ -80,7 +80,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
             JobOptions(
                 RunOptions(**_given(parsed, FLAGS)),
                 **_given(parsed, _OF_JOB),
-                traces=parsed.traces,
+                timeline=parsed.trace,
+                searches=parsed.traces,
                 # What is compared with a reference may still be interrupted.
                 when_done=parsed.when_done if reference is None else None,
             ),

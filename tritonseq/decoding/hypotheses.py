@@ -15,7 +15,7 @@ from torch import Tensor
 from tritonseq.kernels.advance.state import Written
 
 
-class Text(NamedTuple):
+class SourceText(NamedTuple):
     """What the `encoder_` options speak of."""
 
     ids: Tensor
@@ -25,7 +25,7 @@ class Text(NamedTuple):
     ends: Tensor
 
 
-class Steps(NamedTuple):
+class TrieState(NamedTuple):
     """Where the beams of every sample stand in a trie."""
 
     roots: Tensor
@@ -51,8 +51,8 @@ class Hypotheses:
     minimum: Tensor
     """`[B]` int64: so many tokens must be written before one that ends."""
     written: Written
-    source: Text | None = None
-    trie: Steps | None = None
+    source: SourceText | None = None
+    trie: TrieState | None = None
     _texts: Tensor | None = None
 
     @classmethod
@@ -93,7 +93,7 @@ class Hypotheses:
         source = None
         if source_length is not None:
             ends = torch.ones(samples, device=device, dtype=torch.int64)
-            source = Text(zeros(samples, source_length), zeros(samples), ends)
+            source = SourceText(zeros(samples, source_length), zeros(samples), ends)
         return cls(
             prompt=zeros(samples, prompt_length),
             widths=zeros(samples),
@@ -101,7 +101,7 @@ class Hypotheses:
             minimum=zeros(samples),
             written=written,
             source=source,
-            trie=Steps(zeros(samples, 1), zeros(*shape)) if follows_trie else None,
+            trie=TrieState(zeros(samples, 1), zeros(*shape)) if follows_trie else None,
         )
 
     def load(
@@ -112,7 +112,7 @@ class Hypotheses:
         new_tokens: int,
         minimum: int = 0,
         fill: int = 0,
-        source: Text | None = None,
+        source: SourceText | None = None,
         roots: Tensor | None = None,
     ) -> None:
         """Begin anew, with nothing written behind the prompts.

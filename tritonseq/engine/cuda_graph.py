@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,6 @@ from tritonseq.kernels.private_torch import clear_workspaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ WARM_UPS = 2
 
 
 class Replay:
-    """Calls a function, always the same, or replays what it launched when it was captured.
+    """Calls a function on a GPU, always the same, or replays what it launched when captured.
 
     The function must do nothing but launch work on fixed buffers. To warm it up it is called when
     its samples rest: then it changes nothing. It is not kept: an owner of both would own
@@ -36,7 +35,7 @@ class Replay:
 
     def __init__(self, device: torch.device, *, enabled: bool = True) -> None:
         self._device = device
-        self._enabled = enabled and device.type == "cuda"
+        self._enabled = enabled
         self._graph: torch.cuda.CUDAGraph | None = None
         self._output: Any = None
 
@@ -45,15 +44,11 @@ class Replay:
         return self._graph is not None
 
     def __call__(self, function: Callable[[], Any]) -> Any:
-        with self.alone():
+        with LAUNCHING:
             if self._graph is None:
                 return function()
             self._graph.replay()
             return self._output
-
-    def alone(self) -> AbstractContextManager[Any]:
-        """While no other thread launches work; where nothing is captured that does not matter."""
-        return LAUNCHING if self._device.type == "cuda" else nullcontext()
 
     def capture(self, function: Callable[[], Any]) -> None:
         """Capture the function, while nothing of consequence stands in its buffers.

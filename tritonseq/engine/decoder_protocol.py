@@ -49,7 +49,8 @@ class Decoder(Protocol):
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> Any:
         """Caches that `prefill` and `step` write, on the device of the weights by default.
 
-        Search knows of them `step`, `nbytes` and `of_samples`.
+        The engine knows of them `step`, `of_samples` and `take_sources`, and the memory plan
+        `nbytes` and `source_nbytes`.
         """
         ...
 

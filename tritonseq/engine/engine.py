@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tritonseq.decoding.hypotheses import Hypotheses, Text
+from tritonseq.decoding.hypotheses import Hypotheses, SourceText
 from tritonseq.decoding.search import Greedy
 from tritonseq.kernels import is_gpu
 from tritonseq.memory.kv_cache import gather, of_samples, scatter
@@ -105,9 +105,10 @@ class Engine:
             **spec.buffers, step=self.cache.step, device=spec.device
         )
         """What the slots have written."""
-        self.state = self._fresh_state()
         self._device = spec.device
         self._waits = not search.retires
+        # Each request brings its own search where the host takes part.
+        self.state: Any = None if self._waits else self._fresh_state()
         runs_ahead = is_gpu(self._device) and not self._waits
         self.flags = Flags(self.hypotheses.written.done, lag=LAG if runs_ahead else 0)
         on_cuda = self._device.type == "cuda"
@@ -287,11 +288,11 @@ def _side_by_side(parts: Sequence[Prompts]) -> Prompts:
     return Prompts(ids, torch.cat([part.lengths for part in parts]), None)
 
 
-def _text(read: Prompts, counts_pads: bool) -> Text:
+def _text(read: Prompts, counts_pads: bool) -> SourceText:
     """The source with its edges, as the `encoder_` options want it."""
     starts = torch.zeros_like(read.lengths)
     if counts_pads:
-        return Text(read.ids, starts, starts + read.ids.shape[1])
+        return SourceText(read.ids, starts, starts + read.ids.shape[1])
     if read.starts is not None:
         starts = read.starts
-    return Text(read.ids, starts, starts + read.lengths)
+    return SourceText(read.ids, starts, starts + read.lengths)

@@ -225,7 +225,7 @@ def _as_tensors(
 
 
 def _is_strange(pad_token_id: int | None, vocab_size: int) -> bool:
-    """Is the pad token no token of the model? Tokenizers are given one that no embedding has."""
+    """Whether the pad token is none of the model's: some tokenizers have one without embedding."""
     return pad_token_id is not None and not 0 <= pad_token_id < vocab_size
 
 

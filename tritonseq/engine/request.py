@@ -156,9 +156,16 @@ class Request:
         watched = self.hooks.logits_processor or self.hooks.stopping_criteria
         return bool(watched) or self.streamer is not None or self.config.do_sample
 
+    @property
+    def can_refill(self) -> bool:
+        """Whether samples that are not equally far can be moved on together."""
+        config = self.config
+        watched = self.hooks.has_functions or self.streamer is not None
+        return not (watched or config.output_scores or config.output_logits)
+
     def run(self, input_ids: Ids, attention_mask: Any) -> GenerateOutput:
         """Generate for one batch of prompts or sources."""
-        batch = self._checked(input_ids, attention_mask)
+        batch = self._checked_batch(input_ids, attention_mask)
         streamer = self.streamer
         if streamer is not None:
             streamer.put(batch.prompts.ids.cpu())
@@ -174,7 +181,7 @@ class Request:
         # The caller may change a tensor between two tokens.
         if isinstance(input_ids, Tensor):
             input_ids = plain(input_ids, "input_ids").clone()
-        batch = self._checked(input_ids, attention_mask)
+        batch = self._checked_batch(input_ids, attention_mask)
         config = self.config
         if config.num_beams > 1 or config.num_return_sequences > 1 or batch.samples > 1:
             raise ValueError(
@@ -186,7 +193,7 @@ class Request:
 
     def each(self, inputs: Sequence[Any], slots: int) -> Iterator[tuple[int, GenerateOutput]]:
         """Every input by itself, `slots` of them side by side; faults are raised here."""
-        batches = self._each_batch(inputs, slots)
+        batches = self._single_batches(inputs, slots)
         steps = self._steps(batches, slots) if batches else iter(())
         return ((numbers[0], output) for step in steps for numbers, output in step.ended)
 
@@ -198,7 +205,7 @@ class Request:
         Without an encoder its sequences hold what was generated alone. Inputs that have not begun
         when `admits()` says no are left out.
         """
-        batches = self._each_batch(inputs, slots)
+        batches = self._single_batches(inputs, slots)
         arrivals = itertools.takewhile(lambda _: admits(), batches)
         steps = self._steps(batches, slots, arrivals=arrivals, together=True)
         return (found for step in steps for found in step.ended)
@@ -210,8 +217,27 @@ class Request:
         """
         # Any token will do that is not taken for padding.
         token = 1 if self.config.pad_token_id == 0 else 0
-        batch = self.part([0], 1)._batch(_as_row([token] * source_length))
+        batch = self.part([0], 1)._batch_of(_as_row([token] * source_length))
         return self.engines.plan(self._spec([batch], samples, is_refilled=refilled))
+
+    def part(self, places: Sequence[int], samples: int) -> Request:
+        """The request for those of its `samples` that stand at `places`, in this order."""
+        if not self.per_sample_arguments:
+            return self
+        config, begun = self.config, self.decoder_input_ids
+        if len(config.decoder_start_token_ids) > 1:
+            starts = _rows("decoder_start_token_id", config.decoder_start_token_ids, samples)
+            config = config.merged(decoder_start_token_id=[starts[place] for place in places])
+        if begun is not None and hasattr(begun, "__len__"):
+            rows = _rows("decoder_input_ids", begun, samples)
+            begun = rows[list(places)] if isinstance(rows, Tensor) else [rows[p] for p in places]
+        allowed = self.hooks.prefix_allowed_tokens_fn
+        if isinstance(allowed, Trie):
+            allowed = allowed.part(places, samples)
+        elif allowed is not None:
+            allowed = _allowed_at(places, allowed)
+        hooks = replace(self.hooks, prefix_allowed_tokens_fn=allowed)
+        return replace(self, config=config, hooks=hooks, decoder_input_ids=begun)
 
     def _steps(
         self,
@@ -235,14 +261,7 @@ class Request:
         refuse_absurd(spec)
         return spec
 
-    @property
-    def can_refill(self) -> bool:
-        """Whether samples that are not equally far can be moved on together."""
-        config = self.config
-        watched = self.hooks.has_functions or self.streamer is not None
-        return not (watched or config.output_scores or config.output_logits)
-
-    def _each_batch(self, inputs: Sequence[Any], slots: int) -> list[Batch]:
+    def _single_batches(self, inputs: Sequence[Any], slots: int) -> list[Batch]:
         """A batch for every input; ValueError for one that cannot be, and for the arguments."""
         if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
             raise ValueError(f"slots is {slots!r}: it must be an integer >= 1")
@@ -252,15 +271,15 @@ class Request:
                 "streamers, output_scores and output_logits work with generate only"
             )
         rows = _separate(inputs)
-        batches = [self._batch_at(place, ids, len(rows)) for place, ids in enumerate(rows)]
+        batches = [self._single_batch(place, ids, len(rows)) for place, ids in enumerate(rows)]
         if batches:
             _check_alike(batches, self.config, has_trie=self.hooks.trie is not None)
         return batches
 
-    def _batch_at(self, place: int, ids: Any, samples: int) -> Batch:
+    def _single_batch(self, place: int, ids: Any, samples: int) -> Batch:
         part = self.part([place], samples)
         try:
-            batch = part._batch(_as_row(ids))
+            batch = part._batch_of(_as_row(ids))
         except ValueError as error:
             message = str(error).replace("input_ids[0]", "its ids").replace("input_ids", "its ids")
             raise ValueError(f"inputs[{place}]: {message}") from None
@@ -271,35 +290,16 @@ class Request:
         _warn_of_lengths(part.config, part.decoder, batch.lengths)
         return batch
 
-    def _batch(self, input_ids: Ids, attention_mask: Any = None) -> Batch:
+    def _batch_of(self, input_ids: Ids, attention_mask: Any = None) -> Batch:
         sources, prompts = self._read(input_ids, attention_mask)
         return Batch.of(self.decoder, prompts, sources, self.config, self.hooks.trie)
 
-    def _checked(self, input_ids: Ids, attention_mask: Any) -> Batch:
+    def _checked_batch(self, input_ids: Ids, attention_mask: Any) -> Batch:
         """All samples of a call, with the warnings that they deserve."""
-        batch = self._batch(input_ids, attention_mask)
+        batch = self._batch_of(input_ids, attention_mask)
         check_limits(self.hooks.stopping_criteria, batch.lengths.total)
         _warn_of_lengths(self.config, self.decoder, batch.lengths)
         return batch
-
-    def part(self, places: Sequence[int], samples: int) -> Request:
-        """The request for those of its `samples` that stand at `places`, in this order."""
-        if not self.per_sample_arguments:
-            return self
-        config, begun = self.config, self.decoder_input_ids
-        if len(config.decoder_start_token_ids) > 1:
-            starts = _rows("decoder_start_token_id", config.decoder_start_token_ids, samples)
-            config = config.merged(decoder_start_token_id=[starts[place] for place in places])
-        if begun is not None and hasattr(begun, "__len__"):
-            rows = _rows("decoder_input_ids", begun, samples)
-            begun = rows[list(places)] if isinstance(rows, Tensor) else [rows[p] for p in places]
-        allowed = self.hooks.prefix_allowed_tokens_fn
-        if isinstance(allowed, Trie):
-            allowed = allowed.part(places, samples)
-        elif allowed is not None:
-            allowed = _allowed_at(places, allowed)
-        hooks = replace(self.hooks, prefix_allowed_tokens_fn=allowed)
-        return replace(self, config=config, hooks=hooks, decoder_input_ids=begun)
 
     def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
         """Sources, if the model answers such, and what is continued."""

@@ -124,6 +124,7 @@ class _Slots:
         arrivals: dict[int, Batch] = {}
         for number, batch in itertools.islice(self._waiting, len(self._free)):
             slot = self._free[0]
+            assert batch.samples in (1, self._count), "one sample each, or all slots at once"
             del self._free[: batch.samples]
             self.busy[slot] = _Occupant(number, batch, sent)
             arrivals[slot] = batch

@@ -94,7 +94,7 @@ class Batch(NamedTuple):
     ) -> Batch:
         """Raises ValueError for too few positions, and for a trie that does not fit."""
         samples, prompt_length = prompts.ids.shape
-        lengths = Lengths.resolve(as_upstream(config), decoder, prompts, sources)
+        lengths = Lengths.resolve(as_searched(config), decoder, prompts, sources)
         if trie is None:
             return cls(prompts, sources, lengths, None)
         check_trie(
@@ -137,7 +137,7 @@ class EngineSpec:
         step.
         """
         self.decoder = decoder
-        self.config = config = as_upstream(config)
+        self.config = config = as_searched(config)
         self.hooks = hooks
         self.device = device = batches[0].prompts.ids.device
         prompt_length = max(batch.prompts.ids.shape[1] for batch in batches)
@@ -230,7 +230,7 @@ class EngineSpec:
     def build_search(self) -> Search:
         """The search that the options ask for."""
         config, hooks = self.config, self.hooks
-        by_upstream = config.num_beams > 1 and config.has_unilm_search
+        is_unilm = config.num_beams > 1 and config.has_unilm_search
         processors = build_processors(
             config,
             user=hooks.logits_processor,
@@ -238,7 +238,7 @@ class EngineSpec:
             most_new_tokens=self._most_new_tokens,
             skipped=self._skipped,
             # What functions of the caller's get to see has transformers' minus infinity.
-            softly=ENDED if by_upstream and not hooks.logits_processor else None,
+            softly=ENDED if is_unilm and not hooks.logits_processor else None,
             device=self.device,
         )
         stopping = Stopping(
@@ -263,7 +263,7 @@ class EngineSpec:
                 generator=hooks.generator,
             )
         how: dict[str, Any] = {"retires": self.retires, "device": self.device}
-        if by_upstream:
+        if is_unilm:
             return UniLMBeamSearch(*parts, self._unilm_options(), **how)
         return BeamSearch(*parts, self._beam_options(), **how, generator=hooks.generator)
 
@@ -286,12 +286,12 @@ class EngineSpec:
         config = self.config
         # A result without the scores of sequences asks for the search itself, as traces do; other
         # results end where all their hypotheses have.
-        is_traced = config.return_dict_in_generate and not config.output_scores
+        is_search_wanted = config.return_dict_in_generate and not config.output_scores
         return UniLMOptions(
             beams=config.num_beams,
             length_penalty=config.length_penalty,
             stops_early=config.early_stopping != "never",
-            runs_out=config.early_stopping == "never" and is_traced,
+            runs_out=config.early_stopping == "never" and is_search_wanted,
             has_strangers=bool(self.hooks.logits_processor),
             most_new_tokens=self._most_new_tokens,
             num_return_sequences=config.num_return_sequences,
@@ -327,7 +327,7 @@ def check_trie(
     )
 
 
-def as_upstream(config: GenerationConfig) -> GenerationConfig:
+def as_searched(config: GenerationConfig) -> GenerationConfig:
     """Without what the greedy decoding of UniLM takes no notice of."""
     if not config.has_unilm_search or config.num_beams > 1 or config.do_sample:
         return config

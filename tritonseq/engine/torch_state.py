@@ -1,4 +1,4 @@
-"""The user's settings of torch, which requests work beside."""
+"""Torch state: settings of the user's, which requests work beside."""
 
 from __future__ import annotations
 

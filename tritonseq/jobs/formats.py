@@ -1,5 +1,4 @@
-"""File formats: lines of text or JSON by the name of a file; other kinds, by their names and marks,
-are refused with the remedy."""
+"""File formats: text or JSON lines by the name of a file; others are refused with the remedy."""
 
 from __future__ import annotations
 

@@ -55,9 +55,9 @@ class JobOptions:
     """Report the memory plan."""
     quiet: bool = False
     """Show no bar."""
-    trace: Path | None = None
+    timeline: Path | None = None
     """Where to write what each stage did when, as chrome://tracing reads it."""
-    traces: Path | None = None
+    searches: Path | None = None
     """Where to write the whole search of each line, as UniLM's tools read it."""
     when_done: Callable[[], object] | None = None
     """Called when the output is complete, before any signal can end this process again."""
@@ -115,21 +115,21 @@ def run_job(
         JobFailed: if the job cannot go on; what is done is kept, and `target.resume` continues.
     """
     # A search shows the last digits of its scores, and how long its batch took.
-    is_traced = options.traces is not None
+    keeps_search = options.searches is not None
     run = replace(
         options.run,
-        exact_scores=target.with_scores or is_traced,
+        exact_scores=target.with_scores or keeps_search,
         # The reader of a pipe wants what is done, and no job can go on with it.
         exact_half=not target.is_pipe,
-        keeps_search=is_traced,
-        traced=options.trace is not None,
+        keeps_search=keeps_search,
+        traced=options.timeline is not None,
     )
     if callable(generation_options):
         generation_options = generation_options(model.tokenizer())
     workers = Workers(model, {**text_options, **generation_options}, run, report)
     try:
         _check(workers.info, source, target)
-        if is_traced and not (workers.info.has_traces and workers.info.copies == 1):
+        if keeps_search and not (workers.info.has_traces and workers.info.copies == 1):
             raise ValueError(_NO_TRACES)
         if options.verbose:
             report(workers.info.plan)
@@ -137,8 +137,8 @@ def run_job(
         unit, is_drawn = workers.info.unit, workers.info.is_drawn
         writer = target.open(fingerprint, unit=unit, whole_units=is_drawn, warn=report)
         try:
-            if options.traces is not None:
-                writer.traces = Traces(options.traces, writer.state.lines)
+            if options.searches is not None:
+                writer.traces = Traces(options.searches, writer.state.lines)
             return _run(source, writer, workers, options, report)
         finally:
             writer.close()
@@ -176,12 +176,14 @@ def _run(
                     options.when_done()
     finally:
         progress.close()
-        if options.trace is not None:
+        if options.timeline is not None:
             try:
-                write_timeline(clock.spans, options.trace)
+                write_timeline(clock.spans, options.timeline)
             except OSError as error:
                 # What the job has done is no worse for it.
-                report(f"warning: the trace {options.trace} cannot be written ({error.strerror})")
+                report(
+                    f"warning: the trace {options.timeline} cannot be written ({error.strerror})"
+                )
     return JobSummary(
         writer.lines, writer.rejected, writer.tokens, *earlier, clock.seconds, clock.times(),
         interrupted=not is_complete,

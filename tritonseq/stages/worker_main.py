@@ -1,4 +1,4 @@
-"""The child's side of `Remote`: makes a service, then answers requests until its parent is gone.
+"""Worker process, the child's side: makes a service, then answers until its parent is gone.
 
 A service is a function `setup -> handler`, named "package.module:function". Nothing here imports
 torch: what a child weighs is up to its service.
