@@ -187,7 +187,9 @@ def add_group(
 def add_placement(parser: argparse._ActionsContainer) -> None:
     """Where a model runs."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1; default: auto")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8 (on the CPU)"
+    )
 
 
 def generation_options(parsed: argparse.Namespace) -> dict[str, Any]:
