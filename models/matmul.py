@@ -196,6 +196,11 @@ def pays_to_pack(weight: Tensor) -> bool:
     return weight.dtype != torch.float32 or weight.numel() >= PACKED_FROM
 
 
+def can_be_int8() -> bool:
+    """Whether weights on this machine's CPU may be int8, products being exact there."""
+    return private_torch.has_int8_product()
+
+
 def is_packed(weight: Tensor) -> bool:
     """Whether it is for `packed_matmul` only."""
     return isinstance(weight, Packed)

@@ -285,7 +285,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "how it runs",
         "which changes nothing that greedy and beam search write in float32; in half precision "
-        "batches and --refill change the last bits, and so now and then a token",
+        "and int8 batches and --refill change the last bits, and so now and then a token",
     )
     group.add_argument(
         "--batch-size",
