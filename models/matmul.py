@@ -114,7 +114,9 @@ class Int8(Packed):
         """Quantize and pack `weight [out, in]`, or `[in, out]` with `is_transposed`.
 
         A row of `W` that holds NaN or infinity gets scales, and so results, of NaN or infinity.
+        Raises ValueError where products are not exact.
         """
+        check_int8()
         oriented = (weight.t() if is_transposed else weight).detach().float()
         mantissa, exponent = torch.frexp(int8_scales(oriented))
         scales = torch.ldexp((mantissa * 2**SCALE_BITS).ceil_().mul_(2**-SCALE_BITS), exponent)
@@ -196,9 +198,14 @@ def pays_to_pack(weight: Tensor) -> bool:
     return weight.dtype != torch.float32 or weight.numel() >= PACKED_FROM
 
 
-def can_be_int8() -> bool:
-    """Whether weights on this machine's CPU may be int8, products being exact there."""
-    return private_torch.has_int8_product()
+def check_int8() -> None:
+    """Raise ValueError unless products with int8 weights are exact on this machine's CPU."""
+    if not private_torch.has_int8_product():
+        raise ValueError(
+            "dtype 'int8' needs a processor that adds int8 products up exactly (with VNNI: "
+            "avx512_vnni, avx_vnni or amx_int8) and a torch with oneDNN, and here one is missing: "
+            "say dtype='bfloat16' or 'float32'"
+        )
 
 
 def is_packed(weight: Tensor) -> bool:

@@ -263,7 +263,10 @@ def test_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_dtype("auto", {}, CPU) == torch.float32
     with pytest.raises(ValueError, match="dtype is 'int8', not one of float32"):
         resolve_dtype("auto", {"dtype": "int8"}, CPU)
+    pickled = pickle.dumps(Int8.of(torch.ones(2, 3), is_transposed=False))
     monkeypatch.setattr(private_torch, "_POINTWISE_INT8", None)
+    with pytest.raises(ValueError, match="dtype 'int8' needs a processor"):
+        pickle.loads(pickled)
     with pytest.raises(ValueError, match=r"avx512_vnni.*say dtype='bfloat16' or 'float32'"):
         tritonseq.load(EMBEDDED / "bart-numbers", device="cpu", dtype="int8")
 

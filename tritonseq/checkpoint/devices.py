@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tritonseq.models import MODELS, model_class
-from tritonseq.models.matmul import can_be_int8
+from tritonseq.models.matmul import check_int8
 from tritonseq.shown import first_line
 
 if TYPE_CHECKING:
@@ -80,12 +80,7 @@ def _int8(device: torch.device) -> torch.dtype:
             f"dtype 'int8' is for the CPU, and the device is {str(device)!r}: say device='cpu', or "
             "dtype='bfloat16' or 'float16' on a GPU"
         )
-    if not can_be_int8():
-        raise ValueError(
-            "dtype 'int8' needs a processor that adds int8 products up exactly (with VNNI: "
-            "avx512_vnni, avx_vnni or amx_int8) and a torch with oneDNN, and here one is missing: "
-            "say dtype='bfloat16' or 'float32'"
-        )
+    check_int8()
     return torch.int8
 
 
