@@ -7,6 +7,7 @@ a plain path takes its place, which is slower and means the same.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,8 @@ _ADDMM_ACTIVATION = _found(torch, "_addmm_activation")
 _REORDER = _found(torch.ops.mkldnn, "_reorder_linear_weight")
 _POINTWISE = _found(torch.ops.mkldnn, "_linear_pointwise")
 _PACKS_BFLOAT16 = _found(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+_PREPACK_INT8 = _found(torch.ops.onednn, "qlinear_prepack")
+_POINTWISE_INT8 = _found(torch.ops.onednn, "qlinear_pointwise")
 _CLEAR_WORKSPACES = _found(torch, "_C._cuda_clearCublasWorkspaces")
 
 
@@ -94,6 +97,45 @@ def packed_product(
     """`f(x W^T + b)` with a `packed` weight; `function` and `algorithm` in oneDNN's names."""
     assert _POINTWISE is not None
     product: Tensor = _POINTWISE(x, weight, bias, function, [], algorithm)
+    return product
+
+
+def has_int8_product() -> bool:
+    """Whether this build multiplies int8 weights, and this processor without saturation."""
+    return _PREPACK_INT8 is not None and _POINTWISE_INT8 is not None and _is_int8_exact()
+
+
+@cache
+def _is_int8_exact() -> bool:
+    # Without VNNI pairs of products are added up in 16 bits: 255 * 127 twice does not fit.
+    ones = torch.ones(32)
+    for weight in (127, -127):
+        q_weight = torch.full((32, 256), weight, dtype=torch.int8)
+        for rows in (1, 16):
+            x = torch.full((rows, 256), 255, dtype=torch.uint8)
+            found = int8_product(x, int8_packed(q_weight), ones, torch.zeros_like(ones).long())
+            if not bool((found == 256 * 127 * weight).all()):
+                return False
+    return True
+
+
+def int8_packed(weight: Tensor) -> Tensor:
+    """Int8 `weight [out, in]` in oneDNN's layout, as `[in, out]`; only if `has_int8_product()`."""
+    assert _PREPACK_INT8 is not None
+    blocked: Tensor = _PREPACK_INT8(weight, None)
+    return blocked
+
+
+def int8_product(x: Tensor, weight: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
+    """`((x - 128) W^T) * scales`, `[N, out]` in float32, with exact sums.
+
+    `x: [N, in]` is uint8, since an int8 source is a reference loop; `weight` is of `int8_packed`;
+    `scales [out]` are float32, and `zero_points [out]` int64 zeros.
+    """
+    assert _POINTWISE_INT8 is not None
+    product: Tensor = _POINTWISE_INT8(
+        x, 1.0, 128, weight, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+    )
     return product
 
 

@@ -127,12 +127,11 @@ class Attention(nn.Module):
 
         The last layer needs no more: nothing above it reads the other positions.
         """
-        x, weight, bias = stream.normed(norm), self.c_attn.weight, self.c_attn.bias
-        assert bias is not None
+        x = stream.normed(norm)
         d = x.shape[1]
-        key, value = self._split(batch.pad(torch.addmm(bias[d:], x, weight[:, d:])), 2)
+        key, value = self._split(batch.pad(self.c_attn.columns(x, d, 3 * d)), 2)
         self._store(key, value, batch, cache)
-        query = torch.addmm(bias[:d], x[batch.last], weight[:, :d])
+        query = self.c_attn.columns(x[batch.last], 0, d)
         attended = decode_attention(
             query.view(-1, 1, 1, self.heads, self.head_dim),
             source_key=key,

@@ -13,10 +13,11 @@ from tritonseq.kernels import activate, add_norm, embed, is_gpu, norm_linear
 from tritonseq.kernels.linear import is_norm_linear_faster
 
 from .matmul import (
+    NO_EPILOGUE,
     Packed,
     activated_matmul,
     dense,
-    is_packed,
+    is_int8,
     logits_of,
     matmul,
     packed_matmul,
@@ -41,28 +42,23 @@ def empty_parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
 
 
-class Product(nn.Module):
-    """A module that multiplies by `weight`, in whatever layout; to the outside it is dense.
+class DenseOutside(nn.Module):
+    """A module that may hold packed parameters, which are dense to the outside.
 
     So what torch does to the weights of any module works here as well: `state_dict`,
     `load_state_dict`, `to`, `half`, `share_memory` and the like.
     """
 
-    weight: nn.Parameter
-    inputs_first: ClassVar[bool]
-    """Whether the weight is `[in, out]`, rather than `[out, in]`."""
-
-    def pack(self) -> None:
-        """Put the weight into oneDNN's layout, if that is faster."""
-        if pays_to_pack(self.weight):
-            self.weight = Packed.of(self.weight, is_transposed=self.inputs_first)
-
     def state_dict(self, *args: Any, **options: Any) -> Any:
         """That of any module, with dense values."""
         state = super().state_dict(*args, **options)
-        if is_packed(self.weight):
-            state[f"{options.get('prefix', '')}weight"] = dense(self.weight)
+        for name, weight in self._own_packed().items():
+            state[f"{options.get('prefix', '')}{name}"] = dense(weight)
         return state
+
+    def _own_packed(self) -> dict[str, Packed]:
+        own = self.named_parameters(recurse=False)
+        return {name: weight for name, weight in own if isinstance(weight, Packed)}
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         with self._unpacked():
@@ -74,15 +70,28 @@ class Product(nn.Module):
 
     @contextlib.contextmanager
     def _unpacked(self) -> Iterator[None]:
-        """Let a packed weight be dense meanwhile. Any other stays, since it may be shared."""
-        if not is_packed(self.weight):
-            yield
-            return
-        self.weight = nn.Parameter(dense(self.weight), requires_grad=False)
+        """Let packed weights be dense meanwhile. Any other stays, since it may be shared."""
+        packed = self._own_packed()
+        for name, weight in packed.items():
+            setattr(self, name, nn.Parameter(dense(weight), requires_grad=False))
         try:
             yield
         finally:
-            self.pack()
+            for name, weight in packed.items():
+                setattr(self, name, weight.again(getattr(self, name)))
+
+
+class Product(DenseOutside):
+    """A module that multiplies by `weight`, in whatever layout."""
+
+    weight: nn.Parameter
+    inputs_first: ClassVar[bool]
+    """Whether the weight is `[in, out]`, rather than `[out, in]`."""
+
+    def pack(self) -> None:
+        """Put the weight into oneDNN's layout, if that is faster."""
+        if pays_to_pack(self.weight):
+            self.weight = Packed.of(self.weight, is_transposed=self.inputs_first)
 
 
 class Activation(nn.Module):
@@ -92,7 +101,7 @@ class Activation(nn.Module):
         self,
         function: Callable[[Tensor], Tensor],
         kind: str | None = None,
-        epilogue: tuple[str, str] = ("none", ""),
+        epilogue: tuple[str, str] = NO_EPILOGUE,
     ) -> None:
         super().__init__()
         self.function = function
@@ -112,8 +121,8 @@ class Linear(Product):
     """`act(x W + b)` with `W: [in, out]`, whatever its strides, and `x: [N, in]`.
 
     With `packed=True` the loader may put the weight into the blocked layout of oneDNN, `W` being
-    its transpose then (see `Packed`). With `fp32_output=True` results may be beyond the range of
-    float16: where the weight is float16, they are float32.
+    its transpose then (see `Packed`); any may become int8 (see `Int8`). With `fp32_output=True`
+    results may be beyond the range of float16: where the weight is float16, they are float32.
     """
 
     inputs_first = True
@@ -135,12 +144,20 @@ class Linear(Product):
 
     def forward(self, x: Tensor, activation: Activation | None = None) -> Tensor:
         """In one operation where the product can end in the activation."""
-        if self.widens or activation is None or activation.kind is None:
+        separate = self.widens or is_int8(self.weight)
+        if separate or activation is None or activation.kind is None:
             y = self._forward_fp32(x) if self.widens else self._forward(x)
             return y if activation is None else activation(y)
-        if is_packed(self.weight):
+        if isinstance(self.weight, Packed):
             return packed_matmul(x, self.weight, self.bias, activation.epilogue)
         return activated_matmul(x, self.weight, self.bias, activation.kind)
+
+    def columns(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Some columns of `x W + b`; of a weight that cannot be indexed, all are computed."""
+        if isinstance(self.weight, Packed):
+            return packed_matmul(x, self.weight, self.bias)[:, start:stop]
+        assert self.bias is not None
+        return torch.addmm(self.bias[start:stop], x, self.weight[:, start:stop])
 
     @property
     def widens(self) -> bool:
@@ -148,8 +165,9 @@ class Linear(Product):
         return self.fp32_output and self.weight.dtype == torch.float16
 
     def _forward(self, x: Tensor) -> Tensor:
-        product = packed_matmul if is_packed(self.weight) else matmul
-        return product(x, self.weight, self.bias)
+        if isinstance(self.weight, Packed):
+            return packed_matmul(x, self.weight, self.bias)
+        return matmul(x, self.weight, self.bias)
 
     def _forward_fp32(self, x: Tensor) -> Tensor:
         """Every row of `x` is first divided by a power of two beyond its largest entry."""

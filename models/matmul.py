@@ -1,9 +1,8 @@
 """Matmul of a few rows with a weight, and the layouts of weights that stream fastest.
 
-Three layouts: dense, as it was written; dense and transposed, which is a stride and nothing more;
-and packed, the blocked layout of oneDNN, which no indexing can read. Everything that asks for the
-values, the bytes or the checksum of a parameter asks here. A further layout is another class
-beside `Packed`, with the same methods.
+Four layouts: dense, as it was written; dense and transposed, which is a stride and nothing more;
+packed, the blocked layout of oneDNN, which no indexing can read; and the same of int8. Everything
+that asks for the values, the bytes or the checksum of a parameter asks here.
 """
 
 from __future__ import annotations
@@ -38,6 +37,13 @@ PACKED_FROM = 2**18
 CHUNK = 2**17
 
 
+# The largest int8 of symmetric quantization, whose zero is 0.
+INT8_MAX = 127
+
+# Bits of a scale of int8 weights: with the 7 bits of an int8 the product is exact in float32.
+SCALE_BITS = 17
+
+
 class Packed(nn.Parameter):
     """A weight in oneDNN's blocked layout, for a product `x W^T` with `W: [out, in]`.
 
@@ -60,30 +66,113 @@ class Packed(nn.Parameter):
         packed.is_transposed = is_transposed
         return packed
 
+    @property
+    def outputs_and_inputs(self) -> tuple[int, int]:
+        """The shape of `W`."""
+        outputs, inputs = self.shape
+        return outputs, inputs
+
+    def product(self, x: Tensor, bias: Tensor | None, epilogue: tuple[str, str]) -> Tensor:
+        """`act(x W^T + b)` with what oneDNN calls `act`."""
+        return private_torch.packed_product(x, self, bias, *epilogue)
+
     def dense(self) -> Tensor:
         """A copy of the values, in the shape of the parameter."""
         values = self.detach().to_dense()
         return values.t() if self.is_transposed else values
 
+    def again(self, weight: Tensor) -> nn.Parameter:
+        """Another dense weight of this shape in this layout, if that pays where this runs."""
+        if pays_to_pack(weight):
+            return Packed.of(weight, is_transposed=self.is_transposed)
+        return nn.Parameter(weight.detach(), requires_grad=False)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) not in memo:
-            memo[id(self)] = laid_out(self.dense(), is_transposed=self.is_transposed)
+            memo[id(self)] = self.again(self.dense())
         copied: Tensor = memo[id(self)]
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
-        return _laid_out, (to_bytes(self.dense().contiguous()), self.is_transposed)
+        return _laid_out, (to_bytes(self.dense().contiguous()), type(self), self.is_transposed)
 
 
-def laid_out(weight: Tensor, *, is_transposed: bool) -> nn.Parameter:
-    """`weight` packed if that pays where this runs, else as it is."""
-    if pays_to_pack(weight):
-        return Packed.of(weight, is_transposed=is_transposed)
-    return nn.Parameter(weight.detach(), requires_grad=False)
+class Int8(Packed):
+    """A weight of int8, symmetric with a scale for every output, in oneDNN's layout.
+
+    A scale is the largest magnitude divided by 127, rounded up to 17 bits. So the dense values,
+    int8 times scale, are exact in float32, and quantizing them gives the same int8 and scales
+    again: whatever goes by dense values comes back to the bit.
+    """
+
+    scales: Tensor
+    """`[out]`, float32."""
+    zero_points: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, *, is_transposed: bool) -> Int8:
+        """Quantize and pack `weight [out, in]`, or `[in, out]` with `is_transposed`.
+
+        A row of `W` that holds NaN or infinity gets scales, and so results, of NaN or infinity.
+        Raises ValueError where products are not exact.
+        """
+        check_int8()
+        oriented = (weight.t() if is_transposed else weight).detach().float()
+        mantissa, exponent = torch.frexp(int8_scales(oriented))
+        scales = torch.ldexp((mantissa * 2**SCALE_BITS).ceil_().mul_(2**-SCALE_BITS), exponent)
+        quantized = (oriented / scales).round_().to(torch.int8, memory_format=_CONTIGUOUS)
+        packed = cls(private_torch.int8_packed(quantized), requires_grad=False)
+        packed.is_transposed = is_transposed
+        packed.scales = scales[:, 0].contiguous()
+        packed.zero_points = torch.zeros_like(packed.scales, dtype=torch.int64)
+        return packed
+
+    @property
+    def outputs_and_inputs(self) -> tuple[int, int]:
+        inputs, outputs = self.shape
+        return outputs, inputs
+
+    def product(self, x: Tensor, bias: Tensor | None, epilogue: tuple[str, str]) -> Tensor:
+        """`x W^T + b` in float32 of rows that are quantized one by one; without an epilogue.
+
+        int32 sums are exact: a row of the result does not depend on the rows beside it. One that
+        holds NaN or infinity becomes NaN.
+        """
+        assert epilogue == NO_EPILOGUE
+        scales = int8_scales(x)
+        quantized = (x / scales).round_().add_(128).to(torch.uint8, memory_format=_CONTIGUOUS)
+        product = private_torch.int8_product(quantized, self, self.scales, self.zero_points)
+        product.mul_(scales.masked_fill_(scales == torch.inf, torch.nan))
+        return product if bias is None else product.add_(bias)
+
+    def dense(self) -> Tensor:
+        """The values that the int8 stand for, in float32 and the shape of the parameter."""
+        values = self.detach().to_dense().float().mul_(self.scales)
+        return values if self.is_transposed else values.t()
+
+    def again(self, weight: Tensor) -> nn.Parameter:
+        """Another dense weight as int8, unless it is on a GPU or was made half precision."""
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            return Int8.of(weight, is_transposed=self.is_transposed)
+        return nn.Parameter(weight.detach(), requires_grad=False)
 
 
-def _laid_out(weight: bytes, is_transposed: bool) -> nn.Parameter:
-    return laid_out(from_bytes(weight), is_transposed=is_transposed)
+NO_EPILOGUE = ("none", "")
+
+_CONTIGUOUS = torch.contiguous_format
+
+
+def int8_scales(x: Tensor) -> Tensor:
+    """By what rows `x [N, d]` are divided to be within -127 and 127: `[N, 1]`, never zero."""
+    peaks = x.abs().amax(dim=1, keepdim=True)
+    return peaks.div_(INT8_MAX).clamp_min_(torch.finfo(torch.float32).tiny)
+
+
+def _laid_out(weight: bytes, layout: type[Packed], is_transposed: bool) -> nn.Parameter:
+    dense_weight = from_bytes(weight)
+    if layout is Int8 or pays_to_pack(dense_weight):
+        return layout.of(dense_weight, is_transposed=is_transposed)
+    return nn.Parameter(dense_weight, requires_grad=False)
 
 
 def to_bytes(values: Any) -> bytes:
@@ -109,25 +198,45 @@ def pays_to_pack(weight: Tensor) -> bool:
     return weight.dtype != torch.float32 or weight.numel() >= PACKED_FROM
 
 
+def check_int8() -> None:
+    """Raise ValueError unless products with int8 weights are exact on this machine's CPU."""
+    if not private_torch.has_int8_product():
+        raise ValueError(
+            "dtype 'int8' needs a processor that adds int8 products up exactly (with VNNI: "
+            "avx512_vnni, avx_vnni or amx_int8) and a torch with oneDNN, and here one is missing: "
+            "say dtype='bfloat16' or 'float32'"
+        )
+
+
 def is_packed(weight: Tensor) -> bool:
     """Whether it is for `packed_matmul` only."""
     return isinstance(weight, Packed)
 
 
+def is_int8(weight: Tensor) -> bool:
+    """Whether it is quantized."""
+    return isinstance(weight, Int8)
+
+
 def dense(weight: Tensor) -> Tensor:
-    """The values of a parameter in its own dtype, `weight` itself unless they have to be made."""
+    """The values of a parameter, `weight` itself unless they have to be made.
+
+    In its own dtype, but float32 of int8.
+    """
     return weight.dense() if isinstance(weight, Packed) else weight.detach()
 
 
 def shape_of(weight: Tensor) -> torch.Size:
     """The shape of the parameter, which a packed weight may hold the other way round."""
-    turned = isinstance(weight, Packed) and weight.is_transposed
-    return weight.shape[::-1] if turned else weight.shape
+    if not isinstance(weight, Packed):
+        return weight.shape
+    outputs, inputs = weight.outputs_and_inputs
+    return torch.Size((inputs, outputs) if weight.is_transposed else (outputs, inputs))
 
 
 def nbytes(weight: Tensor) -> int:
     """The bytes that a step reads of it."""
-    return weight.nbytes
+    return weight.nbytes + (weight.scales.nbytes if isinstance(weight, Int8) else 0)
 
 
 def address(weight: Tensor) -> int:
@@ -227,7 +336,7 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def logits_of(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x W^T + b` with `weight: [V, d]`; on a GPU rows of logits start on whole vectors."""
-    if is_packed(weight):
+    if isinstance(weight, Packed):
         return packed_matmul(x, weight, bias)
     if not is_gpu(x.device):
         return matmul(x, weight.t(), bias)
@@ -254,8 +363,7 @@ def _has_epilogue(kind: str, dtype: torch.dtype) -> bool:
 
 
 def packed_matmul(
-    x: Tensor, weight: Tensor, bias: Tensor | None, epilogue: tuple[str, str] = ("none", "")
+    x: Tensor, weight: Packed, bias: Tensor | None, epilogue: tuple[str, str] = NO_EPILOGUE
 ) -> Tensor:
     """`act(x W^T + b)` with a packed `weight` and what oneDNN calls `act`, a name and a variant."""
-    rows = padded_to_steps(x)
-    return private_torch.packed_product(rows, weight, bias, *epilogue)[: x.shape[0]]
+    return weight.product(padded_to_steps(x), bias, epilogue)[: x.shape[0]]

@@ -12,8 +12,18 @@ from torch import Tensor, nn
 
 from tritonseq.callers import warn
 
-from .layers import input_dim
-from .matmul import address, dense, empty_weight, fingerprint, from_bytes, nbytes, to_bytes
+from .layers import DenseOutside, input_dim
+from .matmul import (
+    Int8,
+    address,
+    dense,
+    empty_weight,
+    fingerprint,
+    from_bytes,
+    is_int8,
+    nbytes,
+    to_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -86,6 +96,16 @@ def lay_out(
     return empty_weight(shape, dim, device=device, dtype=dtype)
 
 
+def quantized(model: Any, name: str, values: Tensor) -> Int8:
+    """The values of the parameter `name`, one that `is_multiplied_by`, as int8."""
+    return Int8.of(values, is_transposed=model.input_dim(name) == 0)
+
+
+def is_multiplied_by(model: Any, name: str) -> bool:
+    """Whether the parameter is the weight of a matrix product: these are what int8 is for."""
+    return model.get_parameter(name).dim() == 2 and model.input_dim(name) is not None
+
+
 def place(model: nn.Module, names: Sequence[str], value: Tensor) -> None:
     """Put `value` in the place of these parameters; one that is alone may be packed."""
     first, *others = names
@@ -145,7 +165,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-class Network(nn.Module):
+class Network(DenseOutside):
     """A module that is made of its configuration, and gets its parameters by `place`."""
 
     config: Any
@@ -157,8 +177,13 @@ class Network(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, and of what goes through the layers."""
-        return next(self.parameters()).dtype
+        """Of what goes through the layers and into caches, and of the weights that are no int8."""
+        return next(weight.dtype for weight in self.parameters() if not is_int8(weight))
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """Of the weights of matrix products."""
+        return torch.int8 if any(map(is_int8, self.parameters())) else self.dtype
 
     @property
     def nbytes(self) -> int:
@@ -200,13 +225,14 @@ class Network(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """A network with weights of its own, copied one by one."""
-        twin = _made(type(self), self.config, self._groups())
+        groups = ((names, weight, is_int8(weight)) for names, weight in self._groups())
+        twin = _made(type(self), self.config, groups)
         memo[id(self)] = twin
         return twin
 
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
         """By the dense values, in memory that holds nothing else."""
-        groups = [(list(names), _alone(parameter)) for names, parameter in self._groups()]
+        groups = [(list(names), _alone(one), is_int8(one)) for names, one in self._groups()]
         return _unpickled, (type(self), self.config, to_bytes(groups))
 
 
@@ -214,11 +240,16 @@ def _unpickled(cls: type[Network], config: Any, groups: bytes) -> Network:
     return _made(cls, config, from_bytes(groups))
 
 
-def _made(cls: type[Network], config: Any, groups: Iterable[Group]) -> Network:
-    """A network with copies of these values, laid out as it suits this machine."""
+def _made(
+    cls: type[Network], config: Any, groups: Iterable[tuple[Sequence[str], Tensor, bool]]
+) -> Network:
+    """A network with copies of these values, as int8 or laid out as it suits this machine."""
     network = cls(config)
-    for names, parameter in groups:
+    for names, parameter, as_int8 in groups:
         values = dense(parameter)
+        if as_int8:
+            place(network, names, quantized(network, names[0], values))
+            continue
         weight = lay_out(network, names, values.shape, device=values.device, dtype=values.dtype)
         place(network, names, weight.copy_(values))
     return network

@@ -63,7 +63,8 @@ def load(
             with weights (.bin, .safetensors) that its configuration lies beside.
         device: "auto" takes the first GPU if there is one, else the CPU.
         dtype: "auto" takes what config.json states, else float32; float16 becomes float32 on
-            the CPU, and T5 gets bfloat16 on GPUs that have it.
+            the CPU, and T5 gets bfloat16 on GPUs that have it. "int8" quantizes the weights of
+            matrix products, on a CPU with VNNI, and computes all else in float32.
         model_type: the architecture, where config.json names none or another: "unilm" for what
             was fine-tuned with UniLM or s2s-ft and looks like a BERT.
         config: keys that count instead of those of config.json. For UniLM also the flags of its
@@ -86,7 +87,7 @@ def load(
         path, device=device, dtype=dtype, model_type=model_type, overrides=config, tokenizer=folder
     )
     network: Any = checkpoint.decoder
-    origin = origin_of(path, folder, network.device, network.dtype, model_type, config)
+    origin = origin_of(path, folder, network.device, network.weights_dtype, model_type, config)
     return _model(checkpoint, origin)
 
 
@@ -118,16 +119,17 @@ def load_tokenizer(
     return Tokenizer.from_folder(beside if folder is None else folder, {**(config or {}), **stated})
 
 
-def from_transformers(model: Any) -> Model:
+def from_transformers(model: Any, *, dtype: str | torch.dtype = "auto") -> Model:
     """Take over a live transformers model; weights are shared wherever that is possible.
 
     The model keeps working, and so must stay as it is: a weight that is changed in place may
     change in both. Most weights of encoder-decoder models are copies, because they are joined
     into larger products: once such a weight is changed in place, as training does, requests raise
     ValueError, and this is to be called again. (What is changed through `.data` goes unnoticed.)
+    `dtype` is the model's own by default, or one of those of `load`: weights of another are copies.
     Raises ValueError for an architecture that tritonseq does not implement.
     """
-    return _model(from_transformers_model(model), None)
+    return _model(from_transformers_model(model, dtype), None)
 
 
 def _model(checkpoint: Checkpoint, origin: Origin | None) -> Model:
@@ -217,7 +219,7 @@ class Model:
         origin, network = self._origin, self.decoder
         if origin is None or (origin.device, origin.dtype) != (
             str(network.device),
-            str(network.dtype).removeprefix("torch."),
+            str(self.dtype).removeprefix("torch."),
         ):
             return None
         try:
@@ -237,8 +239,9 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-        dtype: torch.dtype = self.decoder.dtype
+        """The dtype of the weights; torch.int8 of those of products, the rest being float32."""
+        decoder = self.decoder
+        dtype: torch.dtype = getattr(decoder, "weights_dtype", decoder.dtype)
         return dtype
 
     @property

@@ -74,6 +74,7 @@ class Public:
             raise AttributeError(name)
         return getattr(self.owner, name)
 torch.ops.aten, torch.ops.mkldnn = Public(aten), Public(mkldnn)
+torch.ops.onednn = types.SimpleNamespace()
 del torch._addmm_activation
 if hasattr(torch._C, "_cuda_clearCublasWorkspaces"):
     del torch._C._cuda_clearCublasWorkspaces

@@ -88,6 +88,8 @@ def _chosen(flag: str, given: Sequence[str] | None, known: list[str]) -> list[st
 
 def _dtype(name: str | None, device: torch.device) -> torch.dtype:
     if name is not None:
+        if name == "int8":
+            raise ValueError("dtype 'int8' is not supported: kernels compute in floats")
         return resolve_dtype(name, {}, device)
     if device.type == "cpu":
         return torch.float32

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tritonseq.models import MODELS, model_class
+from tritonseq.models.matmul import check_int8
 from tritonseq.shown import first_line
 
 if TYPE_CHECKING:
@@ -54,17 +55,33 @@ def resolve_dtype(
 
     "auto" takes what config.json states, else float32. On the CPU it turns float16 into float32:
     processors compute in float16 slowly where they can at all, and float32 holds the same values.
-    Models that were trained in bfloat16 (T5) get it on GPUs that have it.
+    Models that were trained in bfloat16 (T5) get it on GPUs that have it. int8 is for the weights
+    of products alone, and only taken if it is asked for.
+
+    Raises ValueError for what is not supported, and for int8 where it cannot be computed exactly.
     """
     if dtype != "auto":
         name = str(dtype).removeprefix("torch.")
+        if name == "int8":
+            return _int8(device)
         if name not in DTYPES:
-            raise ValueError(f"dtype {dtype!r} is not supported: say 'auto', {', '.join(DTYPES)}")
+            known = ", ".join((*DTYPES, "int8"))
+            raise ValueError(f"dtype {dtype!r} is not supported: say 'auto', {known}")
         return DTYPES[name]
     if _is_trained_in_bfloat16(config) and _has_bfloat16(device):
         return torch.bfloat16
     found = _stated_dtype(config)
     return torch.float32 if found == torch.float16 and device.type == "cpu" else found
+
+
+def _int8(device: torch.device) -> torch.dtype:
+    if device.type != "cpu":
+        raise ValueError(
+            f"dtype 'int8' is for the CPU, and the device is {str(device)!r}: say device='cpu', or "
+            "dtype='bfloat16' or 'float16' on a GPU"
+        )
+    check_int8()
+    return torch.int8
 
 
 def _stated_dtype(config: Mapping[str, Any]) -> torch.dtype:

@@ -12,7 +12,7 @@ from torch import Tensor
 from tritonseq.models import model_class
 from tritonseq.models.config_checks import check_general, compare
 from tritonseq.models.matmul import address
-from tritonseq.models.network import lay_out, place
+from tritonseq.models.network import is_multiplied_by, lay_out, place, quantized
 
 from .devices import DTYPES, resolve_device, resolve_dtype
 from .files import find_config, is_there, read_config, read_json
@@ -57,23 +57,27 @@ def weights_of(
 
     Parameters of one source share one tensor. With `share`, a tensor of the reader's that can
     serve as it is becomes the parameter itself. What has no source is computed by the model.
+    With int8 as `dtype`, weights of products come quantized, and shared with nothing; all else
+    is float32.
     """
+    as_int8, dtype = dtype == torch.int8, torch.float32 if dtype == torch.int8 else dtype
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    sharing: dict[TensorSpec | str, list[str]] = {}
+    sharing: dict[tuple[TensorSpec | str, bool], list[str]] = {}
     # Largest first: while the embedding is copied, little else has been allocated yet.
     for name in sorted(shapes, key=lambda name: -shapes[name].numel()):
-        sharing.setdefault(sources.get(name, name), []).append(name)
-    for source, names in sharing.items():
+        key = sources.get(name, name), as_int8 and is_multiplied_by(model, name)
+        sharing.setdefault(key, []).append(name)
+    for (source, quantizes), names in sharing.items():
         if isinstance(source, str):
             yield names, model.computed(source).to(device=device, dtype=dtype)
             continue
         parts = [_read(reader, part, transpose=source.transpose) for part in source.names]
         if share and len(parts) == 1:
-            yield names, parts[0].to(device=device, dtype=dtype)
-            continue
-        weight = lay_out(model, names, shapes[names[0]], device=device, dtype=dtype)
-        _join(parts, weight)
-        yield names, weight
+            weight = parts[0].to(device=device, dtype=dtype)
+        else:
+            weight = lay_out(model, names, shapes[names[0]], device=device, dtype=dtype)
+            _join(parts, weight)
+        yield names, quantized(model, names[0], weight) if quantizes else weight
 
 
 def _join(parts: Sequence[Tensor], weight: Tensor) -> None:
@@ -136,7 +140,8 @@ def load_checkpoint(
     the largest first: the peak of host memory stays near the size of the finished weights.
 
     device: "auto" is the first GPU if there is one, else the CPU.
-    dtype: "auto" is the one that config.json names, else float32; see `resolve_dtype`.
+    dtype: "auto" is the one that config.json names, else float32; see `resolve_dtype`. Weights are
+        quantized to int8 one by one.
     model_type: the architecture, whatever config.json says.
     overrides: keys that count instead of those of config.json.
     tokenizer: the folder of the tokenizer, which tells a UniLM its special tokens, and which may
@@ -170,12 +175,13 @@ def load_checkpoint(
     return Checkpoint(model, generation, _tasks(config), config, str(folder / origin))
 
 
-def from_transformers_model(hf_model: Any) -> Checkpoint:
+def from_transformers_model(hf_model: Any, dtype: str | torch.dtype = "auto") -> Checkpoint:
     """Build the network around the weights of a live transformers model.
 
     Parameters are the model's own tensors or transposed views of them wherever that is possible.
-    Copied are tensors of another dtype or device than the first one's, projections that are
-    joined into one product, and weights that are packed for the CPU. transformers itself is not
+    Copied are tensors of another device than the first one's or another dtype than `dtype` ("auto":
+    than the first one's), projections that are joined into one product, and weights that are
+    packed for the CPU or quantized. transformers itself is not
     imported: all that is used is `config.to_dict()`, `generation_config.to_dict()` and
     `state_dict()`.
 
@@ -189,7 +195,8 @@ def from_transformers_model(hf_model: Any) -> Checkpoint:
     first = reader.read(next(iter(sources.values())).names[0])
     if first.dtype not in DTYPES.values():
         raise ValueError(f"weights of {first.dtype} are not supported: use {', '.join(DTYPES)}")
-    fill(model, weights_of(model, sources, reader, first.device, first.dtype, share=True))
+    chosen = first.dtype if dtype == "auto" else resolve_dtype(dtype, config, first.device)
+    fill(model, weights_of(model, sources, reader, first.device, chosen, share=True))
     defaults = getattr(hf_model, "generation_config", None)
     generation = config if defaults is None else defaults.to_dict()
     if config["model_type"] == "unilm":

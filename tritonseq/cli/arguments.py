@@ -187,7 +187,9 @@ def add_group(
 def add_placement(parser: argparse._ActionsContainer) -> None:
     """Where a model runs."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1; default: auto")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8 (on the CPU)"
+    )
 
 
 def generation_options(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -283,7 +285,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "how it runs",
         "which changes nothing that greedy and beam search write in float32; in half precision "
-        "batches and --refill change the last bits, and so now and then a token",
+        "and int8 batches and --refill change the last bits, and so now and then a token",
     )
     group.add_argument(
         "--batch-size",

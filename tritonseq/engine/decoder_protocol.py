@@ -33,7 +33,7 @@ class Decoder(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Of logits and caches, and of the weights that are no int8."""
         ...
 
     @property

@@ -287,11 +287,13 @@ def _unit(request: Request, options: RunOptions) -> int:
     """So many consecutive samples, from the first, must be generated together; 1 for any number.
 
     What is drawn at random depends on all rows of a batch, functions of the caller's see all of
-    it, and the last digits of scores depend on its shape, as all does in half precision.
+    it, and the last digits of scores depend on its shape, as all does in half precision and int8.
     """
     if _is_drawn(request):
         return _batch(request, options)
-    is_half = request.decoder.dtype in (torch.float16, torch.bfloat16)
+    # What float32 leaves in the last bits, quantizing a row may round to another int8.
+    dtype = getattr(request.decoder, "weights_dtype", request.decoder.dtype)
+    is_half = dtype in (torch.float16, torch.bfloat16, torch.int8)
     if options.exact_scores or (options.exact_half and is_half):
         return SCORED * _batch(request, options)
     return 1

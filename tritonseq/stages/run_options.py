@@ -36,7 +36,7 @@ class RunOptions:
     flags of `tritonseq generate` as well; a job decides about those behind them.
 
     None of them changes a result in float32, but for `seed`, and the size of batches that are
-    drawn; in half precision everything that changes the shape of a batch may.
+    drawn; in half precision and int8 everything that changes the shape of a batch may.
     """
 
     batch_size: int | None = None
@@ -66,8 +66,8 @@ class RunOptions:
     exact_scores: bool = False
     """Let batches be the same whatever the machine does, so that scores are, to the last digit."""
     exact_half: bool = False
-    """Likewise where the network computes in half precision: there the last bits of a row, and so
-    now and then a token, depend on the shape of its batch."""
+    """Likewise where the network computes in half precision or int8: there the last bits of a row,
+    and so now and then a token, depend on the shape of its batch."""
     keeps_search: bool = False
     """Keep the whole search of each sample."""
 
