@@ -179,15 +179,19 @@ def add_decay(rng: random.Random, config: dict[str, Any], options: dict[str, Any
 
 
 def has_nan(output: Any) -> bool:
-    """Is a hypothesis returned whose score is no number?"""
-    scores = getattr(output, "sequences_scores", None)
-    return scores is not None and bool(scores.isnan().any())
+    """Whether a hypothesis is returned whose score, or a token's, is no number."""
+    totals = getattr(output, "sequences_scores", None)
+    if totals is not None:
+        return bool(totals.isnan().any())
+    # Rows that have ended go on in transformers, whatever their scores.
+    steps = getattr(output, "scores", None) or ()
+    return bool(steps) and bool(steps[0].isnan().any())
 
 
 def run_case(
     pair: tiny.Pair, ids: torch.Tensor, mask: Any, case: int, options: dict[str, Any]
 ) -> bool:
-    """Are both engines' outputs the same? False at a near tie of transformers' own."""
+    """Whether both engines' outputs are the same. False at a near tie of transformers' own."""
     # transformers' cache has as many layers as the encoder.
     config = pair.theirs.config
     deeper = getattr(config, "num_decoder_layers", 0) > getattr(config, "num_layers", 0)
