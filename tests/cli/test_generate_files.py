@@ -132,7 +132,7 @@ def test_every_flag_goes_where_it_belongs(jobs: Jobs, tmp_path: Path) -> None:
         batch_size=5, batch_tokens=600, window=70, refill=False, preprocess_workers=0,
         postprocess_workers=2, devices=("cpu", "cpu"), seed=8,
     )  # fmt: skip
-    assert job.options == JobOptions(run, verbose=True, quiet=True, trace=tmp_path / "trace")
+    assert job.options == JobOptions(run, verbose=True, quiet=True, timeline=tmp_path / "trace")
     assert job.generation == {"num_beams": 4, "num_return_sequences": 2}
     assert job.text == {
         "src_lang": None, "tgt_lang": None, "prefix": "p", "truncation": True,

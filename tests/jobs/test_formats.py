@@ -192,7 +192,7 @@ def test_a_name_of_another_kind_is_refused_with_the_way_to_convert_it(
 
 def test_the_remedy_for_a_packed_file_unpacks_it(tmp_path: Path) -> None:
     path = tmp_path / "my cat x.txt.gz"
-    path.write_bytes(gzip.compress(b'["a",\n "b"]\n'))
+    path.write_bytes(gzip.compress(b'[{"a": 1},\n {"a": 2}]\n'))
     with pytest.raises(ValueError, match="holds a JSON array") as refusal:
         InputFile(path).look()
     quoted = f"'{path}'"
