@@ -56,7 +56,17 @@ def encoder_decoder(model_type: str, layers: int, **config: Any) -> Any:
     return tritonseq.from_transformers(model).decoder
 
 
-@pytest.mark.parametrize("model_type", networks.SIZES)
+# Built of the same blocks as others.
+LIKE_OTHERS = ("pegasus", "umt5")
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        pytest.param(name, marks=pytest.mark.long if name in LIKE_OTHERS else ())
+        for name in networks.SIZES
+    ],
+)
 def test_encoder_decoder(model_type):
     start = torch.ones(SAMPLES, 1, dtype=torch.int64)
     one, two = (step(encoder_decoder(model_type, n), prompt=start) for n in (1, 2))
@@ -86,7 +96,10 @@ AWKWARD: dict[str, tuple[str, dict[str, Any]]] = {
     "pre-norm": ("mbart", {"d_model": 27, "decoder_ffn_dim": 5, "activation_function": "gelu"}),
     "post-norm": ("bart", {"d_model": 15, "decoder_ffn_dim": 33, "activation_function": "silu"}),
 }
-ROWS = pytest.mark.parametrize(("samples", "beams"), [(1, 1), (2, 3), (3, 3)])
+# The last are more rows than are few: what any number does that is no product of few rows.
+ROWS = pytest.mark.parametrize(
+    ("samples", "beams"), [(1, 1), (2, 3), pytest.param(3, 3, marks=pytest.mark.long)]
+)
 
 
 @ROWS
