@@ -259,7 +259,7 @@ class EngineSpec:
                 pad_token_id=None if config.fill_token_id is None else self.pad_token_id,
                 fill_token_id=config.fill_token_id,
                 retires=self.retires,
-                infinite=bool(hooks.logits_processor) or _has_infinite_bias(config),
+                infinite=bool(hooks.logits_processor) or _can_be_infinite(config),
                 generator=hooks.generator,
             )
         how: dict[str, Any] = {"retires": self.retires, "device": self.device}
@@ -334,8 +334,13 @@ def as_searched(config: GenerationConfig) -> GenerationConfig:
     return config.merged(no_repeat_ngram_size=0, min_length=0, min_new_tokens=None)
 
 
-def _has_infinite_bias(config: GenerationConfig) -> bool:
-    return math.inf in dict(config.sequence_bias or ()).values()
+def _can_be_infinite(config: GenerationConfig) -> bool:
+    """Whether options make a score infinite: by a bias, or by what an end gains with the length.
+
+    A banned end that remove_invalid_values has made finite gains more than float32 holds.
+    """
+    has_bias = math.inf in dict(config.sequence_bias or ()).values()
+    return has_bias or config.exponential_decay_length_penalty is not None
 
 
 def _fill_token_id(config: GenerationConfig) -> int:
