@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from tritonseq.checkpoint.devices import resolve_device, resolve_dtype
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint, read_generation
+from tritonseq.kernels import private_torch
 from tritonseq.models.matmul import empty_weight
 
 if TYPE_CHECKING:
@@ -547,3 +548,16 @@ def test_live_models_that_cannot_be_taken() -> None:
     )
     with pytest.raises(ValueError, match=r"h\.0\.mlp\.c_fc\.weight is a Tensor of torch\.int8"):
         from_transformers_model(quantised)
+
+
+def test_int8_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On GPUs, without VNNI, and as what a configuration says; so on every machine."""
+    cpu = torch.device("cpu")
+    with pytest.raises(ValueError, match=r"'int8' is for the CPU, and the device is 'cuda:0'"):
+        resolve_dtype("int8", {}, torch.device("cuda", 0))
+    assert resolve_dtype("auto", {}, cpu) == torch.float32
+    with pytest.raises(ValueError, match="dtype is 'int8', not one of float32"):
+        resolve_dtype("auto", {"dtype": "int8"}, cpu)
+    monkeypatch.setattr(private_torch, "has_int8_product", lambda: False)
+    with pytest.raises(ValueError, match=r"avx512_vnni.*say dtype='bfloat16' or 'float32'"):
+        resolve_dtype("int8", {}, cpu)
