@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pytest
 import tiny
 import torch
 import transformers
@@ -95,6 +96,11 @@ FAMILIES: dict[str, Family] = {
         {**_BART, "encoder_no_repeat_ngram_size": 0},
     ),
 }
+# Built of the same blocks as others: whole grids of these are for the long tests.
+LIKE_OTHERS = ("m2m_100", "fsmt", "mvp", "plbart", "blenderbot")
+EVERY = [
+    pytest.param(name, marks=pytest.mark.long) if name in LIKE_OTHERS else name for name in FAMILIES
+]
 T5_FAMILY = ("t5", "t5-v1.1", "mt5", "umt5")
 BART_FAMILY = ("bart", "mbart", "pegasus", "marian", "m2m_100", "mvp", "plbart", "blenderbot")
 
