@@ -140,7 +140,7 @@ def test_m2m100_by_its_own_files(tmp_path: Path, codes: str) -> None:
 def test_m2m100_says_what_its_codes_are(tmp_path: Path) -> None:
     write_m2m100(tmp_path)
     say(tmp_path, tokenizer_class="M2M100Tokenizer", language_codes="wmt22")
-    with pytest.raises(ValueError, match="language_codes is 'wmt22'.*'m2m100' or 'wmt21'"):
+    with pytest.raises(ValueError, match=r"language_codes is 'wmt22'.*'m2m100' or 'wmt21'"):
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "vocab.json").unlink()
     say(tmp_path, tokenizer_class="M2M100Tokenizer")
@@ -165,7 +165,7 @@ def test_small100_tells_the_target_before_its_source(tmp_path: Path) -> None:
         assert ours.target_options("ja") == {}
         assert ours.leaves_target_open(["the fox"]) == (folder is named)
         with pytest.raises(
-            ValueError, match="src_lang='en': .*not told the language of its source"
+            ValueError, match=r"src_lang='en': .*not told the language of its source"
         ):
             ids_of(ours, "the fox", src_lang="en")
 

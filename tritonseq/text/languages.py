@@ -42,6 +42,9 @@ class LanguageStyle(NamedTuple):
 _FIRST: Target = "forced_bos_token_id"
 _START: Target = "decoder_start_token_id"
 
+TARGET_OPTIONS = (_FIRST, _START)
+"""The options of `generate` that can name a language."""
+
 STYLES = {
     "mbart": LanguageStyle("{}", "behind", _START, "en_XX"),
     "mbart50": LanguageStyle("{}", "before", _FIRST, "en_XX"),
@@ -136,7 +139,7 @@ class Languages(NamedTuple):
 
     def target_options(self, token_id: int) -> dict[str, int]:
         """The options of `generate` that make a model write the language with this token."""
-        if self.style is None or not self.style.target.endswith("_token_id"):
+        if self.style is None or self.style.target not in TARGET_OPTIONS:
             return {}  # it is told in its source
         return {self.style.target: token_id}
 
