@@ -18,6 +18,7 @@ from tritonseq.text.encoding import (
     is_blank,
     with_languages,
 )
+from tritonseq.text.languages import each_language
 
 from .callers import warn
 
@@ -94,19 +95,12 @@ class TextJob:
     def told(
         self,
         texts: Sequence[Text],
-        src_lang: Sequence[str | None] | None,
-        tgt_lang: Sequence[str | None] | None,
+        src_lang: Sequence[str | None] | None = None,
+        tgt_lang: Sequence[str | None] | None = None,
     ) -> list[Any]:
         """Texts with the languages that are listed for each; ValueError for another number."""
-        lists = {"src_lang": src_lang, "tgt_lang": tgt_lang}
-        for name, codes in lists.items():
-            if codes is not None and len(codes) != len(texts):
-                raise ValueError(
-                    f"{name} lists {len(codes)} languages for {len(texts)} texts: pass one, or one "
-                    "for each"
-                )
-        sources, targets = (codes or [None] * len(texts) for codes in lists.values())
-        return with_languages(texts, sources, targets)
+        sources = each_language("src_lang", src_lang, len(texts))
+        return with_languages(texts, sources, each_language("tgt_lang", tgt_lang, len(texts)))
 
     def to(self, targets: Sequence[str | None]) -> TextJob:
         """The job for so many rows, of which each may name the language that it is written in."""

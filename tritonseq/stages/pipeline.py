@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
         Generator,
         Iterable,
         Iterator,
-        Mapping,
         Sequence,
     )
 
@@ -311,7 +311,7 @@ class _Bar:
 
 def _check_languages(name: str, codes: Any, texts: Any) -> None:
     """Raise ValueError for what cannot be the languages of each of the texts."""
-    if not hasattr(codes, "__iter__"):
+    if not hasattr(codes, "__iter__") or isinstance(codes, (bytes, Mapping, Set)):
         raise ValueError(f"{name} is {codes!r}: it must be a string, or one for each text")
     if hasattr(codes, "__len__") and hasattr(texts, "__len__") and len(codes) != len(texts):
         raise _unequal(name, len(codes), len(texts))
