@@ -17,6 +17,7 @@ from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
 from tritonseq.engine.torch_state import isolated, isolated_items
 from tritonseq.options.config import GenerationConfig, as_generation_config
+from tritonseq.text.languages import TARGET_OPTIONS, each_language
 from tritonseq.text.tokenizer import Tokenizer
 
 from .progress import Progress
@@ -442,8 +443,8 @@ class Model:
         self,
         texts: Iterable[str],
         *,
-        src_lang: str | None = None,
-        tgt_lang: str | None = None,
+        src_lang: str | Sequence[str | None] | None = None,
+        tgt_lang: str | Sequence[str | None] | None = None,
         prefix: str | None = None,
         truncation: bool = False,
         max_source_length: int | None = None,
@@ -466,7 +467,8 @@ class Model:
 
         Args:
             src_lang, tgt_lang: languages of source and target, in the codes of the checkpoint:
-                "en_XX" for mBART, "fra" for a Marian model with several targets.
+                "en_XX" for mBART, "fra_Latn" for NLLB, "fr" for M2M100, "fra" for a Marian model
+                with several targets. A list has one for each text, or None where nothing is said.
             prefix: put before every text; by default that of the task, if there is one.
             truncation: shorten texts to the positions of the encoder, or to what the checkpoint's
                 tokenizer recommends if that is less; T5 has this limit only. Of prompts to
@@ -495,9 +497,9 @@ class Model:
             raise ValueError(f"batch_size is {batch_size!r}: it must be an integer >= 1")
         if not isinstance(progress, bool):
             raise ValueError(f"progress is {progress!r}: it must be True or False")
+        for_all, each = _split({"src_lang": src_lang, "tgt_lang": tgt_lang})
         job = self.text_job(
-            src_lang=src_lang,
-            tgt_lang=tgt_lang,
+            **for_all,
             prefix=prefix,
             truncation=truncation,
             max_source_length=max_source_length,
@@ -508,7 +510,10 @@ class Model:
             **options,
         )
         with isolated(self.device):
-            rows = job.read(texts)
+            rows = job.read(texts, **each)
+            if targets := each.get("tgt_lang"):
+                both = zip(targets, rows, strict=True)
+                job = job.to([code if row else None for code, row in both])
             bar = Progress(len(rows), lines=rows.count([]), quiet=not progress, asked=True)
             done: dict[int, Completion] = {}
             tokens = 0
@@ -551,14 +556,14 @@ class Model:
         for name, text in (("prefix", prefix), ("src_lang", src_lang), ("tgt_lang", tgt_lang)):
             if not isinstance(text, str | None):
                 raise ValueError(f"{name} is {text!r}: it must be a string")
-        if tgt_lang is not None:
-            options = {**self.tokenizer.target_options(tgt_lang), **options}
+        told = {} if tgt_lang is None else self.tokenizer.target_options(tgt_lang)
         if prefix is None:
             prefix = self.task_options(task).get("prefix") if task is not None else None
-        request = self._request(task=task, return_dict_in_generate=False, **options)
+        request = self._request(task=task, return_dict_in_generate=False, **{**told, **options})
         return TextJob.of(
             self.tokenizer,
             request,
+            settled=(name for name in TARGET_OPTIONS if options.get(name) is not None),
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             prefix=prefix or "",
@@ -573,9 +578,11 @@ class Model:
 
         Arguments are those of `generate_text`; texts may have any number of tokens.
         """
-        job = self.text_job(**how)
+        named = {name: how.pop(name, None) for name in ("src_lang", "tgt_lang")}
+        for_all, each = _split(named)
+        job = self.text_job(**for_all, **how)
         with isolated(self.device):
-            return job.pad(job.encoder.ids(texts))
+            return job.pad(job.encoder.ids(job.told(list(texts), **each) if each else texts))
 
     def task_options(self, task: str) -> dict[str, Any]:
         """What the checkpoint recommends for a task; ValueError if it knows no such task."""
@@ -648,6 +655,13 @@ _FOR_REQUEST = (
     "prefix_allowed_tokens_fn",
     "streamer",
 )
+
+
+def _split(named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str | None]]]:
+    """Languages by their arguments: one for all texts or none, and lists with one for each."""
+    for_all = {name: code for name, code in named.items() if isinstance(code, str | None)}
+    each = {name: each_language(name, named[name]) for name in named if name not in for_all}
+    return for_all, each
 
 
 def _either(input_ids: Ids, inputs: Ids) -> Ids:
