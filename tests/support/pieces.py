@@ -8,7 +8,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
 from transformers import (
     ByT5Tokenizer,
     MarianTokenizer,
@@ -92,6 +93,27 @@ def write_byte_pairs(
     trained.save_model(str(folder))
     if config:
         (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def write_fsmt(folder: Path, *, langs: tuple[str, str] = ("en", "de"), **config: Any) -> Path:
+    """vocab-src.json, vocab-tgt.json and merges.txt, of which some pieces are in one list only."""
+    folder.mkdir(exist_ok=True)
+    backend = Backend(models.BPE(end_of_word_suffix="</w>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(vocab_size=200, end_of_word_suffix="</w>", show_progress=False)
+    backend.train_from_iterator([_TEXT, "&apos; &quot; @-@ &amp; &#91; &lt;"] * 5, trainer)
+    pieces = sorted(backend.get_vocab())
+    draw = random.Random(0)
+    for side in ("src", "tgt"):
+        kept = draw.sample(pieces, k=len(pieces) * 4 // 5)
+        ids = {name: n for n, name in enumerate(("<s>", "<pad>", "</s>", "<unk>", *kept))}
+        (folder / f"vocab-{side}.json").write_text(json.dumps(ids))
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    lines = [f"{first} {second} {n}\n" for n, (first, second) in enumerate(merges)]
+    (folder / "merges.txt").write_text("".join(lines))
+    said = {"tokenizer_class": "FSMTTokenizer", "langs": langs, "model_max_length": 1024, **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
     return folder
 
 

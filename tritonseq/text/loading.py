@@ -9,6 +9,7 @@ from tritonseq.checkpoint.unilm_family import variant_of
 from tritonseq.shown import shown
 
 from .fast import OneLineVocabulary, merged_bytes, read_saved, saved_vocabulary
+from .fsmt import fsmt_vocabulary
 from .languages import MBART, MBART50, Languages
 from .piece_lists import BartphoPieces, MarianPieces
 from .sentencepiece import (
@@ -223,6 +224,10 @@ def _vocabulary(source: TokenizerFolder, family: str | None, name: str) -> Vocab
     if family == "bartpho":
         source.file("sentencepiece.bpe.model", name)
         return BartphoPieces(source.file("dict.txt", name).parent, stated)
+    if family == "fsmt":
+        for file in ("vocab-src.json", "vocab-tgt.json", "merges.txt"):
+            source.file(file, name)
+        return fsmt_vocabulary(folder, config, source.model, stated)
     missing = {"source.spm", "target.spm", "vocab.json"} - has
     if family in ("marian", None) and not missing:
         separate = config.get("separate_vocabs") is True
