@@ -122,13 +122,13 @@ def model_of(folder: Path) -> SentencePieceProcessor:
     return SentencePieceProcessor(model_file=str(path))
 
 
-def theirs(folder: Path, family: str) -> Any:
+def theirs(folder: Path, family: str, *, extra_ids: int = 100) -> Any:
     """transformers' tokenizer; it reads sentencepiece models only with yet another library."""
     if family not in _MODELS:
         return FAMILIES[family].from_pretrained(folder)
     pieces, charsmap = pieces_of(model_of(folder))
     if family == "t5":
-        pieces += [(f"<extra_id_{n}>", 0.0) for n in reversed(range(100))]
+        pieces += [(f"<extra_id_{n}>", 0.0) for n in reversed(range(extra_ids))]
     if family == "pegasus":
         first = ["<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{n}>" for n in range(2, 103))]
         pieces = [(name, 0.0) for name in first] + pieces[2:]
@@ -136,7 +136,8 @@ def theirs(folder: Path, family: str) -> Any:
         codes = [(code, 0.0) for code in MBartTokenizer().lang_code_to_id]
         first = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
         pieces = [*first, *pieces[3:], *codes, ("<mask>", 0.0)]
-    return FAMILIES[family](vocab=pieces, _spm_precompiled_charsmap=charsmap)
+    options = {} if extra_ids == 100 else {"extra_ids": extra_ids}
+    return FAMILIES[family](vocab=pieces, _spm_precompiled_charsmap=charsmap, **options)
 
 
 def pieces_of(model: SentencePieceProcessor) -> tuple[list[tuple[str, float]], bytes]:

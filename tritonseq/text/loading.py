@@ -256,7 +256,7 @@ def _by_own_files(source: TokenizerFolder, family: str | None, name: str) -> Voc
         )
     if family == "bert":
         return bert_vocabulary(source.file("vocab.txt", name), config, stated)
-    if family in ("bart", "gpt2") or (family is None and "vocab.json" in has):
+    if family in ("bart", "blenderbot", "gpt2") or (family is None and "vocab.json" in has):
         for file in ("vocab.json", "merges.txt"):
             source.file(file, name)
         return _byte_pairs(source, family or "gpt2", name)
@@ -342,10 +342,10 @@ def _saved(source: TokenizerFolder, family: str | None, name: str) -> FastVocabu
 
 
 def _byte_pairs(source: TokenizerFolder, family: str, name: str) -> FastVocabulary:
-    """That of vocab.json and merges.txt, as GPT-2 or BART has it."""
+    """That of vocab.json and merges.txt, as GPT-2, BART or Blenderbot has it."""
     backend, path = merged_bytes(source.folder), source.folder / "vocab.json"
     # The mask of BART takes the space before it, as it does in every tokenizer.json of one.
-    brought = TOKENIZER_CLASSES[family]._replace(mask_strips=family == "bart")
+    brought = TOKENIZER_CLASSES[family]._replace(mask_strips=family != "gpt2")
     fast = rebuilt(backend, brought, name, path, source.config, source.stated)
     if family == "gpt2":
         fast.own_frame = _ends(fast, source)

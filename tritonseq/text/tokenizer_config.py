@@ -142,6 +142,7 @@ _KNOWN = {
         "Bert DistilBert Electra Lxmert Minilm MobileBert SqueezeBert Unilm",
         "bert distilbert electra",
     ),
+    "blenderbot": ("Blenderbot", "blenderbot"),
     "byt5": ("ByT5", "byt5"),
     "camembert": ("Camembert", "camembert"),
     "fsmt": ("FSMT", "fsmt"),
@@ -164,15 +165,18 @@ _OF_CLASSES, _OF_MODELS = (
 # transformers 5 builds them anew around its vocabulary, in ways that are of no use to our models.
 _SAVED = frozenset(
     (
-        *("Blenderbot", "Bloom", "Cohere", "ConvBert", "Deberta", "FNet", "GPTNeoX", "Llama"),
+        *("Bloom", "Cohere", "ConvBert", "Deberta", "FNet", "GPTNeoX", "Llama"),
         *("PreTrained", "Qwen2"),
     )
 )
 _BACKENDS = frozenset(("TokenizersBackend", "PythonBackend", "SentencePieceBackend"))
 
+# Without a word about it, their Chinese models have nothing but the vocab.txt of a BERT.
+_CHINESE = frozenset(("bart", "gpt2", "t5"))
+_OWN_FILES = frozenset(("tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model"))
+
 # Those of other models, whose tokenizer may stand in for the one of ours.
 _OTHERS = {
-    "blenderbot": "Blenderbot",
     "codegen": "gpt2",
     "cohere": "Cohere",
     "cohere2": "Cohere",
@@ -235,8 +239,9 @@ def family_of(
     """The family of a tokenizer, and what it is named by.
 
     `config` is tokenizer_config.json, whose `tokenizer_class` counts before that of the network's
-    configuration `model`, and that before the type of the model; `has` names the files. The family
-    is None if nothing is named at all. Raises ValueError for a class that is not known.
+    configuration `model`, and that before the type of the model; `has` names the files. A vocab.txt
+    alone is BERT's. The family is None if nothing is named at all. Raises ValueError for a class
+    that is not known.
     """
     for source, where in ((config, "tokenizer_config.json"), (model, "the configuration")):
         name = source.get("tokenizer_class")
@@ -246,6 +251,8 @@ def family_of(
     if kind is None:
         return None, "no tokenizer_class and no model_type"
     family = _OF_MODELS.get(kind) if isinstance(kind, str) else None
+    if family in _CHINESE and "vocab.txt" in has and not _OWN_FILES & set(has):
+        return "bert", "vocab.txt"
     if family is None and "tokenizer.json" in has:
         return WHOLE, str(kind)
     if family is None:
