@@ -68,6 +68,8 @@ class TokenizerParts(NamedTuple):
     """`model_max_length`, where it is one: files without a limit hold a huge number."""
     truncation_side: str | None = None
     """Where texts are cut, "left" or "right", if that is said."""
+    unknown: str | None = None
+    """The token that stands for what has none, if files name one."""
 
 
 class TokenizerFolder(NamedTuple):
@@ -81,6 +83,11 @@ class TokenizerFolder(NamedTuple):
     model: dict[str, Any]
     """The configuration of the network, with what the caller says in its place."""
     stated: Stated
+
+    @property
+    def unknown(self) -> str | None:
+        """The name of the token for what has none."""
+        return self.stated.roles.get("unk_token")
 
     def file(self, name: str, family: str) -> Path:
         """A file that a family needs; ValueError if it is not there."""
@@ -114,7 +121,9 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
     if _is_unilm(model, has):
         _check_unilm(source)
         _refuse_splitting(source)
-        return TokenizerParts(_unilm(source), Languages(), False, False, limit, side)
+        return TokenizerParts(
+            _unilm(source), Languages(), False, False, limit, side, source.unknown
+        )
     family, name = family_of(config, model, has)
     vocabulary = _vocabulary(source, family, name)
     if (backend := getattr(vocabulary, "backend", None)) is None:
@@ -132,6 +141,7 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
         can_clean,
         limit,
         side or getattr(vocabulary, "saved_side", None),
+        source.unknown,
     )
 
 

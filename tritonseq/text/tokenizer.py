@@ -38,6 +38,9 @@ class Tokenizer:
         """Where the checkpoint says that texts are cut: "left", "right", or None."""
         self.backend: Any = getattr(parts.vocabulary, "backend", None)
         self._unknown: int | None = getattr(parts.vocabulary, "unknown_id", None)
+        self._target = getattr(parts.vocabulary, "target", parts.vocabulary)
+        self.unknown_names = tuple(dict.fromkeys(filter(None, (parts.unknown, "<unk>", "[UNK]"))))
+        """What the token for all that has none may be called."""
 
     @classmethod
     def from_folder(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
@@ -133,6 +136,19 @@ class Tokenizer:
     def token_ids(self, tokens: Iterable[str]) -> list[int]:
         """The ids of single tokens, such as "." and "[X_SEP]"; ValueError for unknown ones."""
         return [self._token(token) for token in tokens]
+
+    def target_rows(self, texts: Iterable[str]) -> list[list[int]]:
+        """The ids of each text as the model writes it, without anything before or behind it.
+
+        They are those of its source for most checkpoints, and others where targets have a
+        vocabulary of their own. Raises ValueError as `rows` does.
+        """
+        rows: list[list[int]] = self._target.encode(_checked(texts))
+        return rows
+
+    def has_unknown(self, row: Sequence[int]) -> bool:
+        """Whether such ids have one that stands for what has none."""
+        return any(self._target.token_id(name) in row for name in self.unknown_names)
 
     def may_be_tokens(self, strings: Iterable[str]) -> bool:
         """Whether they can be a text's tokens: one is known, or may be a word that is not."""
