@@ -144,7 +144,7 @@ LAYOUTS = {
     "MVP": Layout(mvp),
     "MVP with tokenizer.json": Layout(lambda folder: mvp(folder, with_json=True)),
     "Chinese BART": Layout(lambda folder: chinese(folder, "bart"), BERT),
-    "Chinese GPT-2": Layout(lambda folder: chinese(folder, "gpt2"), BERT),
+    "Chinese GPT-2": Layout(lambda folder: chinese(folder, "gpt2", tokenizer_class=BERT)),
     "Chinese T5": Layout(
         lambda folder: chinese(folder, "t5", tokenizer_class=BERT, do_lower_case=False)
     ),

@@ -21,6 +21,7 @@ from .vocabulary import SplitVocabulary
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
+    from typing import TypeGuard
 
     from .special_tokens import Stated
 
@@ -188,7 +189,7 @@ def fsmt_vocabulary(
     return FsmtVocabulary(source, target)
 
 
-def _is_pair(languages: object) -> bool:
+def _is_pair(languages: Any) -> TypeGuard[list[str]]:
     is_list = isinstance(languages, list) and len(languages) == 2
     return is_list and all(isinstance(language, str) for language in languages)
 

@@ -172,7 +172,7 @@ _SAVED = frozenset(
 _BACKENDS = frozenset(("TokenizersBackend", "PythonBackend", "SentencePieceBackend"))
 
 # Without a word about it, their Chinese models have nothing but the vocab.txt of a BERT.
-_CHINESE = frozenset(("bart", "gpt2", "t5"))
+_CHINESE = frozenset(("bart", "t5"))
 _OWN_FILES = frozenset(("tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model"))
 
 # Those of other models, whose tokenizer may stand in for the one of ours.
