@@ -17,6 +17,7 @@ from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
 from tritonseq.engine.torch_state import isolated, isolated_items
 from tritonseq.options.config import GenerationConfig, as_generation_config
+from tritonseq.text.encoding import banned_ids
 from tritonseq.text.languages import TARGET_OPTIONS, each_language
 from tritonseq.text.tokenizer import Tokenizer
 
@@ -451,6 +452,7 @@ class Model:
         add_special_tokens: bool = True,
         skip_special_tokens: bool = True,
         clean_up_tokenization_spaces: bool | None = None,
+        bad_words: Sequence[str] | None = None,
         batch_size: int = BATCH_SIZE,
         progress: bool = False,
         task: str | None = None,
@@ -477,9 +479,16 @@ class Model:
             max_source_length: shorten texts to so many tokens, or to the positions of the model
                 if they are fewer, whatever the tokenizer recommends.
             add_special_tokens: put the special tokens of the checkpoint around texts.
-            skip_special_tokens: leave special tokens out of what is returned.
+            skip_special_tokens: leave special tokens out of what is returned. With False, a text
+                begins with what targets start with and ends with its end token; the padding
+                behind that, of which other texts of a batch decide, is left out in any case.
             clean_up_tokenization_spaces: remove spaces before punctuation; by default what the
                 checkpoint says. Byte-level BPE has none that would have to go.
+            bad_words: texts that are not to be written, beside `bad_words_ids` of options or the
+                checkpoint: each by the tokens that it has behind a space, and by those that it
+                has without one, in which it is found within longer words as well (" fox" bans
+                the first alone). Other cuttings of it into tokens, and capital letters, are
+                other texts. Where the vocabulary has no tokens for one, there is a ValueError.
             batch_size: texts that are generated together.
             progress: show a bar on stderr meanwhile, also in a notebook.
             task: one of `tasks`, such as "summarization".
@@ -506,6 +515,7 @@ class Model:
             add_special_tokens=add_special_tokens,
             skip_special_tokens=skip_special_tokens,
             clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+            bad_words=bad_words,
             task=task,
             **options,
         )
@@ -535,6 +545,7 @@ class Model:
         add_special_tokens: bool = True,
         skip_special_tokens: bool = True,
         clean_up_tokenization_spaces: bool | None = None,
+        bad_words: Sequence[str] | None = None,
         task: str | None = None,
         **options: Any,
     ) -> TextJob:
@@ -559,7 +570,11 @@ class Model:
         told = {} if tgt_lang is None else self.tokenizer.target_options(tgt_lang)
         if prefix is None:
             prefix = self.task_options(task).get("prefix") if task is not None else None
-        request = self._request(task=task, return_dict_in_generate=False, **{**told, **options})
+        options = {**told, **options}
+        request = self._request(task=task, return_dict_in_generate=False, **options)
+        if bad_words is not None:
+            options["bad_words_ids"] = self._banned(bad_words, request.config)
+            request = self._request(task=task, return_dict_in_generate=False, **options)
         return TextJob.of(
             self.tokenizer,
             request,
@@ -607,6 +622,17 @@ class Model:
         config = config.merged(**arguments)
         config.check_vocabulary(self.decoder.vocab_size)
         return Request.of(self.decoder, config, self.engines, **taken)
+
+    def _banned(self, words: Sequence[str], config: GenerationConfig) -> list[Sequence[int]] | None:
+        """`bad_words_ids` of these texts and of the options; None if there are none."""
+        found = banned_ids(self.tokenizer, words)
+        for row in found:
+            if len(row) == 1 and row[0] in config.eos_token_ids:
+                raise ValueError(
+                    "bad_words has the end token, which is never banned so: pass min_new_tokens "
+                    "for longer texts"
+                )
+        return [*(config.bad_words_ids or ()), *found] or None
 
     def _check_unchanged(self) -> None:
         """Raise ValueError if the live model that this one shares weights with has changed."""

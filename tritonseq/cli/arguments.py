@@ -277,6 +277,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="none before punctuation; default: as tokenizer_config.json says",
     )
+    group.add_argument("--bad-words", metavar="F", help="texts that are not written, one a line")
     group.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     group.add_argument("--resume", action="store_true", help="go on with an interrupted job")
     group.add_argument("--reference", metavar="F", help="compare OUTPUT with the lines of F")

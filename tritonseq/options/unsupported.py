@@ -126,6 +126,7 @@ TEXT_ARGUMENTS = (
     "add_special_tokens",
     "skip_special_tokens",
     "clean_up_tokenization_spaces",
+    "bad_words",
     "batch_size",
     "progress",
 )

@@ -72,6 +72,7 @@ def pipeline(
     add_special_tokens: bool = True,
     skip_special_tokens: bool = True,
     clean_up_tokenization_spaces: bool | None = None,
+    bad_words: Sequence[str] | None = None,
     task: str | None = None,
     batch_size: int | None = None,
     batch_tokens: int | None = None,
@@ -102,8 +103,8 @@ def pipeline(
         texts: any iterable of texts, or of lists of tokens; for `async for` also an asynchronous
             one. It is read by another thread, a few windows ahead of the results.
         src_lang, tgt_lang, prefix, truncation, max_source_length, add_special_tokens,
-            skip_special_tokens, clean_up_tokenization_spaces, task: as for `Model.generate_text`;
-            languages of each text may come from any iterable.
+            skip_special_tokens, clean_up_tokenization_spaces, bad_words, task: as for
+            `Model.generate_text`; languages of each text may come from any iterable.
         batch_size: the most samples at once; by default as many as pay and fit into memory. If
             memory fails all the same, half as many go on, and a warning says so.
         batch_tokens: the most tokens of sources at once, each counted as long as the longest.
@@ -162,6 +163,7 @@ def pipeline(
         "add_special_tokens": add_special_tokens,
         "skip_special_tokens": skip_special_tokens,
         "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
+        "bad_words": bad_words,
         "task": task,
     }
     loadable = ModelSource(str(model)) if isinstance(model, (str, Path)) else model

@@ -222,6 +222,36 @@ def check_tokens(tokenizer: Callable[[], Tokenizer], text: Text) -> None:
         )
 
 
+def banned_ids(tokenizer: Tokenizer, words: Any) -> list[list[int]]:
+    """What `bad_words_ids` are for texts that must not be written.
+
+    A text is banned as it is written behind a space and as it is written without one: where
+    tokens hold their spaces these are two, and the second is also found within longer words. One
+    that begins with a space is banned there alone. Where tokens hold none, and in sentencepiece
+    models, both are the same: a word of its own. Raises ValueError for what is no list of texts,
+    and for a text that the vocabulary has no tokens for.
+    """
+    if isinstance(words, str) or not isinstance(words, list | tuple | set | frozenset):
+        raise ValueError(f"bad_words is {shown(words)}: it must be a list of texts")
+    found: dict[tuple[int, ...], None] = {}
+    for word in words:
+        if not isinstance(word, str) or not word.strip():
+            raise ValueError(f"bad_words has {shown(word)}: each must be a text that is not blank")
+        try:
+            forms = tokenizer.target_rows([word] if word[0] == " " else [f" {word}", word])
+        except TextError as error:
+            raise ValueError(error.of(f"bad_words has {shown(word)}, which")) from None
+        for form in forms:
+            is_said = any(name in word for name in tokenizer.unknown_names)
+            if not form or (tokenizer.has_unknown(form) and not is_said):
+                raise ValueError(
+                    f"bad_words has {shown(word)}, which the vocabulary has no tokens for, so that "
+                    "it cannot be written in any case: leave it out"
+                )
+            found[tuple(form)] = None
+    return [list(form) for form in found]
+
+
 def at_places(
     read: Callable[[list[Text]], list[list[int]]], texts: Sequence[Text], places: Sequence[int]
 ) -> list[list[int]]:

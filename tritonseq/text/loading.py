@@ -9,6 +9,7 @@ from tritonseq.checkpoint.unilm_family import variant_of
 from tritonseq.shown import shown
 
 from .fast import FastVocabulary, OneLineVocabulary, merged_bytes, read_saved, saved_vocabulary
+from .fsmt import fsmt_vocabulary
 from .language_codes import FLORES, M2M100, MBART, MBART50, PLBART, languages_of, listed_codes
 from .languages import STYLES, Languages
 from .piece_lists import BartphoPieces, M2M100Pieces, MarianPieces
@@ -70,6 +71,8 @@ class TokenizerParts(NamedTuple):
     """`model_max_length`, where it is one: files without a limit hold a huge number."""
     truncation_side: str | None = None
     """Where texts are cut, "left" or "right", if that is said."""
+    unknown: str | None = None
+    """The token that stands for what has none, if files name one."""
 
 
 class TokenizerFolder(NamedTuple):
@@ -83,6 +86,11 @@ class TokenizerFolder(NamedTuple):
     model: dict[str, Any]
     """The configuration of the network, with what the caller says in its place."""
     stated: Stated
+
+    @property
+    def unknown(self) -> str | None:
+        """The name of the token for what has none."""
+        return self.stated.roles.get("unk_token")
 
     def file(self, name: str, family: str) -> Path:
         """A file that a family needs; ValueError if it is not there."""
@@ -116,7 +124,9 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
     if _is_unilm(model, has):
         _check_unilm(source)
         _refuse_splitting(source)
-        return TokenizerParts(_unilm(source), Languages(), False, False, limit, side)
+        return TokenizerParts(
+            _unilm(source), Languages(), False, False, limit, side, source.unknown
+        )
     family, name = family_of(config, model, has)
     if family == "m2m100" and name == "m2m_100" and "vocab.json" not in has:
         family = "nllb"  # the networks of both are of one type
@@ -136,6 +146,7 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
         can_clean,
         limit,
         side or getattr(vocabulary, "saved_side", None),
+        source.unknown,
     )
 
 
@@ -218,6 +229,10 @@ def _vocabulary(source: TokenizerFolder, family: str | None, name: str) -> Vocab
     if family == "bartpho":
         source.file("sentencepiece.bpe.model", name)
         return BartphoPieces(source.file("dict.txt", name).parent, stated)
+    if family == "fsmt":
+        for file in ("vocab-src.json", "vocab-tgt.json", "merges.txt"):
+            source.file(file, name)
+        return fsmt_vocabulary(folder, config, source.model, stated)
     missing = {"source.spm", "target.spm", "vocab.json"} - has
     if family in ("marian", None) and not missing:
         separate = config.get("separate_vocabs") is True
@@ -246,7 +261,7 @@ def _by_own_files(source: TokenizerFolder, family: str | None, name: str) -> Voc
         )
     if family == "bert":
         return bert_vocabulary(source.file("vocab.txt", name), config, stated)
-    if family in ("bart", "gpt2") or (family is None and "vocab.json" in has):
+    if family in ("bart", "blenderbot", "gpt2") or (family is None and "vocab.json" in has):
         for file in ("vocab.json", "merges.txt"):
             source.file(file, name)
         return _byte_pairs(source, family or "gpt2", name)
@@ -341,10 +356,10 @@ def _saved(source: TokenizerFolder, family: str | None, name: str) -> FastVocabu
 
 
 def _byte_pairs(source: TokenizerFolder, family: str, name: str) -> FastVocabulary:
-    """That of vocab.json and merges.txt, as GPT-2 or BART has it."""
+    """That of vocab.json and merges.txt, as GPT-2, BART or Blenderbot has it."""
     backend, path = merged_bytes(source.folder), source.folder / "vocab.json"
     # The mask of BART takes the space before it, as it does in every tokenizer.json of one.
-    brought = TOKENIZER_CLASSES[family]._replace(mask_strips=family == "bart")
+    brought = TOKENIZER_CLASSES[family]._replace(mask_strips=family != "gpt2")
     fast = rebuilt(backend, brought, name, path, source.config, source.stated)
     if family == "gpt2":
         fast.own_frame = _ends(fast, source)

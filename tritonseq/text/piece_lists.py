@@ -73,6 +73,9 @@ class MarianPieces(_ListedPieces):
         names = {**target, **added.plain}
         self._pieces = {token: name for name, token in names.items() if name not in special}
         self._special = {target.get(name, own.get(name)): name for name in special}
+        written = {name: target.get(name, token) for name, token in own.items()}
+        self.target = _ListedPieces(target_model, {**target, **written}, written)
+        """What reads texts as the model writes them, such as words that it must not."""
 
     def decode(
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True

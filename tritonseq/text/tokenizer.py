@@ -43,6 +43,9 @@ class Tokenizer:
         """Where the checkpoint says that texts are cut: "left", "right", or None."""
         self.backend: Any = getattr(parts.vocabulary, "backend", None)
         self._unknown: int | None = getattr(parts.vocabulary, "unknown_id", None)
+        self._target = getattr(parts.vocabulary, "target", parts.vocabulary)
+        self.unknown_names = tuple(dict.fromkeys(filter(None, (parts.unknown, "<unk>", "[UNK]"))))
+        """What the token for all that has none may be called."""
 
     @classmethod
     def from_folder(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
@@ -52,11 +55,12 @@ class Tokenizer:
         transformers takes, else the files that the class has: a sentencepiece model (`spiece.model`
         of T5, Pegasus and ALBERT, `sentencepiece.bpe.model` of mBART, NLLB, M2M100, PLBart, XLM-R,
         BARThez, CamemBERT and BARTpho), byte-level BPE of `vocab.json` and `merges.txt`, or BERT's
-        `vocab.txt`. Marian's is `source.spm` and `target.spm` with `vocab.json`, and ByT5's needs
-        no file. UniLM's is `vocab.txt`, or the files of RoBERTa. Keys of `config` count instead of
-        those of config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
+        `vocab.txt`. Marian's is `source.spm` and `target.spm` with `vocab.json`, FSMT's
+        `vocab-src.json`, `vocab-tgt.json` and `merges.txt`, and ByT5's needs no file. UniLM's is
+        `vocab.txt`, or the files of RoBERTa. Keys of `config` count instead of those of
+        config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
         `s2s_special_token`. Raises ValueError if files are missing or damaged, name a class or a
-        key that is not known, or if the `text` extra is missing.
+        key that is not known, or if an extra (`text`, `moses`) is missing.
         """
         return cls(read_tokenizer(Path(folder), config))
 
@@ -143,6 +147,19 @@ class Tokenizer:
     def token_ids(self, tokens: Iterable[str]) -> list[int]:
         """The ids of single tokens, such as "." and "[X_SEP]"; ValueError for unknown ones."""
         return [self._token(token) for token in tokens]
+
+    def target_rows(self, texts: Iterable[str]) -> list[list[int]]:
+        """The ids of each text as the model writes it, without anything before or behind it.
+
+        They are those of its source for most checkpoints, and others where targets have a
+        vocabulary of their own. Raises ValueError as `rows` does.
+        """
+        rows: list[list[int]] = self._target.encode(_checked(texts))
+        return rows
+
+    def has_unknown(self, row: Sequence[int]) -> bool:
+        """Whether such ids have one that stands for what has none."""
+        return any(self._target.token_id(name) in row for name in self.unknown_names)
 
     def may_be_tokens(self, strings: Iterable[str]) -> bool:
         """Whether they can be a text's tokens: one is known, or may be a word that is not."""

@@ -2,7 +2,8 @@
 
 Since version 5, the classes of transformers take vocabulary, merges, added tokens and the table of
 equal characters from that file, most of them its post-processor too, and bring everything else.
-Where they lose the table that a model was trained by (mBART, BARThez), it is kept here.
+Where they lose what a model was trained by, the table (mBART, BARThez) or the tokens around texts
+(BARThez, Blenderbot), it is kept here.
 """
 
 from __future__ import annotations
@@ -426,7 +427,9 @@ TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
         "Unigram", _FAIRSEQ, _barthez, _ENDS, keeps_frame=True, unknown=3, mask_strips=True
     ),
     "albert": TokenizerClass("Unigram", _ALBERT, _albert, _ENDS, keeps_frame=True, unknown=1),
-    "Blenderbot": TokenizerClass("BPE", _FAIRSEQ, _blenderbot, keeps_frame=True, mask_strips=True),
+    "blenderbot": TokenizerClass(
+        "BPE", _FAIRSEQ, _blenderbot, _STOP, keeps_frame=True, mask_strips=True
+    ),
     "Cohere": TokenizerClass("BPE", _COHERE, _cohere, keeps_frame=True),
     "Deberta": TokenizerClass("BPE", _BRACKETS, _bytes, _ENDS),
     "GPTNeoX": TokenizerClass("BPE", {**_GPT2, "pad_token": "<|padding|>"}, _neox),
