@@ -47,7 +47,7 @@ _NAMES = (
     "model", "input", "output", "model_type", "tokenizer", "revision", "cache_dir", "source_field",
     "id_field", "task", "src_lang", "tgt_lang", "output_field", "reference", "prompt_file",
     "input_file", "output_file", "model_path", "model_recover_path", "config_path",
-    "tokenizer_name", "bert_model", "split", "device", "dtype",
+    "tokenizer_name", "bert_model", "split", "device", "dtype", "source_cache",
 )  # fmt: skip
 _PLACES = ("model", "input", "output")
 

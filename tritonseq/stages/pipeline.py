@@ -60,6 +60,7 @@ def pipeline(
     model: Model | str | Path,
     texts: Iterable[Text] | AsyncIterable[Text],
     *,
+    source_cache: str | None = None,
     src_lang: str | None = None,
     tgt_lang: str | None = None,
     prefix: str | None = None,
@@ -97,6 +98,7 @@ def pipeline(
         model: a Model, or what `load` takes as a name.
         texts: any iterable of texts, or of lists of tokens; for `async for` also an asynchronous
             one. It is read by another thread, a few windows ahead of the results.
+        source_cache: as for `load`, if the model is a name.
         src_lang, tgt_lang, prefix, truncation, max_source_length, add_special_tokens,
             skip_special_tokens, clean_up_tokenization_spaces, task: as for `Model.generate_text`.
         batch_size: the most samples at once; by default as many as pay and fit into memory. If
@@ -129,8 +131,7 @@ def pipeline(
             once all results before it are out, and JobFailed if worker processes keep dying.
     """
     check_texts("texts", texts)
-    if not isinstance(model, (str, Path)) and not hasattr(model, "text_job"):
-        raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
+    loadable = _loadable(model, source_cache)
     run = RunOptions(
         batch_size=batch_size,
         batch_tokens=batch_tokens,
@@ -155,8 +156,24 @@ def pipeline(
         "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
         "task": task,
     }
-    loadable = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
     return Pipeline(texts, Workers(loadable, {**of_texts, **options}, run))
+
+
+def _loadable(model: Any, source_cache: str | None) -> Model | ModelSource:
+    """What `Workers` take, with what `load` is told of a model that is a name."""
+    if isinstance(model, (str, Path)):
+        return ModelSource(
+            str(model), {} if source_cache is None else {"source_cache": source_cache}
+        )
+    if not hasattr(model, "text_job"):
+        raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
+    if source_cache not in (None, model.source_cache):
+        raise ValueError(
+            f"source_cache is {source_cache!r}, and the model was loaded with "
+            f"{model.source_cache!r}: say it to load, or pass the model's name"
+        )
+    loaded: Model = model
+    return loaded
 
 
 class Pipeline:
