@@ -538,7 +538,7 @@ def test_a_source_cache_that_cannot_be(
 
 
 def test_a_job_over_states_of_sources(tmp_path: Path, sources: str, capsys: Captured) -> None:
-    """The same bytes; and it is not gone on with over keys and values."""
+    """It writes the same bytes."""
     outputs = []
     for kind in ("projected", "states"):
         output = tmp_path / kind

@@ -268,7 +268,7 @@ def _plan(
     if cut:
         # Whole stacks are missing: in a network of a layer each shows what else is.
         cls.tensor_specs(names, replace(own, **cut))
-    model: nn.Module = cls(own)
+    model: Any = cls(own)
     model.keep_of_sources(source_cache)
     sources: dict[str, TensorSpec] = cls.tensor_specs(reader.shapes.keys(), own)
     for name, parameter in model.named_parameters():
