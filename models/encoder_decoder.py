@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tritonseq.memory.kv_cache import EncoderDecoderCache
 
 from .network import Network
+from .source_states import StatesCrossAttention
 from .varlen import varlen_batches
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class EncoderDecoder(Network):
             head_dim=self.head_dim,
             device=self.device if device is None else device,
             dtype=self.dtype,
+            states_width=self._blocks[0].cross.width if self.source_cache == "states" else None,
         )
 
     @torch.no_grad()
@@ -183,6 +185,10 @@ class EncoderDecoder(Network):
         for block in self._blocks:
             block.step(stream, lineage, cache)
         return self.logits(stream).unflatten(0, tokens.shape)
+
+    def _read_states(self) -> None:
+        for block in self._blocks:
+            block.cross = StatesCrossAttention.in_place_of(block.cross)
 
     @property
     def _blocks(self) -> list[DecoderBlock]:

@@ -53,6 +53,7 @@ def load(
     model_type: str | None = None,
     config: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
+    source_cache: str = "projected",
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
@@ -73,6 +74,11 @@ def load(
             command lines: `new_segment_ids`, `s2s_add_segment`, `s2s_share_segment`,
             `s2s_special_token`, `pos_shift`, `do_lower_case`.
         tokenizer: a folder or Hub id with the tokenizer, if it is not beside the weights.
+        source_cache: what is kept of a source while it is answered, by models with
+            cross-attention. "projected": keys and values of every layer. "states": the encoder's
+            states, once for all layers (EL-attention, Yan et al., 2021): a source takes 2 x layers
+            times less memory, a step many more operations, and results are equal but for their
+            rounding. Not with int8.
         revision: branch, tag or commit on the Hub.
         cache_dir: where downloads are kept; huggingface_hub's own cache by default.
         token: for private repositories; by default the one that `hf auth login` stored.
@@ -86,10 +92,17 @@ def load(
     at_hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     path, folder = _found(name_or_path, revision, tokenizer, at_hub)
     checkpoint = load_checkpoint(
-        path, device=device, dtype=dtype, model_type=model_type, overrides=config, tokenizer=folder
+        path,
+        device=device,
+        dtype=dtype,
+        model_type=model_type,
+        overrides=config,
+        tokenizer=folder,
+        source_cache=source_cache,
     )
     network: Any = checkpoint.decoder
-    origin = origin_of(path, folder, network.device, network.weights_dtype, model_type, config)
+    how = (network.device, network.weights_dtype, model_type, config, source_cache)
+    origin = origin_of(path, folder, *how)
     return _model(checkpoint, origin)
 
 
@@ -121,7 +134,9 @@ def load_tokenizer(
     return Tokenizer.from_folder(beside if folder is None else folder, {**(config or {}), **stated})
 
 
-def from_transformers(model: Any, *, dtype: str | torch.dtype = "auto") -> Model:
+def from_transformers(
+    model: Any, *, dtype: str | torch.dtype = "auto", source_cache: str = "projected"
+) -> Model:
     """Take over a live transformers model; weights are shared wherever that is possible.
 
     The model keeps working, and so must stay as it is: a weight that is changed in place may
@@ -129,9 +144,10 @@ def from_transformers(model: Any, *, dtype: str | torch.dtype = "auto") -> Model
     into larger products: once such a weight is changed in place, as training does, requests raise
     ValueError, and this is to be called again. (What is changed through `.data` goes unnoticed.)
     `dtype` is the model's own by default, or one of those of `load`: weights of another are copies.
+    `source_cache` is that of `load`.
     Raises ValueError for an architecture that tritonseq does not implement.
     """
-    return _model(from_transformers_model(model, dtype), None)
+    return _model(from_transformers_model(model, dtype, source_cache), None)
 
 
 def _model(checkpoint: Checkpoint, origin: Origin | None) -> Model:
@@ -245,6 +261,12 @@ class Model:
         decoder = self.decoder
         dtype: torch.dtype = getattr(decoder, "weights_dtype", decoder.dtype)
         return dtype
+
+    @property
+    def source_cache(self) -> str:
+        """What is kept of sources, as `load` was told."""
+        kept: str = getattr(self.decoder, "source_cache", "projected")
+        return kept
 
     @property
     def is_encoder_decoder(self) -> bool:

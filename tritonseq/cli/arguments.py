@@ -207,6 +207,12 @@ def _parameters() -> Iterator[tuple[str, str]]:
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model")
     add_placement(group)
+    group.add_argument(
+        "--source-cache",
+        metavar="KIND",
+        help="projected (keys and values of every layer), or states: much less memory for "
+        "sources, more work a step; default: projected",
+    )
     group.add_argument("--model-type", metavar="NAME", help="in place of what config.json says")
     group.add_argument(
         "--config", type=mapping, metavar="JSON", help="keys in place of those of config.json"

@@ -56,6 +56,7 @@ def load_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
         "config": parsed.config or None,
         "tokenizer": tokenizer,
         **_placement(parsed),
+        "source_cache": parsed.source_cache or "projected",
         **{name: getattr(parsed, name) for name in ("revision", "cache_dir", "local_files_only")},
     }
 

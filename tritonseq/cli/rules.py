@@ -48,7 +48,7 @@ _NAMES = (
     "id_field", "task", "src_lang", "tgt_lang", "src_lang_field", "tgt_lang_field", "output_field",
     "reference", "prompt_file", "input_file", "output_file", "model_path", "model_recover_path",
     "config_path", "tokenizer_name", "bert_model", "split", "device", "dtype",
-    "bad_words",
+    "bad_words", "source_cache",
 )  # fmt: skip
 _PLACES = ("model", "input", "output")
 

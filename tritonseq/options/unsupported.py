@@ -132,6 +132,9 @@ TEXT_ARGUMENTS = (
 )
 """What only `Model.generate_text` takes, which has texts to tokenize."""
 
+LOAD_ARGUMENTS = ("source_cache",)
+"""What a model is loaded with, and might be taken for an option of each call."""
+
 _HARMLESS = {
     "eta_cutoff": 0.0,
     "penalty_alpha": 0.0,
@@ -171,6 +174,11 @@ def settle(name: str, value: Any, known: Collection[str]) -> None:
         return
     if name in ARGUMENTS:
         raise ValueError(f"{name} is no generation option: it is an argument of Model.generate")
+    if name in LOAD_ARGUMENTS:
+        raise ValueError(
+            f"{name} is no generation option: say it to load or from_transformers, which lay out "
+            "weights by it"
+        )
     if name in TEXT_ARGUMENTS:
         if value is not None and value is not False:
             raise ValueError(f"{name}={_shown(value)} is for generate_text: ids are not tokenized")

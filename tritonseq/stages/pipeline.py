@@ -64,6 +64,7 @@ def pipeline(
     model: Model | str | Path,
     texts: Iterable[Text] | AsyncIterable[Text],
     *,
+    source_cache: str | None = None,
     src_lang: str | Iterable[str | None] | None = None,
     tgt_lang: str | Iterable[str | None] | None = None,
     prefix: str | None = None,
@@ -102,6 +103,7 @@ def pipeline(
         model: a Model, or what `load` takes as a name.
         texts: any iterable of texts, or of lists of tokens; for `async for` also an asynchronous
             one. It is read by another thread, a few windows ahead of the results.
+        source_cache: as for `load`, if the model is a name.
         src_lang, tgt_lang, prefix, truncation, max_source_length, add_special_tokens,
             skip_special_tokens, clean_up_tokenization_spaces, bad_words, task: as for
             `Model.generate_text`; languages of each text may come from any iterable.
@@ -135,8 +137,7 @@ def pipeline(
             once all results before it are out, and JobFailed if worker processes keep dying.
     """
     check_texts("texts", texts)
-    if not isinstance(model, (str, Path)) and not hasattr(model, "text_job"):
-        raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
+    loadable = _loadable(model, source_cache)
     run = RunOptions(
         batch_size=batch_size,
         batch_tokens=batch_tokens,
@@ -166,8 +167,24 @@ def pipeline(
         "bad_words": bad_words,
         "task": task,
     }
-    loadable = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
     return Pipeline(texts, Workers(loadable, {**of_texts, **options}, run), each)
+
+
+def _loadable(model: Any, source_cache: str | None) -> Model | ModelSource:
+    """What `Workers` take, with what `load` is told of a model that is a name."""
+    if isinstance(model, (str, Path)):
+        return ModelSource(
+            str(model), {} if source_cache is None else {"source_cache": source_cache}
+        )
+    if not hasattr(model, "text_job"):
+        raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
+    if source_cache not in (None, model.source_cache):
+        raise ValueError(
+            f"source_cache is {source_cache!r}, and the model was loaded with "
+            f"{model.source_cache!r}: say it to load, or pass the model's name"
+        )
+    loaded: Model = model
+    return loaded
 
 
 class Pipeline:
