@@ -357,9 +357,7 @@ class Model:
         output.sequences = output.sequences.to(home)
         if not request.config.return_dict_in_generate:
             return output.sequences
-        if not request.config.output_scores:
-            output.sequences_scores = output.beam_trace = None
-        return output
+        return _asked_for(output, request.config)
 
     def stream(
         self,
@@ -395,6 +393,20 @@ class Model:
             tokens = request.stream(_either(input_ids, inputs), attention_mask)
         return isolated_items(tokens, self.device)
 
+    @overload
+    def generate_each(
+        self,
+        inputs: Sequence[Tensor | Sequence[int]],
+        *,
+        return_dict_in_generate: Literal[True],
+        **options: Any,
+    ) -> Iterator[tuple[int, GenerateOutput]]: ...
+
+    @overload
+    def generate_each(
+        self, inputs: Sequence[Tensor | Sequence[int]], **options: Any
+    ) -> Iterator[tuple[int, Tensor]]: ...
+
     def generate_each(
         self,
         inputs: Sequence[Tensor | Sequence[int]],
@@ -404,8 +416,9 @@ class Model:
         generation_config: Any = None,
         task: str | None = None,
         prefix_allowed_tokens_fn: Trie | None = None,
+        return_dict_in_generate: bool | None = None,
         **options: Any,
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[tuple[int, Tensor]] | Iterator[tuple[int, GenerateOutput]]:
         """Answer sources or continue prompts of any lengths, and yield each as soon as it is done.
 
         Up to `slots` of them are generated side by side. One that is done leaves its slot, and the
@@ -421,11 +434,13 @@ class Model:
 
         Yields:
             The place of an input and its `[num_return_sequences, L]` int64 ids, in the order in
-            which they are done.
+            which they are done; with `return_dict_in_generate=True` a GenerateOutput.
 
         Raises:
             ValueError: as `generate` does, for any of the inputs, before anything runs.
         """
+        if return_dict_in_generate is not None:
+            options["return_dict_in_generate"] = return_dict_in_generate
         with isolated(self.device):
             request = self._request(
                 generation_config=generation_config,
@@ -435,6 +450,9 @@ class Model:
                 **options,
             )
             found = request.each(inputs, slots)
+        if request.config.return_dict_in_generate:
+            outputs = ((place, _asked_for(output, request.config)) for place, output in found)
+            return isolated_items(outputs, self.device)
         sequences = ((place, output.sequences) for place, output in found)
         return isolated_items(sequences, self.device)
 
@@ -648,6 +666,13 @@ _FOR_REQUEST = (
     "prefix_allowed_tokens_fn",
     "streamer",
 )
+
+
+def _asked_for(output: GenerateOutput, config: GenerationConfig) -> GenerateOutput:
+    """Without what is known anyway, and that a result has only if it was asked for."""
+    if not config.output_scores:
+        output.sequences_scores = output.beam_trace = None
+    return output
 
 
 def _either(input_ids: Ids, inputs: Ids) -> Ids:

@@ -126,7 +126,7 @@ def _processes(name: str, number: str) -> int:
 
 
 # Options that only change the form of a result that the command line does not show.
-_HIDDEN = {"return_dict_in_generate", "output_scores", "output_logits"}
+_HIDDEN = {"return_dict_in_generate", "output_scores", "output_logits", "output_token_scores"}
 
 _USAGE = """\
 tritonseq generate MODEL INPUT [OUTPUT] [options]
