@@ -123,7 +123,9 @@ def test_those_of_unilm_are_what_its_search_added_up(options: dict[str, Any]) ->
     model = tiny_unilm.tiny(seed=1, max_position_embeddings=64).model()
     ids = torch.randint(4, 30, (3, 7), generator=torch.Generator().manual_seed(2))
     ends = {"eos_token_id": list(range(2, model.decoder.vocab_size, 6)), "pad_token_id": 0}
-    more = {"no_repeat_ngram_size": 2, "num_return_sequences": 2} if options["num_beams"] > 1 else {}
+    more = (
+        {"no_repeat_ngram_size": 2, "num_return_sequences": 2} if options["num_beams"] > 1 else {}
+    )
     output = model.generate(
         ids, search="unilm", max_new_tokens=9, **EVERYTHING, **ends, **options, **more
     )
@@ -142,21 +144,26 @@ SLOTS = {
 }
 
 
-@pytest.mark.parametrize("search", SLOTS)
-@pytest.mark.parametrize("kind", ["gpt2", "t5", "unilm"])
+@pytest.mark.parametrize(
+    ("kind", "search"),
+    [
+        ("gpt2", "beams"),
+        ("gpt2", "groups"),
+        ("t5", "greedy"),
+        ("t5", "unfused"),
+        ("unilm", "beams"),
+    ],
+)
 def test_samples_that_come_and_go_have_the_scores_that_they_have_alone(
     kind: str, search: str
 ) -> None:
-    unilm = kind == "unilm"
-    if unilm and search == "groups":
-        return
-    model = tiny_unilm.tiny(seed=1).model() if unilm else models(kind).ours
+    model = tiny_unilm.tiny(seed=1).model() if kind == "unilm" else models(kind).ours
     ends = {"eos_token_id": list(range(2, model.decoder.vocab_size, 6)), "pad_token_id": 0}
     options = {**ASKED, **ends, **SLOTS[search], "max_new_tokens": 7}
-    lengths = torch.randint(1, 9, (14,), generator=torch.Generator().manual_seed(3)).tolist()
+    lengths = torch.randint(1, 9, (9,), generator=torch.Generator().manual_seed(3)).tolist()
     inputs = [list(range(5, 5 + length)) for length in lengths]
     seen = 0
-    for place, output in model.generate_each(inputs, slots=4, **options):
+    for place, output in model.generate_each(inputs, slots=3, **options):
         alone = model.generate([inputs[place]], **options)
         assert torch.equal(output.sequences, alone.sequences)
         torch.testing.assert_close(output.token_scores, alone.token_scores)
@@ -164,6 +171,7 @@ def test_samples_that_come_and_go_have_the_scores_that_they_have_alone(
     assert seen == len(inputs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("search", ["greedy", "beams"])
 def test_as_on_a_gpu(search: str) -> None:
     """Kernels in Triton, and samples that rest while the device runs ahead."""

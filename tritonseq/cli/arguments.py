@@ -258,6 +258,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--scores", action="store_true", help="what the beams scored, too")
     group.add_argument(
+        "--token-scores",
+        action="store_true",
+        help="in JSON lines, the ids of each output's tokens and their log-probabilities",
+    )
+    group.add_argument(
         "--full-text",
         action=argparse.BooleanOptionalAction,
         help="the text and how it goes on, in lines of models without an encoder; default: yes",
