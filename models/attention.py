@@ -107,7 +107,7 @@ class CrossAttention(nn.Module):
         self, layer: int, width: int, heads: int, head_dim: int, *, scale: float, has_bias: bool
     ) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.width = layer, width
         self.heads, self.head_dim, self.scale = heads, head_dim, scale
         self.query = Linear(width, heads * head_dim, bias=has_bias, packed=True)
         self.kv = Linear(width, 2 * heads * head_dim, bias=has_bias, packed=True)

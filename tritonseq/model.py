@@ -12,6 +12,7 @@ import torch
 from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint
 from tritonseq.checkpoint.origin import Identity, Origin, origin_of
+from tritonseq.engine.encoder_states import EncoderStates
 from tritonseq.engine.lengths import longest_text
 from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
@@ -286,6 +287,7 @@ class Model:
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
         inputs: Ids = None,
+        encoder_outputs: Any = None,
         decoder_input_ids: Ids = None,
         decoder_attention_mask: Any = None,
         generation_config: Any = None,
@@ -310,6 +312,11 @@ class Model:
                 edges of sources are padding (with `hf_exact=True` they are text), and so are
                 those before prompts, if the pad token is no end token.
             inputs: another name of `input_ids`.
+            encoder_outputs: in place of ids, what any encoder made of the sources, of any length:
+                states `[B, S, d]` in the width, dtype and on the device of the model, a tuple that
+                begins with them, or an object with `last_hidden_state`. `attention_mask` `[B, S]`
+                leaves states out, wherever they stand; options that compare with the ids of
+                sources are refused.
             decoder_input_ids: `[B, P]`, what targets start with; for models with an encoder. The
                 start token is put before it if it is missing in all rows.
             decoder_attention_mask: ones only, since no padding goes into `decoder_input_ids`.
@@ -351,9 +358,9 @@ class Model:
                 streamer=streamer,
                 **options,
             )
-            input_ids = _either(input_ids, inputs)
-            output = request.run(input_ids, attention_mask)
-        home = input_ids.device if isinstance(input_ids, torch.Tensor) else self.device
+            sources = self._sources(input_ids, inputs, encoder_outputs)
+            output = request.run(sources, attention_mask)
+        home = sources.device if isinstance(sources, torch.Tensor) else self.device
         output.sequences = output.sequences.to(home)
         if not request.config.return_dict_in_generate:
             return output.sequences
@@ -365,6 +372,7 @@ class Model:
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
         inputs: Ids = None,
+        encoder_outputs: Any = None,
         decoder_input_ids: Ids = None,
         decoder_attention_mask: Any = None,
         generation_config: Any = None,
@@ -390,13 +398,14 @@ class Model:
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 **options,
             )
-            tokens = request.stream(_either(input_ids, inputs), attention_mask)
+            sources = self._sources(input_ids, inputs, encoder_outputs)
+            tokens = request.stream(sources, attention_mask)
         return isolated_items(tokens, self.device)
 
     @overload
     def generate_each(
         self,
-        inputs: Sequence[Tensor | Sequence[int]],
+        inputs: Sequence[Tensor | Sequence[int]] | None = None,
         *,
         return_dict_in_generate: Literal[True],
         **options: Any,
@@ -404,13 +413,14 @@ class Model:
 
     @overload
     def generate_each(
-        self, inputs: Sequence[Tensor | Sequence[int]], **options: Any
+        self, inputs: Sequence[Tensor | Sequence[int]] | None = None, **options: Any
     ) -> Iterator[tuple[int, Tensor]]: ...
 
     def generate_each(
         self,
-        inputs: Sequence[Tensor | Sequence[int]],
+        inputs: Sequence[Tensor | Sequence[int]] | None = None,
         *,
+        encoder_outputs: Sequence[Tensor] | Tensor | None = None,
         slots: int = BATCH_SIZE,
         decoder_input_ids: Ids = None,
         generation_config: Any = None,
@@ -427,6 +437,7 @@ class Model:
 
         Args:
             inputs: ids of every source or prompt, `[L]` each, without padding.
+            encoder_outputs: in place of ids, states `[S, d]` of each source, without padding.
             slots: how many are in the works at once; memory is that of a batch of so many.
             decoder_input_ids: one row per input, all of one length.
             prefix_allowed_tokens_fn: a Trie; functions work with `generate` only.
@@ -449,7 +460,8 @@ class Model:
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 **options,
             )
-            found = request.each(inputs, slots)
+            sources = self._each_source(inputs, encoder_outputs)
+            found = request.each(sources, slots)
         if request.config.return_dict_in_generate:
             outputs = ((place, _asked_for(output, request.config)) for place, output in found)
             return isolated_items(outputs, self.device)
@@ -552,7 +564,7 @@ class Model:
         **options: Any,
     ) -> TextJob:
         """`generate_text` without the texts: reads, pads and answers those that it is given."""
-        for name in ("input_ids", "inputs", "attention_mask", "return_dict_in_generate"):
+        for name in _NOT_OF_TEXTS:
             value = options.pop(name, None)
             if value is not None and value is not False:
                 raise ValueError(
@@ -619,6 +631,25 @@ class Model:
         config.check_vocabulary(self.decoder.vocab_size)
         return Request.of(self.decoder, config, self.engines, **taken)
 
+    def _sources(self, input_ids: Ids, inputs: Ids, encoder_outputs: Any) -> Ids:
+        """What is read, by one of its three names."""
+        if input_ids is not None and inputs is not None:
+            raise ValueError("inputs is another name of input_ids: pass one of them")
+        ids = input_ids if inputs is None else inputs
+        if encoder_outputs is None:
+            return ids
+        if ids is not None:
+            raise ValueError(_ONE_OF_BOTH)
+        return EncoderStates.of(encoder_outputs, self.decoder)
+
+    def _each_source(self, inputs: Any, encoder_outputs: Any) -> Any:
+        """As `_sources`, one by one."""
+        if encoder_outputs is None:
+            return inputs
+        if inputs is not None:
+            raise ValueError(_ONE_OF_BOTH)
+        return EncoderStates.each(encoder_outputs, self.decoder)
+
     def _check_unchanged(self) -> None:
         """Raise ValueError if the live model that this one shares weights with has changed."""
         if self._watch is not None:
@@ -658,6 +689,17 @@ class Model:
 _OWN = ("decoder", "generation_config", "tasks", "engines")
 """What a copy of a model has of its own, and a user may have changed."""
 
+_NOT_OF_TEXTS = (
+    "input_ids",
+    "inputs",
+    "attention_mask",
+    "encoder_outputs",
+    "return_dict_in_generate",
+)
+"""Arguments of `generate` that texts take the place of."""
+
+_ONE_OF_BOTH = "encoder_outputs stand in the place of input_ids: pass one of them"
+
 _FOR_REQUEST = (
     "decoder_input_ids",
     "decoder_attention_mask",
@@ -673,9 +715,3 @@ def _asked_for(output: GenerateOutput, config: GenerationConfig) -> GenerateOutp
     if not config.output_scores:
         output.sequences_scores = output.beam_trace = None
     return output
-
-
-def _either(input_ids: Ids, inputs: Ids) -> Ids:
-    if input_ids is not None and inputs is not None:
-        raise ValueError("inputs is another name of input_ids: pass one of them")
-    return input_ids if inputs is None else inputs

@@ -17,6 +17,7 @@ from tritonseq.decoding.trie import Trie
 from tritonseq.options.containers import check_container, plain
 from tritonseq.shown import shown
 
+from .encoder_states import EncoderStates
 from .inputs import (
     check_decoder_mask,
     empty_prompts,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from .pool import EnginePool, MemoryPlan
     from .scheduler import Step
 
-Ids = Tensor | Sequence[Sequence[int]] | None
+Ids = Tensor | Sequence[Sequence[int]] | EncoderStates | None
 AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
 
 
@@ -181,6 +182,8 @@ class Request:
         # The caller may change a tensor between two tokens.
         if isinstance(input_ids, Tensor):
             input_ids = plain(input_ids, "input_ids").clone()
+        if isinstance(input_ids, EncoderStates):
+            input_ids = input_ids.copied()
         batch = self._checked_batch(input_ids, attention_mask)
         config = self.config
         if config.num_beams > 1 or config.num_return_sequences > 1 or batch.samples > 1:
@@ -315,16 +318,7 @@ class Request:
                 bos_token_id=config.bos_token_id,
                 device=device,
             )
-        sources = read_sources(
-            input_ids,
-            attention_mask,
-            vocab_size=decoder.source_vocab_size,
-            pad_token_id=config.pad_token_id,
-            # A pad token that also ends texts says nothing about where one ends.
-            infer_mask=not config.hf_exact and config.pad_token_id not in config.eos_token_ids,
-            max_positions=decoder.max_source_positions,
-            device=device,
-        )
+        sources = self._sources(input_ids, attention_mask)
         if decoder.is_prefix_lm:
             return sources, empty_prompts(sources.ids.shape[0], device)
         return sources, read_decoder_prompts(
@@ -334,6 +328,28 @@ class Request:
             vocab_size=decoder.vocab_size,
             device=device,
         )
+
+    def _sources(self, input_ids: Ids, attention_mask: Any) -> Prompts:
+        decoder, config = self.decoder, self.config
+        if not isinstance(input_ids, EncoderStates):
+            return read_sources(
+                input_ids,
+                attention_mask,
+                vocab_size=decoder.source_vocab_size,
+                pad_token_id=config.pad_token_id,
+                # A pad token that also ends texts says nothing about where one ends.
+                infer_mask=not config.hf_exact and config.pad_token_id not in config.eos_token_ids,
+                max_positions=decoder.max_source_positions,
+                device=decoder.device,
+            )
+        options = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
+        for name, idle in options.items():
+            if getattr(config, name) != idle:
+                raise ValueError(
+                    f"{name}={getattr(config, name)} speaks of the ids of sources, and "
+                    f"encoder_outputs has none: pass {name}=None"
+                )
+        return input_ids.read(attention_mask, decoder)
 
 
 def _separate(inputs: Any) -> list[Any]:
@@ -349,6 +365,8 @@ def _separate(inputs: Any) -> list[Any]:
 
 def _as_row(ids: Any) -> Any:
     """A batch of the one input `ids [L]`, which the caller may change meanwhile."""
+    if isinstance(ids, EncoderStates):
+        return ids.copied()
     if isinstance(ids, Tensor):
         ids = plain(ids, "input_ids")
         return ids.clone()[None] if ids.dim() == 1 else ids.clone()
