@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.decoding.trie import Trie
-    from tritonseq.engine.request import AllowedTokens, Ids, Streamer
+    from tritonseq.engine.request import AllowedTokens, Ids, Sources, Streamer
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
@@ -631,7 +631,7 @@ class Model:
         config.check_vocabulary(self.decoder.vocab_size)
         return Request.of(self.decoder, config, self.engines, **taken)
 
-    def _sources(self, input_ids: Ids, inputs: Ids, encoder_outputs: Any) -> Ids:
+    def _sources(self, input_ids: Ids, inputs: Ids, encoder_outputs: Any) -> Sources:
         """What is read, by one of its three names."""
         if input_ids is not None and inputs is not None:
             raise ValueError("inputs is another name of input_ids: pass one of them")

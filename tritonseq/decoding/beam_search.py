@@ -280,7 +280,7 @@ def written_out(
     prompt: Tensor,
     fill_token_id: int,
     considered: Considered | None = None,
-) -> dict[str, Tensor | None]:
+) -> dict[str, Any]:
     """The hypotheses of a pool `[B, N]` as fields of a GenerateOutput, samples in order.
 
     Sequences are filled up with `fill_token_id`. `considered`: where the scores of their tokens

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from .pool import EnginePool, MemoryPlan
     from .scheduler import Step
 
-Ids = Tensor | Sequence[Sequence[int]] | EncoderStates | None
+Ids = Tensor | Sequence[Sequence[int]] | None
+Sources = Ids | EncoderStates
 AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
 
 
@@ -164,7 +165,7 @@ class Request:
         watched = self.hooks.has_functions or self.streamer is not None
         return not (watched or config.output_scores or config.output_logits)
 
-    def run(self, input_ids: Ids, attention_mask: Any) -> GenerateOutput:
+    def run(self, input_ids: Sources, attention_mask: Any) -> GenerateOutput:
         """Generate for one batch of prompts or sources."""
         batch = self._checked_batch(input_ids, attention_mask)
         streamer = self.streamer
@@ -177,7 +178,7 @@ class Request:
             streamer.end()
         return step.ended[0][1]
 
-    def stream(self, input_ids: Ids, attention_mask: Any) -> Iterator[int]:
+    def stream(self, input_ids: Sources, attention_mask: Any) -> Iterator[int]:
         """The tokens of one prompt, each as soon as it is chosen; faults are raised here."""
         # The caller may change a tensor between two tokens.
         if isinstance(input_ids, Tensor):
@@ -293,22 +294,23 @@ class Request:
         _warn_of_lengths(part.config, part.decoder, batch.lengths)
         return batch
 
-    def _batch_of(self, input_ids: Ids, attention_mask: Any = None) -> Batch:
+    def _batch_of(self, input_ids: Sources, attention_mask: Any = None) -> Batch:
         sources, prompts = self._read(input_ids, attention_mask)
         return Batch.of(self.decoder, prompts, sources, self.config, self.hooks.trie)
 
-    def _checked_batch(self, input_ids: Ids, attention_mask: Any) -> Batch:
+    def _checked_batch(self, input_ids: Sources, attention_mask: Any) -> Batch:
         """All samples of a call, with the warnings that they deserve."""
         batch = self._batch_of(input_ids, attention_mask)
         check_limits(self.hooks.stopping_criteria, batch.lengths.total)
         _warn_of_lengths(self.config, self.decoder, batch.lengths)
         return batch
 
-    def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
+    def _read(self, input_ids: Sources, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
         """Sources, if the model answers such, and what is continued."""
         decoder, config = self.decoder, self.config
         device: torch.device = decoder.device
         if not decoder.is_encoder_decoder:
+            assert not isinstance(input_ids, EncoderStates), "EncoderStates.of has refused them"
             return None, read_prompts(
                 input_ids,
                 attention_mask,
@@ -329,7 +331,7 @@ class Request:
             device=device,
         )
 
-    def _sources(self, input_ids: Ids, attention_mask: Any) -> Prompts:
+    def _sources(self, input_ids: Sources, attention_mask: Any) -> Prompts:
         decoder, config = self.decoder, self.config
         if not isinstance(input_ids, EncoderStates):
             return read_sources(
