@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from tritonseq.decoding.completion import Completion
     from tritonseq.stages.sample import Sample
 
     from .formats import Format
@@ -343,13 +342,12 @@ class Formatter:
                 scores = [_in_json(score) for score in found]
             result[self.score_field] = scores[0] if self.copies == 1 else scores
         if self.with_token_scores:
-            done = sample.completion
-            ids, own = (self._by_token(done, name) for name in _OF_TOKENS)
-            result |= {"token_ids": ids, "token_scores": own}
+            result |= {name: self._by_token(sample, name) for name in _OF_TOKENS}
         return result
 
-    def _by_token(self, done: Completion, name: str) -> Any:
+    def _by_token(self, sample: Sample, name: str) -> Any:
         """A list for each output, empty for that of a blank text, null for that of a rejected."""
+        done = sample.completion
         lists = getattr(done, name)
         if lists is None:
             lists = [None if done.texts is None else []] * self.copies
