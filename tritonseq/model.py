@@ -12,6 +12,7 @@ import torch
 from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint
 from tritonseq.checkpoint.origin import Identity, Origin, origin_of
+from tritonseq.engine.encoder_states import EncoderStates
 from tritonseq.engine.lengths import longest_text
 from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.decoding.trie import Trie
-    from tritonseq.engine.request import AllowedTokens, Ids, Streamer
+    from tritonseq.engine.request import AllowedTokens, Ids, Sources, Streamer
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
@@ -310,6 +311,7 @@ class Model:
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
         inputs: Ids = None,
+        encoder_outputs: Any = None,
         decoder_input_ids: Ids = None,
         decoder_attention_mask: Any = None,
         generation_config: Any = None,
@@ -334,6 +336,11 @@ class Model:
                 edges of sources are padding (with `hf_exact=True` they are text), and so are
                 those before prompts, if the pad token is no end token.
             inputs: another name of `input_ids`.
+            encoder_outputs: in place of ids, what any encoder made of the sources, of any length:
+                states `[B, S, d]` in the width, dtype and on the device of the model, a tuple that
+                begins with them, or an object with `last_hidden_state`. `attention_mask` `[B, S]`
+                leaves states out, wherever they stand; options that compare with the ids of
+                sources are refused.
             decoder_input_ids: `[B, P]`, what targets start with; for models with an encoder. The
                 start token is put before it if it is missing in all rows.
             decoder_attention_mask: ones only, since no padding goes into `decoder_input_ids`.
@@ -375,15 +382,13 @@ class Model:
                 streamer=streamer,
                 **options,
             )
-            input_ids = _either(input_ids, inputs)
-            output = request.run(input_ids, attention_mask)
-        home = input_ids.device if isinstance(input_ids, torch.Tensor) else self.device
+            sources = self._sources(input_ids, inputs, encoder_outputs)
+            output = request.run(sources, attention_mask)
+        home = sources.device if isinstance(sources, torch.Tensor) else self.device
         output.sequences = output.sequences.to(home)
         if not request.config.return_dict_in_generate:
             return output.sequences
-        if not request.config.output_scores:
-            output.sequences_scores = output.beam_trace = None
-        return output
+        return _asked_for(output, request.config)
 
     def stream(
         self,
@@ -391,6 +396,7 @@ class Model:
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
         inputs: Ids = None,
+        encoder_outputs: Any = None,
         decoder_input_ids: Ids = None,
         decoder_attention_mask: Any = None,
         generation_config: Any = None,
@@ -416,20 +422,37 @@ class Model:
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 **options,
             )
-            tokens = request.stream(_either(input_ids, inputs), attention_mask)
+            sources = self._sources(input_ids, inputs, encoder_outputs)
+            tokens = request.stream(sources, attention_mask)
         return isolated_items(tokens, self.device)
+
+    @overload
+    def generate_each(
+        self,
+        inputs: Sequence[Tensor | Sequence[int]] | None = None,
+        *,
+        return_dict_in_generate: Literal[True],
+        **options: Any,
+    ) -> Iterator[tuple[int, GenerateOutput]]: ...
+
+    @overload
+    def generate_each(
+        self, inputs: Sequence[Tensor | Sequence[int]] | None = None, **options: Any
+    ) -> Iterator[tuple[int, Tensor]]: ...
 
     def generate_each(
         self,
-        inputs: Sequence[Tensor | Sequence[int]],
+        inputs: Sequence[Tensor | Sequence[int]] | None = None,
         *,
+        encoder_outputs: Sequence[Tensor] | Tensor | None = None,
         slots: int = BATCH_SIZE,
         decoder_input_ids: Ids = None,
         generation_config: Any = None,
         task: str | None = None,
         prefix_allowed_tokens_fn: Trie | None = None,
+        return_dict_in_generate: bool | None = None,
         **options: Any,
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[tuple[int, Tensor]] | Iterator[tuple[int, GenerateOutput]]:
         """Answer sources or continue prompts of any lengths, and yield each as soon as it is done.
 
         Up to `slots` of them are generated side by side. One that is done leaves its slot, and the
@@ -438,6 +461,7 @@ class Model:
 
         Args:
             inputs: ids of every source or prompt, `[L]` each, without padding.
+            encoder_outputs: in place of ids, states `[S, d]` of each source, without padding.
             slots: how many are in the works at once; memory is that of a batch of so many.
             decoder_input_ids: one row per input, all of one length.
             prefix_allowed_tokens_fn: a Trie; functions work with `generate` only.
@@ -445,11 +469,13 @@ class Model:
 
         Yields:
             The place of an input and its `[num_return_sequences, L]` int64 ids, in the order in
-            which they are done.
+            which they are done; with `return_dict_in_generate=True` a GenerateOutput.
 
         Raises:
             ValueError: as `generate` does, for any of the inputs, before anything runs.
         """
+        if return_dict_in_generate is not None:
+            options["return_dict_in_generate"] = return_dict_in_generate
         with isolated(self.device):
             request = self._request(
                 generation_config=generation_config,
@@ -458,7 +484,11 @@ class Model:
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 **options,
             )
-            found = request.each(inputs, slots)
+            sources = self._each_source(inputs, encoder_outputs)
+            found = request.each(sources, slots)
+        if request.config.return_dict_in_generate:
+            outputs = ((place, _asked_for(output, request.config)) for place, output in found)
+            return isolated_items(outputs, self.device)
         sequences = ((place, output.sequences) for place, output in found)
         return isolated_items(sequences, self.device)
 
@@ -572,7 +602,7 @@ class Model:
         **options: Any,
     ) -> TextJob:
         """`generate_text` without the texts: reads, pads and answers those that it is given."""
-        for name in ("input_ids", "inputs", "attention_mask", "return_dict_in_generate"):
+        for name in _NOT_OF_TEXTS:
             value = options.pop(name, None)
             if value is not None and value is not False:
                 raise ValueError(
@@ -656,6 +686,25 @@ class Model:
                 )
         return [*(config.bad_words_ids or ()), *found] or None
 
+    def _sources(self, input_ids: Ids, inputs: Ids, encoder_outputs: Any) -> Sources:
+        """What is read, by one of its three names."""
+        if input_ids is not None and inputs is not None:
+            raise ValueError("inputs is another name of input_ids: pass one of them")
+        ids = input_ids if inputs is None else inputs
+        if encoder_outputs is None:
+            return ids
+        if ids is not None:
+            raise ValueError(_ONE_OF_BOTH)
+        return EncoderStates.of(encoder_outputs, self.decoder)
+
+    def _each_source(self, inputs: Any, encoder_outputs: Any) -> Any:
+        """As `_sources`, one by one."""
+        if encoder_outputs is None:
+            return inputs
+        if inputs is not None:
+            raise ValueError(_ONE_OF_BOTH)
+        return EncoderStates.each(encoder_outputs, self.decoder)
+
     def _check_unchanged(self) -> None:
         """Raise ValueError if the live model that this one shares weights with has changed."""
         if self._watch is not None:
@@ -695,6 +744,17 @@ class Model:
 _OWN = ("decoder", "generation_config", "tasks", "engines")
 """What a copy of a model has of its own, and a user may have changed."""
 
+_NOT_OF_TEXTS = (
+    "input_ids",
+    "inputs",
+    "attention_mask",
+    "encoder_outputs",
+    "return_dict_in_generate",
+)
+"""Arguments of `generate` that texts take the place of."""
+
+_ONE_OF_BOTH = "encoder_outputs stand in the place of input_ids: pass one of them"
+
 _FOR_REQUEST = (
     "decoder_input_ids",
     "decoder_attention_mask",
@@ -712,7 +772,8 @@ def _split(named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str
     return for_all, each
 
 
-def _either(input_ids: Ids, inputs: Ids) -> Ids:
-    if input_ids is not None and inputs is not None:
-        raise ValueError("inputs is another name of input_ids: pass one of them")
-    return input_ids if inputs is None else inputs
+def _asked_for(output: GenerateOutput, config: GenerationConfig) -> GenerateOutput:
+    """Without what is known anyway, and that a result has only if it was asked for."""
+    if not config.output_scores:
+        output.sequences_scores = output.beam_trace = None
+    return output

@@ -462,7 +462,9 @@ def test_flags_that_a_prompt_does_not_heed(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--scores", "--output-field=y", "--keep-source"])
+@pytest.mark.parametrize(
+    "flag", ["--scores", "--token-scores", "--output-field=y", "--keep-source"]
+)
 def test_pairs_have_their_own_form(flag: str, sources: str, capsys: Captured) -> None:
     assert main(["generate", DATES, "--prompt-file", sources, "--json", flag]) == 2
     assert "does not go with --json" in capsys.readouterr().err

@@ -126,7 +126,7 @@ def _processes(name: str, number: str) -> int:
 
 
 # Options that only change the form of a result that the command line does not show.
-_HIDDEN = {"return_dict_in_generate", "output_scores", "output_logits"}
+_HIDDEN = {"return_dict_in_generate", "output_scores", "output_logits", "output_token_scores"}
 
 _USAGE = """\
 tritonseq generate MODEL INPUT [OUTPUT] [options]
@@ -268,6 +268,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         help="so many for every text, the best first: as --num-return-sequences",
     )  # fmt: skip
     group.add_argument("--scores", action="store_true", help="what the beams scored, too")
+    group.add_argument(
+        "--token-scores",
+        action="store_true",
+        help="in JSON lines, the ids of each output's tokens and their log-probabilities",
+    )
     group.add_argument(
         "--full-text",
         action=argparse.BooleanOptionalAction,

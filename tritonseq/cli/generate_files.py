@@ -117,7 +117,8 @@ def _generation(parsed: argparse.Namespace, options: dict[str, Any]) -> Options:
 
 def _output_file(parsed: argparse.Namespace, copies: int) -> OutputFile:
     path = parsed.output or "-"
-    has_fields = parsed.keep_source or parsed.output_field is not None
+    speaks = parsed.keep_source or parsed.token_scores
+    has_fields = speaks or parsed.output_field is not None
     format = format_of(path, parsed.output_format, has_fields=has_fields)
     if parsed.full_text and format == "json":
         raise ValueError(
@@ -129,6 +130,7 @@ def _output_file(parsed: argparse.Namespace, copies: int) -> OutputFile:
         path,
         copies=copies,
         with_scores=parsed.scores,
+        with_token_scores=parsed.token_scores,
         traces=parsed.traces,
         **(pairs if parsed.json else {"format": format}),
         **_given(parsed, _OF_TARGET),

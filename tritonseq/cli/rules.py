@@ -22,7 +22,7 @@ _FILES = ("input_file", "prompt_file")
 # and what only without.
 _OF_FILES = (
     "input_format", "source_field", "id_field", "src_lang_field", "tgt_lang_field", "limit",
-    "output_format", "output_field", "keep_source", "scores", "full_text", "overwrite", "resume",
+    "output_format", "output_field", "keep_source", "scores", "token_scores", "full_text", "overwrite", "resume",
     "reference", "metric", "score_path", "batch_tokens", "window", "refill", "preprocess_workers",
     "postprocess_workers", "devices", "quiet", "verbose", "trace", "tokenized_input",
 )  # fmt: skip
@@ -30,7 +30,13 @@ _OF_NAMED_FILES = ("output_file", "split", "subset", "need_score_traces")
 _OF_PROMPTS = ("prompt", *_FILES, "json", "stream", *_OF_NAMED_FILES)
 
 # What speaks of the form of an output, which --json has decided.
-_FORMS = ("output_format", "output_field", "keep_source", "scores", "full_text", "reference")
+_FORMS = (
+    "output_format", "output_field", "keep_source", "scores", "token_scores", "full_text",
+    "reference",
+)  # fmt: skip
+
+# What speaks of fields of an output.
+_OF_FIELDS = ("output_field", "keep_source", "token_scores")
 
 # The least and the most that a number may be.
 _RANGES = {
@@ -121,7 +127,7 @@ def _check_forms(parsed: argparse.Namespace) -> None:
             "--input-format lines, or --source-field"
         )
     writes_lines = FORMATS.get(parsed.output_format or "") == "lines"
-    if writes_lines and (strangers := _given(parsed, ("output_field", "keep_source"))):
+    if writes_lines and (strangers := _given(parsed, _OF_FIELDS)):
         raise ValueError(
             f"{strangers} speaks of fields, and lines of text have none: drop it, or "
             "--output-format lines"

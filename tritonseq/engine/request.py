@@ -17,6 +17,7 @@ from tritonseq.decoding.trie import Trie
 from tritonseq.options.containers import check_container, plain
 from tritonseq.shown import shown
 
+from .encoder_states import EncoderStates
 from .inputs import (
     check_decoder_mask,
     empty_prompts,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .scheduler import Step
 
 Ids = Tensor | Sequence[Sequence[int]] | None
+Sources = Ids | EncoderStates
 AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
 
 
@@ -164,7 +166,7 @@ class Request:
         watched = self.hooks.has_functions or self.streamer is not None
         return not (watched or config.output_scores or config.output_logits)
 
-    def run(self, input_ids: Ids, attention_mask: Any) -> GenerateOutput:
+    def run(self, input_ids: Sources, attention_mask: Any) -> GenerateOutput:
         """Generate for one batch of prompts or sources."""
         batch = self._checked_batch(input_ids, attention_mask)
         streamer = self.streamer
@@ -177,11 +179,13 @@ class Request:
             streamer.end()
         return step.ended[0][1]
 
-    def stream(self, input_ids: Ids, attention_mask: Any) -> Iterator[int]:
+    def stream(self, input_ids: Sources, attention_mask: Any) -> Iterator[int]:
         """The tokens of one prompt, each as soon as it is chosen; faults are raised here."""
         # The caller may change a tensor between two tokens.
         if isinstance(input_ids, Tensor):
             input_ids = plain(input_ids, "input_ids").clone()
+        if isinstance(input_ids, EncoderStates):
+            input_ids = input_ids.copied()
         batch = self._checked_batch(input_ids, attention_mask)
         config = self.config
         if config.num_beams > 1 or config.num_return_sequences > 1 or batch.samples > 1:
@@ -295,22 +299,23 @@ class Request:
         _warn_of_lengths(part.config, part.decoder, batch.lengths)
         return batch
 
-    def _batch_of(self, input_ids: Ids, attention_mask: Any = None) -> Batch:
+    def _batch_of(self, input_ids: Sources, attention_mask: Any = None) -> Batch:
         sources, prompts = self._read(input_ids, attention_mask)
         return Batch.of(self.decoder, prompts, sources, self.config, self.hooks.trie)
 
-    def _checked_batch(self, input_ids: Ids, attention_mask: Any) -> Batch:
+    def _checked_batch(self, input_ids: Sources, attention_mask: Any) -> Batch:
         """All samples of a call, with the warnings that they deserve."""
         batch = self._batch_of(input_ids, attention_mask)
         check_limits(self.hooks.stopping_criteria, batch.lengths.total)
         _warn_of_lengths(self.config, self.decoder, batch.lengths)
         return batch
 
-    def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
+    def _read(self, input_ids: Sources, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
         """Sources, if the model answers such, and what is continued."""
         decoder, config = self.decoder, self.config
         device: torch.device = decoder.device
         if not decoder.is_encoder_decoder:
+            assert not isinstance(input_ids, EncoderStates), "EncoderStates.of has refused them"
             return None, read_prompts(
                 input_ids,
                 attention_mask,
@@ -320,16 +325,7 @@ class Request:
                 bos_token_id=config.bos_token_id,
                 device=device,
             )
-        sources = read_sources(
-            input_ids,
-            attention_mask,
-            vocab_size=decoder.source_vocab_size,
-            pad_token_id=config.pad_token_id,
-            # A pad token that also ends texts says nothing about where one ends.
-            infer_mask=not config.hf_exact and config.pad_token_id not in config.eos_token_ids,
-            max_positions=decoder.max_source_positions,
-            device=device,
-        )
+        sources = self._sources(input_ids, attention_mask)
         if decoder.is_prefix_lm:
             return sources, empty_prompts(sources.ids.shape[0], device)
         return sources, read_decoder_prompts(
@@ -339,6 +335,28 @@ class Request:
             vocab_size=decoder.vocab_size,
             device=device,
         )
+
+    def _sources(self, input_ids: Sources, attention_mask: Any) -> Prompts:
+        decoder, config = self.decoder, self.config
+        if not isinstance(input_ids, EncoderStates):
+            return read_sources(
+                input_ids,
+                attention_mask,
+                vocab_size=decoder.source_vocab_size,
+                pad_token_id=config.pad_token_id,
+                # A pad token that also ends texts says nothing about where one ends.
+                infer_mask=not config.hf_exact and config.pad_token_id not in config.eos_token_ids,
+                max_positions=decoder.max_source_positions,
+                device=decoder.device,
+            )
+        options = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
+        for name, idle in options.items():
+            if getattr(config, name) != idle:
+                raise ValueError(
+                    f"{name}={getattr(config, name)} speaks of the ids of sources, and "
+                    f"encoder_outputs has none: pass {name}=None"
+                )
+        return input_ids.read(attention_mask, decoder)
 
 
 def _separate(inputs: Any) -> list[Any]:
@@ -354,6 +372,8 @@ def _separate(inputs: Any) -> list[Any]:
 
 def _as_row(ids: Any) -> Any:
     """A batch of the one input `ids [L]`, which the caller may change meanwhile."""
+    if isinstance(ids, EncoderStates):
+        return ids.copied()
     if isinstance(ids, Tensor):
         ids = plain(ids, "input_ids")
         return ids.clone()[None] if ids.dim() == 1 else ids.clone()

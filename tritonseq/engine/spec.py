@@ -271,9 +271,14 @@ class EngineSpec:
                 fill_token_id=config.fill_token_id,
                 retires=self.retires,
                 infinite=bool(hooks.logits_processor) or _can_be_infinite(config),
+                keeps_token_scores=config.output_token_scores,
                 generator=hooks.generator,
             )
-        how: dict[str, Any] = {"retires": self.retires, "device": self.device}
+        how: dict[str, Any] = {
+            "retires": self.retires,
+            "device": self.device,
+            "keeps_token_scores": config.output_token_scores,
+        }
         if is_unilm:
             return UniLMBeamSearch(*parts, self._unilm_options(), **how)
         return BeamSearch(*parts, self._beam_options(), **how, generator=hooks.generator)

@@ -78,6 +78,8 @@ class GenerationConfig:
     # What to return.
     output_scores: bool = False
     output_logits: bool = False
+    output_token_scores: bool = False
+    """Ours: the log-probability of each chosen token, `token_scores` of the result."""
     return_dict_in_generate: bool = False
 
     hf_exact: bool = False

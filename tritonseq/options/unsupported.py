@@ -90,7 +90,6 @@ REFUSED_ARGUMENTS = {
     "trust_remote_code": "no code is fetched or run from elsewhere",
     "token_type_ids": "GPT-2 would add the embedding of each as that of another token, UniLM "
     "numbers its segments itself, and the others have none: leave it out",
-    "encoder_outputs": "a request runs its own encoder: pass the sources as input_ids",
     "decoder_inputs_embeds": "targets start with token ids: pass decoder_input_ids",
     "labels": "they are for a loss, and nothing is trained here; targets start with "
     "decoder_input_ids",
@@ -105,6 +104,7 @@ ARGUMENTS = (
     "input_ids",
     "attention_mask",
     "inputs",
+    "encoder_outputs",
     "decoder_input_ids",
     "decoder_attention_mask",
     "generation_config",

@@ -256,13 +256,14 @@ CHECKS: dict[str, Check] = {
     "decoder_start_token_id": start_or_list,
     "output_scores": flag,
     "output_logits": flag,
+    "output_token_scores": flag,
     "return_dict_in_generate": flag,
     "hf_exact": flag,
 }
 
 
 _SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff")
-_RESULTS_ONLY = ("output_scores", "output_logits")
+_RESULTS_ONLY = ("output_scores", "output_logits", "output_token_scores")
 _NGRAMS_ONLY = ("no_repeat_ngram_ignore_ids",)
 # UniLM's own greedy decoding heeds neither lengths nor n-grams.
 _NOT_GREEDY_UNILM = ("no_repeat_ngram_size", *_NGRAMS_ONLY, "min_length", "min_new_tokens")

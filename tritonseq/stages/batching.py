@@ -16,6 +16,7 @@ from tritonseq import callers
 from tritonseq.decoding.completion import Completion
 from tritonseq.decoding.search import NotFinite
 from tritonseq.model import BATCH_SIZE
+from tritonseq.options.config import GenerationConfig
 from tritonseq.text_task import by_length
 
 from .batch_size import Sizing, is_out_of_memory, paying
@@ -117,6 +118,10 @@ class Batcher:
         if options.keeps_search:
             # The search is part of a result, and then goes on after its hypotheses have ended.
             request = replace(request, config=request.config.merged(return_dict_in_generate=True))
+        if options.output_token_scores:
+            # Of what is said here nothing is idle, and so nobody is to be warned.
+            asked = GenerationConfig(output_token_scores=True)
+            request = replace(request, config=asked.over(request.config))
         self._admits: Callable[[], bool] = _always
         self.job = replace(job, request=request)
         self._options = options

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,10 @@ class Result:
     """Why the text was rejected: too long, say; None for all others."""
     index: int
     """The place of the text among all, from 0."""
+    token_ids: list[list[int]] | None = None
+    """With output_token_scores, of each output the tokens that were chosen, ends included."""
+    token_scores: list[list[float]] | None = None
+    """With output_token_scores, the log-probability of each of these."""
 
     def __str__(self) -> str:
         return self.text
@@ -85,6 +89,7 @@ def pipeline(
     seed: int = 0,
     ordered: bool = True,
     progress: bool = False,
+    output_token_scores: bool = False,
     traced: bool = False,
     **options: Any,
 ) -> Pipeline:
@@ -124,6 +129,8 @@ def pipeline(
         ordered: give results in the order of `texts`. With False each comes as soon as it is done,
             and `Result.index` tells which it is; the results are the same.
         progress: show a bar on stderr while results are taken, also in a notebook.
+        output_token_scores: tell what each token of an output scored, `Result.token_scores`, as
+            `Model.generate` does.
         traced: keep what each stage did when, for `Pipeline.clock`.
         options: those of `Model.generate`. Those that speak of samples by their place are refused.
 
@@ -149,6 +156,7 @@ def pipeline(
         seed=seed,
         ordered=ordered,
         progress=progress,
+        output_token_scores=output_token_scores,
         traced=traced,
     )
     languages = {"src_lang": src_lang, "tgt_lang": tgt_lang}
@@ -303,7 +311,8 @@ class Pipeline:
                 ready = some if order is None else order.add(some)
                 graph.leave(len(ready))
                 if ready:
-                    yield [_result(sample) for sample in ready]
+                    asked = self._workers.run.output_token_scores
+                    yield [_result(sample, with_tokens=asked) for sample in ready]
 
     def _bar(self) -> _Bar:
         total = len(self._texts) if hasattr(self._texts, "__len__") else None
@@ -374,11 +383,16 @@ def _unlabelled(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
         yield sample
 
 
-def _result(sample: Sample) -> Result:
+def _result(sample: Sample, *, with_tokens: bool) -> Result:
     done = sample.completion
     texts = done.texts or []
     text = texts[0] if texts else ""
-    return Result(text, texts, done.scores, done.tokens, done.fault, sample.number)
+    result = Result(text, texts, done.scores, done.tokens, done.fault, sample.number)
+    if not with_tokens:
+        return result
+    # A blank text has outputs of no tokens.
+    none: list[list[Any]] = [[] for _ in texts]
+    return replace(result, token_ids=done.token_ids or none, token_scores=done.token_scores or none)
 
 
 class _Feed:

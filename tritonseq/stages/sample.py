@@ -46,9 +46,9 @@ class Sample:
         """Whether there is nothing left to do but to write it."""
         return self.completion.fault is not None or self.completion.texts is not None
 
-    def finish(self, texts: list[str], scores: list[float] | None = None, tokens: int = 0) -> None:
-        """These are its outputs, which were not generated here."""
-        self.completion = Completion(texts=texts, scores=scores, tokens=tokens)
+    def finish(self, texts: list[str], **more: Any) -> None:
+        """These are its outputs, which were not generated here; `more` of a `Completion`."""
+        self.completion = Completion(texts=texts, **more)
 
     def reject(self, reason: str) -> None:
         """Give it up, for a reason that its user can do something about."""
