@@ -22,9 +22,10 @@ _FILES = ("input_file", "prompt_file")
 # and what only without.
 _OF_FILES = (
     "input_format", "source_field", "id_field", "src_lang_field", "tgt_lang_field", "limit",
-    "output_format", "output_field", "keep_source", "scores", "token_scores", "full_text", "overwrite", "resume",
-    "reference", "metric", "score_path", "batch_tokens", "window", "refill", "preprocess_workers",
-    "postprocess_workers", "devices", "quiet", "verbose", "trace", "tokenized_input",
+    "output_format", "output_field", "keep_source", "scores", "token_scores", "full_text",
+    "overwrite", "resume", "reference", "metric", "score_path", "batch_tokens", "window", "refill",
+    "preprocess_workers", "postprocess_workers", "devices", "quiet", "verbose", "trace",
+    "tokenized_input",
 )  # fmt: skip
 _OF_NAMED_FILES = ("output_file", "split", "subset", "need_score_traces")
 _OF_PROMPTS = ("prompt", *_FILES, "json", "stream", *_OF_NAMED_FILES)
