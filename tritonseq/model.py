@@ -68,7 +68,7 @@ def load(
         device: "auto" takes the first GPU if there is one, else the CPU.
         dtype: "auto" takes what config.json states, else float32; float16 becomes float32 on
             the CPU, and T5 gets bfloat16 on GPUs that have it. "int8" quantizes the weights of
-            matrix products, on a CPU with VNNI, and computes all else in float32.
+            matrix products, on a CPU, and computes all else in float32.
         model_type: the architecture, where config.json names none or another: "unilm" for what
             was fine-tuned with UniLM or s2s-ft and looks like a BERT.
         config: keys that count instead of those of config.json. For UniLM also the flags of its
