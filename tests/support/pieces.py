@@ -106,7 +106,7 @@ def write_fsmt(folder: Path, *, langs: tuple[str, str] = ("en", "de"), **config:
     pieces = sorted(backend.get_vocab())
     draw = random.Random(0)
     for side in ("src", "tgt"):
-        kept = draw.sample(pieces, k=len(pieces) * 4 // 5)
+        kept = draw.sample(pieces, k=len(pieces) * (4 if side == "src" else 5) // 6)
         ids = {name: n for n, name in enumerate(("<s>", "<pad>", "</s>", "<unk>", *kept))}
         (folder / f"vocab-{side}.json").write_text(json.dumps(ids))
     merges = json.loads(backend.to_str())["model"]["merges"]

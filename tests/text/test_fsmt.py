@@ -11,9 +11,11 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import seq2seq
 import transformers
 from pieces import write_fsmt
 
+import tritonseq
 from tritonseq.text.fsmt import Merges
 from tritonseq.text.tokenizer import Tokenizer
 
@@ -228,3 +230,27 @@ def test_without_the_library_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     with pytest.raises(ValueError, match=r"pip install 'tritonseq\[moses\]'"):
         Tokenizer.from_folder(write_fsmt(tmp_path))
+
+
+def test_from_text_to_text_as_in_transformers_also_in_worker_processes(tmp_path: Path) -> None:
+    reference = transformers.FSMTTokenizer.from_pretrained(write_fsmt(tmp_path))
+    sizes = {"src_vocab_size": reference.src_vocab_size, "tgt_vocab_size": reference.tgt_vocab_size}
+    assert len(set(sizes.values())) == 2
+    network = seq2seq.hf_model("fsmt", seed=3, langs=["en", "de"], **sizes)
+    network.save_pretrained(tmp_path)
+    texts = ["The quick brown fox, isn't it?", "rain falls on old houses", "e-mail & <b> [1]"]
+    batch = reference(texts, padding=True, return_tensors="pt")
+    batch.pop("token_type_ids", None)
+    ids = network.generate(**batch, max_new_tokens=12, num_beams=3)
+    model = tritonseq.load(tmp_path, device="cpu")
+    how = {"max_new_tokens": 12, "num_beams": 3}
+    for skips in (True, False):
+        wanted = reference.batch_decode(ids, skip_special_tokens=skips)
+        if not skips:  # the padding of a batch, of which other texts decide
+            wanted = [text.split(" <pad>")[0].removesuffix("<pad>") for text in wanted]
+        mine = model.generate_text(texts, skip_special_tokens=skips, **how)
+        assert mine == wanted
+        assert len(set(mine)) == 3
+    places = {"preprocess_workers": 1, "postprocess_workers": 1}
+    results = tritonseq.pipeline(model, texts, skip_special_tokens=False, **places, **how)
+    assert [result.text for result in results] == wanted
