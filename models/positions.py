@@ -147,7 +147,10 @@ class FairseqSines(Sines):
 
 
 class M2MSines(FairseqSines):
-    """M2M100's: a pad has the row of zeros wherever it stands. Tables in old files are not read."""
+    """M2M100's and NLLB's: a pad has the row of zeros wherever it stands.
+
+    What early files hold of it is not read.
+    """
 
     is_stored = False
 

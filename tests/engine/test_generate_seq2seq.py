@@ -68,11 +68,11 @@ SEEDS = {
     "mbart": 2,
     "pegasus": 4,
     "marian": 1,
-    "m2m_100": 1,
-    "fsmt": 1,
-    "mvp": 3,
-    "plbart": 2,
-    "blenderbot": 1,
+    "m2m_100": 4,
+    "fsmt": 2,
+    "mvp": 1,
+    "plbart": 7,
+    "blenderbot": 2,
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore:without num_beams")

@@ -64,10 +64,13 @@ _MARIAN = {
     "scale_embedding": True,
 }
 _FSMT = {
+    **{key: value for key, value in _BART.items() if key != "vocab_size"},
     "src_vocab_size": VOCAB,
     "tgt_vocab_size": VOCAB,
     "num_beams": 1,
     "forced_eos_token_id": None,
+    "max_length": 20,
+    "scale_embedding": False,
 }
 FAMILIES: dict[str, Family] = {
     "t5": Family("T5ForConditionalGeneration", "T5Config", _T5),
@@ -84,8 +87,10 @@ FAMILIES: dict[str, Family] = {
         "PegasusForConditionalGeneration", "PegasusConfig", {**_BART, "scale_embedding": True}
     ),
     "marian": Family("MarianMTModel", "MarianConfig", {**_BART, **_MARIAN}),
-    "m2m_100": Family("M2M100ForConditionalGeneration", "M2M100Config", _BART),
-    "fsmt": Family("FSMTForConditionalGeneration", "FSMTConfig", {**_BART, **_FSMT}),
+    "m2m_100": Family(
+        "M2M100ForConditionalGeneration", "M2M100Config", {**_BART, "decoder_start_token_id": 3}
+    ),
+    "fsmt": Family("FSMTForConditionalGeneration", "FSMTConfig", _FSMT),
     "mvp": Family("MvpForConditionalGeneration", "MvpConfig", _BART),
     "plbart": Family(
         "PLBartForConditionalGeneration", "PLBartConfig", {**_BART, "decoder_start_token_id": 3}
