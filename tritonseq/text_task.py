@@ -104,7 +104,8 @@ class TextJob:
 
     def to(self, targets: Sequence[str | None]) -> TextJob:
         """The job for so many rows, of which each may name the language that it is written in."""
-        named = {code: self.encoder.tokenizer.target_options(code) for code in {*targets} - {None}}
+        options_of = self.encoder.tokenizer.target_options
+        named = {code: options_of(code) for code in {*targets} if code is not None}
         told = {name for options in named.values() for name in options} - self.settled
         if not told:
             return self
