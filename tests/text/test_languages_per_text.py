@@ -252,7 +252,8 @@ def test_lines_name_their_languages(
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = [
         "generate", str(many.folder), str(source), str(target), "--num-beams", "2",
-        "--max-new-tokens", "5", "--tgt-lang", str(usual), "--tgt-lang-field", "to", "--quiet",
+        "--max-new-tokens", "5", "--preprocess-workers", "1", "--quiet",
+        "--tgt-lang", str(usual), "--tgt-lang-field", "to",
     ]  # fmt: skip
     assert main([*command, "--limit", "5"]) == 3
     assert main([*command, "--overwrite"]) == 3
