@@ -115,7 +115,11 @@ class TextJob:
             "decoder_start_token_id": next(iter(config.decoder_start_token_ids), None),
         }
         each = {
-            name: [named.get(code, {}).get(name, first[name]) for code in targets] for name in told
+            name: [
+                first[name] if code is None else named[code].get(name, first[name])
+                for code in targets
+            ]
+            for name in told
         }
         one = {name: ids[0] if len({*ids}) == 1 else ids for name, ids in each.items()}
         return replace(self, request=replace(self.request, config=config.merged(**one)))
