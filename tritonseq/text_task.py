@@ -104,7 +104,8 @@ class TextJob:
 
     def to(self, targets: Sequence[str | None]) -> TextJob:
         """The job for so many rows, of which each may name the language that it is written in."""
-        named = {code: self.encoder.tokenizer.target_options(code) for code in {*targets} - {None}}
+        options_of = self.encoder.tokenizer.target_options
+        named = {code: options_of(code) for code in {*targets} if code is not None}
         told = {name for options in named.values() for name in options} - self.settled
         if not told:
             return self
@@ -114,7 +115,11 @@ class TextJob:
             "decoder_start_token_id": next(iter(config.decoder_start_token_ids), None),
         }
         each = {
-            name: [named.get(code, {}).get(name, first[name]) for code in targets] for name in told
+            name: [
+                first[name] if code is None else named[code].get(name, first[name])
+                for code in targets
+            ]
+            for name in told
         }
         one = {name: ids[0] if len({*ids}) == 1 else ids for name, ids in each.items()}
         return replace(self, request=replace(self.request, config=config.merged(**one)))
