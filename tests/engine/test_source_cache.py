@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from contextlib import nullcontext
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +87,9 @@ def test_samples_that_come_and_go_find_what_they_find_alone(path: str | None) ->
     ends = {"eos_token_id": list(range(2, 61, 6)), "pad_token_id": 1}
     options = {"num_beams": 3, "max_new_tokens": 9, **ends}
     if path == "gpu":
-        with as_on_gpu():
-            found = dict(model.generate_each(inputs, slots=3, **options))
-    else:
+        # Kernels take the interpreter long.
+        inputs, options["max_new_tokens"] = inputs[:5], 4
+    with as_on_gpu() if path == "gpu" else nullcontext():
         found = dict(model.generate_each(inputs, slots=3, **options))
     for place, ids in enumerate(inputs):
         assert torch.equal(found[place], model.generate(ids[None], **options)), place
