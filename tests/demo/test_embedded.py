@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from tritonseq.model import Model
 
 COUNT = 200
-GPT2, T5, BART, UNILM = CHECKPOINTS
+GPT2, T5, BART, UNILM, M2M100 = CHECKPOINTS
 EVERY = pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda checkpoint: checkpoint.name)
 KNOWN = pytest.mark.parametrize("checkpoint", [GPT2, T5, BART], ids=["GPT-2", "T5", "BART"])
 ENCODER_DECODER = pytest.mark.parametrize("checkpoint", [T5, BART], ids=["T5", "BART"])
+# Those that are told no languages.
 READERS = pytest.mark.parametrize("checkpoint", [T5, BART, UNILM], ids=["T5", "BART", "UniLM"])
 
 
@@ -214,6 +215,61 @@ def test_every_time_is_two_pieces_and_survives() -> None:
         assert model.tokenizer.decode(ids) == [line]
 
 
+@pytest.mark.parametrize("problem", unseen(M2M100, 3), ids=lambda problem: problem.src_lang)
+def test_amounts_are_framed_as_nllb_frames_them(problem: Problem) -> None:
+    model, (_, theirs) = load(M2M100), load_theirs(M2M100)
+    assert type(theirs).__name__ == "NllbTokenizer"
+    theirs.src_lang = problem.src_lang
+    for text in (problem.prompt, problem.answer, problem.prompt.upper() + " ö 語  eng_Latn 4-5"):
+        ids, _ = model.tokenizer.encode([text], pad_id=1, src_lang=problem.src_lang)
+        assert ids[0].tolist() == theirs(text)["input_ids"]
+        assert model.tokenizer.decode(ids) == theirs.batch_decode(ids, skip_special_tokens=True)
+
+
+def by_languages(batch: list[Problem]) -> dict[tuple[Any, Any], list[Problem]]:
+    """What transformers can translate in one call: from one language to one other."""
+    groups: dict[tuple[Any, Any], list[Problem]] = {}
+    for problem in batch:
+        groups.setdefault((problem.src_lang, problem.tgt_lang), []).append(problem)
+    return groups
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.3}],
+    ids=["greedy", "beams", "best of beams"],
+)
+def test_translations_equal_transformers(options: dict[str, Any]) -> None:
+    theirs, tokenizer = load_theirs(M2M100)
+    model = load(M2M100)
+    batch = [problem for problem in unseen(M2M100, 60) if problem.src_lang != "spa_Latn"]
+    for (source, target), group in by_languages(batch).items():
+        tokenizer.src_lang = source
+        prompts = [problem.prompt for problem in group]
+        inputs = tokenizer(prompts, padding=True, return_tensors="pt")
+        first = {"forced_bos_token_id": tokenizer.convert_tokens_to_ids(target)}
+        expected = theirs.generate(**inputs, **first, **options)
+        ids = model.generate(inputs["input_ids"], inputs["attention_mask"], **first, **options)
+        assert torch.equal(ids, expected)
+        texts = model.generate_text(prompts, src_lang=source, tgt_lang=target, **options)
+        assert texts == tokenizer.batch_decode(expected, skip_special_tokens=True)
+
+
+def test_one_batch_is_written_in_several_languages() -> None:
+    """They are the texts of a call for each."""
+    model, source = load(M2M100), "deu_Latn"
+    batch = [problem for problem in unseen(M2M100, 60) if problem.src_lang == source]
+    targets = [problem.tgt_lang for problem in batch]
+    assert len(set(targets)) == 4
+    prompts = [problem.prompt for problem in batch]
+    together = model.generate_text(prompts, src_lang=source, tgt_lang=targets, num_beams=4)
+    alone = [
+        model.generate_text([prompt], src_lang=source, tgt_lang=target, num_beams=4)[0]
+        for prompt, target in zip(prompts, targets, strict=True)
+    ]
+    assert together == alone
+
+
 @READERS
 def test_a_batch_gives_the_texts_of_one_by_one(checkpoint: EmbeddedCheckpoint) -> None:
     model, prompts = load(checkpoint), [problem.prompt for problem in unseen(checkpoint, 12)]
@@ -249,8 +305,10 @@ def test_the_prompt_to_try_has_a_right_answer(checkpoint: EmbeddedCheckpoint) ->
         T5: "1984-03-03",
         BART: "The bill is forty thousand three hundred and seventeen euros.",
         UNILM: "2045 train to Oslo",
+        M2M100: "quatre-vingt-dix-sept heures",
     }
-    assert load(checkpoint).generate_text([checkpoint.try_it]) == [right[checkpoint]]
+    texts = load(checkpoint).generate_text([checkpoint.try_it], **checkpoint.try_with)
+    assert texts == [right[checkpoint]]
 
 
 def test_a_wrong_answer_is_counted_and_fails_the_demo(

@@ -37,15 +37,19 @@ def _in_thousands(
     number: int, below_1000: Callable[[int], list[str]], thousands: Callable[[int], list[str]]
 ) -> list[str]:
     """The words of the thousands, if there are any, and those of what is left."""
+    count, rest = divmod(_checked(number), 1000)
+    return (thousands(count) if count else []) + (below_1000(rest) if rest else [])
+
+
+def _checked(number: int) -> int:
     if not 1 <= number <= LARGEST:
         raise ValueError(f"{number} is outside 1 to {LARGEST}, the numbers that have words here")
-    count, rest = divmod(number, 1000)
-    return (thousands(count) if count else []) + (below_1000(rest) if rest else [])
+    return number
 
 
 def english(number: int, gender: Gender = "") -> str:
     """``forty thousand and seventeen``, whatever is counted."""
-    return spell(number, joint=" and ")
+    return spell(_checked(number), joint=" and ")
 
 
 _GERMAN = _numerals("""

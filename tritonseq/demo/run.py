@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,7 +14,7 @@ import torch
 
 from tritonseq.model import load
 
-from . import dates, diary, numbers, sums
+from . import amounts, dates, diary, numbers, sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,8 @@ class EmbeddedCheckpoint:
     modes: tuple[Mode, ...]
     try_it: str
     """A prompt to go on from here with."""
+    try_with: dict[str, str] = field(default_factory=dict)
+    """Options of `generate_text` for it."""
 
     @property
     def folder(self) -> Path:
@@ -121,6 +124,15 @@ CHECKPOINTS = (
         modes=(GREEDY, BEAMS, HEADLINES),
         try_it="The train to Oslo leaves at a quarter to nine in the evening.",
     ),
+    EmbeddedCheckpoint(
+        "m2m100-amounts",
+        kind="M2M100",
+        task="says amounts of one language in any of four others, which it is told as NLLB is",
+        problems=amounts.problems,
+        modes=(GREEDY, BEAMS),
+        try_it="siebenundneunzig Stunden",
+        try_with={"src_lang": "deu_Latn", "tgt_lang": "fra_Latn"},
+    ),
 )
 
 
@@ -150,7 +162,10 @@ def _run(
         outcome = answer(model, batch, mode.options)
         _print_examples(mode, batch, outcome)
         rows.append((checkpoint, mode, outcome))
-    print(f'\nTry it: tritonseq generate {checkpoint.folder} --prompt "{checkpoint.try_it}"\n')
+    flags = "".join(f" --{n.replace('_', '-')} {code}" for n, code in checkpoint.try_with.items())
+    print(
+        f'\nTry it: tritonseq generate {checkpoint.folder} --prompt "{checkpoint.try_it}"{flags}\n'
+    )
     return rows
 
 
@@ -169,11 +184,32 @@ def answer(model: Model, batch: list[Problem], options: dict[str, Any]) -> Outco
     """Answer every prompt and compare with the right answer, letter by letter."""
     torch.manual_seed(SEED)
     start = time.perf_counter()
-    prompts = [problem.prompt for problem in batch]
-    texts = model.generate_text(prompts, batch_size=BATCH, **options)
+    found: dict[int, str] = {}
+    for places in _by_source(batch).values():
+        part = [batch[place] for place in places]
+        texts = model.generate_text(
+            [problem.prompt for problem in part], batch_size=BATCH, **_languages(part), **options
+        )
+        found |= zip(places, texts, strict=True)
     seconds = time.perf_counter() - start
+    texts = [found[place] for place in range(len(batch))]
     right = [text == problem.answer for text, problem in zip(texts, batch, strict=True)]
     return Outcome(texts, right, seconds)
+
+
+def _by_source(batch: list[Problem]) -> dict[str | None, list[int]]:
+    """The places of the problems of each source language."""
+    places: dict[str | None, list[int]] = defaultdict(list)
+    for place, problem in enumerate(batch):
+        places[problem.src_lang].append(place)
+    return places
+
+
+def _languages(batch: list[Problem]) -> dict[str, Any]:
+    """Options for problems of one source language: the targets are those of each."""
+    if batch[0].src_lang is None:
+        return {}
+    return {"src_lang": batch[0].src_lang, "tgt_lang": [problem.tgt_lang for problem in batch]}
 
 
 def _print_heading(checkpoint: EmbeddedCheckpoint, model: Model) -> None:
@@ -194,6 +230,8 @@ def _print_examples(mode: Mode, batch: list[Problem], outcome: Outcome) -> None:
 
 def _shown(problem: Problem, text: str) -> str:
     """A text that goes on after the prompt stands there, any other behind an arrow."""
+    if problem.src_lang is not None:
+        return f"{problem.src_lang}: {problem.prompt} -> {problem.tgt_lang}: {text}"
     return problem.prompt + ("" if problem.answer.startswith(" ") else " -> ") + text
 
 
