@@ -17,6 +17,7 @@ from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
 from tritonseq.engine.torch_state import isolated, isolated_items
 from tritonseq.options.config import GenerationConfig, as_generation_config
+from tritonseq.text.languages import TARGET_OPTIONS
 from tritonseq.text.tokenizer import Tokenizer
 
 from .progress import Progress
@@ -442,8 +443,8 @@ class Model:
         self,
         texts: Iterable[str],
         *,
-        src_lang: str | None = None,
-        tgt_lang: str | None = None,
+        src_lang: str | Sequence[str | None] | None = None,
+        tgt_lang: str | Sequence[str | None] | None = None,
         prefix: str | None = None,
         truncation: bool = False,
         max_source_length: int | None = None,
@@ -466,7 +467,8 @@ class Model:
 
         Args:
             src_lang, tgt_lang: languages of source and target, in the codes of the checkpoint:
-                "en_XX" for mBART, "fra" for a Marian model with several targets.
+                "en_XX" for mBART, "fra_Latn" for NLLB, "fr" for M2M100, "fra" for a Marian model
+                with several targets. A list has one for each text, or None where nothing is said.
             prefix: put before every text; by default that of the task, if there is one.
             truncation: shorten texts to the positions of the encoder, or to what the checkpoint's
                 tokenizer recommends if that is less; T5 has this limit only. Of prompts to
@@ -495,9 +497,10 @@ class Model:
             raise ValueError(f"batch_size is {batch_size!r}: it must be an integer >= 1")
         if not isinstance(progress, bool):
             raise ValueError(f"progress is {progress!r}: it must be True or False")
+        sources, targets = _listed("src_lang", src_lang), _listed("tgt_lang", tgt_lang)
         job = self.text_job(
-            src_lang=src_lang,
-            tgt_lang=tgt_lang,
+            src_lang=src_lang if sources is None else None,
+            tgt_lang=tgt_lang if targets is None else None,
             prefix=prefix,
             truncation=truncation,
             max_source_length=max_source_length,
@@ -508,7 +511,10 @@ class Model:
             **options,
         )
         with isolated(self.device):
-            rows = job.read(texts)
+            rows = job.read(texts, sources, targets)
+            if targets is not None:
+                both = zip(targets, rows, strict=True)
+                job = job.to([code if row else None for code, row in both])
             bar = Progress(len(rows), lines=rows.count([]), quiet=not progress, asked=True)
             done: dict[int, Completion] = {}
             tokens = 0
@@ -551,14 +557,14 @@ class Model:
         for name, text in (("prefix", prefix), ("src_lang", src_lang), ("tgt_lang", tgt_lang)):
             if not isinstance(text, str | None):
                 raise ValueError(f"{name} is {text!r}: it must be a string")
-        if tgt_lang is not None:
-            options = {**self.tokenizer.target_options(tgt_lang), **options}
+        told = {} if tgt_lang is None else self.tokenizer.target_options(tgt_lang)
         if prefix is None:
             prefix = self.task_options(task).get("prefix") if task is not None else None
-        request = self._request(task=task, return_dict_in_generate=False, **options)
+        request = self._request(task=task, return_dict_in_generate=False, **{**told, **options})
         return TextJob.of(
             self.tokenizer,
             request,
+            settled=(name for name in TARGET_OPTIONS if options.get(name) is not None),
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             prefix=prefix or "",
@@ -573,8 +579,12 @@ class Model:
 
         Arguments are those of `generate_text`; texts may have any number of tokens.
         """
+        lists = {name: _listed(name, how.get(name)) for name in ("src_lang", "tgt_lang")}
+        how |= {name: None for name, codes in lists.items() if codes is not None}
         job = self.text_job(**how)
         with isolated(self.device):
+            if any(codes is not None for codes in lists.values()):
+                texts = job.told(list(texts), **lists)
             return job.pad(job.encoder.ids(texts))
 
     def task_options(self, task: str) -> dict[str, Any]:
@@ -648,6 +658,18 @@ _FOR_REQUEST = (
     "prefix_allowed_tokens_fn",
     "streamer",
 )
+
+
+def _listed(name: str, languages: Any) -> list[str | None] | None:
+    """The languages of each text; None if there is one for all, or none."""
+    if languages is None or isinstance(languages, str):
+        return None
+    if not isinstance(languages, (list, tuple)):
+        raise ValueError(f"{name} is {languages!r}: it must be a string, or a list of strings")
+    for index, code in enumerate(languages):
+        if not isinstance(code, str | None):
+            raise ValueError(f"{name}[{index}] is {code!r}: it must be a string, or None")
+    return list(languages)
 
 
 def _either(input_ids: Ids, inputs: Ids) -> Ids:

@@ -51,6 +51,11 @@ SIZES: dict[str, dict[str, Any]] = {
     "pegasus": BART_SIZES,
     # Its own special tokens stand at the end of a large vocabulary.
     "marian": BART_SIZES | MARIAN_TOKENS,
+    "m2m_100": BART_SIZES,
+    "fsmt": BART_SIZES | {"src_vocab_size": VOCAB, "tgt_vocab_size": 43},
+    "mvp": BART_SIZES,
+    "plbart": BART_SIZES,
+    "blenderbot": BART_SIZES,
 }
 
 

@@ -62,6 +62,12 @@ _MARIAN = {
     "activation_function": "swish",
     "scale_embedding": True,
 }
+_FSMT = {
+    "src_vocab_size": VOCAB,
+    "tgt_vocab_size": VOCAB,
+    "num_beams": 1,
+    "forced_eos_token_id": None,
+}
 FAMILIES: dict[str, Family] = {
     "t5": Family("T5ForConditionalGeneration", "T5Config", _T5),
     "t5-v1.1": Family("T5ForConditionalGeneration", "T5Config", {**_T5, **_GATED}),
@@ -77,9 +83,20 @@ FAMILIES: dict[str, Family] = {
         "PegasusForConditionalGeneration", "PegasusConfig", {**_BART, "scale_embedding": True}
     ),
     "marian": Family("MarianMTModel", "MarianConfig", {**_BART, **_MARIAN}),
+    "m2m_100": Family("M2M100ForConditionalGeneration", "M2M100Config", _BART),
+    "fsmt": Family("FSMTForConditionalGeneration", "FSMTConfig", {**_BART, **_FSMT}),
+    "mvp": Family("MvpForConditionalGeneration", "MvpConfig", _BART),
+    "plbart": Family(
+        "PLBartForConditionalGeneration", "PLBartConfig", {**_BART, "decoder_start_token_id": 3}
+    ),
+    "blenderbot": Family(
+        "BlenderbotForConditionalGeneration",
+        "BlenderbotConfig",
+        {**_BART, "encoder_no_repeat_ngram_size": 0},
+    ),
 }
 T5_FAMILY = ("t5", "t5-v1.1", "mt5", "umt5")
-BART_FAMILY = ("bart", "mbart", "pegasus", "marian")
+BART_FAMILY = ("bart", "mbart", "pegasus", "marian", "m2m_100", "mvp", "plbart", "blenderbot")
 
 
 def hf_model(family: str, seed: int = 0, **config: Any) -> Any:

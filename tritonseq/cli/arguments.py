@@ -227,10 +227,15 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--source-field", metavar="NAME", help="default: source; a.b is the b of a")
     group.add_argument("--id-field", metavar="NAME", help="names a line where it is rejected")
+    for side in ("src", "tgt"):
+        group.add_argument(
+            f"--{side}-lang-field", metavar="NAME",
+            help=f"the field of a line's own --{side}-lang; default: {side}_lang",
+        )  # fmt: skip
     group.add_argument("--limit", type=int, metavar="N", help="the first N lines only")
     group.add_argument("--task", help="options and prefix that the checkpoint has for it")
     group.add_argument("--prefix", metavar="TEXT", help="put before every text")
-    group.add_argument("--src-lang", metavar="CODE", help="language of the texts, such as en_XX")
+    group.add_argument("--src-lang", metavar="CODE", help="language of texts, such as en_XX")
     group.add_argument("--tgt-lang", metavar="CODE", help="language to write")
     group.add_argument(
         "--truncation", action=argparse.BooleanOptionalAction, help="cut texts that are too long"

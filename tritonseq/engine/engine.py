@@ -254,6 +254,7 @@ class Engine:
             prompts.starts,
             new_tokens=lengths.new_tokens,
             minimum=lengths.minimum - lengths.prompt,
+            first=batch.first,
             fill=spec.pad_token_id,
             source=_text(batch.read, spec.config.hf_exact) if spec.has_source_options else None,
             roots=batch.roots,

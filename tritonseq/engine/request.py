@@ -128,6 +128,7 @@ class Request:
         by_place = {
             "decoder_input_ids": self.decoder_input_ids is not None,
             "decoder_start_token_id": len(self.config.decoder_start_token_ids) > 1,
+            "forced_bos_token_id": len(self.config.forced_bos_token_ids) > 1,
             "prefix_allowed_tokens_fn": allowed is not None
             and not (isinstance(allowed, Trie) and allowed.is_shared),
         }
@@ -225,9 +226,13 @@ class Request:
         if not self.per_sample_arguments:
             return self
         config, begun = self.config, self.decoder_input_ids
-        if len(config.decoder_start_token_ids) > 1:
-            starts = _rows("decoder_start_token_id", config.decoder_start_token_ids, samples)
-            config = config.merged(decoder_start_token_id=[starts[place] for place in places])
+        for name, tokens in (
+            ("decoder_start_token_id", config.decoder_start_token_ids),
+            ("forced_bos_token_id", config.forced_bos_token_ids),
+        ):
+            if len(tokens) > 1:
+                each = _rows(name, tokens, samples)
+                config = config.merged(**{name: [each[place] for place in places]})
         if begun is not None and hasattr(begun, "__len__"):
             rows = _rows("decoder_input_ids", begun, samples)
             begun = rows[list(places)] if isinstance(rows, Tensor) else [rows[p] for p in places]
@@ -273,7 +278,7 @@ class Request:
         rows = _separate(inputs)
         batches = [self._single_batch(place, ids, len(rows)) for place, ids in enumerate(rows)]
         if batches:
-            _check_alike(batches, self.config, has_trie=self.hooks.trie is not None)
+            _check_alike(batches)
         return batches
 
     def _single_batch(self, place: int, ids: Any, samples: int) -> Batch:
@@ -355,7 +360,7 @@ def _as_row(ids: Any) -> Any:
     return [ids]
 
 
-def _check_alike(batches: Sequence[Batch], config: GenerationConfig, *, has_trie: bool) -> None:
+def _check_alike(batches: Sequence[Batch]) -> None:
     """Raise ValueError unless all samples can be in the slots of one engine."""
     widths = sorted({batch.prompts.ids.shape[1] for batch in batches})
     if batches[0].sources is not None and len(widths) > 1:
@@ -363,10 +368,11 @@ def _check_alike(batches: Sequence[Batch], config: GenerationConfig, *, has_trie
             f"decoder_input_ids have from {widths[0]} to {widths[-1]} tokens: generate_each wants "
             "the same number for every input"
         )
-    if has_trie and config.forced_bos_token_id is not None and widths[0] <= 1 < widths[-1]:
+    if len({batch.skipped for batch in batches}) > 1:
         raise ValueError(
-            "forced_bos_token_id comes first behind prompts of one token only, and a Trie must "
-            "know whether it does: pass prompts of one token apart from longer ones"
+            "forced_bos_token_id comes before the sequences of the Trie in some inputs only: pass "
+            "those with prompts of one token, and a first token that no sequence starts with, "
+            "apart from others"
         )
 
 

@@ -38,6 +38,8 @@ class Parser:
     keep_source: bool
     tokenized: bool
     longest: int
+    src_lang_field: str = "src_lang"
+    tgt_lang_field: str = "tgt_lang"
 
     def fill(self, sample: Sample, line: bytes) -> None:
         """Give the sample what its line holds; where that is faulty, reject it and say why."""
@@ -77,6 +79,8 @@ class Parser:
         fields = Members(text, dropped)
         sample.fields = fields
         sample.text = self._source(self._field(fields, self.source_field))
+        sample.src_lang = self._language(fields, self.src_lang_field)
+        sample.tgt_lang = self._language(fields, self.tgt_lang_field)
         if self.id_field is not None:
             self._field(fields, self.id_field, " (id)")
         for name in self.taken:
@@ -95,6 +99,16 @@ class Parser:
         if value is None:
             raise ValueError(f"there is no field {name!r}{what}, {named(fields.names)}")
         return value
+
+    def _language(self, fields: Members, name: str) -> str | None:
+        """The language that a line names, if it does."""
+        value = fields.raw(name)
+        code = None if value is None else json.loads(value)
+        if not isinstance(code, str | None):
+            raise ValueError(
+                f"the field {name!r} holds {_kind(code)}: it must be the code of a language"
+            )
+        return code
 
     def _source(self, value: str) -> str | list[str]:
         source = json.loads(value)

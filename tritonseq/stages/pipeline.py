@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Generator,
         Iterable,
         Iterator,
+        Mapping,
         Sequence,
     )
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from tritonseq.text.encoding import Text
 
     from .runtime import StageTimes
+
+
+_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def pipeline(
     model: Model | str | Path,
     texts: Iterable[Text] | AsyncIterable[Text],
     *,
-    src_lang: str | None = None,
-    tgt_lang: str | None = None,
+    src_lang: str | Iterable[str | None] | None = None,
+    tgt_lang: str | Iterable[str | None] | None = None,
     prefix: str | None = None,
     truncation: bool = False,
     max_source_length: int | None = None,
@@ -98,7 +102,8 @@ def pipeline(
         texts: any iterable of texts, or of lists of tokens; for `async for` also an asynchronous
             one. It is read by another thread, a few windows ahead of the results.
         src_lang, tgt_lang, prefix, truncation, max_source_length, add_special_tokens,
-            skip_special_tokens, clean_up_tokenization_spaces, task: as for `Model.generate_text`.
+            skip_special_tokens, clean_up_tokenization_spaces, task: as for `Model.generate_text`;
+            languages of each text may come from any iterable.
         batch_size: the most samples at once; by default as many as pay and fit into memory. If
             memory fails all the same, half as many go on, and a warning says so.
         batch_tokens: the most tokens of sources at once, each counted as long as the longest.
@@ -144,9 +149,13 @@ def pipeline(
         progress=progress,
         traced=traced,
     )
+    languages = {"src_lang": src_lang, "tgt_lang": tgt_lang}
+    for_all = {name: code for name, code in languages.items() if isinstance(code, str | None)}
+    each = {name: codes for name, codes in languages.items() if name not in for_all}
+    for name, codes in each.items():
+        _check_languages(name, codes, texts)
     of_texts = {
-        "src_lang": src_lang,
-        "tgt_lang": tgt_lang,
+        **for_all,
         "prefix": prefix,
         "truncation": truncation,
         "max_source_length": max_source_length,
@@ -156,7 +165,7 @@ def pipeline(
         "task": task,
     }
     loadable = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
-    return Pipeline(texts, Workers(loadable, {**of_texts, **options}, run))
+    return Pipeline(texts, Workers(loadable, {**of_texts, **options}, run), each)
 
 
 class Pipeline:
@@ -166,11 +175,18 @@ class Pipeline:
     processes end at once and not with this object.
     """
 
-    def __init__(self, texts: Iterable[Text] | AsyncIterable[Text], workers: Workers) -> None:
+    def __init__(
+        self,
+        texts: Iterable[Text] | AsyncIterable[Text],
+        workers: Workers,
+        languages: Mapping[str, Any],
+    ) -> None:
+        """`languages`: iterables of those of each text, by the names of fields of `Sample`."""
         self.clock = Clock(traced=workers.run.traced)
         """What the stages did when, if it is traced."""
         self._texts: Any = texts
         self._workers = workers
+        self._languages = languages
         self._graph: StageGraph | None = None
         self._running: Generator[list[Result], None, None] | None = None
         self._is_closed = False
@@ -256,7 +272,7 @@ class Pipeline:
         return self._running
 
     def _results(self, texts: Iterable[Text]) -> Generator[list[Result], None, None]:
-        samples = _samples(texts, self._workers)
+        samples = _samples(texts, self._workers, self._languages)
         self._graph = graph = StageGraph(samples, self._workers, self.clock)
         order, bar = InOrder() if self._workers.run.ordered else None, self._bar()
         finished = graph.run()
@@ -293,7 +309,40 @@ class _Bar:
         self._progress.close()
 
 
-def _samples(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
+def _check_languages(name: str, codes: Any, texts: Any) -> None:
+    """Raise ValueError for what cannot be the languages of each of the texts."""
+    if not hasattr(codes, "__iter__"):
+        raise ValueError(f"{name} is {codes!r}: it must be a string, or one for each text")
+    if hasattr(codes, "__len__") and hasattr(texts, "__len__") and len(codes) != len(texts):
+        raise _unequal(name, len(codes), len(texts))
+
+
+def _unequal(name: str, count: int, texts: object) -> ValueError:
+    return ValueError(
+        f"{name} lists {count} languages for {texts} texts: pass one, or one for each"
+    )
+
+
+def _samples(
+    texts: Iterable[Any], workers: Workers, languages: Mapping[str, Iterable[Any]]
+) -> Iterator[Sample]:
+    own = {name: iter(codes) for name, codes in languages.items()}
+    count = 0
+    for count, sample in enumerate(_unlabelled(texts, workers), start=1):
+        for name, codes in own.items():
+            code = next(codes, _NOTHING)
+            if code is _NOTHING:
+                raise _unequal(name, count - 1, "more")
+            if not isinstance(code, str | None):
+                sample.reject(f"{name} is {code!r}: it must be a string, or None")
+            setattr(sample, name, code)
+        yield sample
+    for name, codes in own.items():
+        if next(codes, _NOTHING) is not _NOTHING:
+            raise _unequal(name, count + 1, count)
+
+
+def _unlabelled(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
     for number, text in enumerate(texts):
         if number == 0:
             check_first("texts", text)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.decoding.completion import Completion
+from tritonseq.text.encoding import TextOfLanguages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,6 +30,16 @@ class Sample:
     """Its outputs, as far as they are made."""
     is_company: bool = False
     """It was done by an earlier run, and its ids still decide about others of its batch."""
+    src_lang: str | None = None
+    """The languages that it names itself, from which and to which it is translated."""
+    tgt_lang: str | None = None
+
+    @property
+    def told(self) -> Any:
+        """Its text, with the languages that it names."""
+        if self.src_lang is None and self.tgt_lang is None:
+            return self.text
+        return TextOfLanguages(self.text or "", self.src_lang, self.tgt_lang)
 
     @property
     def is_done(self) -> bool:

@@ -23,6 +23,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class TextOfLanguages(NamedTuple):
+    """A text that names its languages itself; None where those of all texts count."""
+
+    text: Text
+    src_lang: str | None = None
+    tgt_lang: str | None = None
+
+
 @dataclass(frozen=True)
 class Encoding:
     """The same for all texts of a job; plain values, which another process can be handed."""
@@ -73,13 +81,13 @@ class TextEncoder:
         with contextlib.suppress(TextError):
             self.ids(["a"])
 
-    def ids(self, texts: Iterable[Text]) -> list[list[int]]:
+    def ids(self, texts: Iterable[Text | TextOfLanguages]) -> list[list[int]]:
         """The ids of each text, of any number; ValueError, as from `Tokenizer.rows`, if one cannot
         be had."""
         if isinstance(texts, str) or not hasattr(texts, "__iter__"):
             return self._rows(texts)
         texts = list(texts)
-        tokenized = [place for place, text in enumerate(texts) if isinstance(text, list)]
+        tokenized = [place for place, text in enumerate(texts) if isinstance(bare(text), list)]
         if not tokenized:
             return self._rows(texts)
         whole = sorted(set(range(len(texts))).difference(tokenized))
@@ -97,7 +105,7 @@ class TextEncoder:
             clean_up_tokenization_spaces=self.encoding.clean_up_tokenization_spaces,
         )
 
-    def encode(self, texts: Sequence[Text]) -> list[list[int] | Fault]:
+    def encode(self, texts: Sequence[Text | TextOfLanguages]) -> list[list[int] | Fault]:
         """The ids of each text, or why the model cannot be given it."""
         return [self._fitting(row) for row in _each(self.ids, texts)]
 
@@ -120,9 +128,16 @@ class TextEncoder:
             return None
         return f"has {len(ids)} tokens, {self.encoding.remedy}"
 
-    def open_target(self, texts: Iterable[Text]) -> str | None:
+    def open_target(self, texts: Iterable[Text | TextOfLanguages]) -> str | None:
         """What to tell a user who has left it open which of several languages to write."""
-        plain = [self.encoding.prefix + text for text in texts if isinstance(text, str)]
+        unnamed = [
+            bare(text)
+            for text in texts
+            if not isinstance(text, TextOfLanguages) or text.tgt_lang is None
+        ]
+        if not unnamed:
+            return None
+        plain = [self.encoding.prefix + text for text in unnamed if isinstance(text, str)]
         if not self.tokenizer.leaves_target_open(plain):
             return None
         codes = self.tokenizer.languages()
@@ -139,15 +154,28 @@ class TextEncoder:
 
     def _rows(self, texts: Any) -> list[list[int]]:
         how = self.encoding
-        return self.tokenizer.rows(
-            texts, src_lang=how.src_lang, tgt_lang=how.tgt_lang, prefix=how.prefix, **self._cut
-        )
+        languages: dict[str, Any] = {"src_lang": how.src_lang, "tgt_lang": how.tgt_lang}
+        if isinstance(texts, list) and any(isinstance(text, TextOfLanguages) for text in texts):
+            told = [self._told(text) for text in texts]
+            texts = [text.text for text in told]
+            languages = {name: [getattr(text, name) for text in told] for name in languages}
+        return self.tokenizer.rows(texts, **languages, prefix=how.prefix, **self._cut)
 
     def _token_rows(self, texts: Any) -> list[list[int]]:
+        for index, text in enumerate(map(self._told, texts)):
+            if self.encoding.prefix or text.src_lang is not None or text.tgt_lang is not None:
+                raise TextError(
+                    index, "is a list of tokens, which takes no prefix and no languages"
+                )
+        return self.tokenizer.token_rows([bare(text) for text in texts], **self._cut)
+
+    def _told(self, text: Any) -> TextOfLanguages:
+        """A text with the languages that count for it."""
+        own = text if isinstance(text, TextOfLanguages) else TextOfLanguages(text)
         how = self.encoding
-        if how.prefix or how.src_lang is not None or how.tgt_lang is not None:
-            raise TextError(0, "is a list of tokens, which takes no prefix and no languages")
-        return self.tokenizer.token_rows(texts, **self._cut)
+        source = how.src_lang if own.src_lang is None else own.src_lang
+        target = how.tgt_lang if own.tgt_lang is None else own.tgt_lang
+        return TextOfLanguages(own.text, source, target)
 
     @property
     def _cut(self) -> dict[str, Any]:
@@ -158,8 +186,25 @@ class TextEncoder:
         }
 
 
+def bare(text: Text | TextOfLanguages) -> Text:
+    """A text without the languages that it names."""
+    return text.text if isinstance(text, TextOfLanguages) else text
+
+
+def with_languages(
+    texts: Sequence[Text], src_lang: Sequence[str | None], tgt_lang: Sequence[str | None]
+) -> list[Text | TextOfLanguages]:
+    """Texts with the languages that they name, where they name one."""
+    return [
+        text if source is None and target is None else TextOfLanguages(text, source, target)
+        for text, source, target in zip(texts, src_lang, tgt_lang, strict=True)
+    ]
+
+
 def is_blank(text: object) -> bool:
     """Whether it is a text, or a list of tokens, of white space only, and so its outputs."""
+    if isinstance(text, TextOfLanguages):
+        text = text.text
     if is_token_list(text):
         text = "".join(text)
     return isinstance(text, str) and not text.strip()

@@ -41,10 +41,10 @@ _auto_class _commit_hash _from_auto _name_or_path adapter_kwargs backend bos_tok
 chat_control_tokens chat_template cls_token_box cls_token_id code_revision default_to_square
 device device_map dtype eos_token_id errors feature_extractor_type files_loaded force_download
 from_flax from_slow from_tf full_tokenizer_file gguf_file image_processor_type init_inputs
-init_kwargs is_fast is_local is_split_into_words language language_codes languages
+init_kwargs is_fast is_local is_split_into_words language languages
 local_files_only low_cpu_mem_usage mask_token_id max_length max_seq_length max_source_length
 max_target_length merges merges_file mirror model_id model_input_names model_name model_type
-monolingual_vocab_file name name_or_path only_label_first_subword pad_to_max_length
+monolingual_vocab_file name name_or_path num_madeup_words only_label_first_subword pad_to_max_length
 pad_to_multiple_of pad_token_box pad_token_id pad_token_label pad_token_type_id padding
 processor_class proxies response_schema response_template resume_download return_attention_mask
 return_length return_offsets_mapping return_overflowing_tokens return_special_tokens_mask
@@ -80,7 +80,8 @@ _KINDS = (
                 *("add_bos_token", "add_eos_token", "add_prefix_space"),
                 *("clean_up_tokenization_spaces", "do_basic_tokenize", "do_lower_case"),
                 "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
-                *("fix_mistral_regex", "keep_accents", "legacy", "remove_space"),
+                *("fix_mistral_regex", "keep_accents", "legacy", "legacy_behaviour"),
+                "remove_space",
                 *("separate_vocabs", "spaces_between_special_tokens", "split_special_tokens"),
                 *("strip_accents", "tokenize_chinese_chars", "trim_offsets"),
             )
@@ -106,7 +107,7 @@ _KINDS = (
         "a number of tokens",
     ),
     _Kind(
-        ("src_lang", "tgt_lang", "tokenizer_class"),
+        ("language_codes", "src_lang", "tgt_lang", "tokenizer_class"),
         lambda value: isinstance(value, str),
         "a string",
     ),
@@ -140,11 +141,15 @@ _KNOWN = {
     "byt5": ("ByT5", "byt5"),
     "camembert": ("Camembert", "camembert"),
     "gpt2": ("CodeGen GPT2", "gpt2"),
+    "m2m100": ("M2M100", "m2m_100"),
     "marian": ("Marian", "marian"),
     "mbart": ("MBart", "mbart"),
     "mbart50": ("MBart50", "mbart50"),
     "mt5": ("MT5", "mt5"),
+    "nllb": ("Nllb", "nllb nllb-moe"),
     "pegasus": ("Pegasus", "pegasus"),
+    "plbart": ("PLBart", "plbart"),
+    "small100": ("SMALL100", ""),
     "t5": ("T5", "t5"),
     "umt5": ("UMT5", "umt5"),
     "xlm_roberta": ("XLMRoberta", "xlm-roberta"),
