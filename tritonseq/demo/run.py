@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -184,32 +183,20 @@ def answer(model: Model, batch: list[Problem], options: dict[str, Any]) -> Outco
     """Answer every prompt and compare with the right answer, letter by letter."""
     torch.manual_seed(SEED)
     start = time.perf_counter()
-    found: dict[int, str] = {}
-    for places in _by_source(batch).values():
-        part = [batch[place] for place in places]
-        texts = model.generate_text(
-            [problem.prompt for problem in part], batch_size=BATCH, **_languages(part), **options
-        )
-        found |= zip(places, texts, strict=True)
+    prompts = [problem.prompt for problem in batch]
+    texts = model.generate_text(prompts, batch_size=BATCH, **_languages(batch), **options)
     seconds = time.perf_counter() - start
-    texts = [found[place] for place in range(len(batch))]
     right = [text == problem.answer for text, problem in zip(texts, batch, strict=True)]
     return Outcome(texts, right, seconds)
 
 
-def _by_source(batch: list[Problem]) -> dict[str | None, list[int]]:
-    """The places of the problems of each source language."""
-    places: dict[str | None, list[int]] = defaultdict(list)
-    for place, problem in enumerate(batch):
-        places[problem.src_lang].append(place)
-    return places
-
-
 def _languages(batch: list[Problem]) -> dict[str, Any]:
-    """Options for problems of one source language: the targets are those of each."""
-    if batch[0].src_lang is None:
+    """The languages of every problem, where problems have some: a batch may mix them."""
+    if batch[0].tgt_lang is None:
         return {}
-    return {"src_lang": batch[0].src_lang, "tgt_lang": [problem.tgt_lang for problem in batch]}
+    return {
+        name: [getattr(problem, name) for problem in batch] for name in ("src_lang", "tgt_lang")
+    }
 
 
 def _print_heading(checkpoint: EmbeddedCheckpoint, model: Model) -> None:
