@@ -17,7 +17,7 @@ Gender = Literal["", "m", "f"]
 """Of the noun behind a number; none where the number stands alone."""
 
 
-class Numerals(NamedTuple):
+class NumeralWords(NamedTuple):
     """The words that all others are made of."""
 
     small: list[str]
@@ -28,9 +28,9 @@ class Numerals(NamedTuple):
     """By how many hundreds there are, for a language that says each in one word."""
 
 
-def _numerals(vocabulary: str) -> Numerals:
+def _numerals(vocabulary: str) -> NumeralWords:
     small, teens, tens, *hundreds = map(str.split, vocabulary.strip().splitlines())
-    return Numerals(small + teens, ["", "", *tens], ["", *(hundreds[0] if hundreds else [])])
+    return NumeralWords(small + teens, ["", "", *tens], ["", *(hundreds[0] if hundreds else [])])
 
 
 def _in_thousands(

@@ -125,7 +125,7 @@ CHECKPOINTS = (
     ),
     EmbeddedCheckpoint(
         "m2m100-amounts",
-        kind="M2M100",
+        kind="multilingual M2M100",
         task="says amounts of one language in any of four others, which it is told as NLLB is",
         problems=amounts.problems,
         modes=(GREEDY, BEAMS),
@@ -223,10 +223,10 @@ def _shown(problem: Problem, text: str) -> str:
 
 
 def _print_table(rows: list[tuple[EmbeddedCheckpoint, Mode, Outcome]]) -> None:
-    print(f"{'checkpoint':<14}{'mode':<28}{'right':>10}{'accuracy':>10}{'answers/s':>11}")
+    print(f"{'checkpoint':<16}{'mode':<28}{'right':>10}{'accuracy':>10}{'answers/s':>11}")
     for checkpoint, mode, outcome in rows:
         right = f"{sum(outcome.right)}/{len(outcome.right)}"
         print(
-            f"{checkpoint.name:<14}{mode.name:<28}{right:>10}{outcome.accuracy:>10.1%}"
+            f"{checkpoint.name:<16}{mode.name:<28}{right:>10}{outcome.accuracy:>10.1%}"
             f"{outcome.answers_per_second:>11,.0f}"
         )
