@@ -17,7 +17,7 @@ from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
 from tritonseq.engine.torch_state import isolated, isolated_items
 from tritonseq.options.config import GenerationConfig, as_generation_config
-from tritonseq.text.languages import TARGET_OPTIONS
+from tritonseq.text.languages import TARGET_OPTIONS, each_language
 from tritonseq.text.tokenizer import Tokenizer
 
 from .progress import Progress
@@ -497,10 +497,9 @@ class Model:
             raise ValueError(f"batch_size is {batch_size!r}: it must be an integer >= 1")
         if not isinstance(progress, bool):
             raise ValueError(f"progress is {progress!r}: it must be True or False")
-        sources, targets = _listed("src_lang", src_lang), _listed("tgt_lang", tgt_lang)
+        for_all, each = _split({"src_lang": src_lang, "tgt_lang": tgt_lang})
         job = self.text_job(
-            src_lang=src_lang if sources is None else None,
-            tgt_lang=tgt_lang if targets is None else None,
+            **for_all,
             prefix=prefix,
             truncation=truncation,
             max_source_length=max_source_length,
@@ -511,8 +510,8 @@ class Model:
             **options,
         )
         with isolated(self.device):
-            rows = job.read(texts, sources, targets)
-            if targets is not None:
+            rows = job.read(texts, **each)
+            if targets := each.get("tgt_lang"):
                 both = zip(targets, rows, strict=True)
                 job = job.to([code if row else None for code, row in both])
             bar = Progress(len(rows), lines=rows.count([]), quiet=not progress, asked=True)
@@ -579,13 +578,11 @@ class Model:
 
         Arguments are those of `generate_text`; texts may have any number of tokens.
         """
-        lists = {name: _listed(name, how.get(name)) for name in ("src_lang", "tgt_lang")}
-        how |= {name: None for name, codes in lists.items() if codes is not None}
-        job = self.text_job(**how)
+        named = {name: how.pop(name, None) for name in ("src_lang", "tgt_lang")}
+        for_all, each = _split(named)
+        job = self.text_job(**for_all, **how)
         with isolated(self.device):
-            if any(codes is not None for codes in lists.values()):
-                texts = job.told(list(texts), **lists)
-            return job.pad(job.encoder.ids(texts))
+            return job.pad(job.encoder.ids(job.told(list(texts), **each) if each else texts))
 
     def task_options(self, task: str) -> dict[str, Any]:
         """What the checkpoint recommends for a task; ValueError if it knows no such task."""
@@ -660,16 +657,11 @@ _FOR_REQUEST = (
 )
 
 
-def _listed(name: str, languages: Any) -> list[str | None] | None:
-    """The languages of each text; None if there is one for all, or none."""
-    if languages is None or isinstance(languages, str):
-        return None
-    if not isinstance(languages, (list, tuple)):
-        raise ValueError(f"{name} is {languages!r}: it must be a string, or a list of strings")
-    for index, code in enumerate(languages):
-        if not isinstance(code, str | None):
-            raise ValueError(f"{name}[{index}] is {code!r}: it must be a string, or None")
-    return list(languages)
+def _split(named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str | None]]]:
+    """Languages by their arguments: one for all texts or none, and lists with one for each."""
+    for_all = {name: code for name, code in named.items() if isinstance(code, str | None)}
+    each = {name: each_language(name, named[name]) for name in named if name not in for_all}
+    return for_all, each
 
 
 def _either(input_ids: Ids, inputs: Ids) -> Ids:

@@ -18,6 +18,7 @@ from tritonseq.text.encoding import (
     is_blank,
     with_languages,
 )
+from tritonseq.text.languages import each_language
 
 from .callers import warn
 
@@ -94,23 +95,17 @@ class TextJob:
     def told(
         self,
         texts: Sequence[Text],
-        src_lang: Sequence[str | None] | None,
-        tgt_lang: Sequence[str | None] | None,
+        src_lang: Sequence[str | None] | None = None,
+        tgt_lang: Sequence[str | None] | None = None,
     ) -> list[Any]:
         """Texts with the languages that are listed for each; ValueError for another number."""
-        lists = {"src_lang": src_lang, "tgt_lang": tgt_lang}
-        for name, codes in lists.items():
-            if codes is not None and len(codes) != len(texts):
-                raise ValueError(
-                    f"{name} lists {len(codes)} languages for {len(texts)} texts: pass one, or one "
-                    "for each"
-                )
-        sources, targets = (codes or [None] * len(texts) for codes in lists.values())
-        return with_languages(texts, sources, targets)
+        sources = each_language("src_lang", src_lang, len(texts))
+        return with_languages(texts, sources, each_language("tgt_lang", tgt_lang, len(texts)))
 
     def to(self, targets: Sequence[str | None]) -> TextJob:
         """The job for so many rows, of which each may name the language that it is written in."""
-        named = {code: self.encoder.tokenizer.target_options(code) for code in {*targets} - {None}}
+        options_of = self.encoder.tokenizer.target_options
+        named = {code: options_of(code) for code in {*targets} if code is not None}
         told = {name for options in named.values() for name in options} - self.settled
         if not told:
             return self
@@ -120,7 +115,11 @@ class TextJob:
             "decoder_start_token_id": next(iter(config.decoder_start_token_ids), None),
         }
         each = {
-            name: [named.get(code, {}).get(name, first[name]) for code in targets] for name in told
+            name: [
+                first[name] if code is None else named[code].get(name, first[name])
+                for code in targets
+            ]
+            for name in told
         }
         one = {name: ids[0] if len({*ids}) == 1 else ids for name, ids in each.items()}
         return replace(self, request=replace(self.request, config=config.merged(**one)))

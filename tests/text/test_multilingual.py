@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from multilingual import FAIRSEQ, say, write_m2m100, write_nllb, write_plbart
 from pieces import pieces_of, train
-from tokenizers import SentencePieceBPETokenizer, models
 from tokenizers import Tokenizer as Backend
+from tokenizers import models
 from transformers import M2M100Tokenizer, NllbTokenizer, PLBartTokenizer, T5Tokenizer
 from transformers.models.m2m_100 import tokenization_m2m_100
 from transformers.models.nllb import tokenization_nllb
@@ -21,19 +22,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 
-FAIRSEQ = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
 TEXTS = [
     "the quick brown fox",
     "  rain   falls, on old houses ! ",
     "naïve \u4f60\u597d caf\u00e9 12",
     "a </s> b<mask> c <pad>d",
 ]
-
-
-def say(folder: Path, **config: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return folder
 
 
 def ids_of(tokenizer: Tokenizer, text: str, **languages: Any) -> list[int]:
@@ -56,14 +50,7 @@ def test_the_codes_are_those_of_transformers() -> None:
 @pytest.fixture(scope="module")
 def nllb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tokenizer.json, as transformers saves it."""
-    trained = SentencePieceBPETokenizer()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    trained.train_from_iterator(TEXTS[:2] * 3, vocab_size=120, special_tokens=special)
-    held = json.loads(trained.to_str())["model"]
-    folder = tmp_path_factory.mktemp("nllb")
-    merges = [tuple(merge) for merge in held["merges"]]
-    NllbTokenizer(vocab=held["vocab"], merges=merges).save_pretrained(folder)
-    return folder
+    return write_nllb(tmp_path_factory.mktemp("nllb"), TEXTS[:2] * 3)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -105,18 +92,6 @@ def test_unknown_codes_of_nllb_get_the_nearest(nllb: Path, name: str) -> None:
     ours = Tokenizer.from_folder(nllb)
     with pytest.raises(ValueError, match=f"'{name}' is no language of this checkpoint.*fra_Latn"):
         ours.target_options(name)
-
-
-def write_m2m100(folder: Path, codes: str = "m2m100", **config: Any) -> Path:
-    say(folder, tokenizer_class="M2M100Tokenizer", language_codes=codes, **config)
-    model = train(folder / "sentencepiece.bpe.model", **FAIRSEQ)
-    pieces = [model.id_to_piece(number) for number in range(3, model.get_piece_size())]
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", *reversed(pieces[:-5])]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    listed = {"additional_special_tokens": [f"__{code}__" for code in M2M100[codes]]}
-    (folder / "special_tokens_map.json").write_text(json.dumps(listed))
-    return folder
 
 
 @pytest.mark.parametrize("codes", ["m2m100", "wmt21"])
@@ -174,8 +149,7 @@ def test_small100_tells_the_target_before_its_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", [None, "python"])
 def test_plbart_by_its_own_files(tmp_path: Path, codes: str, source: str | None) -> None:
     config = {} if source is None else {"src_lang": source, "tgt_lang": "en_XX"}
-    say(tmp_path, tokenizer_class="PLBartTokenizer", language_codes=codes, **config)
-    train(tmp_path / "sentencepiece.bpe.model", **FAIRSEQ)
+    write_plbart(tmp_path, codes, **config)
     ours, theirs = Tokenizer.from_folder(tmp_path), PLBartTokenizer.from_pretrained(tmp_path)
     languages = ["java", "python", "en_XX"]
     languages += ["javascript", "php", "ruby", "go"] if codes == "multi" else []

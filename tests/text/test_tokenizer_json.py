@@ -12,7 +12,7 @@ from pieces import model_of, pieces_of, write_checkpoint
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from tritonseq.text.languages import MBART, MBART50
+from tritonseq.text.language_codes import MBART, MBART50
 from tritonseq.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

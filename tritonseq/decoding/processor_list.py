@@ -170,8 +170,11 @@ def _over_steps(
 ) -> Iterator[Processor]:
     """What depends on the step alone, and what repairs the scores."""
     if config.forced_bos_token_id is not None:
-        apply, terms = logits_processors.force_first, logits_processors.first_terms
-        yield Processor("ForcedBOSTokenLogitsProcessor", apply, terms)
+        yield Processor(
+            "ForcedBOSTokenLogitsProcessor",
+            logits_processors.force_first,
+            logits_processors.first_terms,
+        )
     if config.forced_eos_token_id is not None:
         forced = config.forced_eos_token_id
         tokens = [forced] if isinstance(forced, int) else forced

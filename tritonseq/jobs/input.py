@@ -233,11 +233,11 @@ class InputFile:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides about the samples, as JSON values."""
+        names = ("src_lang_field", "tgt_lang_field") if self.format == "json" else ()
         return {
+            **{name: getattr(self._parser, name) for name in names},
             "input_format": self.format,
             "source_field": self._parser.source_field,
-            "src_lang_field": self._parser.src_lang_field,
-            "tgt_lang_field": self._parser.tgt_lang_field,
             "keep_source": self._parser.keep_source,
             "tokenized": self._parser.tokenized,
             "limit": self._limit,

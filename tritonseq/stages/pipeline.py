@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritonseq.options.containers import check_first, check_texts, is_token_list
+from tritonseq.options.containers import check_texts
 from tritonseq.progress import Progress
-from tritonseq.text.encoding import check_tokens, is_blank
 
+from .arrivals import check_languages, samples_of
 from .graph import CHUNK, StageGraph
 from .run_options import RunOptions
 from .runtime import Aborted, BoundedQueue, Clock, Ended
-from .sample import InOrder, Sample
+from .sample import InOrder
 from .workers import ModelSource, Workers
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from tritonseq.text.encoding import Text
 
     from .runtime import StageTimes
-
-
-_NOTHING = object()
+    from .sample import Sample
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def pipeline(
     for_all = {name: code for name, code in languages.items() if isinstance(code, str | None)}
     each = {name: codes for name, codes in languages.items() if name not in for_all}
     for name, codes in each.items():
-        _check_languages(name, codes, texts)
+        check_languages(name, codes, texts)
     of_texts = {
         **for_all,
         "prefix": prefix,
@@ -272,7 +270,7 @@ class Pipeline:
         return self._running
 
     def _results(self, texts: Iterable[Text]) -> Generator[list[Result], None, None]:
-        samples = _samples(texts, self._workers, self._languages)
+        samples = samples_of(texts, self._workers, self._languages)
         self._graph = graph = StageGraph(samples, self._workers, self.clock)
         order, bar = InOrder() if self._workers.run.ordered else None, self._bar()
         finished = graph.run()
@@ -307,52 +305,6 @@ class _Bar:
 
     def close(self) -> None:
         self._progress.close()
-
-
-def _check_languages(name: str, codes: Any, texts: Any) -> None:
-    """Raise ValueError for what cannot be the languages of each of the texts."""
-    if not hasattr(codes, "__iter__"):
-        raise ValueError(f"{name} is {codes!r}: it must be a string, or one for each text")
-    if hasattr(codes, "__len__") and hasattr(texts, "__len__") and len(codes) != len(texts):
-        raise _unequal(name, len(codes), len(texts))
-
-
-def _unequal(name: str, count: int, texts: object) -> ValueError:
-    return ValueError(
-        f"{name} lists {count} languages for {texts} texts: pass one, or one for each"
-    )
-
-
-def _samples(
-    texts: Iterable[Any], workers: Workers, languages: Mapping[str, Iterable[Any]]
-) -> Iterator[Sample]:
-    own = {name: iter(codes) for name, codes in languages.items()}
-    count = 0
-    for count, sample in enumerate(_unlabelled(texts, workers), start=1):
-        for name, codes in own.items():
-            code = next(codes, _NOTHING)
-            if code is _NOTHING:
-                raise _unequal(name, count - 1, "more")
-            if not isinstance(code, str | None):
-                sample.reject(f"{name} is {code!r}: it must be a string, or None")
-            setattr(sample, name, code)
-        yield sample
-    for name, codes in own.items():
-        if next(codes, _NOTHING) is not _NOTHING:
-            raise _unequal(name, count + 1, count)
-
-
-def _unlabelled(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
-    for number, text in enumerate(texts):
-        if number == 0:
-            check_first("texts", text)
-            check_tokens(lambda: workers.encoder.tokenizer, text)
-        sample = Sample(number, 0, text)
-        if is_blank(text):
-            sample.finish([""] * workers.info.copies)
-        elif not isinstance(text, str) and not is_token_list(text):
-            sample.reject(f"it is {text!r}, no text and no list of tokens")
-        yield sample
 
 
 def _result(sample: Sample) -> Result:

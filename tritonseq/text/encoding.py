@@ -223,7 +223,7 @@ def check_tokens(tokenizer: Callable[[], Tokenizer], text: Text) -> None:
 
 
 def at_places(
-    read: Callable[[list[Text]], list[list[int]]], texts: Sequence[Text], places: Sequence[int]
+    read: Callable[[list[Any]], list[list[int]]], texts: Sequence[Any], places: Sequence[int]
 ) -> list[list[int]]:
     """The ids of the texts at `places`; an error tells the place that a text has among all."""
     try:

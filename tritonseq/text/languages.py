@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,6 +59,23 @@ STYLES = {
     # Kudugunta et al., "MADLAD-400", 2023.
     "madlad": LanguageStyle("<2{}>"),
 }
+
+
+def each_language(name: str, languages: Any, count: int | None = None) -> list[str | None]:
+    """One language for each of `count` texts, of what is passed as the argument `name`: one for
+    all of them, or a list. Raises ValueError for other things, and lists of another length."""
+    if isinstance(languages, str | None) and count is not None:
+        return [languages] * count
+    if not isinstance(languages, (list, tuple)):
+        raise ValueError(f"{name} is {languages!r}: it must be a string, or a list of strings")
+    for index, code in enumerate(languages):
+        if not isinstance(code, str | None):
+            raise ValueError(f"{name}[{index}] is {code!r}: it must be a string, or None")
+    if count is not None and len(languages) != count:
+        raise ValueError(
+            f"{name} lists {len(languages)} languages for {count} texts: pass one, or one for each"
+        )
+    return list(languages)
 
 
 class Untold(ValueError):

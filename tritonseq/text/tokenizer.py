@@ -9,7 +9,7 @@ from tritonseq.errors import TextError
 from tritonseq.options.containers import check_container, read_rows, unicode_fault
 from tritonseq.shown import shown
 
-from .languages import Untold
+from .languages import Untold, each_language
 from .loading import read_tokenizer
 
 if TYPE_CHECKING:
@@ -105,7 +105,12 @@ class Tokenizer:
         batch = _checked(texts)
         if fault := unicode_fault(prefix):
             raise ValueError(f"prefix is not valid Unicode: {fault}")
-        frames, instructions = self._told(src_lang, tgt_lang, len(batch))
+        listed = {"src_lang": src_lang, "tgt_lang": tgt_lang}
+        languages = [each_language(name, codes, len(batch)) for name, codes in listed.items()]
+        is_for_all = all(isinstance(codes, str | None) for codes in listed.values())
+        frames, instructions = self._told(
+            *languages, is_for_all=is_for_all, is_framed=add_special_tokens
+        )
         both = zip(instructions, batch, strict=True)
         bodies = self._vocabulary.encode([told + prefix + text for told, text in both])
         return self._framed(bodies, frames, max_length, truncation_side, add_special_tokens)
@@ -131,7 +136,8 @@ class Tokenizer:
                 bodies.append([self._token(token, self._unknown) for token in tokens])
             except ValueError as error:
                 raise TextError(index, f": {error}") from None
-        frames, _ = self._told(None, None, len(bodies))
+        unnamed = [None] * len(bodies)
+        frames, _ = self._told(unnamed, unnamed, is_for_all=True, is_framed=add_special_tokens)
         return self._framed(bodies, frames, max_length, truncation_side, add_special_tokens)
 
     def token_ids(self, tokens: Iterable[str]) -> list[int]:
@@ -207,13 +213,18 @@ class Tokenizer:
         return self._languages.target_options(self.language_id(tgt_lang))
 
     def _told(
-        self, src_lang: Languages, tgt_lang: Languages, count: int
+        self,
+        src_lang: Sequence[str | None],
+        tgt_lang: Sequence[str | None],
+        *,
+        is_for_all: bool,
+        is_framed: bool,
     ) -> tuple[list[Frame], list[str]]:
-        """How each of `count` texts is told its languages: by its frame, and by what comes first.
+        """How each text is told its languages: by its frame, and by what comes first.
 
-        Raises ValueError for unknown languages; TextError for those of a single text.
+        Raises ValueError for unknown languages that are those of all texts; TextError for others.
         """
-        pairs = list(zip(per_text(src_lang, count), per_text(tgt_lang, count), strict=True))
+        pairs = list(zip(src_lang, tgt_lang, strict=True))
         told: dict[tuple[str | None, str | None], tuple[Frame, str]] = {}
         for index, (source, target) in enumerate(pairs):
             if (source, target) in told:
@@ -221,9 +232,12 @@ class Tokenizer:
             try:
                 instruction = self._languages.instruct(target)
                 frame = self._languages.frame(self._vocabulary, source, target)
+            except Untold as error:
+                if is_framed:
+                    raise TextError(index, f": {error}") from None
+                frame = [], []  # the text says it itself
             except ValueError as error:
-                is_for_all = isinstance(src_lang, str | None) and isinstance(tgt_lang, str | None)
-                if is_for_all and not isinstance(error, Untold):
+                if is_for_all:
                     raise
                 raise TextError(index, f": {error}") from None
             told[source, target] = frame, instruction
@@ -268,17 +282,6 @@ class Tokenizer:
         if found is None:
             raise ValueError(f"{token!r} is no token of the vocabulary")
         return found
-
-
-def per_text(languages: Languages, count: int) -> list[str | None]:
-    """One language for each of `count` texts; ValueError if they are told for another number."""
-    if isinstance(languages, str | None):
-        return [languages] * count
-    if len(languages) != count:
-        raise ValueError(
-            f"there are {len(languages)} languages for {count} texts: pass one, or one for each"
-        )
-    return list(languages)
 
 
 def _is_lists_of_ids(rows: Any) -> TypeGuard[list[list[int]]]:
