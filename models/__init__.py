@@ -13,9 +13,11 @@ MODELS = {
     "mbart": ("tritonseq.models.bart", "MBart"),
     "mt5": ("tritonseq.models.t5", "T5"),
     "pegasus": ("tritonseq.models.bart", "Pegasus"),
+    "prophetnet": ("tritonseq.models.prophetnet", "ProphetNet"),
     "t5": ("tritonseq.models.t5", "T5"),
     "umt5": ("tritonseq.models.t5", "T5"),
     "unilm": ("tritonseq.models.unilm", "UniLM"),
+    "xlm-prophetnet": ("tritonseq.models.prophetnet", "ProphetNet"),
 }
 
 
