@@ -68,6 +68,7 @@ SEEDS = {
     "mbart": 2,
     "pegasus": 4,
     "marian": 1,
+    "prophetnet": 16,
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore:without num_beams")
