@@ -30,6 +30,7 @@ SMALL_FILES = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
+    "prophetnet.tokenizer",
     "spiece.model",
     "sentencepiece.bpe.model",
     "target_vocab.json",

@@ -11,6 +11,7 @@ from tritonseq.shown import shown
 from .fast import OneLineVocabulary, merged_bytes, read_saved, saved_vocabulary
 from .languages import MBART, MBART50, Languages
 from .piece_lists import BartphoPieces, MarianPieces
+from .prophetnet import FILE, ProphetNetPieces, XLMProphetNetPieces
 from .sentencepiece import (
     PEGASUS_OFFSET,
     albert_pieces,
@@ -124,12 +125,15 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
         config.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")
         is True
     )
+    cleans_up = config.get("clean_up_tokenization_spaces")
+    if cleans_up is None:
+        cleans_up = getattr(vocabulary, "cleans_up", False)
     return TokenizerParts(
         vocabulary,
         _languages(vocabulary, family, config),
-        can_clean and config.get("clean_up_tokenization_spaces") is True,
+        can_clean and cleans_up,
         can_clean,
-        limit,
+        getattr(vocabulary, "max_length", None) if longest is None else limit,
         side or getattr(vocabulary, "saved_side", None),
     )
 
@@ -223,6 +227,10 @@ def _vocabulary(source: TokenizerFolder, family: str | None, name: str) -> Vocab
     if family == "bartpho":
         source.file("sentencepiece.bpe.model", name)
         return BartphoPieces(source.file("dict.txt", name).parent, stated)
+    if family == "prophetnet":
+        return ProphetNetPieces(source.file(FILE, name), config, stated)
+    if family == "xlm_prophetnet":
+        return XLMProphetNetPieces(source.file(FILE, name), stated)
     missing = {"source.spm", "target.spm", "vocab.json"} - has
     if family in ("marian", None) and not missing:
         separate = config.get("separate_vocabs") is True

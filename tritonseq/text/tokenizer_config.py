@@ -145,8 +145,10 @@ _KNOWN = {
     "mbart50": ("MBart50", "mbart50"),
     "mt5": ("MT5", "mt5"),
     "pegasus": ("Pegasus", "pegasus"),
+    "prophetnet": ("ProphetNet", "prophetnet"),
     "t5": ("T5", "t5"),
     "umt5": ("UMT5", "umt5"),
+    "xlm_prophetnet": ("XLMProphetNet", "xlm-prophetnet"),
     "xlm_roberta": ("XLMRoberta", "xlm-roberta"),
 }
 _OF_CLASSES, _OF_MODELS = (
