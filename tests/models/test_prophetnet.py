@@ -26,30 +26,15 @@ if TYPE_CHECKING:
 
     State = dict[str, torch.Tensor]
 
-SIZES: dict[str, Any] = {
-    "vocab_size": networks.VOCAB,
-    "max_position_embeddings": 64,
-    "hidden_size": 24,
-    "num_encoder_layers": 2,
-    "num_encoder_attention_heads": 2,
-    "encoder_ffn_dim": 40,
-    "num_decoder_layers": 3,
-    "num_decoder_attention_heads": 3,
-    "decoder_ffn_dim": 36,
-    "num_buckets": 8,
-    "relative_max_distance": 12,
-}
+SIZES = networks.PROPHETNET_SIZES
 REAL: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1}
 """All else is as in ProphetNet-large by default."""
 OPTIONS: dict[str, Any] = {"num_beams": 2, "max_new_tokens": 6}
 
 
-def wild(seed: int = 0, **config: Any) -> Any:
+def wild(**config: Any) -> Any:
     """A transformers model whose every weight is random."""
-    settings = transformers.ProphetNetConfig(**{**SIZES, **config})
-    model = transformers.ProphetNetForConditionalGeneration(settings).float().eval()
-    networks.randomise(model, seed)
-    return model
+    return networks.network("prophetnet", **config)
 
 
 class TestTheNetwork:

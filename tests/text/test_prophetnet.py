@@ -7,9 +7,13 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import seq2seq
+from commands import Job
 from pieces import train
-from transformers import ProphetNetTokenizer
+from transformers import ProphetNetForConditionalGeneration, ProphetNetTokenizer
 
+import tritonseq
+from tritonseq.cli.main import main
 from tritonseq.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -162,3 +166,34 @@ class TestXLM:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
         with pytest.raises(ValueError, match="sep_token is '</s>', and that of XLMProphetNet"):
             Tokenizer.from_folder(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole folder: network, options and tokenizer."""
+    folder = tmp_path_factory.mktemp("prophetnet")
+    model = seq2seq.hf_model("prophetnet", seed=16, vocab_size=len(LINES), eos_token_id=5)
+    model.generation_config.update(decoder_start_token_id=5, num_beams=3, max_length=14)
+    model.save_pretrained(folder)
+    return write(folder)
+
+
+def test_text_in_and_text_out(checkpoint: Path, tmp_path: Path) -> None:
+    """From the command line, the pipeline and the model, as with transformers' own parts."""
+    lines = ["the unaffable user, it's a fox.", "of [SEP] it", "Isn't it?", "x"]
+    tokenizer = ProphetNetTokenizer.from_pretrained(checkpoint)
+    model = ProphetNetForConditionalGeneration.from_pretrained(checkpoint)
+    wanted = [
+        tokenizer.decode(
+            model.generate(**tokenizer(line, return_tensors="pt"))[0], skip_special_tokens=True
+        )
+        for line in lines
+    ]
+    assert len(set(wanted)) == len(lines)
+    ours = tritonseq.load(checkpoint, device="cpu")
+    assert ours.generate_text(lines) == wanted
+    assert [result.text for result in tritonseq.pipeline(ours, lines)] == wanted
+    source, output = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_text("\n".join(lines) + "\n")
+    assert main(Job(checkpoint, source, output, ()).arguments()) == 0
+    assert output.read_text().splitlines() == wanted
