@@ -279,10 +279,11 @@ def _model_type(config: Mapping[str, Any]) -> str:
 
 def _check_shape(source: TensorSpec, wanted: tuple[int, ...], reader: WeightReader) -> None:
     """Raise ValueError unless the tensors of `source` make up a parameter of shape `wanted`."""
-    widths = source.parts(wanted[-1]) if len(source.names) > 1 else wanted[-1:]
-    for name, width in zip(source.names, widths, strict=True):
-        each = (*wanted[:-1], width)
-        each = each[::-1] if source.transpose else each
+    shapes = [wanted]
+    if len(source.names) > 1:
+        shapes = [(*wanted[:-1], width) for width in source.parts(wanted[-1])]
+    for name, shape in zip(source.names, shapes, strict=True):
+        each = shape[::-1] if source.transpose else shape
         if reader.shapes[name] != each:
             raise ValueError(
                 f"{name} has shape {list(reader.shapes[name])}, "
