@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pytest
 import tiny
 import torch
 import transformers
@@ -77,6 +78,15 @@ _PROPHETNET = {
     "ngram": 2,
     "decoder_start_token_id": 2,
 }
+_FSMT = {
+    **{key: value for key, value in _BART.items() if key != "vocab_size"},
+    "src_vocab_size": VOCAB,
+    "tgt_vocab_size": VOCAB,
+    "num_beams": 1,
+    "forced_eos_token_id": None,
+    "max_length": 20,
+    "scale_embedding": False,
+}
 FAMILIES: dict[str, Family] = {
     "t5": Family("T5ForConditionalGeneration", "T5Config", _T5),
     "t5-v1.1": Family("T5ForConditionalGeneration", "T5Config", {**_T5, **_GATED}),
@@ -93,9 +103,33 @@ FAMILIES: dict[str, Family] = {
     ),
     "marian": Family("MarianMTModel", "MarianConfig", {**_BART, **_MARIAN}),
     "prophetnet": Family("ProphetNetForConditionalGeneration", "ProphetNetConfig", _PROPHETNET),
+    "m2m_100": Family(
+        "M2M100ForConditionalGeneration", "M2M100Config", {**_BART, "decoder_start_token_id": 3}
+    ),
+    "fsmt": Family("FSMTForConditionalGeneration", "FSMTConfig", _FSMT),
+    "mvp": Family("MvpForConditionalGeneration", "MvpConfig", _BART),
+    "plbart": Family(
+        "PLBartForConditionalGeneration", "PLBartConfig", {**_BART, "decoder_start_token_id": 3}
+    ),
+    "blenderbot": Family(
+        "BlenderbotForConditionalGeneration",
+        "BlenderbotConfig",
+        {**_BART, "encoder_no_repeat_ngram_size": 0},
+    ),
 }
+# Built of the same blocks as others: whole grids of these are for the long tests.
+LIKE_OTHERS = ("m2m_100", "fsmt", "mvp", "plbart", "blenderbot")
+# And so are those of one that transformers is slow with.
+SPARED = (*LIKE_OTHERS, "prophetnet")
+EVERY = [
+    pytest.param(name, marks=pytest.mark.long) if name in SPARED else name for name in FAMILIES
+]
+# What transformers makes of longer prompts of a ProphetNet is wrong.
+BEGUN = (
+    EVERY[: list(FAMILIES).index("prophetnet")] + EVERY[list(FAMILIES).index("prophetnet") + 1 :]
+)
 T5_FAMILY = ("t5", "t5-v1.1", "mt5", "umt5")
-BART_FAMILY = ("bart", "mbart", "pegasus", "marian")
+BART_FAMILY = ("bart", "mbart", "pegasus", "marian", "m2m_100", "mvp", "plbart", "blenderbot")
 
 
 def hf_model(family: str, seed: int = 0, **config: Any) -> Any:

@@ -87,6 +87,11 @@ class Seq2SeqDecoder(Protocol):
     """The most tokens of a decoder's prompt that transformers reads right; None for any number."""
 
     @property
+    def states_width(self) -> int:
+        """The width of what is attended to, the encoder's states."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """As in `Decoder`."""
         ...
@@ -113,6 +118,7 @@ class Seq2SeqDecoder(Protocol):
     def prefill(self, tokens: Tensor, lengths: Tensor, cache: Any, *, prompt: Tensor) -> Tensor:
         """Read the sources `tokens [B, S]`, padded on the right to true `lengths [B]`.
 
+        Or what another encoder read: `[B, S, d]` states of `states_width`.
         `prompt [B, P]` is what the targets start with. Returns the logits `[B, V]` that follow it.
         """
         ...

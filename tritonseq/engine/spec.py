@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from tritonseq.decoding.beam_search import BeamOptions, BeamSearch
 from tritonseq.decoding.outputs import Recorder
 from tritonseq.decoding.processor_list import build_processors, forced_first
@@ -21,7 +23,6 @@ from .lengths import Lengths
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    import torch
     from torch import Tensor
 
     from tritonseq.decoding.search import Search
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
     from .inputs import Prompts
 
 
-# Options that a search does not hold: of lengths and what targets start with.
+# Options that a search does not hold: of lengths, and of what comes first.
 _IN_BUFFERS = frozenset(
     (
         "decoder_start_token_id",
+        "forced_bos_token_id",
         "max_length",
         "max_new_tokens",
         "max_time",
@@ -82,6 +84,11 @@ class Batch(NamedTuple):
     lengths: Lengths
     roots: Tensor | None
     """`[B, 1]` where samples start in a trie, if they follow one."""
+    first: Tensor | None = None
+    """`[B]` the tokens that must come first, -1 where any may; None if that is so in all."""
+    skipped: int = 0
+    """So many first tokens are no part of a trie's sequences: one, if one is forced that they do
+    not start with."""
 
     @classmethod
     def of(
@@ -95,8 +102,12 @@ class Batch(NamedTuple):
         """Raises ValueError for too few positions, and for a trie that does not fit."""
         samples, prompt_length = prompts.ids.shape
         lengths = Lengths.resolve(as_searched(config), decoder, prompts, sources)
+        device, forced = prompts.ids.device, forced_first(config, prompt_length, samples)
+        first = None
+        if any(token is not None for token in forced):
+            first = torch.tensor([-1 if t is None else t for t in forced], device=device)
         if trie is None:
-            return cls(prompts, sources, lengths, None)
+            return cls(prompts, sources, lengths, None, first)
         check_trie(
             trie,
             config,
@@ -105,7 +116,8 @@ class Batch(NamedTuple):
             prompt_length=prompt_length,
             start_token_ids=() if sources is None else config.decoder_start_token_ids,
         )
-        return cls(prompts, sources, lengths, trie.starts(samples).to(prompts.ids.device))
+        roots = trie.starts(samples).to(device)
+        return cls(prompts, sources, lengths, roots, first, int(trie.is_behind(forced)))
 
     @property
     def read(self) -> Prompts:
@@ -168,12 +180,7 @@ class EngineSpec:
         self.is_watched = is_watched
         self.retires = not (is_watched or records or hooks.has_functions)
         """Whether samples rest as soon as their own search has ended: the host takes no part."""
-        forced = forced_first(config, prompt_length)
-        # Of a trie's sequences, a first token that is forced may be no part.
-        trie = hooks.trie
-        self._skipped = int(
-            trie is not None and forced is not None and not trie.can_start_with(forced)
-        )
+        (self._skipped,) = {batch.skipped for batch in batches}
 
     @property
     def beams(self) -> int:
@@ -222,7 +229,11 @@ class EngineSpec:
             for field in fields(config)
             if field.name not in _IN_BUFFERS
         }
-        given = tuple(bool(getattr(config, name)) for name in ("min_length", "min_new_tokens"))
+        given = (
+            bool(config.min_length),
+            bool(config.min_new_tokens),
+            config.forced_bos_token_id is not None,
+        )
         timed = config.max_time is not None
         tables = None if trie is None else trie.identity
         return repr(options), given, timed, self._skipped, tables
@@ -260,9 +271,14 @@ class EngineSpec:
                 fill_token_id=config.fill_token_id,
                 retires=self.retires,
                 infinite=bool(hooks.logits_processor) or _can_be_infinite(config),
+                keeps_token_scores=config.output_token_scores,
                 generator=hooks.generator,
             )
-        how: dict[str, Any] = {"retires": self.retires, "device": self.device}
+        how: dict[str, Any] = {
+            "retires": self.retires,
+            "device": self.device,
+            "keeps_token_scores": config.output_token_scores,
+        }
         if is_unilm:
             return UniLMBeamSearch(*parts, self._unilm_options(), **how)
         return BeamSearch(*parts, self._beam_options(), **how, generator=hooks.generator)
@@ -323,7 +339,7 @@ def check_trie(
         samples=samples,
         end_token_ids=config.eos_token_ids,
         start_token_ids=start_token_ids,
-        forced_token_id=forced_first(config, prompt_length),
+        forced_token_ids=forced_first(config, prompt_length, samples),
     )
 
 

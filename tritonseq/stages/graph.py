@@ -247,7 +247,7 @@ def tokenizing(encode: Encode, look: Callable[[Sequence[Text]], None]) -> Work:
         while True:
             samples = take(CHUNK)
             waiting = [sample for sample in samples if not sample.is_done or sample.is_company]
-            texts: list[Any] = [sample.text for sample in waiting]
+            texts: list[Any] = [sample.told for sample in waiting]
             if is_first and texts:
                 look(texts)
                 is_first = False
@@ -271,7 +271,7 @@ def generating(generate: Generate, admits: Callable[[], bool]) -> Work:
 
     def completed(window: list[Sample]) -> Iterator[list[Sample]]:
         rows = [
-            BatchRow(sample.number, sample.ids, sample.is_done)
+            BatchRow(sample.number, sample.ids, sample.is_done, sample.tgt_lang)
             for sample in window
             if sample.ids is not None
         ]

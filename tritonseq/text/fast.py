@@ -76,6 +76,11 @@ class FastVocabulary:
         found: int | None = self.backend.token_to_id(token)
         return found
 
+    def names(self) -> list[str]:
+        """What all tokens are called, by their ids."""
+        ids = self.backend.get_vocab()
+        return sorted(ids, key=ids.__getitem__)
+
 
 class OneLineVocabulary(FastVocabulary):
     """That of a UniLM trained from RoBERTa: an answer ends at </s> or <pad>, and is one line."""
