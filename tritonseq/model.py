@@ -12,6 +12,7 @@ import torch
 from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint
 from tritonseq.checkpoint.origin import Identity, Origin, origin_of
+from tritonseq.decoding.stop_strings import StopStrings
 from tritonseq.engine.lengths import longest_text
 from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 """Texts that are generated together. A step reads all weights, for however many rows: 16 texts
 share that cost, and the caches of 16 times a few beams still fit beside the weights."""
+
+KEPT_STOPS = 8
+"""Sets of stop strings that a model remembers the tables of, which take a look at all tokens."""
 
 
 def load(
@@ -187,6 +191,7 @@ class Model:
         self._config = config
         self._origin = origin
         self._watch = watch
+        self._read_stops: dict[tuple[str, ...], StopStrings] = {}
 
     def __copy__(self) -> Model:
         twin = Model.__new__(Model)
@@ -197,6 +202,7 @@ class Model:
         self._check_unchanged()
         twin = copy.copy(self)
         twin._watch = None  # it shares nothing
+        twin._read_stops = {}
         memo[id(self)] = twin
         for name in _OWN:
             setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
@@ -329,6 +335,9 @@ class Model:
             streamer: gets the prompt and every token as it is chosen; not with beams.
             options: transformers' generation parameters: max_new_tokens, num_beams, do_sample,
                 no_repeat_ngram_size and so on; `hf_exact=True` also reproduces its quirks.
+                `stop_strings`, one or several, need the checkpoint's tokenizer and end hypotheses
+                whose last token completes one; as in transformers, that token and so the string
+                stay in what is returned, and the text of a prompt (of the decoder) may begin it.
 
         Returns:
             `[B * num_return_sequences, L]` int64 on the device of `input_ids`, prompts of the
@@ -599,7 +608,20 @@ class Model:
             config = as_generation_config(generation_config, defaults=config)
         config = config.merged(**arguments)
         config.check_vocabulary(self.decoder.vocab_size)
-        return Request.of(self.decoder, config, self.engines, **taken)
+        stops = self._stops(config.stop_strings) if config.stop_strings else None
+        return Request.of(self.decoder, config, self.engines, stops=stops, **taken)
+
+    def _stops(self, strings: tuple[str, ...]) -> StopStrings:
+        """What strings are to the vocabulary; ValueError without a tokenizer."""
+        if strings not in self._read_stops:
+            try:
+                pieces = self.tokenizer.pieces()
+            except ValueError as error:
+                raise ValueError(f"stop_strings needs the checkpoint's tokenizer: {error}") from None
+            for oldest in list(self._read_stops)[: 1 - KEPT_STOPS]:
+                self._read_stops.pop(oldest, None)
+            self._read_stops[strings] = StopStrings(strings, pieces, self.decoder.vocab_size)
+        return self._read_stops[strings]
 
     def _check_unchanged(self) -> None:
         """Raise ValueError if the live model that this one shares weights with has changed."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tritonseq.decoding.search import Search
+    from tritonseq.decoding.stop_strings import StopStrings
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.options.config import GenerationConfig
 
@@ -52,13 +53,14 @@ STAGED = 2
 
 @dataclass(frozen=True)
 class Hooks:
-    """What of the caller's takes part in every step: functions, on the host, and a trie."""
+    """What of the caller's takes part in every step: functions, on the host, a trie and strings."""
 
     logits_processor: Sequence[Callable[[Tensor, Tensor], Tensor]] = ()
     stopping_criteria: Sequence[Criterion] = ()
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | Trie | None = None
     generator: torch.Generator | None = None
     """What is drawn from, on the CPU; None is torch's global generator."""
+    stops: StopStrings | None = None
 
     @property
     def trie(self) -> Trie | None:
@@ -82,6 +84,8 @@ class Batch(NamedTuple):
     lengths: Lengths
     roots: Tensor | None
     """`[B, 1]` where samples start in a trie, if they follow one."""
+    stops: Tensor | None = None
+    """`[B, 1]` what their prompts leave open of stop strings, if there are any."""
 
     @classmethod
     def of(
@@ -90,13 +94,16 @@ class Batch(NamedTuple):
         prompts: Prompts,
         sources: Prompts | None,
         config: GenerationConfig,
-        trie: Trie | None,
+        hooks: Hooks,
     ) -> Batch:
         """Raises ValueError for too few positions, and for a trie that does not fit."""
         samples, prompt_length = prompts.ids.shape
         lengths = Lengths.resolve(as_searched(config), decoder, prompts, sources)
+        stops, trie = None, hooks.trie
+        if hooks.stops is not None:
+            stops = hooks.stops.behind(prompts.ids, prompts.starts)
         if trie is None:
-            return cls(prompts, sources, lengths, None)
+            return cls(prompts, sources, lengths, None, stops)
         check_trie(
             trie,
             config,
@@ -105,7 +112,8 @@ class Batch(NamedTuple):
             prompt_length=prompt_length,
             start_token_ids=() if sources is None else config.decoder_start_token_ids,
         )
-        return cls(prompts, sources, lengths, trie.starts(samples).to(prompts.ids.device))
+        roots = trie.starts(samples).to(prompts.ids.device)
+        return cls(prompts, sources, lengths, roots, stops)
 
     @property
     def read(self) -> Prompts:
@@ -162,6 +170,7 @@ class EngineSpec:
             "new_tokens": self._most_new_tokens,
             "source_length": source_length if self.has_source_options else None,
             "follows_trie": hooks.trie is not None,
+            "has_stops": hooks.stops is not None,
         }
         """Arguments of `Hypotheses.allocate`."""
         records = config.return_dict_in_generate and (config.output_scores or config.output_logits)
@@ -244,6 +253,9 @@ class EngineSpec:
         stopping = Stopping(
             eos_token_ids=config.eos_token_ids,
             max_time=config.max_time,
+            stops=None if hooks.stops is None else hooks.stops.on(self.device),
+            # Where no token ends rows, transformers lets them go on until all have ended.
+            fills=hooks.stops is not None and not config.hf_exact,
             criteria=hooks.stopping_criteria,
             device=self.device,
         )

@@ -12,7 +12,7 @@ from tritonseq.checkpoint.files import read_text
 
 from .sentencepiece import FAIRSEQ, FAIRSEQ_ROLES, load_model
 from .special_tokens import number, read_numbered
-from .vocabulary import SPACE, SplitVocabulary
+from .vocabulary import SPACE, SplitVocabulary, spaced
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -81,6 +81,10 @@ class MarianPieces(_ListedPieces):
     def frame(self) -> tuple[list[int], list[int]]:
         return [], [self._ids["</s>"]]
 
+    def pieces(self) -> dict[int, bytes]:
+        special = {token: name for token, name in self._special.items() if token is not None}
+        return {token: spaced(name) for token, name in {**self._pieces, **special}.items()}
+
     def languages(self) -> list[str]:
         """Codes of the languages that can be asked for: "fra" for `>>fra<<`."""
         return [token[2:-2] for token in self._ids if re.fullmatch(r">>.+<<", token)]
@@ -142,6 +146,9 @@ class BartphoPieces(_ListedPieces):
 
     def frame(self) -> tuple[list[int], list[int]]:
         return [self._ids["<s>"]], [self._ids["</s>"]]
+
+    def pieces(self) -> dict[int, bytes]:
+        return {token: spaced(name) for token, name in self._names.items()}
 
 
 def _read_pieces(path: Path) -> dict[str, int]:

@@ -183,6 +183,11 @@ class Tokenizer:
         cleans_up = self._cleans_up if asked is None else asked and self.can_clean_up
         return [_close_up(text) for text in texts] if cleans_up else texts
 
+    def pieces(self) -> dict[int, bytes]:
+        """What each token adds to a text, in UTF-8, by its id: with the space before a word, and
+        the name of a special token; a token may hold a part of a character."""
+        return self._vocabulary.pieces()
+
     def languages(self) -> list[str]:
         """The codes of the languages that the checkpoint can be asked for."""
         return list(self._languages.codes)
