@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 
+from tritonseq.checkpoint.elsewhere import check_folder
 from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint
 from tritonseq.checkpoint.origin import Identity, Origin, origin_of
@@ -86,7 +87,8 @@ def load(
         ConnectionError: if the Hub cannot be reached and its cache does not have everything.
     """
     at_hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-    path, folder = _found(name_or_path, revision, tokenizer, at_hub)
+    check = partial(check_folder, model_type=model_type, overrides=config)
+    path, folder = _found(name_or_path, revision, tokenizer, at_hub, check)
     checkpoint = load_checkpoint(
         path, device=device, dtype=dtype, model_type=model_type, overrides=config, tokenizer=folder
     )
@@ -96,10 +98,14 @@ def load(
 
 
 def _found(
-    name: str | Path, revision: str | None, tokenizer: str | Path | None, at_hub: Mapping[str, Any]
+    name: str | Path,
+    revision: str | None,
+    tokenizer: str | Path | None,
+    at_hub: Mapping[str, Any],
+    check: Callable[[Path], object] = bool,
 ) -> tuple[Path, Path | None]:
     """Where the checkpoint lies, and its tokenizer if that is named by itself."""
-    path = snapshot(name, revision=revision, **at_hub)
+    path = snapshot(name, revision=revision, check=check, **at_hub)
     return path, None if tokenizer is None else tokenizer_folder(tokenizer, **at_hub)
 
 
@@ -617,7 +623,9 @@ class Model:
             try:
                 pieces = self.tokenizer.pieces()
             except ValueError as error:
-                raise ValueError(f"stop_strings needs the checkpoint's tokenizer: {error}") from None
+                raise ValueError(
+                    f"stop_strings needs the checkpoint's tokenizer: {error}"
+                ) from None
             for oldest in list(self._read_stops)[: 1 - KEPT_STOPS]:
                 self._read_stops.pop(oldest, None)
             self._read_stops[strings] = StopStrings(strings, pieces, self.decoder.vocab_size)

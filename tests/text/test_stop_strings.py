@@ -21,7 +21,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses"),
     pytest.mark.filterwarnings("ignore:this checkpoint writes"),
 ]
-NETWORKS = {"t5": "t5", "pegasus": "pegasus", "mbart": "mbart", "marian": "marian", "bart": "bart", "bert": "bart"}
+NETWORKS = {
+    "t5": "t5",
+    "pegasus": "pegasus",
+    "mbart": "mbart",
+    "marian": "marian",
+    "bart": "bart",
+    "bert": "bart",
+}
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["the", "fox", "##ing", "##ed", "jump", "stop", "##per", "over"]
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -61,7 +68,9 @@ def _pair(folder: Path, family: str) -> tuple[Any, Any, tritonseq.Model]:
     return tokenizer, model, tritonseq.load(folder, device="cpu")
 
 
-def _strings(tokenizer: Any, model: Any, ids: torch.Tensor, count: int, draw: random.Random) -> list[str]:
+def _strings(
+    tokenizer: Any, model: Any, ids: torch.Tensor, count: int, draw: random.Random
+) -> list[str]:
     """Cuts of what the model writes, which begin and end where they happen to."""
     written = model.generate(ids, max_new_tokens=12)
     base = tokenizer("abcdef", add_special_tokens=False)["input_ids"]
@@ -71,7 +80,9 @@ def _strings(tokenizer: Any, model: Any, ids: torch.Tensor, count: int, draw: ra
         text = tokenizer.decode([*base, *row.tolist()])[6:]
         first = draw.randrange(max(1, len(text) - 1))
         found.append(text[first : first + draw.choice((1, 2, 3, 5, 9))])
-    return [string for string in found if string and "\N{REPLACEMENT CHARACTER}" not in string] or [" "]
+    return [string for string in found if string and "\N{REPLACEMENT CHARACTER}" not in string] or [
+        " "
+    ]
 
 
 @pytest.mark.parametrize("family", NETWORKS)
@@ -85,6 +96,12 @@ def test_ids_are_those_of_transformers(pairs: dict[str, Any], family: str) -> No
         how = {"max_new_tokens": 12, **search}
         expected = model.generate(ids, stop_strings=strings, tokenizer=tokenizer, **how)
         found = ours.generate(ids, stop_strings=strings, hf_exact=True, **how)
-        ended += expected.shape != model.generate(ids, **how).shape or not torch.equal(expected, model.generate(ids, **how))
-        assert torch.equal(found, expected), (name, strings, [tokenizer.batch_decode(x) for x in (expected, found)])
+        ended += expected.shape != model.generate(ids, **how).shape or not torch.equal(
+            expected, model.generate(ids, **how)
+        )
+        assert torch.equal(found, expected), (
+            name,
+            strings,
+            [tokenizer.batch_decode(x) for x in (expected, found)],
+        )
     assert ended >= 2

@@ -125,9 +125,7 @@ class _Automaton:
                     waiting.append(child)
 
 
-def _tables(
-    automaton: _Automaton, pieces: Mapping[int, bytes], vocab_size: int
-) -> StopTables:
+def _tables(automaton: _Automaton, pieces: Mapping[int, bytes], vocab_size: int) -> StopTables:
     # Most tokens are alike without the bytes that no string holds: of those, one breaks as well
     # as many.
     alike: dict[bytes, list[int]] = {}
@@ -136,7 +134,9 @@ def _tables(
         alike.setdefault(read, []).append(token)
     alike.setdefault(b"\0", [])
     readings = sorted(alike, key=len, reverse=True)
-    found = [torch.unique(part, dim=0, return_inverse=True) for part in _followed(automaton, readings)]
+    found = [
+        torch.unique(part, dim=0, return_inverse=True) for part in _followed(automaton, readings)
+    ]
     rows, again = torch.unique(torch.cat([rows for rows, _ in found]), dim=0, return_inverse=True)
     firsts = [0]
     for part, _ in found:

@@ -106,7 +106,9 @@ class Stopping:
             return
         written, states = hypotheses.written, hypotheses.stops
         if are_exchanged:
-            last = (written.generated - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[1])
+            last = (
+                (written.generated - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[1])
+            )
             states = states.gather(1, written.parents.gather(1, last)[:, 0])
         hypotheses.stops.copy_(self._stops.after(states, written.newest))
 

@@ -207,7 +207,11 @@ def _pieces(backend: Any) -> dict[int, bytes]:
     Tokens that are bytes are those bytes; the others are asked for behind a text, since the first
     token of a text may lose its space.
     """
-    steps = set() if backend.decoder is None else set(_kinds(json.loads(backend.decoder.__getstate__())))
+    steps = (
+        set()
+        if backend.decoder is None
+        else set(_kinds(json.loads(backend.decoder.__getstate__())))
+    )
     found, base = {}, backend.encode(BEHIND, add_special_tokens=False).tokens
     join = " ".join if backend.decoder is None else backend.decoder.decode
     before = join(base)
