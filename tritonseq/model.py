@@ -19,10 +19,11 @@ from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
 from tritonseq.engine.torch_state import isolated, isolated_items
 from tritonseq.options.config import GenerationConfig, as_generation_config
+from tritonseq.text.sentences import splitting
 from tritonseq.text.tokenizer import Tokenizer
 
 from .progress import Progress
-from .text_task import TextJob
+from .text_task import SplitJob, TextJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.decoding.trie import Trie
     from tritonseq.engine.request import AllowedTokens, Ids, Streamer
+    from tritonseq.text.sentences import Splitting
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
@@ -460,6 +462,7 @@ class Model:
         src_lang: str | None = None,
         tgt_lang: str | None = None,
         prefix: str | None = None,
+        split_sentences: bool | str = False,
         truncation: bool = False,
         max_source_length: int | None = None,
         add_special_tokens: bool = True,
@@ -483,6 +486,12 @@ class Model:
             src_lang, tgt_lang: languages of source and target, in the codes of the checkpoint:
                 "en_XX" for mBART, "fra" for a Marian model with several targets.
             prefix: put before every text; by default that of the task, if there is one.
+            split_sentences: for translation models, which are trained on sentences: cut texts into
+                sentences by the rules of the source language (`src_lang`, or what the checkpoint
+                says), or of the one that is named here, such as "en". Each is generated as a text
+                of its own, and the outputs are joined with what stood between the sentences (a
+                space, if that was nothing; nothing, beside Chinese and Japanese characters). Of
+                several outputs the k-th is made of the k-th of each. Needs the `sentences` extra.
             truncation: shorten texts to the positions of the encoder, or to what the checkpoint's
                 tokenizer recommends if that is less; T5 has this limit only. Of prompts to
                 continue, the end is kept, with room for what is generated. Where
@@ -514,6 +523,7 @@ class Model:
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             prefix=prefix,
+            split_sentences=split_sentences,
             truncation=truncation,
             max_source_length=max_source_length,
             add_special_tokens=add_special_tokens,
@@ -522,13 +532,14 @@ class Model:
             task=task,
             **options,
         )
+        answering = SplitJob(job) if split_sentences else job
         with isolated(self.device):
-            rows = job.read(texts)
+            rows: Any = answering.read(texts)
             bar = Progress(len(rows), lines=rows.count([]), quiet=not progress, asked=True)
             done: dict[int, Completion] = {}
             tokens = 0
             with contextlib.closing(bar):
-                for batch in job.run(rows, batch_size):
+                for batch in answering.run(rows, batch_size):
                     done |= batch
                     tokens += sum(each.tokens for each in batch.values())
                     bar.show(len(done), tokens, 0)
@@ -540,6 +551,7 @@ class Model:
         src_lang: str | None = None,
         tgt_lang: str | None = None,
         prefix: str | None = None,
+        split_sentences: bool | str = False,
         truncation: bool = False,
         max_source_length: int | None = None,
         add_special_tokens: bool = True,
@@ -566,6 +578,7 @@ class Model:
         for name, text in (("prefix", prefix), ("src_lang", src_lang), ("tgt_lang", tgt_lang)):
             if not isinstance(text, str | None):
                 raise ValueError(f"{name} is {text!r}: it must be a string")
+        sentences = self._sentences(split_sentences, src_lang)
         if tgt_lang is not None:
             options = {**self.tokenizer.target_options(tgt_lang), **options}
         if prefix is None:
@@ -577,17 +590,41 @@ class Model:
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             prefix=prefix or "",
+            sentences=sentences,
             max_length=self._source_limit(truncation, max_source_length, request.config),
             add_special_tokens=add_special_tokens,
             skip_special_tokens=skip_special_tokens,
             clean_up_tokenization_spaces=clean_up_tokenization_spaces,
         )
 
+    def _sentences(self, asked: bool | str, src_lang: str | None) -> Splitting | None:
+        """How texts are cut into sentences; ValueError if that cannot be known."""
+        if not isinstance(asked, bool | str) or asked == "":
+            raise ValueError(
+                f"split_sentences is {asked!r}: it must be True, False or a language such as 'en'"
+            )
+        if asked is False:
+            return None
+        if not self.is_encoder_decoder:
+            raise ValueError(
+                "split_sentences is for models that answer texts, and this one continues them: "
+                "leave it out"
+            )
+        named = asked if isinstance(asked, str) else src_lang or self.tokenizer.source_language
+        if named is None:
+            raise ValueError(
+                "split_sentences=True: the checkpoint does not say what language it reads; pass "
+                "src_lang, or split_sentences='en' (--split-sentences en)"
+            )
+        return splitting(named, self.tokenizer.opening)
+
     def tokenize(self, texts: Iterable[str], **how: Any) -> tuple[Tensor, Tensor]:
         """Ids `[B, S]` and mask `[B, S]` of texts, padded on the side that the model wants.
 
         Arguments are those of `generate_text`; texts may have any number of tokens.
         """
+        if how.get("split_sentences"):
+            raise ValueError("split_sentences makes several rows of a text: leave it out here")
         job = self.text_job(**how)
         with isolated(self.device):
             return job.pad(job.encoder.ids(texts))

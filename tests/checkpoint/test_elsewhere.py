@@ -57,7 +57,7 @@ def test_live_models_are_refused_likewise() -> None:
     sizes = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 1, "num_key_value_heads": 1}
     config = transformers.LlamaConfig(**sizes, **heads)
-    with pytest.raises(ValueError, match="decoder-only .* vLLM"):
+    with pytest.raises(ValueError, match=r"decoder-only .* vLLM"):
         tritonseq.from_transformers(transformers.LlamaForCausalLM(config))
 
 

@@ -12,7 +12,6 @@ from pieces import BART, theirs, write_byte_pairs, write_checkpoint
 from transformers import BartTokenizer, BertTokenizer
 
 import tritonseq
-from tritonseq.decoding.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from pathlib import Path

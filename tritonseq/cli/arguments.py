@@ -241,6 +241,13 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--src-lang", metavar="CODE", help="language of the texts, such as en_XX")
     group.add_argument("--tgt-lang", metavar="CODE", help="language to write")
     group.add_argument(
+        "--split-sentences",
+        nargs="?",
+        const=True,
+        metavar="CODE",
+        help="answer sentence by sentence; CODE, if --src-lang does not say the language",
+    )
+    group.add_argument(
         "--truncation", action=argparse.BooleanOptionalAction, help="cut texts that are too long"
     )
     group.add_argument(

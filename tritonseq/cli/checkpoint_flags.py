@@ -128,6 +128,7 @@ def text_options(parsed: argparse.Namespace, info: CheckpointInfo) -> dict[str, 
         "prefix": parsed.prefix,
         "truncation": truncation,
         "max_source_length": parsed.max_source_length,
+        **({"split_sentences": parsed.split_sentences} if parsed.split_sentences else {}),
         **{name: value for name, value in special.items() if value is not None},
         "task": None if is_usual else parsed.task,
     }

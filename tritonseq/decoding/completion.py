@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,6 +28,25 @@ class Completion(NamedTuple):
     """The sequences, decoded."""
     fault: str | None = None
     """Why there is no output."""
+
+
+def together(parts: Sequence[Completion]) -> Completion:
+    """The outputs of a sample that was generated in parts: the k-th is the k-th of each.
+
+    Sequences stay apart, those of the first part first; texts are for the caller to join. Scores
+    and tokens are summed. If a part has a fault, so has the whole.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    for number, part in enumerate(parts, start=1):
+        if part.fault is not None:
+            return Completion(fault=f"sentence {number}: {part.fault}")
+    scores = [part.scores for part in parts if part.scores is not None]
+    return Completion(
+        [sequence for part in parts for sequence in part.sequences],
+        [math.fsum(each) for each in zip(*scores, strict=True)] if scores else None,
+        sum(part.tokens for part in parts),
+    )
 
 
 def completions(

@@ -141,7 +141,9 @@ def _tables(automaton: _Automaton, pieces: Mapping[int, bytes], vocab_size: int)
     firsts = [0]
     for part, _ in found:
         firsts.append(firsts[-1] + len(part))
-    kinds = torch.cat([again[first + each] for first, (_, each) in zip(firsts, found)])
+    kinds = torch.cat(
+        [again[first + each] for first, (_, each) in zip(firsts, found, strict=False)]
+    )
     by_reading = dict(zip(readings, kinds.tolist(), strict=True))
     classes = torch.full((max(vocab_size, max(pieces, default=0) + 1),), by_reading[b"\0"])
     for reading, tokens in alike.items():

@@ -119,6 +119,7 @@ TEXT_ARGUMENTS = (
     "src_lang",
     "tgt_lang",
     "prefix",
+    "split_sentences",
     "truncation",
     "max_source_length",
     "add_special_tokens",

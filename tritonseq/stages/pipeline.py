@@ -63,6 +63,7 @@ def pipeline(
     src_lang: str | None = None,
     tgt_lang: str | None = None,
     prefix: str | None = None,
+    split_sentences: bool | str = False,
     truncation: bool = False,
     max_source_length: int | None = None,
     add_special_tokens: bool = True,
@@ -97,8 +98,10 @@ def pipeline(
         model: a Model, or what `load` takes as a name.
         texts: any iterable of texts, or of lists of tokens; for `async for` also an asynchronous
             one. It is read by another thread, a few windows ahead of the results.
-        src_lang, tgt_lang, prefix, truncation, max_source_length, add_special_tokens,
-            skip_special_tokens, clean_up_tokenization_spaces, task: as for `Model.generate_text`.
+        src_lang, tgt_lang, prefix, split_sentences, truncation, max_source_length,
+            add_special_tokens, skip_special_tokens, clean_up_tokenization_spaces, task: as for
+            `Model.generate_text`. With `split_sentences` scores are summed over the sentences of a
+            text, and a fault of one is that of the text.
         batch_size: the most samples at once; by default as many as pay and fit into memory. If
             memory fails all the same, half as many go on, and a warning says so.
         batch_tokens: the most tokens of sources at once, each counted as long as the longest.
@@ -148,6 +151,7 @@ def pipeline(
         "src_lang": src_lang,
         "tgt_lang": tgt_lang,
         "prefix": prefix,
+        "split_sentences": split_sentences,
         "truncation": truncation,
         "max_source_length": max_source_length,
         "add_special_tokens": add_special_tokens,

@@ -49,6 +49,12 @@ class Languages(NamedTuple):
             )
         return f">>{code}<<" if self.style == "marian" else code
 
+    @property
+    def usual_source(self) -> str | None:
+        """The language of texts that are read without naming one; None if it is not known."""
+        is_mbart = self.style in ("mbart", "mbart50")
+        return self.source or ("en_XX" if is_mbart else None)
+
     def instruct(self, tgt_lang: str | None) -> str:
         """What to put before every text, so that it is translated to `tgt_lang`."""
         if tgt_lang is None:
@@ -66,9 +72,8 @@ class Languages(NamedTuple):
                     "source; leave src_lang out"
                 )
             return before, behind
-        code = vocabulary.token_id(
-            self.token(src_lang if src_lang is not None else self.source or "en_XX")
-        )
+        usual = self.usual_source or ""
+        code = vocabulary.token_id(self.token(usual if src_lang is None else src_lang))
         end = vocabulary.token_id("</s>")
         assert code is not None and end is not None, "checked when the tokenizer was read"
         return ([], [end, code]) if self.style == "mbart" else ([code], [end])

@@ -198,7 +198,8 @@ def _unilm(source: TokenizerFolder) -> Vocabulary:
 
 def _languages(vocabulary: Vocabulary, family: str | None, config: dict[str, Any]) -> Languages:
     if isinstance(vocabulary, MarianPieces):
-        return Languages("marian", vocabulary.languages())
+        said = config.get("source_lang")
+        return Languages("marian", vocabulary.languages(), said if isinstance(said, str) else None)
     codes = [code for code in MBART50 if vocabulary.token_id(code) is not None]
     if family not in ("mbart", "mbart50") or not codes:
         return Languages()

@@ -198,6 +198,16 @@ class Tokenizer:
         assert token is not None, "the codes were read from the vocabulary"
         return token
 
+    @property
+    def source_language(self) -> str | None:
+        """The code of the language that texts are read in unless one is named, if it is known."""
+        return self._languages.usual_source
+
+    @property
+    def opening(self) -> str | None:
+        """A pattern of what a text may start with that is about the whole of it."""
+        return r"\s*>>.+?<<\s*" if self._languages.style == "marian" else None
+
     def leaves_target_open(self, texts: Iterable[str]) -> bool:
         """Whether the model must be told what language to write, and a text does not do so."""
         return self._languages.has_open_target(texts)
