@@ -84,7 +84,7 @@ def test_languages_by_the_codes_of_every_checkpoint() -> None:
         )
         == 2
     )
-    with pytest.raises(ValueError, match="'tha_Thai' is Thai, whose sentences no mark ends"):
+    with pytest.raises(ValueError, match="'tha_Thai' is Thai, whose sentences end without a mark"):
         splitting("tha_Thai")
     for code in ("English", "", "ROMANCE", ">>de<<"):
         with pytest.raises(ValueError, match="is no code of a language such as 'en'"):

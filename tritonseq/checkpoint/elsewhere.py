@@ -30,11 +30,12 @@ OTHER_FAMILIES = (
     OtherFamily(
         "decoder-only language models",
         "apertus aya bitnet bloom codegen cohere cohere2 ctrl dbrx deepseek_v2 deepseek_v3 "
-        "ernie4_5 exaone4 falcon falcon_h1 falcon_mamba gemma gemma2 gemma3 gemma3_text gemma3n glm glm4 "
-        "glm4_moe gpt_bigcode gpt_neo gpt_neox gpt_oss gptj granite granitemoe helium internlm2 "
-        "jamba lfm2 llama llama4 llama4_text mamba mamba2 minimax ministral mistral mistral3 "
-        "mixtral mpt nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen qwen2 "
-        "qwen2_moe qwen3 qwen3_moe qwen3_next rwkv smollm3 stablelm starcoder2 xglm xlnet zamba2",
+        "ernie4_5 exaone4 falcon falcon_h1 falcon_mamba gemma gemma2 gemma3 gemma3_text gemma3n "
+        "glm glm4 glm4_moe gpt_bigcode gpt_neo gpt_neox gpt_oss gptj granite granitemoe helium "
+        "internlm2 jamba lfm2 llama llama4 llama4_text mamba mamba2 minimax ministral mistral "
+        "mistral3 mixtral mpt nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe "
+        "qwen qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next rwkv smollm3 stablelm starcoder2 xglm "
+        "xlnet zamba2",
         "a model without an encoder that is wanted here is GPT-2",
         "vLLM on a GPU, or llama.cpp on a CPU",
     ),
@@ -92,8 +93,8 @@ OTHER_FAMILIES = (
     OtherFamily(
         "encoders without a decoder",
         "albert camembert canine convbert data2vec-text deberta deberta-v2 distilbert ernie "
-        "flaubert fnet funnel layoutlm layoutlmv3 longformer mobilebert modernbert mpnet nomic_bert "
-        "roberta-prelayernorm roformer squeezebert xlm xlm-roberta-xl xmod",
+        "flaubert fnet funnel layoutlm layoutlmv3 longformer mobilebert modernbert mpnet "
+        "nomic_bert roberta-prelayernorm roformer squeezebert xlm xlm-roberta-xl xmod",
         "they write nothing",
         "transformers, or sentence-transformers for embeddings",
     ),

@@ -83,8 +83,8 @@ def splitting(code: str, repeated: str | None = None) -> Splitting:
     language = found[1]
     if language in _UNMARKED:
         raise ValueError(
-            f"split_sentences: {code!r} is {_UNMARKED[language]}, whose sentences no mark ends that "
-            "the splitter knows: cut the texts yourself, and leave it out"
+            f"split_sentences: {code!r} is {_UNMARKED[language]}, whose sentences end without a "
+            "mark that the splitter knows: cut the texts yourself, and leave it out"
         )
     _library()
     return Splitting(_SHORT.get(language, language), repeated)
