@@ -36,7 +36,7 @@ OTHER_FAMILIES = (
         "mistral3 mixtral mpt nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe "
         "qwen qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next rwkv smollm3 stablelm starcoder2 xglm "
         "xlnet zamba2",
-        "a model without an encoder that is wanted here is GPT-2",
+        "of models without an encoder GPT-2 alone is here",
         "vLLM on a GPU, or llama.cpp on a CPU",
     ),
     OtherFamily(
