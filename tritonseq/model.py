@@ -654,8 +654,9 @@ class Model:
         stops = self._stops(config.stop_strings) if config.stop_strings else None
         return Request.of(self.decoder, config, self.engines, stops=stops, **taken)
 
-    def _stops(self, strings: tuple[str, ...]) -> StopStrings:
+    def _stops(self, asked: str | Sequence[str]) -> StopStrings:
         """What strings are to the vocabulary; ValueError without a tokenizer."""
+        strings = (asked,) if isinstance(asked, str) else tuple(asked)
         if strings not in self._read_stops:
             try:
                 pieces = self.tokenizer.pieces()
