@@ -233,7 +233,7 @@ def test_unilm_ends_hypotheses_by_them() -> None:
         ([], "is empty: leave it out"),
         (["a", 3], "must be a string or a list of strings"),
         (3, "must be a list"),
-        ("a" * 1001, "has 1001 bytes, and 1000 are the most"),
+        ("a" * 501, "has 501 bytes, and 500 are the most"),
         ("a\ud800", "not valid Unicode"),
     ],
 )

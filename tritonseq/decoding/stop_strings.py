@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 AT_ONCE = 2**22
 """Pairs of a token and a state that are followed at the same time while tables are made."""
@@ -129,44 +129,89 @@ def _tables(automaton: _Automaton, pieces: Mapping[int, bytes], vocab_size: int)
     # Most tokens are alike without the bytes that no string holds: of those, one breaks as well
     # as many.
     alike: dict[bytes, list[int]] = {}
+    numbers = bytes(automaton.numbers)
     for token, piece in pieces.items():
-        read = re.sub(rb"\0+", b"\0", piece.translate(bytes(automaton.numbers)))
-        alike.setdefault(read, []).append(token)
+        reading = re.sub(rb"\0+", b"\0", piece.translate(numbers))
+        alike.setdefault(reading, []).append(token)
     alike.setdefault(b"\0", [])
     readings = sorted(alike, key=len, reverse=True)
-    found = [
-        torch.unique(part, dim=0, return_inverse=True) for part in _followed(automaton, readings)
+    size = max(1, AT_ONCE // len(automaton.accepts))
+    parts = (_followed(automaton, readings[n : n + size]) for n in range(0, len(readings), size))
+    found = [_distinct(part) for part in parts]
+    rows, again = _distinct(torch.cat([own for own, _ in found]))
+    kinds = [
+        numbers_of[inverse]
+        for numbers_of, (_, inverse) in zip(
+            again.split([len(own) for own, _ in found]), found, strict=True
+        )
     ]
-    rows, again = torch.unique(torch.cat([rows for rows, _ in found]), dim=0, return_inverse=True)
-    firsts = [0]
-    for part, _ in found:
-        firsts.append(firsts[-1] + len(part))
-    kinds = torch.cat(
-        [again[first + each] for first, (_, each) in zip(firsts, found, strict=False)]
-    )
-    by_reading = dict(zip(readings, kinds.tolist(), strict=True))
+    by_reading = dict(zip(readings, torch.cat(kinds).tolist(), strict=True))
     classes = torch.full((max(vocab_size, max(pieces, default=0) + 1),), by_reading[b"\0"])
     for reading, tokens in alike.items():
         classes[torch.tensor(tokens, dtype=torch.int64)] = by_reading[reading]
     return StopTables(classes, rows // 2, rows % 2 == 1)
 
 
-def _followed(automaton: _Automaton, readings: Sequence[bytes]) -> Iterator[Tensor]:
-    """`[U, S]` in parts, for each reading and state: twice the state it leads to, and 1 if a
-    string was complete on the way. Readings come by falling lengths."""
-    step = torch.tensor(automaton.next)
-    accepts = torch.tensor(automaton.accepts)
-    states = len(accepts)
-    size = max(1, AT_ONCE // states)
-    for first in range(0, len(readings), size):
-        part = readings[first : first + size]
-        reached = torch.arange(states).repeat(len(part), 1)
-        complete = torch.zeros_like(reached, dtype=torch.bool)
-        count = len(part)
-        for place in range(len(part[0])):
-            while len(part[count - 1]) <= place:
-                count -= 1
-            numbers = torch.tensor([reading[place] for reading in part[:count]])
-            reached[:count] = step[numbers[:, None], reached[:count]]
-            complete[:count] |= accepts[reached[:count]]
-        yield 2 * reached + complete
+def _followed(automaton: _Automaton, readings: Sequence[bytes]) -> Tensor:
+    """`[U, S]` for each reading and state: twice the state it leads to, and 1 if a string was
+    complete on the way. Readings come by falling lengths.
+
+    From most states a reading leads at once to where it leads from the first one: only the others
+    are followed by themselves, until they are there too.
+    """
+    step, accepts = torch.tensor(automaton.next), torch.tensor(automaton.accepts)
+    lengths = torch.tensor([len(reading) for reading in readings])
+    usual = torch.zeros(len(readings), dtype=torch.int64)
+    usual_hits = torch.zeros(len(readings), dtype=torch.bool)
+    owner, start = _apart(step, readings)
+    state, hits = start, torch.zeros_like(start, dtype=torch.bool)
+    ended = [(owner[:0], start[:0], state[:0], hits[:0])]
+    count = len(readings)
+    for place in range(len(readings[0])):
+        over = lengths[owner] <= place
+        ended.append((owner[over], start[over], state[over], hits[over]))
+        owner, start, state, hits = (each[~over] for each in (owner, start, state, hits))
+        while len(readings[count - 1]) <= place:
+            count -= 1
+        numbers = torch.tensor([reading[place] for reading in readings[:count]])
+        usual[:count] = step[numbers, usual[:count]]
+        usual_hits[:count] |= accepts[usual[:count]]
+        state = step[numbers[owner], state]
+        hits = hits | accepts[state]
+        differs = (state != usual[owner]) | (hits != usual_hits[owner])
+        owner, start, state, hits = (each[differs] for each in (owner, start, state, hits))
+    ended.append((owner, start, state, hits))
+    rows = (2 * usual + usual_hits)[:, None].repeat(1, len(accepts))
+    for owner, start, state, hits in ended:
+        rows[owner, start] = 2 * state + hits
+    rows[lengths == 0] = 2 * torch.arange(len(accepts))
+    return rows
+
+
+def _apart(step: Tensor, readings: Sequence[bytes]) -> tuple[Tensor, Tensor]:
+    """Each reading with each state that its first byte does not lead to where it leads from the
+    first state: indices of readings, and states."""
+    by_first: dict[int, list[int]] = {}
+    for index, reading in enumerate(readings):
+        if reading:
+            by_first.setdefault(reading[0], []).append(index)
+    pairs = []
+    for number, indices in by_first.items():
+        (states,) = torch.nonzero(step[number] != step[number, 0], as_tuple=True)
+        owners = torch.tensor(indices).repeat_interleave(len(states))
+        pairs.append((owners, states.repeat(len(indices))))
+    none = torch.zeros(0, dtype=torch.int64)
+    owner, start = zip(*pairs, strict=True) if pairs else ((none,), (none,))
+    return torch.cat(owner), torch.cat(start)
+
+
+def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """As `torch.unique(rows, dim=0, return_inverse=True)`, which compares rows item by item."""
+    weights = torch.randint(2**62, rows.shape[1:], generator=torch.Generator().manual_seed(0))
+    # Sums wrap around, and are as good as different for rows that are.
+    _, inverse = torch.unique((rows * weights).sum(dim=1), return_inverse=True)
+    some = torch.empty(int(inverse.max()) + 1, dtype=torch.int64)
+    some[inverse] = torch.arange(len(rows))
+    if not torch.equal(rows[some[inverse]], rows):
+        return torch.unique(rows, dim=0, return_inverse=True)
+    return rows[some], inverse

@@ -28,7 +28,7 @@ MOST = 2**62
 MOST_BEAMS = 2**16
 """More would be chosen among for hours. Some hundreds are in use."""
 
-MOST_STOP_BYTES = 1000
+MOST_STOP_BYTES = 500
 """More, of all stop strings together, are no ends that a text could have."""
 
 MOST_PROCESSES = 256
