@@ -7,7 +7,8 @@
     python benchmarks/bench_generate.py --device cuda --csv benchmarks/results/gpu.csv
 
 The others are transformers and CTranslate2, and for UniLM, which neither has, upstream's method.
-Weights are random and of real shapes: GPT-2 124M, BART-large, T5-base, UniLM-base. All engines
+Weights are random and of real shapes: GPT-2 124M, BART-large, T5-base, opus-mt, NLLB-600M,
+ProphetNet-large, UniLM-base. All engines
 read the same checkpoint and inputs and run in turn in one process; no figure is printed whose
 output has not been checked.
 """
@@ -153,7 +154,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--csv", type=Path, help="append the figures to this file")
-    parser.add_argument("--int8", action="store_true", help="CTranslate2 in int8 as well")
+    parser.add_argument("--int8", action="store_true", help="int8 as well, ours and CTranslate2's")
     parser.add_argument("--tiny", action="store_true", help="rehearse on tiny shapes")
     args = parser.parse_args(argv)
     if unknown := sorted(set(args.what) - set(names)):

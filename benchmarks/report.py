@@ -33,8 +33,7 @@ END = "<!-- results: end -->"
 
 def section() -> str:
     """What belongs between the markers."""
-    figures, machine, versions = read_cpu(RESULTS / "cpu.csv")
-    lines = [*cpu_section(figures, machine, versions), *gpu_section(read_gpu(RESULTS))]
+    lines = [*cpu_section(read_cpu(RESULTS / "cpu.csv")), *gpu_section(read_gpu(RESULTS))]
     lines += [f"![Times as fast as the other engine](docs/{CHART.name})", ""]
     lines += pipeline_table(read_pipeline(RESULTS / "pipeline_cpu.csv"))
     return "\n".join(lines).rstrip()

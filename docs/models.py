@@ -31,6 +31,28 @@ class Row(NamedTuple):
 
 
 ROWS = {
+    "blenderbot": Row(
+        "facebook/blenderbot-400M-distill, -1B-distill, -3B",
+        "answers what is said in a dialogue",
+        "blenderbot",
+    ),
+    "fsmt": Row(
+        "facebook/wmt19-en-de, -de-en, -en-ru, -ru-en, allenai/wmt16-*, allenai/wmt19-de-en-*",
+        "a vocabulary each for source and target; text needs the extra `moses`, and has no "
+        "`stop_strings`",
+    ),
+    "m2m_100": Row(
+        "facebook/nllb-200-distilled-600M to -3.3B, facebook/m2m100_418M, m2m100_1.2B, "
+        "alirezamsh/small100",
+        '`src_lang` and `tgt_lang`: "eng_Latn" for NLLB, "en" for the others, of which SMaLL-100 '
+        "is told the target alone; `split_sentences` for more than a sentence",
+        "nllb m2m100 small100",
+    ),
+    "mvp": Row("RUCAIBox/mvp, mtl-*", "checkpoints with prompts (`use_prompt`) are refused"),
+    "plbart": Row(
+        "uclanlp/plbart-base, plbart-*",
+        'programs; `src_lang` and `tgt_lang` such as "java" and "en_XX"',
+    ),
     "bart": Row(
         "facebook/bart-base and -large, bart-large-cnn, bart-large-xsum, sshleifer/distilbart-*, "
         "philschmid/bart-large-cnn-samsum, fnlp/bart-base-chinese",
@@ -86,14 +108,20 @@ FILES = {
     "barthez": "`sentencepiece.bpe.model`",
     "bartpho": "`sentencepiece.bpe.model` and `dict.txt`",
     "bert": "`vocab.txt`: WordPiece",
+    "blenderbot": "`vocab.json` and `merges.txt`: byte-level BPE",
     "byt5": "none: bytes",
     "camembert": "`sentencepiece.bpe.model`",
+    "fsmt": "`vocab-src.json`, `vocab-tgt.json` and `merges.txt`: fastBPE of words by Moses",
     "gpt2": "`vocab.json` and `merges.txt`: byte-level BPE",
+    "m2m100": "`vocab.json` and `sentencepiece.bpe.model`",
     "marian": "`source.spm`, `target.spm` and `vocab.json`, or `target_vocab.json` too",
     "mbart": "`sentencepiece.bpe.model`",
     "mbart50": "`sentencepiece.bpe.model`",
     "mt5": "`spiece.model`",
+    "nllb": "`sentencepiece.bpe.model`",
     "pegasus": "`spiece.model`",
+    "plbart": "`sentencepiece.bpe.model`",
+    "small100": "`vocab.json` and `sentencepiece.bpe.model`",
     "t5": "`spiece.model`",
     "umt5": "`spiece.model`",
     "xlm_roberta": "`sentencepiece.bpe.model`",

@@ -100,41 +100,51 @@ def packed_product(
     return product
 
 
-def has_int8_product() -> bool:
-    """Whether this build multiplies int8 weights, and this processor without saturation."""
-    return _PREPACK_INT8 is not None and _POINTWISE_INT8 is not None and _is_int8_exact()
-
-
 @cache
-def _is_int8_exact() -> bool:
-    # Without VNNI pairs of products are added up in 16 bits: 255 * 127 twice does not fit.
+def int8_row_max() -> int:
+    """The largest magnitude of quantized rows whose products with int8 weights are exact here.
+
+    127 on processors with VNNI. Others add pairs of products up in 16 bits, where 255 * 127 twice
+    does not fit, and 127 * 127 twice does: 63. 0 where this build has no such products, or they
+    saturate all the same.
+    """
+    if _PREPACK_INT8 is None or _POINTWISE_INT8 is None:
+        return 0
+    return next((row_max for row_max in (127, 63) if _is_int8_exact(row_max)), 0)
+
+
+def _is_int8_exact(row_max: int) -> bool:
     ones = torch.ones(32)
     for weight in (127, -127):
         q_weight = torch.full((32, 256), weight, dtype=torch.int8)
         for rows in (1, 16):
-            x = torch.full((rows, 256), 255, dtype=torch.uint8)
-            found = int8_product(x, int8_packed(q_weight), ones, torch.zeros_like(ones).long())
-            if not bool((found == 256 * 127 * weight).all()):
+            x = torch.full((rows, 256), 2 * row_max + 1, dtype=torch.uint8)
+            zeros = torch.zeros_like(ones).long()
+            found = int8_product(x, row_max + 1, int8_packed(q_weight), ones, zeros)
+            if not bool((found == 256 * row_max * weight).all()):
                 return False
     return True
 
 
 def int8_packed(weight: Tensor) -> Tensor:
-    """Int8 `weight [out, in]` in oneDNN's layout, as `[in, out]`; only if `has_int8_product()`."""
+    """Int8 `weight [out, in]` in oneDNN's layout, as `[in, out]`; only if `int8_row_max()`."""
     assert _PREPACK_INT8 is not None
     blocked: Tensor = _PREPACK_INT8(weight, None)
     return blocked
 
 
-def int8_product(x: Tensor, weight: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
-    """`((x - 128) W^T) * scales`, `[N, out]` in float32, with exact sums.
+def int8_product(
+    x: Tensor, zero: int, weight: Tensor, scales: Tensor, zero_points: Tensor
+) -> Tensor:
+    """`((x - zero) W^T) * scales`, `[N, out]` in float32, with exact sums.
 
-    `x: [N, in]` is uint8, since an int8 source is a reference loop; `weight` is of `int8_packed`;
-    `scales [out]` are float32, and `zero_points [out]` int64 zeros.
+    `x: [N, in]` is uint8, since an int8 source is a reference loop, and no further from `zero`
+    than `int8_row_max()`; `weight` is of `int8_packed`; `scales [out]` are float32, and
+    `zero_points [out]` int64 zeros.
     """
     assert _POINTWISE_INT8 is not None
     product: Tensor = _POINTWISE_INT8(
-        x, 1.0, 128, weight, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+        x, 1.0, zero, weight, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
     )
     return product
 

@@ -8,11 +8,16 @@ from typing import Any
 # model_type -> (module, class), imported on demand.
 MODELS = {
     "bart": ("tritonseq.models.bart", "Bart"),
+    "blenderbot": ("tritonseq.models.bart", "Blenderbot"),
+    "fsmt": ("tritonseq.models.bart", "FSMT"),
     "gpt2": ("tritonseq.models.gpt2", "GPT2"),
+    "m2m_100": ("tritonseq.models.bart", "M2M100"),
     "marian": ("tritonseq.models.bart", "Marian"),
     "mbart": ("tritonseq.models.bart", "MBart"),
     "mt5": ("tritonseq.models.t5", "T5"),
+    "mvp": ("tritonseq.models.bart", "Mvp"),
     "pegasus": ("tritonseq.models.bart", "Pegasus"),
+    "plbart": ("tritonseq.models.bart", "PLBart"),
     "t5": ("tritonseq.models.t5", "T5"),
     "umt5": ("tritonseq.models.t5", "T5"),
     "unilm": ("tritonseq.models.unilm", "UniLM"),

@@ -107,7 +107,7 @@ class CrossAttention(nn.Module):
         self, layer: int, width: int, heads: int, head_dim: int, *, scale: float, has_bias: bool
     ) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.width = layer, width
         self.heads, self.head_dim, self.scale = heads, head_dim, scale
         self.query = Linear(width, heads * head_dim, bias=has_bias, packed=True)
         self.kv = Linear(width, 2 * heads * head_dim, bias=has_bias, packed=True)
@@ -121,9 +121,13 @@ class CrossAttention(nn.Module):
 
     def forward(self, stream: ResidualStream, norm: Norm, cache: EncoderDecoderCache) -> None:
         """Attend for rows `[B * R, d]`, the beams of every sample or positions of its prompt."""
-        key, value = cache.cross_keys[self.layer], cache.cross_values[self.layer]
         query = stream.read(self.query, norm)
-        attended = decode_attention(
+        stream.add(self.attend(query, cache), self.out, norm)
+
+    def attend(self, query: Tensor, cache: EncoderDecoderCache) -> Tensor:
+        """What queries `[B * R, H * D]` see of the sources, in the same shape."""
+        key, value = cache.cross_keys[self.layer], cache.cross_values[self.layer]
+        return decode_attention(
             query.view(key.shape[0], -1, 1, self.heads, self.head_dim),
             source_key=key,
             source_value=value,
@@ -132,8 +136,7 @@ class CrossAttention(nn.Module):
             step=cache.own.step,
             counters=cache.own.counters,
             scale=self.scale,
-        )
-        stream.add(attended.view(query.shape[0], -1), self.out, norm)
+        ).view_as(query)
 
 
 def attend_and_append(

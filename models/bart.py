@@ -1,15 +1,21 @@
-"""BART and the models built like it: DistilBART, mBART, mBART-50, Pegasus and Marian (OPUS-MT).
+"""BART and the models built like it, from mBART to NLLB-200.
 
 Lewis et al., "BART", 2020; Liu et al., "Multilingual Denoising Pre-training for Neural Machine
-Translation", 2020; Zhang et al., "PEGASUS", 2020; Junczys-Dowmunt et al., "Marian", 2018. They
-differ in where the norms stand and where positions come from.
+Translation", 2020; Zhang et al., "PEGASUS", 2020; Junczys-Dowmunt et al., "Marian", 2018; Fan et
+al., "Beyond English-Centric Multilingual Machine Translation" (M2M100), 2020; NLLB Team, "No
+Language Left Behind", 2022; Ng et al., "Facebook FAIR's WMT19 News Translation Task Submission"
+(FSMT), 2019; Tang et al., "MVP", 2022; Ahmad et al., "Unified Pre-training for Program
+Understanding and Generation" (PLBART), 2021; Roller et al., "Recipes for building an open-domain
+chatbot" (Blenderbot), 2020. They differ in where the norms stand, where positions come from, and
+what is in the head: `LAYOUTS` has it all.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +24,27 @@ from torch import Tensor, nn
 from tritonseq.kernels import embed
 
 from .attention import CrossAttention, DecoderAttention, EncoderAttention
-from .config_checks import Layers, Size, check_sizes, check_types, own_names, refuse_large_table
+from .config_checks import (
+    Layers,
+    Size,
+    check_flag,
+    check_sizes,
+    check_types,
+    own_names,
+    refuse_large_table,
+)
 from .encoder_decoder import DecoderBlock, EncoderBlock, EncoderDecoder
 from .feed_forward import FeedForward, activation
 from .layers import Embedding, Head, LayerNorm, ResidualStream, empty_parameter
 from .network import TensorSpec, match
+from .positions import (
+    FairseqSines,
+    LearnedPositions,
+    M2MSines,
+    OffsetPositions,
+    Positions,
+    Sines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -31,8 +53,73 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What the model type says, whatever config.json does."""
+
+    pre_norm: bool = False
+    """Whether norms stand before each part, with one at the end of each side, rather than behind
+    each part."""
+    embedding_norm: bool = True
+    """Whether there is a norm behind the sum of embeddings."""
+    positions: type[Positions] = OffsetPositions
+    logits_bias: bool = True
+    head: str = "lm_head"
+    """What checkpoints call it; FSMT's is a part of the decoder."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Of keys that config.json may leave out, where they are not BART's."""
+
+
+LAYOUTS = {
+    "bart": Layout(),
+    "mvp": Layout(defaults={"vocab_size": 50267}),
+    "plbart": Layout(
+        defaults={
+            "vocab_size": 50005, "d_model": 768, "encoder_layers": 6, "decoder_layers": 6,
+            "encoder_attention_heads": 12, "decoder_attention_heads": 12, "encoder_ffn_dim": 3072,
+            "decoder_ffn_dim": 3072, "scale_embedding": True,
+        }
+    ),
+    "mbart": Layout(pre_norm=True),
+    "blenderbot": Layout(
+        pre_norm=True,
+        embedding_norm=False,
+        positions=LearnedPositions,
+        defaults={
+            "vocab_size": 8008, "max_position_embeddings": 128, "d_model": 2560,
+            "encoder_layers": 2, "decoder_layers": 24, "encoder_attention_heads": 32,
+            "decoder_attention_heads": 32, "encoder_ffn_dim": 10240, "decoder_ffn_dim": 10240,
+        },
+    ),
+    "pegasus": Layout(pre_norm=True, embedding_norm=False, positions=Sines),
+    "m2m_100": Layout(
+        pre_norm=True,
+        embedding_norm=False,
+        positions=M2MSines,
+        logits_bias=False,
+        defaults={"vocab_size": 128112, "activation_function": "relu", "scale_embedding": True},
+    ),
+    "marian": Layout(embedding_norm=False, positions=Sines, defaults={"vocab_size": 58101}),
+    "fsmt": Layout(
+        embedding_norm=False,
+        positions=FairseqSines,
+        logits_bias=False,
+        head="decoder.output_projection",
+        defaults={
+            "src_vocab_size": 42024, "tgt_vocab_size": 42024, "activation_function": "relu",
+            "scale_embedding": True, "tie_word_embeddings": False,
+        },
+    ),
+}  # fmt: skip
+
+NORM_EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
 class BartConfig:
-    """The keys of config.json that say what the network computes; their names are kept."""
+    """The keys of config.json that say what the network computes; their names are kept.
+
+    But for FSMT's `src_vocab_size` and `tgt_vocab_size`, which are the first two here.
+    """
 
     vocab_size: int = 50265
     decoder_vocab_size: int = 50265
@@ -49,13 +136,9 @@ class BartConfig:
     tie_word_embeddings: bool = True
     # Whether encoder and decoder have one table of tokens.
     share_encoder_decoder_embeddings: bool = True
-    # What follows from the model type. Whether norms stand before each part, with one at the end
-    # of each side, rather than behind each part.
-    pre_norm: bool = False
-    # Whether there is a norm behind the sum of embeddings.
-    embedding_norm: bool = True
-    # Whether positions are learnt, rather than sines and cosines.
-    learned_positions: bool = True
+    # None where the positions of pads are those of any token.
+    pad_token_id: int | None = None
+    model_type: str = "bart"
 
     def __post_init__(self) -> None:
         check_sizes(
@@ -71,6 +154,20 @@ class BartConfig:
                     f"config.json: d_model {self.d_model} is not a multiple of {name} "
                     f"{getattr(self, name)}"
                 )
+        if self.d_model < self.layout.positions.least_width:
+            raise ValueError(
+                f"config.json: d_model is {self.d_model}, and the sines of a {self.model_type} "
+                f"need {self.layout.positions.least_width} channels at least"
+            )
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(
+                f"config.json: pad_token_id is {self.pad_token_id}, which is no token of a "
+                f"vocabulary of {self.vocab_size}, and a {self.model_type} counts positions by it"
+            )
+
+    @property
+    def layout(self) -> Layout:
+        return LAYOUTS[self.model_type]
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> BartConfig:
@@ -80,53 +177,44 @@ class BartConfig:
             "num_hidden_layers": "encoder_layers",
             "num_attention_heads": "encoder_attention_heads",
         }
+        model_type = config.get("model_type", "bart")
+        layout = LAYOUTS[model_type]
+        if model_type == "fsmt":
+            general["vocab_size"] = "tgt_vocab_size"
+        if check_flag(config, "use_prompt"):
+            raise ValueError(
+                "config.json: use_prompt is true: prompts of MVP, learnt keys and values in every "
+                "attention, are not supported; use a checkpoint without them, such as RUCAIBox/mvp"
+            )
         named = own_names(config, general)
-        variant = _VARIANTS[config.get("model_type", "bart")]
-        known = {field.name for field in fields(cls)} - set(_STRUCTURE)
-        stated = {key: named[key] for key in known if named.get(key) is not None}
-        stated = {"vocab_size": variant.get("vocab_size", cls.vocab_size)} | stated
-        if config.get("model_type") != "marian" or "decoder_vocab_size" not in stated:
-            stated["decoder_vocab_size"] = stated["vocab_size"]
-        return cls(**{**variant, **stated})
+        stated = {
+            **layout.defaults,
+            **{key: value for key, value in named.items() if value is not None},
+        }
+        if model_type == "fsmt":
+            stated |= _of_two_vocabularies(stated)
+        elif model_type != "marian" or "decoder_vocab_size" not in stated:
+            stated["decoder_vocab_size"] = stated.get("vocab_size", cls.vocab_size)
+        pad = stated.get("pad_token_id", 1) if layout.positions.counts_from_pad else None
+        known = {own.name: stated[own.name] for own in fields(cls) if own.name in stated}
+        return cls(**{**known, "pad_token_id": pad, "model_type": model_type})
 
 
-_STRUCTURE = ("pre_norm", "embedding_norm", "learned_positions")
-_VARIANTS: dict[str, dict[str, Any]] = {
-    "bart": {},
-    "mbart": {"pre_norm": True},
-    "pegasus": {"pre_norm": True, "embedding_norm": False, "learned_positions": False},
-    "marian": {"embedding_norm": False, "learned_positions": False, "vocab_size": 58101},
-}
-
-# Learnt positions start behind two rows that fairseq kept for padding.
-LEARNED_OFFSET = 2
-NORM_EPSILON = 1e-5
-
-
-class Positions(nn.Module):
-    """A table of positions, learnt or of sines and cosines."""
-
-    def __init__(self, config: BartConfig) -> None:
-        super().__init__()
-        self.offset = LEARNED_OFFSET if config.learned_positions else 0
-        self.weight = empty_parameter(config.max_position_embeddings + self.offset, config.d_model)
-
-    @property
-    def table(self) -> Tensor:
-        """The rows of position 0 and all after it."""
-        return self.weight[self.offset :]
-
-
-def sinusoids(length: int, width: int) -> Tensor:
-    """`[length, width]`: sines in the first half of the channels, cosines in the second.
-
-    Vaswani et al., 2017, with the channels sorted. In float64 until the end, so that the result
-    is the nearest float32.
-    """
-    channel = torch.arange(0, width, 2, dtype=torch.float64)
-    angle = torch.arange(length, dtype=torch.float64)[:, None] / 10000 ** (channel / width)
-    cosines = angle[:, : width // 2].cos()
-    return torch.cat((angle.sin(), cosines), dim=1).float()
+def _of_two_vocabularies(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields of a `BartConfig` are for an FSMT."""
+    source, target = stated["src_vocab_size"], stated["tgt_vocab_size"]
+    check_sizes(SimpleNamespace(**stated), "src_vocab_size", "tgt_vocab_size")
+    shares = check_flag(stated, "tie_word_embeddings")
+    if shares and source != target:
+        raise ValueError(
+            f"config.json: tie_word_embeddings is true, which makes one table of both, and "
+            f"src_vocab_size is {source}, tgt_vocab_size {target}: they must be equal for it"
+        )
+    return {
+        "vocab_size": source,
+        "decoder_vocab_size": target,
+        "share_encoder_decoder_embeddings": shares,
+    }
 
 
 class Embeddings(nn.Module):
@@ -134,18 +222,22 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: BartConfig, vocab_size: int) -> None:
         super().__init__()
+        layout = config.layout
         self.tokens = Embedding(vocab_size, config.d_model)
-        self.positions = Positions(config)
-        self.norm = LayerNorm(config.d_model, NORM_EPSILON) if config.embedding_norm else None
+        self.positions = layout.positions(
+            config.max_position_embeddings, config.d_model, config.pad_token_id
+        )
+        self.norm = LayerNorm(config.d_model, NORM_EPSILON) if layout.embedding_norm else None
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
-        self.pre_norm = config.pre_norm
+        self.pre_norm = layout.pre_norm
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
+    def forward(self, tokens: Tensor, rows: Tensor) -> ResidualStream:
+        """A stream `[N, d]` of tokens `[N]` and the rows of their positions, `[N]` or `[P]`."""
         x = embed(
             tokens,
             self.tokens.weight,
             scale=self.scale,
-            positions=positions,
+            positions=rows,
             position_table=self.positions.table,
         )
         x = x if self.norm is None else self.norm(x)
@@ -196,29 +288,28 @@ class Bart(EncoderDecoder):
         self.decoder = nn.ModuleList(
             _decoder_block(config, norm, layer) for layer in range(config.decoder_layers)
         )
-        self.encoder_norm = norm() if config.pre_norm else None
-        self.decoder_norm = norm() if config.pre_norm else None
+        self.encoder_norm = norm() if config.layout.pre_norm else None
+        self.decoder_norm = norm() if config.layout.pre_norm else None
         self.lm_head = Head(self.vocab_size, config.d_model)
-        self.final_logits_bias = empty_parameter(1, self.vocab_size)
+        has_bias = config.layout.logits_bias
+        self.final_logits_bias = empty_parameter(1, self.vocab_size) if has_bias else None
 
     def embed_source(self, batch: VarlenBatch) -> ResidualStream:
-        return self.source(batch.tokens, batch.positions)
+        rows = self.source.positions.of_source(batch.tokens, batch.positions)
+        return self.source(batch.tokens, rows)
 
     def embed_target(self, tokens: Tensor, positions: Tensor) -> ResidualStream:
-        return self.target(tokens, positions)
+        return self.target(tokens, self.target.positions.of_target(tokens, positions))
 
     def logits(self, stream: ResidualStream) -> Tensor:
-        return stream.logits(self.lm_head.weight, self.decoder_norm, self.final_logits_bias[0])
+        bias = None if self.final_logits_bias is None else self.final_logits_bias[0]
+        return stream.logits(self.lm_head.weight, self.decoder_norm, bias)
 
     def computed(self, name: str) -> Tensor:
         """The value of a parameter that the checkpoint leaves out."""
         if name == "final_logits_bias":
             return torch.zeros(1, self.vocab_size)
-        # Refused already, but for networks that were not compared with weights.
-        refuse_large_table(
-            "max_position_embeddings", self.config.max_position_embeddings, self.config.d_model
-        )
-        return sinusoids(self.config.max_position_embeddings, self.config.d_model)
+        return (self.source if name.startswith("source.") else self.target).positions.computed()
 
     @classmethod
     def tied(cls, config: BartConfig) -> tuple[tuple[str, ...], ...]:
@@ -235,26 +326,30 @@ class Bart(EncoderDecoder):
         prefix = _prefix(names)
         tables = _embeddings(names, config, prefix)
         own = {side: tables[f"{side}.tokens.weight"].names for side in ("source", "target")}
-        has_own = not config.share_encoder_decoder_embeddings
-        target = ("decoder_vocab_size", config.decoder_vocab_size)
+        keys = ["vocab_size", "vocab_size"]
+        if config.model_type == "fsmt":
+            keys = ["src_vocab_size", "tgt_vocab_size"]
+        elif not config.share_encoder_decoder_embeddings:
+            keys = ["vocab_size", "decoder_vocab_size"]
+        shares = config.share_encoder_decoder_embeddings
+        target = config.vocab_size if shares else config.decoder_vocab_size
         found: list[Size | Layers] = [
             Size("d_model", config.d_model, 1, own["source"]),
-            Size("vocab_size", config.vocab_size, 0, own["source"]),
-            Size(*(target if has_own else ("vocab_size", config.vocab_size)), 0, own["target"]),
+            Size(keys[0], config.vocab_size, 0, own["source"]),
+            Size(keys[1], target, 0, own["target"]),
         ]
-        offset = LEARNED_OFFSET if config.learned_positions else 0
+        kind = config.layout.positions
+        rows = kind.first_row(config.pad_token_id) + config.max_position_embeddings
         widths = {"encoder": config.encoder_ffn_dim, "decoder": config.decoder_ffn_dim}
         counts = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
         for side, width in widths.items():
             positions = f"{prefix}{side}.embed_positions.weight"
-            if not config.learned_positions and positions not in names:
-                refuse_large_table(
-                    "max_position_embeddings", config.max_position_embeddings, config.d_model
-                )
-            key, count = "max_position_embeddings", config.max_position_embeddings + offset
+            if kind.is_stored is False or (kind.is_stored is None and positions not in names):
+                refuse_large_table("max_position_embeddings", rows, config.d_model)
+            else:
+                found.append(Size("max_position_embeddings", rows, 0, (positions,)))
             found += [
                 Layers(f"{side}_layers", counts[side], f"{prefix}{side}.layers"),
-                Size(key, count, 0, (positions,)),
                 Size(f"{side}_ffn_dim", width, 0, (f"{prefix}{side}.layers.0.fc1.weight",)),
             ]
         return found
@@ -270,17 +365,43 @@ class Bart(EncoderDecoder):
         prefix = _prefix(names)
         wanted = {name: _source(name, prefix) for name, _ in cls(config).named_parameters()}
         wanted |= _embeddings(names, config, prefix)
-        computed = ["final_logits_bias"]
-        if not config.learned_positions:
-            computed += ["source.positions.weight", "target.positions.weight"]
-        for name in computed:
-            if wanted[name].names[0] not in names:
+        tables = ("source.positions.weight", "target.positions.weight")
+        is_stored = config.layout.positions.is_stored
+        for name in ("final_logits_bias", *(() if is_stored else tables)):
+            if name in wanted and (is_stored is False or wanted[name].names[0] not in names):
                 del wanted[name]
         return match(wanted, names, ignorable=lambda name: _ignorable(name, config, prefix))
 
 
 class MBart(Bart):
     """Starts with the token of a language, which the caller names."""
+
+
+class M2M100(Bart):
+    """NLLB-200, M2M100 and SMaLL-100. Starts with the end token.
+
+    transformers has no limit to positions, which are computed: here it is
+    `max_position_embeddings`, which may be raised while loading.
+    """
+
+
+class FSMT(Bart):
+    """fairseq's models of WMT16 and WMT19, with a vocabulary each for source and target.
+
+    The limit to positions is that of `M2M100`.
+    """
+
+
+class Mvp(Bart):
+    """A BART of its own training."""
+
+
+class PLBart(Bart):
+    """A BART for source code."""
+
+
+class Blenderbot(Bart):
+    """Its own parts in mBART's order."""
 
 
 class Pegasus(Bart):
@@ -299,19 +420,21 @@ def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict
     """The sources of the tables of tokens, by the first of their names that is there."""
     shared = f"{prefix}shared.weight"
     encoder, decoder = (f"{prefix}{side}.embed_tokens.weight" for side in ("encoder", "decoder"))
+    has_own_head = config.layout.head == "lm_head"
+    head = "lm_head.weight" if has_own_head else f"{prefix}{config.layout.head}.weight"
     order: dict[str, tuple[str, ...]] = {
         "source.tokens.weight": (encoder, shared),
         "target.tokens.weight": (decoder, shared),
-        "lm_head.weight": ("lm_head.weight",),
+        "lm_head.weight": (head,),
     }
     if config.share_encoder_decoder_embeddings:
-        head = ("lm_head.weight",) if config.tie_word_embeddings else ()
-        everywhere = (shared, *head, decoder, encoder)
+        also = (head,) if config.tie_word_embeddings else ()
+        everywhere = (shared, *also, decoder, encoder)
         order = {name: (*own, *everywhere) for name, own in order.items()}
     else:
         order["lm_head.weight"] += (decoder,)
-    if not config.tie_word_embeddings:
-        order["lm_head.weight"] = ("lm_head.weight",)
+    if has_own_head and not config.tie_word_embeddings:
+        order["lm_head.weight"] = (head,)
     return {
         name: TensorSpec((next((own for own in own_names if own in names), own_names[0]),))
         for name, own_names in order.items()
@@ -319,9 +442,11 @@ def _embeddings(names: Collection[str], config: BartConfig, prefix: str) -> dict
 
 
 def _ignorable(name: str, config: BartConfig, prefix: str) -> bool:
-    if name == f"{prefix}shared.weight":
-        return True
-    return name in (f"{prefix}encoder.version", f"{prefix}decoder.version")
+    own = ["version"]
+    if config.layout.positions.is_stored is False:
+        own += ["embed_positions.weight", "embed_positions.weights"]
+    sides = (f"{prefix}encoder", f"{prefix}decoder")
+    return name in (f"{prefix}shared.weight", *(f"{s}.{part}" for s in sides for part in own))
 
 
 def _source(parameter: str, prefix: str) -> TensorSpec:

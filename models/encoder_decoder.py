@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tritonseq.memory.kv_cache import EncoderDecoderCache
 
 from .network import Network
+from .source_states import StatesCrossAttention
 from .varlen import varlen_batches
 
 if TYPE_CHECKING:
@@ -137,6 +138,11 @@ class EncoderDecoder(Network):
             tables.append(tables[-1] if block.relative is None else block.relative.causal())
         return tables[1:]
 
+    @property
+    def states_width(self) -> int:
+        """The width `d` of the encoder's states."""
+        return self._blocks[0].cross.width
+
     def new_cache(self, sizes: Sizes, device: torch.device | None = None) -> EncoderDecoderCache:
         """Caches for sources of up to `sizes.source_length` tokens, and for targets."""
         return EncoderDecoderCache.allocate(
@@ -146,6 +152,7 @@ class EncoderDecoder(Network):
             head_dim=self.head_dim,
             device=self.device if device is None else device,
             dtype=self.dtype,
+            states_width=self._blocks[0].cross.width if self.source_cache == "states" else None,
         )
 
     @torch.no_grad()
@@ -154,7 +161,8 @@ class EncoderDecoder(Network):
     ) -> Tensor:
         """Read the sources and the decoder's prompts, once per sample, into caches of `B` samples.
 
-        `tokens`: `[B, S]` int64, padded on the right; `lengths`: `[B]` int64, all at least 1;
+        `tokens`: `[B, S]` int64, or the states `[B, S, d]` of another encoder, padded on the right;
+        `lengths`: `[B]` int64, all at least 1;
         `prompt`: `[B, P]` int64, the tokens that every target starts with. Returns the logits
         `[B, V]` that follow each prompt.
         """
@@ -162,7 +170,7 @@ class EncoderDecoder(Network):
         cache.own.source_len.fill_(prompt.shape[1])
         cache.own.step.zero_()
         for batch in varlen_batches(tokens, lengths, padded=False):
-            states = self.encode(batch)
+            states = self.encode(batch) if tokens.dim() == 2 else batch.tokens
             for block in self._blocks:
                 block.cross.store(states, batch, cache)
         positions = torch.arange(prompt.shape[1], device=prompt.device).expand_as(prompt)
@@ -183,6 +191,10 @@ class EncoderDecoder(Network):
         for block in self._blocks:
             block.step(stream, lineage, cache)
         return self.logits(stream).unflatten(0, tokens.shape)
+
+    def _read_states(self) -> None:
+        for block in self._blocks:
+            block.cross = StatesCrossAttention.in_place_of(block.cross)
 
     @property
     def _blocks(self) -> list[DecoderBlock]:

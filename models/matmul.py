@@ -135,13 +135,18 @@ class Int8(Packed):
     def product(self, x: Tensor, bias: Tensor | None, epilogue: tuple[str, str]) -> Tensor:
         """`x W^T + b` in float32 of rows that are quantized one by one; without an epilogue.
 
-        int32 sums are exact: a row of the result does not depend on the rows beside it. One that
-        holds NaN or infinity becomes NaN.
+        Rows have 8 bits, or 7 on processors whose sums would saturate. int32 sums are exact: a row
+        of the result does not depend on the rows beside it. One that holds NaN or infinity becomes
+        NaN.
         """
         assert epilogue == NO_EPILOGUE
-        scales = int8_scales(x)
-        quantized = (x / scales).round_().add_(128).to(torch.uint8, memory_format=_CONTIGUOUS)
-        product = private_torch.int8_product(quantized, self, self.scales, self.zero_points)
+        row_max = private_torch.int8_row_max()
+        scales = int8_scales(x, row_max)
+        shifted = (x / scales).round_().add_(row_max + 1)
+        quantized = shifted.to(torch.uint8, memory_format=_CONTIGUOUS)
+        product = private_torch.int8_product(
+            quantized, row_max + 1, self, self.scales, self.zero_points
+        )
         product.mul_(scales.masked_fill_(scales == torch.inf, torch.nan))
         return product if bias is None else product.add_(bias)
 
@@ -162,10 +167,13 @@ NO_EPILOGUE = ("none", "")
 _CONTIGUOUS = torch.contiguous_format
 
 
-def int8_scales(x: Tensor) -> Tensor:
-    """By what rows `x [N, d]` are divided to be within -127 and 127: `[N, 1]`, never zero."""
+def int8_scales(x: Tensor, largest: int = INT8_MAX) -> Tensor:
+    """By what rows `x [N, d]` are divided to be of magnitudes up to `largest`.
+
+    `[N, 1]`, never zero.
+    """
     peaks = x.abs().amax(dim=1, keepdim=True)
-    return peaks.div_(INT8_MAX).clamp_min_(torch.finfo(torch.float32).tiny)
+    return peaks.div_(largest).clamp_min_(torch.finfo(torch.float32).tiny)
 
 
 def _laid_out(weight: bytes, layout: type[Packed], is_transposed: bool) -> nn.Parameter:
@@ -200,11 +208,11 @@ def pays_to_pack(weight: Tensor) -> bool:
 
 def check_int8() -> None:
     """Raise ValueError unless products with int8 weights are exact on this machine's CPU."""
-    if not private_torch.has_int8_product():
+    if not private_torch.int8_row_max():
         raise ValueError(
-            "dtype 'int8' needs a processor that adds int8 products up exactly (with VNNI: "
-            "avx512_vnni, avx_vnni or amx_int8) and a torch with oneDNN, and here one is missing: "
-            "say dtype='bfloat16' or 'float32'"
+            "dtype 'int8' needs a torch with oneDNN and a processor on which that adds int8 "
+            "products up exactly (x86 with AVX2 or more), and here one is missing: say "
+            "dtype='bfloat16' or 'float32'"
         )
 
 

@@ -46,6 +46,11 @@ OTHER_HEADS = (
 the heads of transformers' classes for them, and the value head of reinforcement learning."""
 
 
+SOURCE_CACHES = ("projected", "states")
+"""What a cache may keep of sources: keys and values of every layer, or, once for all of them, the
+encoder's states, which is EL-attention."""
+
+
 class TensorSpec(NamedTuple):
     """What a parameter is made of: one tensor of the checkpoint, or several side by side."""
 
@@ -169,6 +174,24 @@ class Network(DenseOutside):
     """A module that is made of its configuration, and gets its parameters by `place`."""
 
     config: Any
+    source_cache = "projected"
+    """One of `SOURCE_CACHES`."""
+
+    def keep_of_sources(self, source_cache: str) -> None:
+        """Choose one of `SOURCE_CACHES`, before there are weights, whose layout depends on it.
+
+        Raises ValueError for states if no cross-attention would read them.
+        """
+        assert source_cache in SOURCE_CACHES
+        if source_cache == "states":
+            self._read_states()
+        self.source_cache = source_cache
+
+    def _read_states(self) -> None:
+        raise ValueError(
+            f"source_cache='states' is for models with cross-attention, and a {type(self).__name__}"
+            " has none: leave it out"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -226,25 +249,29 @@ class Network(DenseOutside):
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """A network with weights of its own, copied one by one."""
         groups = ((names, weight, is_int8(weight)) for names, weight in self._groups())
-        twin = _made(type(self), self.config, groups)
+        twin = _made(type(self), self.config, self.source_cache, groups)
         memo[id(self)] = twin
         return twin
 
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
         """By the dense values, in memory that holds nothing else."""
         groups = [(list(names), _alone(one), is_int8(one)) for names, one in self._groups()]
-        return _unpickled, (type(self), self.config, to_bytes(groups))
+        return _unpickled, (type(self), self.config, self.source_cache, to_bytes(groups))
 
 
-def _unpickled(cls: type[Network], config: Any, groups: bytes) -> Network:
-    return _made(cls, config, from_bytes(groups))
+def _unpickled(cls: type[Network], config: Any, source_cache: str, groups: bytes) -> Network:
+    return _made(cls, config, source_cache, from_bytes(groups))
 
 
 def _made(
-    cls: type[Network], config: Any, groups: Iterable[tuple[Sequence[str], Tensor, bool]]
+    cls: type[Network],
+    config: Any,
+    source_cache: str,
+    groups: Iterable[tuple[Sequence[str], Tensor, bool]],
 ) -> Network:
     """A network with copies of these values, as int8 or laid out as it suits this machine."""
     network = cls(config)
+    network.keep_of_sources(source_cache)
     for names, parameter, as_int8 in groups:
         values = dense(parameter)
         if as_int8:

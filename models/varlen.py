@@ -28,7 +28,7 @@ class VarlenBatch:
 
     samples: slice
     tokens: Tensor
-    """`[N]` the true tokens of all samples, one after the other."""
+    """`[N]` the true tokens of all samples, one after the other, or their states `[N, d]`."""
     positions: Tensor
     """`[N]` the position of each token in its sample."""
     last: Tensor
@@ -62,7 +62,8 @@ class VarlenBatch:
 
 
 def varlen_batches(tokens: Tensor, lengths: Tensor, *, padded: bool) -> Iterator[VarlenBatch]:
-    """Neighbouring samples of the right-padded `tokens [B, S]`, as many as suit the device.
+    """Neighbouring samples of the right-padded `tokens [B, S]`, or of states `[B, S, d]`, as many
+    as suit the device.
 
     `padded` says that the reader pads its groups, so that pads count as tokens. A sample that is
     longer than that makes a group of its own.
@@ -77,8 +78,8 @@ def varlen_batches(tokens: Tensor, lengths: Tensor, *, padded: bool) -> Iterator
         valid = offsets < lengths[samples, None]
         yield VarlenBatch(
             samples=samples,
-            tokens=group[valid] if ragged else group.flatten(),
-            positions=offsets.expand_as(group)[valid] if ragged else offsets.repeat(group.shape[0]),
+            tokens=group[valid] if ragged else group.flatten(0, 1),
+            positions=offsets.expand_as(valid)[valid] if ragged else offsets.repeat(group.shape[0]),
             last=lengths[samples].cumsum(0) - 1,
             valid=valid if ragged else None,
             source_len=lengths[samples] if ragged else None,

@@ -14,11 +14,14 @@ from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint
 from tritonseq.checkpoint.origin import Identity, Origin, origin_of
 from tritonseq.decoding.stop_strings import StopStrings
+from tritonseq.engine.encoder_states import EncoderStates
 from tritonseq.engine.lengths import longest_text
 from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
 from tritonseq.engine.torch_state import isolated, isolated_items
 from tritonseq.options.config import GenerationConfig, as_generation_config
+from tritonseq.text.encoding import banned_ids
+from tritonseq.text.languages import TARGET_OPTIONS, each_language
 from tritonseq.text.sentences import splitting
 from tritonseq.text.tokenizer import Tokenizer
 
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from tritonseq.decoding.outputs import GenerateOutput
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.decoding.trie import Trie
-    from tritonseq.engine.request import AllowedTokens, Ids, Streamer
+    from tritonseq.engine.request import AllowedTokens, Ids, Sources, Streamer
     from tritonseq.text.sentences import Splitting
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
@@ -58,6 +61,7 @@ def load(
     model_type: str | None = None,
     config: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
+    source_cache: str = "projected",
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
@@ -71,13 +75,18 @@ def load(
         device: "auto" takes the first GPU if there is one, else the CPU.
         dtype: "auto" takes what config.json states, else float32; float16 becomes float32 on
             the CPU, and T5 gets bfloat16 on GPUs that have it. "int8" quantizes the weights of
-            matrix products, on a CPU with VNNI, and computes all else in float32.
+            matrix products, on a CPU, and computes all else in float32.
         model_type: the architecture, where config.json names none or another: "unilm" for what
             was fine-tuned with UniLM or s2s-ft and looks like a BERT.
         config: keys that count instead of those of config.json. For UniLM also the flags of its
             command lines: `new_segment_ids`, `s2s_add_segment`, `s2s_share_segment`,
             `s2s_special_token`, `pos_shift`, `do_lower_case`.
         tokenizer: a folder or Hub id with the tokenizer, if it is not beside the weights.
+        source_cache: what is kept of a source while it is answered, by models with
+            cross-attention. "projected": keys and values of every layer. "states": the encoder's
+            states, once for all layers (EL-attention, Yan et al., 2021): a source takes 2 x layers
+            times less memory, a step many more operations, and results are equal but for their
+            rounding. Not with int8.
         revision: branch, tag or commit on the Hub.
         cache_dir: where downloads are kept; huggingface_hub's own cache by default.
         token: for private repositories; by default the one that `hf auth login` stored.
@@ -92,10 +101,17 @@ def load(
     check = partial(check_folder, model_type=model_type, overrides=config)
     path, folder = _found(name_or_path, revision, tokenizer, at_hub, check)
     checkpoint = load_checkpoint(
-        path, device=device, dtype=dtype, model_type=model_type, overrides=config, tokenizer=folder
+        path,
+        device=device,
+        dtype=dtype,
+        model_type=model_type,
+        overrides=config,
+        tokenizer=folder,
+        source_cache=source_cache,
     )
     network: Any = checkpoint.decoder
-    origin = origin_of(path, folder, network.device, network.weights_dtype, model_type, config)
+    how = (network.device, network.weights_dtype, model_type, config, source_cache)
+    origin = origin_of(path, folder, *how)
     return _model(checkpoint, origin)
 
 
@@ -131,7 +147,9 @@ def load_tokenizer(
     return Tokenizer.from_folder(beside if folder is None else folder, {**(config or {}), **stated})
 
 
-def from_transformers(model: Any, *, dtype: str | torch.dtype = "auto") -> Model:
+def from_transformers(
+    model: Any, *, dtype: str | torch.dtype = "auto", source_cache: str = "projected"
+) -> Model:
     """Take over a live transformers model; weights are shared wherever that is possible.
 
     The model keeps working, and so must stay as it is: a weight that is changed in place may
@@ -139,9 +157,10 @@ def from_transformers(model: Any, *, dtype: str | torch.dtype = "auto") -> Model
     into larger products: once such a weight is changed in place, as training does, requests raise
     ValueError, and this is to be called again. (What is changed through `.data` goes unnoticed.)
     `dtype` is the model's own by default, or one of those of `load`: weights of another are copies.
+    `source_cache` is that of `load`.
     Raises ValueError for an architecture that tritonseq does not implement.
     """
-    return _model(from_transformers_model(model, dtype), None)
+    return _model(from_transformers_model(model, dtype, source_cache), None)
 
 
 def _model(checkpoint: Checkpoint, origin: Origin | None) -> Model:
@@ -259,6 +278,12 @@ class Model:
         return dtype
 
     @property
+    def source_cache(self) -> str:
+        """What is kept of sources, as `load` was told."""
+        kept: str = getattr(self.decoder, "source_cache", "projected")
+        return kept
+
+    @property
     def is_encoder_decoder(self) -> bool:
         """Whether the input is a source to answer, rather than a prompt to continue."""
         answer: bool = self.decoder.is_encoder_decoder
@@ -300,6 +325,7 @@ class Model:
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
         inputs: Ids = None,
+        encoder_outputs: Any = None,
         decoder_input_ids: Ids = None,
         decoder_attention_mask: Any = None,
         generation_config: Any = None,
@@ -324,6 +350,11 @@ class Model:
                 edges of sources are padding (with `hf_exact=True` they are text), and so are
                 those before prompts, if the pad token is no end token.
             inputs: another name of `input_ids`.
+            encoder_outputs: in place of ids, what any encoder made of the sources, of any length:
+                states `[B, S, d]` in the width, dtype and on the device of the model, a tuple that
+                begins with them, or an object with `last_hidden_state`. `attention_mask` `[B, S]`
+                leaves states out, wherever they stand; options that compare with the ids of
+                sources are refused.
             decoder_input_ids: `[B, P]`, what targets start with; for models with an encoder. The
                 start token is put before it if it is missing in all rows.
             decoder_attention_mask: ones only, since no padding goes into `decoder_input_ids`.
@@ -368,15 +399,13 @@ class Model:
                 streamer=streamer,
                 **options,
             )
-            input_ids = _either(input_ids, inputs)
-            output = request.run(input_ids, attention_mask)
-        home = input_ids.device if isinstance(input_ids, torch.Tensor) else self.device
+            sources = self._sources(input_ids, inputs, encoder_outputs)
+            output = request.run(sources, attention_mask)
+        home = sources.device if isinstance(sources, torch.Tensor) else self.device
         output.sequences = output.sequences.to(home)
         if not request.config.return_dict_in_generate:
             return output.sequences
-        if not request.config.output_scores:
-            output.sequences_scores = output.beam_trace = None
-        return output
+        return _asked_for(output, request.config)
 
     def stream(
         self,
@@ -384,6 +413,7 @@ class Model:
         attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
         *,
         inputs: Ids = None,
+        encoder_outputs: Any = None,
         decoder_input_ids: Ids = None,
         decoder_attention_mask: Any = None,
         generation_config: Any = None,
@@ -409,20 +439,37 @@ class Model:
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 **options,
             )
-            tokens = request.stream(_either(input_ids, inputs), attention_mask)
+            sources = self._sources(input_ids, inputs, encoder_outputs)
+            tokens = request.stream(sources, attention_mask)
         return isolated_items(tokens, self.device)
+
+    @overload
+    def generate_each(
+        self,
+        inputs: Sequence[Tensor | Sequence[int]] | None = None,
+        *,
+        return_dict_in_generate: Literal[True],
+        **options: Any,
+    ) -> Iterator[tuple[int, GenerateOutput]]: ...
+
+    @overload
+    def generate_each(
+        self, inputs: Sequence[Tensor | Sequence[int]] | None = None, **options: Any
+    ) -> Iterator[tuple[int, Tensor]]: ...
 
     def generate_each(
         self,
-        inputs: Sequence[Tensor | Sequence[int]],
+        inputs: Sequence[Tensor | Sequence[int]] | None = None,
         *,
+        encoder_outputs: Sequence[Tensor] | Tensor | None = None,
         slots: int = BATCH_SIZE,
         decoder_input_ids: Ids = None,
         generation_config: Any = None,
         task: str | None = None,
         prefix_allowed_tokens_fn: Trie | None = None,
+        return_dict_in_generate: bool | None = None,
         **options: Any,
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[tuple[int, Tensor]] | Iterator[tuple[int, GenerateOutput]]:
         """Answer sources or continue prompts of any lengths, and yield each as soon as it is done.
 
         Up to `slots` of them are generated side by side. One that is done leaves its slot, and the
@@ -431,6 +478,7 @@ class Model:
 
         Args:
             inputs: ids of every source or prompt, `[L]` each, without padding.
+            encoder_outputs: in place of ids, states `[S, d]` of each source, without padding.
             slots: how many are in the works at once; memory is that of a batch of so many.
             decoder_input_ids: one row per input, all of one length.
             prefix_allowed_tokens_fn: a Trie; functions work with `generate` only.
@@ -438,11 +486,13 @@ class Model:
 
         Yields:
             The place of an input and its `[num_return_sequences, L]` int64 ids, in the order in
-            which they are done.
+            which they are done; with `return_dict_in_generate=True` a GenerateOutput.
 
         Raises:
             ValueError: as `generate` does, for any of the inputs, before anything runs.
         """
+        if return_dict_in_generate is not None:
+            options["return_dict_in_generate"] = return_dict_in_generate
         with isolated(self.device):
             request = self._request(
                 generation_config=generation_config,
@@ -451,7 +501,11 @@ class Model:
                 prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
                 **options,
             )
-            found = request.each(inputs, slots)
+            sources = self._each_source(inputs, encoder_outputs)
+            found = request.each(sources, slots)
+        if request.config.return_dict_in_generate:
+            outputs = ((place, _asked_for(output, request.config)) for place, output in found)
+            return isolated_items(outputs, self.device)
         sequences = ((place, output.sequences) for place, output in found)
         return isolated_items(sequences, self.device)
 
@@ -459,8 +513,8 @@ class Model:
         self,
         texts: Iterable[str],
         *,
-        src_lang: str | None = None,
-        tgt_lang: str | None = None,
+        src_lang: str | Sequence[str | None] | None = None,
+        tgt_lang: str | Sequence[str | None] | None = None,
         prefix: str | None = None,
         split_sentences: bool | str = False,
         truncation: bool = False,
@@ -468,6 +522,7 @@ class Model:
         add_special_tokens: bool = True,
         skip_special_tokens: bool = True,
         clean_up_tokenization_spaces: bool | None = None,
+        bad_words: Sequence[str] | None = None,
         batch_size: int = BATCH_SIZE,
         progress: bool = False,
         task: str | None = None,
@@ -484,7 +539,8 @@ class Model:
 
         Args:
             src_lang, tgt_lang: languages of source and target, in the codes of the checkpoint:
-                "en_XX" for mBART, "fra" for a Marian model with several targets.
+                "en_XX" for mBART, "fra_Latn" for NLLB, "fr" for M2M100, "fra" for a Marian model
+                with several targets. A list has one for each text, or None where nothing is said.
             prefix: put before every text; by default that of the task, if there is one.
             split_sentences: for translation models, which are trained on sentences: cut texts into
                 sentences by the rules of the source language (`src_lang`, or what the checkpoint
@@ -499,9 +555,16 @@ class Model:
             max_source_length: shorten texts to so many tokens, or to the positions of the model
                 if they are fewer, whatever the tokenizer recommends.
             add_special_tokens: put the special tokens of the checkpoint around texts.
-            skip_special_tokens: leave special tokens out of what is returned.
+            skip_special_tokens: leave special tokens out of what is returned. With False, a text
+                begins with what targets start with and ends with its end token; the padding
+                behind that, of which other texts of a batch decide, is left out in any case.
             clean_up_tokenization_spaces: remove spaces before punctuation; by default what the
                 checkpoint says. Byte-level BPE has none that would have to go.
+            bad_words: texts that are not to be written, beside `bad_words_ids` of options or the
+                checkpoint: each by the tokens that it has behind a space, and by those that it
+                has without one, in which it is found within longer words as well (" fox" bans
+                the first alone). Other cuttings of it into tokens, and capital letters, are
+                other texts. Where the vocabulary has no tokens for one, there is a ValueError.
             batch_size: texts that are generated together.
             progress: show a bar on stderr meanwhile, also in a notebook.
             task: one of `tasks`, such as "summarization".
@@ -519,9 +582,9 @@ class Model:
             raise ValueError(f"batch_size is {batch_size!r}: it must be an integer >= 1")
         if not isinstance(progress, bool):
             raise ValueError(f"progress is {progress!r}: it must be True or False")
+        for_all, each = _split({"src_lang": src_lang, "tgt_lang": tgt_lang})
         job = self.text_job(
-            src_lang=src_lang,
-            tgt_lang=tgt_lang,
+            **for_all,
             prefix=prefix,
             split_sentences=split_sentences,
             truncation=truncation,
@@ -529,16 +592,25 @@ class Model:
             add_special_tokens=add_special_tokens,
             skip_special_tokens=skip_special_tokens,
             clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+            bad_words=bad_words,
             task=task,
             **options,
         )
-        answering = SplitJob(job) if split_sentences else job
         with isolated(self.device):
-            rows: Any = answering.read(texts)
+            if split_sentences and each:
+                raise ValueError(
+                    "split_sentences with a language for each text: pass texts of one language at "
+                    "a time, or use pipeline"
+                )
+            rows: Any = SplitJob(job).read(texts) if split_sentences else job.read(texts, **each)
+            if targets := each.get("tgt_lang"):
+                both = zip(targets, rows, strict=True)
+                job = job.to([code if row else None for code, row in both])
             bar = Progress(len(rows), lines=rows.count([]), quiet=not progress, asked=True)
             done: dict[int, Completion] = {}
             tokens = 0
             with contextlib.closing(bar):
+                answering = SplitJob(job) if split_sentences else job
                 for batch in answering.run(rows, batch_size):
                     done |= batch
                     tokens += sum(each.tokens for each in batch.values())
@@ -557,11 +629,12 @@ class Model:
         add_special_tokens: bool = True,
         skip_special_tokens: bool = True,
         clean_up_tokenization_spaces: bool | None = None,
+        bad_words: Sequence[str] | None = None,
         task: str | None = None,
         **options: Any,
     ) -> TextJob:
         """`generate_text` without the texts: reads, pads and answers those that it is given."""
-        for name in ("input_ids", "inputs", "attention_mask", "return_dict_in_generate"):
+        for name in _NOT_OF_TEXTS:
             value = options.pop(name, None)
             if value is not None and value is not False:
                 raise ValueError(
@@ -579,14 +652,18 @@ class Model:
             if not isinstance(text, str | None):
                 raise ValueError(f"{name} is {text!r}: it must be a string")
         sentences = self._sentences(split_sentences, src_lang)
-        if tgt_lang is not None:
-            options = {**self.tokenizer.target_options(tgt_lang), **options}
+        told = {} if tgt_lang is None else self.tokenizer.target_options(tgt_lang)
         if prefix is None:
             prefix = self.task_options(task).get("prefix") if task is not None else None
+        options = {**told, **options}
         request = self._request(task=task, return_dict_in_generate=False, **options)
+        if bad_words is not None:
+            options["bad_words_ids"] = self._banned(bad_words, request.config)
+            request = self._request(task=task, return_dict_in_generate=False, **options)
         return TextJob.of(
             self.tokenizer,
             request,
+            settled=(name for name in TARGET_OPTIONS if options.get(name) is not None),
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             prefix=prefix or "",
@@ -625,9 +702,11 @@ class Model:
         """
         if how.get("split_sentences"):
             raise ValueError("split_sentences makes several rows of a text: leave it out here")
-        job = self.text_job(**how)
+        named = {name: how.pop(name, None) for name in ("src_lang", "tgt_lang")}
+        for_all, each = _split(named)
+        job = self.text_job(**for_all, **how)
         with isolated(self.device):
-            return job.pad(job.encoder.ids(texts))
+            return job.pad(job.encoder.ids(job.told(list(texts), **each) if each else texts))
 
     def task_options(self, task: str) -> dict[str, Any]:
         """What the checkpoint recommends for a task; ValueError if it knows no such task."""
@@ -669,6 +748,36 @@ class Model:
             self._read_stops[strings] = StopStrings(strings, pieces, self.decoder.vocab_size)
         return self._read_stops[strings]
 
+    def _banned(self, words: Sequence[str], config: GenerationConfig) -> list[Sequence[int]] | None:
+        """`bad_words_ids` of these texts and of the options; None if there are none."""
+        found = banned_ids(self.tokenizer, words)
+        for row in found:
+            if len(row) == 1 and row[0] in config.eos_token_ids:
+                raise ValueError(
+                    "bad_words has the end token, which is never banned so: pass min_new_tokens "
+                    "for longer texts"
+                )
+        return [*(config.bad_words_ids or ()), *found] or None
+
+    def _sources(self, input_ids: Ids, inputs: Ids, encoder_outputs: Any) -> Sources:
+        """What is read, by one of its three names."""
+        if input_ids is not None and inputs is not None:
+            raise ValueError("inputs is another name of input_ids: pass one of them")
+        ids = input_ids if inputs is None else inputs
+        if encoder_outputs is None:
+            return ids
+        if ids is not None:
+            raise ValueError(_ONE_OF_BOTH)
+        return EncoderStates.of(encoder_outputs, self.decoder)
+
+    def _each_source(self, inputs: Any, encoder_outputs: Any) -> Any:
+        """As `_sources`, one by one."""
+        if encoder_outputs is None:
+            return inputs
+        if inputs is not None:
+            raise ValueError(_ONE_OF_BOTH)
+        return EncoderStates.each(encoder_outputs, self.decoder)
+
     def _check_unchanged(self) -> None:
         """Raise ValueError if the live model that this one shares weights with has changed."""
         if self._watch is not None:
@@ -708,6 +817,17 @@ class Model:
 _OWN = ("decoder", "generation_config", "tasks", "engines")
 """What a copy of a model has of its own, and a user may have changed."""
 
+_NOT_OF_TEXTS = (
+    "input_ids",
+    "inputs",
+    "attention_mask",
+    "encoder_outputs",
+    "return_dict_in_generate",
+)
+"""Arguments of `generate` that texts take the place of."""
+
+_ONE_OF_BOTH = "encoder_outputs stand in the place of input_ids: pass one of them"
+
 _FOR_REQUEST = (
     "decoder_input_ids",
     "decoder_attention_mask",
@@ -718,7 +838,15 @@ _FOR_REQUEST = (
 )
 
 
-def _either(input_ids: Ids, inputs: Ids) -> Ids:
-    if input_ids is not None and inputs is not None:
-        raise ValueError("inputs is another name of input_ids: pass one of them")
-    return input_ids if inputs is None else inputs
+def _split(named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str | None]]]:
+    """Languages by their arguments: one for all texts or none, and lists with one for each."""
+    for_all = {name: code for name, code in named.items() if isinstance(code, str | None)}
+    each = {name: each_language(name, named[name]) for name in named if name not in for_all}
+    return for_all, each
+
+
+def _asked_for(output: GenerateOutput, config: GenerationConfig) -> GenerateOutput:
+    """Without what is known anyway, and that a result has only if it was asked for."""
+    if not config.output_scores:
+        output.sequences_scores = output.beam_trace = None
+    return output

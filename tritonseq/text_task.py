@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tritonseq.decoding.completion import Completion, completions, together
 from tritonseq.engine.lengths import longest_answered
 from tritonseq.errors import TextError
 from tritonseq.options.containers import check_first, check_texts
-from tritonseq.text.encoding import Encoding, TextEncoder, at_places, check_tokens, is_blank
+from tritonseq.text.encoding import (
+    Encoding,
+    TextEncoder,
+    at_places,
+    bare,
+    check_tokens,
+    is_blank,
+    with_languages,
+)
+from tritonseq.text.languages import each_language
 from tritonseq.text.sentences import joined, split
 
 from .callers import warn
@@ -33,9 +42,13 @@ class TextJob:
 
     encoder: TextEncoder
     request: Request
+    settled: frozenset[str] = frozenset()
+    """Options that count whatever language a text is to be written in."""
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, request: Request, **how: Any) -> TextJob:
+    def of(
+        cls, tokenizer: Tokenizer, request: Request, settled: Iterable[str] = (), **how: Any
+    ) -> TextJob:
         """`how`: fields of `Encoding`; the others are those of the network."""
         decoder = request.decoder
         room = longest_answered(decoder, request.config)
@@ -47,21 +60,27 @@ class TextJob:
             remedy="" if room is None else _remedy(decoder, room),
             **how,
         )
-        return cls(TextEncoder(tokenizer, encoding), request)
+        return cls(TextEncoder(tokenizer, encoding), request, frozenset(settled))
 
-    def read(self, texts: Iterable[Text]) -> list[list[int]]:
+    def read(
+        self,
+        texts: Iterable[Text],
+        src_lang: Sequence[str | None] | None = None,
+        tgt_lang: Sequence[str | None] | None = None,
+    ) -> list[list[int]]:
         """The ids of each text, if the model can answer it; [] of one that is blank.
 
-        Raises ValueError, which starts with "text" and its index, for the first text that has no
-        tokens or more than there is room for. Warns if it is left open which language to write.
+        `src_lang` and `tgt_lang`: of each text, where they are not those of all. Raises ValueError,
+        which starts with "text" and its index, for the first text that has no tokens or more than
+        there is room for. Warns if it is left open which language to write.
         """
         check_texts("texts", texts)
         if not hasattr(texts, "__iter__"):
             raise ValueError("these texts come asynchronously: pass them to tritonseq.pipeline")
-        texts = list(texts)
+        texts = self.told(list(texts), src_lang, tgt_lang)
         if texts:
-            check_first("texts", texts[0])
-            check_tokens(lambda: self.encoder.tokenizer, texts[0])
+            check_first("texts", bare(texts[0]))
+            check_tokens(lambda: self.encoder.tokenizer, bare(texts[0]))
         places = [place for place, text in enumerate(texts) if not is_blank(text)]
         rows: list[list[int]] = [[] for _ in texts]
         if not places:
@@ -73,6 +92,38 @@ class TextJob:
                 raise TextError(place, excess)
             rows[place] = row
         return rows
+
+    def told(
+        self,
+        texts: Sequence[Text],
+        src_lang: Sequence[str | None] | None = None,
+        tgt_lang: Sequence[str | None] | None = None,
+    ) -> list[Any]:
+        """Texts with the languages that are listed for each; ValueError for another number."""
+        sources = each_language("src_lang", src_lang, len(texts))
+        return with_languages(texts, sources, each_language("tgt_lang", tgt_lang, len(texts)))
+
+    def to(self, targets: Sequence[str | None]) -> TextJob:
+        """The job for so many rows, of which each may name the language that it is written in."""
+        options_of = self.encoder.tokenizer.target_options
+        named = {code: options_of(code) for code in {*targets} if code is not None}
+        told = {name for options in named.values() for name in options} - self.settled
+        if not told:
+            return self
+        config = self.request.config
+        first = {
+            "forced_bos_token_id": config.forced_bos_token_id,
+            "decoder_start_token_id": next(iter(config.decoder_start_token_ids), None),
+        }
+        each = {
+            name: [
+                first[name] if code is None else named[code].get(name, first[name])
+                for code in targets
+            ]
+            for name in told
+        }
+        one = {name: ids[0] if len({*ids}) == 1 else ids for name, ids in each.items()}
+        return replace(self, request=replace(self.request, config=config.merged(**one)))
 
     def warn_of_open_target(self, texts: Iterable[Text]) -> None:
         """Warn if neither options nor texts say which of several languages to write."""

@@ -1,9 +1,9 @@
 """Checkpoints of real shapes with random weights, written as those of real weights are.
 
-GPT-2 124M as it is initialised. BART-large and T5-base are initialised so that they repeat one
-token for ever, whatever the source, and equal ids would prove little: there the logits are
-spread, and freed from the newest token's embedding, by scaling a few weights. UniLM, which
-transformers does not have, comes from `s2s_folder.py`.
+GPT-2 124M as it is initialised. The others are initialised so that they repeat one token for
+ever, whatever the source, and equal ids would prove little: there the logits are spread, and
+freed from the newest token's embedding, by scaling a few weights. UniLM, which transformers does
+not have, comes from `s2s_folder.py`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ SHAPES = {
     "gpt2": ModelShape(12, 768, 50257),
     "bart": ModelShape(12, 1024, 50265),
     "t5": ModelShape(12, 768, 32128),
+    "opus-mt": ModelShape(6, 512, 58101),
+    "nllb": ModelShape(12, 1024, 256206),
+    "prophetnet": ModelShape(12, 1024, 30522),
     "unilm": ModelShape(12, 768, 28996),
 }
 # UniLM's special tokens end at 103.
@@ -82,22 +85,13 @@ def build_gpt2(transformers: Any, shape: ModelShape) -> Any:
 
 def build_bart(transformers: Any, shape: ModelShape) -> Any:
     """BART-large: positions weigh four times what they do, logits spread threefold."""
-    sizes = {
-        f"{part}_{name}": value
-        for part in ("encoder", "decoder")
-        for name, value in {
-            "layers": shape.layers,
-            "attention_heads": shape.width // 64,
-            "ffn_dim": 4 * shape.width,
-        }.items()
-    }
     # The last two as in the original config.json; CTranslate2's converter asks for them.
     config = transformers.BartConfig(
         vocab_size=shape.vocabulary,
         d_model=shape.width,
         normalize_before=False,
         normalize_embedding=True,
-        **sizes,
+        **_both_sides(shape),
         **ENDLESS,
     )
     network = transformers.BartForConditionalGeneration(config)
@@ -127,4 +121,86 @@ def build_t5(transformers: Any, shape: ModelShape) -> Any:
     return network
 
 
-BUILDERS = {"gpt2": build_gpt2, "bart": build_bart, "t5": build_t5}
+def build_opus_mt(transformers: Any, shape: ModelShape) -> Any:
+    """OPUS-MT, whose pad token is the last and the start; embeddings a tenth of what they are."""
+    pad = shape.vocabulary - 1
+    config = transformers.MarianConfig(
+        vocab_size=shape.vocabulary,
+        d_model=shape.width,
+        max_position_embeddings=512,
+        activation_function="swish",
+        scale_embedding=True,
+        pad_token_id=pad,
+        decoder_start_token_id=pad,
+        **_both_sides(shape),
+        **ENDLESS,
+    )
+    network = transformers.MarianMTModel(config)
+    network.generation_config.bad_words_ids = [[pad]]
+    with torch.no_grad():
+        network.model.shared.weight.mul_(0.1)
+        network.model.decoder.layers[-1].final_layer_norm.weight.mul_(30.0)
+    return network
+
+
+def build_nllb(transformers: Any, shape: ModelShape) -> Any:
+    """NLLB-200-distilled-600M: embeddings a tenth of what they are, logits spread threefold."""
+    config = transformers.M2M100Config(
+        vocab_size=shape.vocabulary,
+        d_model=shape.width,
+        activation_function="relu",
+        scale_embedding=True,
+        decoder_start_token_id=2,
+        **_both_sides(shape),
+        **ENDLESS,
+    )
+    network = transformers.M2M100ForConditionalGeneration(config)
+    with torch.no_grad():
+        network.model.shared.weight.mul_(0.1)
+        network.model.decoder.layer_norm.weight.mul_(30.0)
+    return network
+
+
+def build_prophetnet(transformers: Any, shape: ModelShape) -> Any:
+    """ProphetNet-large: positions weigh four times what they do, logits spread threefold."""
+    config = transformers.ProphetNetConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        num_encoder_layers=shape.layers,
+        num_decoder_layers=shape.layers,
+        num_encoder_attention_heads=shape.width // 64,
+        num_decoder_attention_heads=shape.width // 64,
+        encoder_ffn_dim=4 * shape.width,
+        decoder_ffn_dim=4 * shape.width,
+        bos_token_id=None,
+        decoder_start_token_id=0,
+        eos_token_id=None,
+    )
+    network = transformers.ProphetNetForConditionalGeneration(config)
+    decoder = network.prophetnet.decoder
+    with torch.no_grad():
+        decoder.position_embeddings.weight.mul_(4.0)
+        decoder.layers[-1].feed_forward_layer_norm.weight.mul_(3.0)
+    return network
+
+
+def _both_sides(shape: ModelShape) -> dict[str, int]:
+    """The sizes of encoder and decoder in the names of BART's family."""
+    sizes = {
+        "layers": shape.layers,
+        "attention_heads": shape.width // 64,
+        "ffn_dim": 4 * shape.width,
+    }
+    return {
+        f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in sizes.items()
+    }
+
+
+BUILDERS = {
+    "gpt2": build_gpt2,
+    "bart": build_bart,
+    "t5": build_t5,
+    "opus-mt": build_opus_mt,
+    "nllb": build_nllb,
+    "prophetnet": build_prophetnet,
+}

@@ -14,6 +14,8 @@ from generate import reprojection
 from generate.checkpoints import quiet_transformers
 from generate.conversion import converted
 
+from tritonseq.models.matmul import check_int8
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORCED_STEPS = 6
+NOT_IN_CTRANSLATE2 = ("prophetnet",)
 
 _translator: Any = None
 
@@ -71,11 +74,14 @@ class MeasuredEngine(Protocol):
 class Tritonseq:
     """This package, from the checkpoint's folder."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, dtype: str | None = None) -> None:
+        """`dtype`: other than the workload's."""
         import tritonseq
 
         self.job = job
-        self.model = tritonseq.load(job.folder, dtype=job.workload.dtype, device=job.device)
+        self.model = tritonseq.load(
+            job.folder, dtype=dtype or job.workload.dtype, device=job.device
+        )
 
     def _run(self, **options: Any) -> Any:
         inputs = self.job.inputs
@@ -236,6 +242,7 @@ def continuation(rows: Tensor, workload: Workload) -> Tensor:
 
 ENGINES: dict[str, Callable[[Job], MeasuredEngine]] = {
     "tritonseq": Tritonseq,
+    "tritonseq int8": functools.partial(Tritonseq, dtype="int8"),
     "transformers": Transformers,
     "reprojection": Reprojection,
     "ctranslate2": CTranslate2,
@@ -248,15 +255,31 @@ def able(workload: Workload, device: torch.device, *, int8: bool) -> list[str]:
 
     Ours comes first, and second the one whose output it must give.
     """
-    if workload.model == "unilm":
-        return ["tritonseq", "reprojection"]
-    names = ["tritonseq", "transformers"]
-    if not workload.is_encoder_decoder or workload.dtype != torch.float32:
+    names = ["tritonseq", "reprojection" if workload.model == "unilm" else "transformers"]
+    if workload.dtype != torch.float32:
+        return names
+    if int8:
+        if reason := absence_of_int8(device):
+            print(f"tritonseq int8 is left out: {reason}", flush=True)
+        else:
+            names.append("tritonseq int8")
+    if not workload.is_encoder_decoder or workload.model in NOT_IN_CTRANSLATE2:
         return names
     if reason := absence(device):
         print(f"ctranslate2 is left out: {reason}", flush=True)
         return names
     return [*names, "ctranslate2", *(["ctranslate2 int8"] if int8 else [])]
+
+
+def absence_of_int8(device: torch.device) -> str | None:
+    """Why there is no int8 of ours here; None if there is."""
+    if device.type != "cpu":
+        return "it is for the CPU"
+    try:
+        check_int8()
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def absence(device: torch.device) -> str | None:

@@ -31,7 +31,7 @@ class Workload:
 
     @property
     def is_encoder_decoder(self) -> bool:
-        return self.model in ("bart", "t5")
+        return self.model not in ("gpt2", "unilm")
 
     @property
     def has_source(self) -> bool:
@@ -64,7 +64,9 @@ class Workload:
         """
         generator = torch.Generator().manual_seed(seed)
         shape = (self.batch, self.source)
-        ids = torch.randint(self.first_word, vocabulary, shape, generator=generator)
+        # The last token of Marian is its padding.
+        end = vocabulary - 1 if self.model == "opus-mt" else vocabulary
+        ids = torch.randint(self.first_word, end, shape, generator=generator)
         if self.model == "unilm":
             ids[:, 0], ids[:, -1] = START, END
         return ids.to(device)
@@ -87,8 +89,14 @@ WORKLOADS = {
     "greedy-bf16": Workload("gpt2", 1, 128, 64, dtype=torch.bfloat16),
     "bart": BART,
     "bart-bf16": replace(BART, dtype=torch.bfloat16),
+    "bart-greedy": Workload("bart", 1, 512, 64),
     "t5": T5,
     "t5-bf16": replace(T5, dtype=torch.bfloat16),
+    "t5-greedy": Workload("t5", 1, 64, 64),
+    "opus-mt": Workload("opus-mt", 16, 32, 32, options=BEAMS),
+    "nllb": Workload("nllb", 8, 32, 32, options=BEAMS),
+    "nllb-bf16": Workload("nllb", 8, 32, 32, dtype=torch.bfloat16, options=BEAMS),
+    "prophetnet": Workload("prophetnet", 8, 256, 32, options=BEAMS),
     "unilm": UNILM,
     "unilm-bf16": replace(UNILM, dtype=torch.bfloat16),
 }

@@ -5,27 +5,51 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from generate.workloads import WORKLOADS
 
 RESULTS = Path(__file__).parents[1] / "results"
-MODELS = {"gpt2": "GPT-2 124M", "bart": "BART-large", "t5": "T5-base", "unilm": "UniLM-base"}
-ORDER = ("bart", "t5", "beams", "greedy", "unilm", "bart-bf16", "t5-bf16", "greedy-bf16")
+MODELS = {
+    "gpt2": "GPT-2 124M",
+    "bart": "BART-large",
+    "t5": "T5-base",
+    "opus-mt": "opus-mt",
+    "nllb": "NLLB-600M",
+    "prophetnet": "ProphetNet-large",
+    "unilm": "UniLM-base",
+}
+ORDER = (
+    *("nllb", "opus-mt", "bart", "t5", "prophetnet", "beams", "unilm"),
+    *("bart-greedy", "t5-greedy", "greedy"),
+    *("nllb-bf16", "bart-bf16", "t5-bf16", "greedy-bf16"),
+)
 
 Figures = dict[str, dict[str, str]]
-"""The CPU's, by workload and name."""
+"""Those of a machine, by workload and name."""
 
 
-def read_cpu(path: Path) -> tuple[Figures, str, list[str]]:
-    """Figures, the machine in words, and the versions that measured them."""
-    figures: Figures = {}
+class Machine(NamedTuple):
+    """What one machine has measured."""
+
+    name: str
+    versions: list[str]
+    figures: Figures
+
+
+def read_cpu(path: Path) -> list[Machine]:
+    """The machines, the one that measured last first; of a figure that is there twice, the last."""
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    for row in rows:
-        figures.setdefault(row["workload"], {})[row["figure"]] = row["value"]
-    versions = sorted({f"torch {row['torch']}, transformers {row['transformers']}" for row in rows})
-    return figures, rows[-1]["machine"], versions
+    machines: list[Machine] = []
+    for name in dict.fromkeys(row["machine"] for row in reversed(rows)):
+        own = [row for row in rows if row["machine"] == name]
+        figures: Figures = {}
+        for row in own:
+            figures.setdefault(row["workload"], {})[row["figure"]] = row["value"]
+        pairs = {f"torch {row['torch']}, transformers {row['transformers']}" for row in own}
+        machines.append(Machine(name, sorted(pairs), figures))
+    return machines
 
 
 def read_gpu(folder: Path) -> dict[str, dict[str, Any]]:
@@ -59,9 +83,9 @@ def judge_of(name: str) -> str:
     return "reprojection" if WORKLOADS[name].model == "unilm" else "transformers"
 
 
-def speed_up(values: dict[str, str], name: str) -> float:
-    """How many times as fast as the other engine."""
-    return float(values[f"{judge_of(name)} s"]) / float(values["tritonseq s"])
+def speed_up(values: dict[str, str], name: str, engine: str = "tritonseq") -> float:
+    """How many times as fast as the engine whose ids are the right ones."""
+    return float(values[f"{judge_of(name)} s"]) / float(values[f"{engine} s"])
 
 
 def measured(figures: Figures) -> list[str]:

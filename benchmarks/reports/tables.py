@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from generate.workloads import WORKLOADS
-from reports.data import ORDER, judge_of, measured, speed_up, title_of
+from reports.data import ORDER, Machine, judge_of, measured, speed_up, title_of
 from suite.measures import roofline
 from suite.measures.cases import CASES, REPROJECTION
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from reports.data import Figures
 
 UNKNOWN = "not yet measured"
+COLUMNS = {
+    "CTranslate2": "ctranslate2",
+    "its int8": "ctranslate2 int8",
+    "tritonseq": "tritonseq",
+    "int8": "tritonseq int8",
+}
+"""The engines beside the one whose ids are the right ones; a column without figures is left out."""
 
 
 def seconds(text: str | None) -> str:
@@ -22,26 +29,45 @@ def seconds(text: str | None) -> str:
     return "" if text is None else f"{float(f'{float(text):.3g}'):g} s"
 
 
-def cpu_section(figures: Figures, machine: str, versions: list[str]) -> Iterator[str]:
+def cpu_section(machines: list[Machine]) -> Iterator[str]:
+    """A table for every machine, the newest first, and the memory that one of them needed."""
+    first, *others = machines
     yield (
-        f"**CPU** ({machine}; {'; '.join(versions)}), measured by "
-        "`python benchmarks/bench_generate.py`, which checks the outputs first; rows in "
-        "`benchmarks/results/cpu.csv`. In float32 all ids are equal."
+        f"**CPU** ({first.name}; {'; '.join(first.versions)}), measured by "
+        "`python benchmarks/bench_generate.py --int8`, which checks the outputs first; rows in "
+        "`benchmarks/results/cpu.csv`. In float32 all ids are equal to those of transformers. The "
+        "last column compares with transformers."
     )
     yield ""
-    yield "| workload | transformers | CTranslate2 | tritonseq | times as fast |"
-    yield "|---|---|---|---|---|"
-    for name in measured(figures):
-        values = figures[name]
-        other = seconds(values[f"{judge_of(name)} s"]) + (
-            "*" if WORKLOADS[name].model == "unilm" else ""
-        )
-        ours, third = seconds(values["tritonseq s"]), seconds(values.get("ctranslate2 s"))
-        yield f"| {title_of(name)} | {other} | {third} | {ours} | {speed_up(values, name):.1f} |"
-    yield ""
+    yield from cpu_table(first.figures)
+    for machine in others:
+        yield f"Likewise on {machine.name}; {'; '.join(machine.versions)}:"
+        yield ""
+        yield from cpu_table(machine.figures)
     yield f"\\* UniLM has no other engine: {REPROJECTION} (`benchmarks/generate/reprojection.py`)."
     yield ""
-    yield from memory_section(figures)
+    for machine in machines:
+        if any(name.startswith("memory of") for name in machine.figures):
+            yield from memory_section(machine.figures)
+            return
+
+
+def cpu_table(figures: Figures) -> Iterator[str]:
+    names = measured(figures)
+    columns = {
+        title: engine
+        for title, engine in COLUMNS.items()
+        if any(f"{engine} s" in figures[name] for name in names)
+    }
+    yield f"| workload | transformers | {' | '.join(columns)} | times as fast |"
+    yield f"|---|---|{'---|' * len(columns)}---|"
+    for name in names:
+        values = figures[name]
+        mark = "*" if WORKLOADS[name].model == "unilm" else ""
+        cells = [seconds(values[f"{judge_of(name)} s"]) + mark]
+        cells += [seconds(values.get(f"{engine} s")) for engine in columns.values()]
+        yield f"| {title_of(name)} | {' | '.join(cells)} | {speed_up(values, name):.1f} |"
+    yield ""
 
 
 def memory_section(figures: Figures) -> Iterator[str]:

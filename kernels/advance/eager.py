@@ -124,18 +124,14 @@ def append_beams(
     `ended [B]` bool: in which samples the search is over.
     """
     active = written.step >= 0
-    beams, last = tokens.shape[1], written.tokens.shape[1] - 1
-    # A sample that rests rewrites some place with what is there.
-    at = written.generated.clamp(0, last)[:, None, None].expand(-1, 1, beams)
+    at = place_of(written, tokens.shape[1])
     if parents is not None:
-        positions = torch.arange(last + 1, device=tokens.device)
+        positions = torch.arange(written.tokens.shape[1], device=tokens.device)
         history = (positions < written.generated[:, None]) & active[:, None]
         moved = written.lineage.gather(2, parents[:, None].expand_as(written.lineage))
         update(written.lineage, moved, history[:, :, None])
-        old = written.parents.gather(1, at)
-        written.parents.scatter_(1, at, torch.where(active[:, None, None], parents[:, None], old))
-    old = written.tokens.gather(1, at)
-    written.tokens.scatter_(1, at, torch.where(active[:, None, None], tokens[:, None], old))
+        write(written.parents, at, parents, active)
+    write(written.tokens, at, tokens, active)
     update(written.newest, tokens, active)
     written.generated.add_(active)
     written.done.logical_or_(ended & active)
@@ -164,6 +160,22 @@ def is_in(tokens: Tensor, those: Tensor | None) -> Tensor:
     if those is None:
         return torch.zeros_like(tokens, dtype=torch.bool)
     return (tokens[..., None] == those).any(dim=-1)
+
+
+def place_of(written: Written, count: int) -> Tensor:
+    """`[B, 1, count]`: where the step to come is written, in buffers `[B, T, count]`."""
+    last = written.tokens.shape[1] - 1
+    return written.generated.clamp(0, last)[:, None, None].expand(-1, 1, count)
+
+
+def write(buffer: Tensor, at: Tensor, new: Tensor, where: Tensor) -> None:
+    """Put `new [B, count]` into `buffer [B, T, count]` at `place_of`; `where` is `[B]` or
+    `[B, count]`.
+
+    What is not to be written rewrites some place with what is there.
+    """
+    where = where.view(where.shape[0], 1, -1)
+    buffer.scatter_(1, at, torch.where(where, new[:, None], buffer.gather(1, at)))
 
 
 def update(old: Tensor, new: Tensor, where: Tensor) -> None:

@@ -52,15 +52,33 @@ def test_a_number_that_was_typed_is_noticed(
 def test_a_new_row_changes_table_and_chart(
     report: Any, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = elsewhere / "results" / "cpu.csv"
-    last = table.read_text().splitlines()[-1].split(",")
-    last[-3:] = ["bart", "tritonseq s", "1.25"]
-    with table.open("a") as file:
-        file.write(",".join(last) + "\n")
+    append(elsewhere, "a machine", {"transformers": 20.0, "tritonseq": 1.25})
     assert report.main(["--check"]) == 1
     printed = capsys.readouterr().out
     assert "README.md is not" in printed and "speed.png is not" in printed
-    assert "| 1.25 s | 16.3 |" in report.section()
+    append(elsewhere, "a machine", {"tritonseq": 1.0})
+    assert "| 20 s | 1 s | 20.0 |" in report.section()
+
+
+def test_machines_have_tables_of_their_own_with_the_engines_that_they_ran(
+    report: Any, elsewhere: Path
+) -> None:
+    before = report.section().splitlines()
+    name = before[0].removeprefix("**CPU** (").partition("; ")[0]
+    append(elsewhere, "a machine", {"transformers": 20.0, "tritonseq": 2.0, "tritonseq int8": 1.0})
+    lines = report.section().splitlines()
+    assert lines[0].startswith("**CPU** (a machine; torch 2.13, transformers 5.24), ")
+    assert lines[2] == "| workload | transformers | tritonseq | int8 | times as fast |"
+    assert lines[4].endswith(" | 20 s | 2 s | 1 s | 10.0 |")
+    assert lines[6].startswith(f"Likewise on {name}; ")
+    assert lines[8:12] == before[2:6]
+
+
+def append(elsewhere: Path, machine: str, seconds: dict[str, float]) -> None:
+    """Rows of the workload "bart"."""
+    with (elsewhere / "results" / "cpu.csv").open("a") as file:
+        for engine, value in seconds.items():
+            file.write(f"2030-01-01,{machine},2.13,5.24,abc,bart,{engine} s,{value}\n")
 
 
 def test_a_run_on_a_gpu_takes_its_place(report: Any, elsewhere: Path) -> None:

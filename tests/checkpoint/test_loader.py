@@ -551,13 +551,13 @@ def test_live_models_that_cannot_be_taken() -> None:
 
 
 def test_int8_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On GPUs, without VNNI, and as what a configuration says; so on every machine."""
+    """On GPUs, without exact sums, and as what a configuration says; so on every machine."""
     cpu = torch.device("cpu")
     with pytest.raises(ValueError, match=r"'int8' is for the CPU, and the device is 'cuda:0'"):
         resolve_dtype("int8", {}, torch.device("cuda", 0))
     assert resolve_dtype("auto", {}, cpu) == torch.float32
     with pytest.raises(ValueError, match="dtype is 'int8', not one of float32"):
         resolve_dtype("auto", {"dtype": "int8"}, cpu)
-    monkeypatch.setattr(private_torch, "has_int8_product", lambda: False)
-    with pytest.raises(ValueError, match=r"avx512_vnni.*say dtype='bfloat16' or 'float32'"):
+    monkeypatch.setattr(private_torch, "int8_row_max", lambda: 0)
+    with pytest.raises(ValueError, match=r"AVX2 or more.*say dtype='bfloat16' or 'float32'"):
         resolve_dtype("int8", {}, cpu)

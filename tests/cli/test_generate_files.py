@@ -462,7 +462,9 @@ def test_flags_that_a_prompt_does_not_heed(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--scores", "--output-field=y", "--keep-source"])
+@pytest.mark.parametrize(
+    "flag", ["--scores", "--token-scores", "--output-field=y", "--keep-source"]
+)
 def test_pairs_have_their_own_form(flag: str, sources: str, capsys: Captured) -> None:
     assert main(["generate", DATES, "--prompt-file", sources, "--json", flag]) == 2
     assert "does not go with --json" in capsys.readouterr().err
@@ -505,6 +507,47 @@ def test_the_other_switches_of_fastseq(jobs: Jobs, sources: str) -> None:
     (job,) = jobs
     assert job.target.whole is False and job.target.with_scores is True
     assert job.generation == {"num_beams": 4}
+
+
+def test_el_attention_by_the_name_of_fastseq(jobs: Jobs, sources: str, capsys: Captured) -> None:
+    """That is of its command for fairseq, which cuts no sources."""
+    for flags in (["--use-el-attn"], ["--use_el_attn"], ["--source-cache", "states"]):
+        assert main(["generate", DATES, sources, "-", *flags]) == 0
+        assert jobs[-1].model.arguments["source_cache"] == "states"
+        assert jobs[-1].text["truncation"] is False
+    assert main(["generate", DATES, sources, "-"]) == 0
+    assert jobs[-1].model.arguments["source_cache"] == "projected"
+    command = ["generate", DATES, sources, "-", "--use-el-attn", "--source-cache", "projected"]
+    assert main(command) == 2
+    told = "--use-el-attn and --source-cache mean the same, and are states and projected"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "words"),
+    [
+        (DATES, "state", "source_cache is 'state': say 'projected' or 'states'"),
+        (DATES, "", "--source-cache is an empty text"),
+        (WORDS, "states", "is for models with cross-attention, and a GPT2 has none"),
+    ],
+)
+def test_a_source_cache_that_cannot_be(
+    model: str, kind: str, words: str, sources: str, capsys: Captured
+) -> None:
+    command = ["generate", model, sources, "-", "--device", "cpu", "--source-cache", kind]
+    assert main(command) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_job_over_states_of_sources(tmp_path: Path, sources: str, capsys: Captured) -> None:
+    """It writes the same bytes."""
+    outputs = []
+    for kind in ("projected", "states"):
+        output = tmp_path / kind
+        command = ["generate", DATES, sources, str(output), "--device", "cpu"]
+        assert main([*command, "--num-beams", "3", "--source-cache", kind]) == 0
+        outputs.append(output.read_bytes())
+    assert outputs[0] == outputs[1] != b""
 
 
 def test_beams_by_the_name_of_fastseq(tmp_path: Path, sources: str, capsys: Captured) -> None:

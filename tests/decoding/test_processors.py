@@ -14,7 +14,7 @@ from transformers import GenerationConfig as TheirConfig
 from transformers.generation import GenerationMixin, LogitsProcessor
 from walk import begun, write
 
-from tritonseq.decoding.processor_list import build_processors, hamming_penalty
+from tritonseq.decoding.processor_list import build_processors, forced_first, hamming_penalty
 from tritonseq.options.config import GenerationConfig
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def built(options: dict[str, Any], h: Hypotheses, *, room: int = 9, **more: Any)
     h.source.starts.copy_(h.prompt_starts * (not config.hf_exact))
     minimum = config.min_length - h.prompt_length
     h.minimum.fill_(minimum if config.min_new_tokens is None else config.min_new_tokens)
+    forced = forced_first(config, h.prompt_length, len(h.prompt))
+    h.first.copy_(torch.tensor([-1 if token is None else token for token in forced]))
     h.written.limit.fill_(room)
     return build_processors(config, most_new_tokens=room, device=torch.device("cpu"), **more)
 

@@ -459,7 +459,7 @@ FAULTS: dict[str, tuple[Trie, dict[str, Any], str]] = {
     "forced-for-some-samples": (
         Trie.per_sample([[[9, 12]], [[14, 9]]]),
         {"forced_bos_token_id": 9},
-        "let all of them start with it, or none",
+        "let all of them start with what is forced, or none",
     ),
     "forced-end": (
         Trie([[9, 12]]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import pickle
 import threading
 import weakref
@@ -131,6 +132,8 @@ def model_of(kind: str) -> tritonseq.Model:
         return tiny.pair(seed=1).ours
     if kind == "unilm":
         return tiny_unilm.tiny(seed=1).model()
+    if kind == "bart over states":
+        return tritonseq.from_transformers(seq2seq.hf_model("bart", 1), source_cache="states")
     return seq2seq.pair(kind, seed=1).ours
 
 
@@ -138,8 +141,10 @@ SOURCES = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("kind", ["gpt2", "bart", "unilm"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*itertools.product(("gpt2", "bart", "unilm"), OPTIONS), ("bart over states", "beams")],
+)
 def test_a_step_is_the_same_program_every_time(
     kind: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,7 +246,7 @@ def test_buckets_are_few_and_wide_enough() -> None:
     assert [bucket(n, CPU) for n in (1, 65)] == [1, 65]
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "t5", "unilm"])
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "unilm", "bart over states"])
 @pytest.mark.parametrize("name", ["greedy", "beams", "groups"])
 def test_what_was_planned_is_what_is_taken(
     kind: str, name: str, monkeypatch: pytest.MonkeyPatch
@@ -267,7 +272,7 @@ def test_what_was_planned_is_what_is_taken(
     assert [(p.source_cache + p.target_cache, p.state) for p in plans] == taken
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bart", "unilm"])
+@pytest.mark.parametrize("kind", ["gpt2", "bart", "unilm", "bart over states"])
 def test_so_it_is_with_slots_that_are_refilled(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[MemoryPlan] = []
     taken: set[tuple[int, int]] = set()

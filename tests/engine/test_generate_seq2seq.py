@@ -68,6 +68,11 @@ SEEDS = {
     "mbart": 2,
     "pegasus": 4,
     "marian": 1,
+    "m2m_100": 4,
+    "fsmt": 2,
+    "mvp": 1,
+    "plbart": 7,
+    "blenderbot": 2,
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore:without num_beams")
@@ -105,7 +110,7 @@ def compare(pair: tiny.Pair, ids: torch.Tensor, mask: Any, **options: Any) -> An
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("family", seq2seq.FAMILIES)
+@pytest.mark.parametrize("family", seq2seq.EVERY)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_options(family: str, beams: int, options: str) -> None:
     count = min(beams, 2)
@@ -115,7 +120,14 @@ def test_options(family: str, beams: int, options: str) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("family", seq2seq.FAMILIES)
+@pytest.mark.parametrize("options", ["plain", "summary"])
+@pytest.mark.parametrize("family", seq2seq.LIKE_OTHERS)
+def test_families_of_blocks_that_others_have(family: str, options: str) -> None:
+    for beams in (1, 4):
+        compare(models(family), *batch(family), num_beams=beams, **OPTIONS[options])
+
+
+@pytest.mark.parametrize("family", seq2seq.EVERY)
 @pytest.mark.parametrize(("beams", "stop", "penalty"), RULES)
 def test_beam_rules(family: str, beams: int, stop: Any, penalty: float) -> None:
     compare(
@@ -125,13 +137,13 @@ def test_beam_rules(family: str, beams: int, stop: Any, penalty: float) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("family", seq2seq.FAMILIES)
+@pytest.mark.parametrize("family", seq2seq.EVERY)
 @pytest.mark.parametrize("options", SAMPLING)
 def test_sampling_draws_the_same_tokens(family: str, options: str) -> None:
     compare(models(family), *batch(family), do_sample=True, seed=13, **SAMPLING[options])
 
 
-@pytest.mark.parametrize("family", seq2seq.FAMILIES)
+@pytest.mark.parametrize("family", seq2seq.EVERY)
 def test_the_grid_is_not_trivial(family: str) -> None:
     """Sources matter, hypotheses end at different lengths, and differ from each other."""
     ids, mask = batch(family)
@@ -165,7 +177,7 @@ def test_only_a_near_tie_excuses_another_answer() -> None:
                 seq2seq.assert_same(first(), second(), second)
 
 
-@pytest.mark.parametrize("family", seq2seq.FAMILIES)
+@pytest.mark.parametrize("family", seq2seq.EVERY)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_targets_can_be_begun(family: str, beams: int) -> None:
     """The start token is put before what is given, unless a row has it already."""
@@ -197,7 +209,7 @@ def test_a_start_token_for_each_sample(family: str) -> None:
         compare(pair, ids, mask, decoder_input_ids=torch.full((4, 2), 9), **options)
 
 
-@pytest.mark.parametrize("family", seq2seq.FAMILIES)
+@pytest.mark.parametrize("family", seq2seq.EVERY)
 @pytest.mark.parametrize("beams", [1, 4])
 def test_padding_changes_nothing(family: str, beams: int) -> None:
     """In any batch, padded on any side, a source has the answer that it has alone.
@@ -228,7 +240,7 @@ def test_padding_changes_nothing(family: str, beams: int) -> None:
     assert torch.equal(pair.ours.generate([row[0].tolist() for row in alone], **options), wanted)
 
 
-@pytest.mark.parametrize("family", seq2seq.FAMILIES)
+@pytest.mark.parametrize("family", seq2seq.EVERY)
 def test_pads_without_a_mask(family: str) -> None:
     """They are padding here, and text in transformers, which `hf_exact` reproduces."""
     pair, (ids, mask) = models(family), batch(family)
@@ -260,7 +272,7 @@ def test_left_padding_as_in_transformers(family: str) -> None:
         compare(models(family), *batch(family, side="left"), num_beams=beams)
 
 
-@pytest.mark.parametrize("family", seq2seq.FAMILIES)
+@pytest.mark.parametrize("family", seq2seq.EVERY)
 def test_shorter_beams_are_filled_with_pads_unless_hf_exact(family: str) -> None:
     """transformers fills with the end token where the pad token is 0."""
     pair, (ids, mask) = models(family), batch(family)
@@ -304,7 +316,7 @@ def test_several_ends_widen_the_choice(family: str) -> None:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("family", seq2seq.FAMILIES)
+@pytest.mark.parametrize("family", seq2seq.EVERY)
 def test_more_sources_than_are_read_at_once(family: str) -> None:
     ids, mask = batch(family, batch=75, length=40)
     assert mask.sum(1).unique().numel() > 30

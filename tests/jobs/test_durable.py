@@ -39,7 +39,7 @@ SCORES = ("--num-beams", "2", "--n-best", "2", "--scores")
 DRAWS = ("--do-sample", "--temperature", "4", "--top-k", "0", "--seed", "3")
 JOBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "scores": ("bart-numbers", "txt.gz", SCORES),
-    "scores in JSON": ("t5-dates", "jsonl.gz", SCORES),
+    "scores in JSON": ("t5-dates", "jsonl.gz", (*SCORES, "--token-scores")),
     "scores in lines": ("bart-numbers", "txt", SCORES),
     "draws": ("gpt2-words", "txt.gz", (*DRAWS, "--postprocess-workers", "1")),
     "draws in lines": ("gpt2-words", "txt", DRAWS),

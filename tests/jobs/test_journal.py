@@ -46,7 +46,9 @@ def answer(sample: Sample, copies: int) -> None:
         return
     texts = [f"{text[::-1]}\n{copy}ä" for copy in range(copies)]
     scores = [-value / 7 / 10**copy for copy in range(1, copies + 1)]
-    sample.finish(texts, scores, value % 100)
+    ids = [list(range(value % 5 + copy)) for copy in range(copies)]
+    own = [[-value / 3 / 10**9 - at for at in row] for row in ids]
+    sample.finish(texts, scores=scores, tokens=value % 100, token_ids=ids, token_scores=own)
 
 
 @dataclass
@@ -114,7 +116,11 @@ CASES: dict[str, dict[str, Any]] = {
     "gz": {"output": "out.txt.gz", "options": {"copies": 2}},
     "members": {"output": "out.gz", "lines": 2 * MEMBER},
     "json": {"output": "out.jsonl", "input": "in.jsonl", "options": {"id_field": "id"}},
-    "json.gz": {"output": "o.json.gz", "input": "in.json", "options": {"with_scores": True}},
+    "json.gz": {
+        "output": "o.json.gz",
+        "input": "in.json",
+        "options": {"with_scores": True, "with_token_scores": True},
+    },
     "empty": {"lines": 0},
     "empty.gz": {"lines": 0, "output": "out.gz"},
     "one": {"lines": 1, "output": "out.jsonl"},
@@ -414,7 +420,7 @@ def test_another_input_is_noticed_before_anything_is_made_of_it(
     lines = [b"one\n", b"two\n", b"three\n", b"four\n"]
     path.write_bytes(b"".join(lines))
     third = list(InputFile(path))[2]
-    done = Done(third.number, third.digest, ["3"], None, 1, None)
+    done = Done(third.number, third.digest, ["3"], None, 1, None, None, None)
     begun = State(ahead=(done,))
     given = [sample.completion.texts for sample in begun.restore(InputFile(path), "in.txt")]
     assert given == [None, None, ["3"], None]

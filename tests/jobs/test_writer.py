@@ -81,6 +81,24 @@ LINES: dict[str, tuple[Formatter, Sample, str]] = {
         Formatter("json", copies=2, with_scores=True), rejected(text=None),
         '{"output": ["", ""], "scores": [null, null]}\n',
     ),
+    "token scores": (
+        Formatter("json", with_token_scores=True),
+        sample(texts=["a"], token_ids=[[7, 1]], token_scores=[[-0.123456, float("-inf")]]),
+        '{"output": "a", "token_ids": [7, 1], "token_scores": [-0.1235, null]}\n',
+    ),
+    "token scores, n-best": (
+        Formatter("json", copies=2, with_token_scores=True),
+        sample(texts=["a", ""], token_ids=[[7], []], token_scores=[[-0.00001], []]),
+        '{"output": ["a", ""], "token_ids": [[7], []], "token_scores": [[0.0], []]}\n',
+    ),
+    "token scores, blank": (
+        Formatter("json", with_token_scores=True), sample(texts=[""]),
+        '{"output": "", "token_ids": [], "token_scores": []}\n',
+    ),
+    "token scores, rejected": (
+        Formatter("json", copies=2, with_token_scores=True), rejected(text=None),
+        '{"output": ["", ""], "token_ids": [null, null], "token_scores": [null, null]}\n',
+    ),
     "object, half a pair": (
         Formatter("json"), sample(texts=["ä"], fields={"a": "\ud800"}),
         '{"a": "\\ud800", "output": "\\u00e4"}\n',
@@ -198,6 +216,12 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         OutputFile(str(tmp_path / ("x" * 250))).check()
     with pytest.raises(ValueError, match="'score', which the scores take"):
         OutputFile(str(tmp_path / "o.json"), with_scores=True, output_field="score").check()
+    with pytest.raises(ValueError, match="'token_ids', which the scores take"):
+        OutputFile(
+            str(tmp_path / "o.json"), with_token_scores=True, output_field="token_ids"
+        ).check()
+    with pytest.raises(ValueError, match=r"--token-scores needs fields.*--output-format json"):
+        OutputFile(str(tmp_path / "o.txt"), with_token_scores=True).check()
     with pytest.raises(ValueError, match="the format is 'xml'"):
         OutputFile(str(tmp_path / "o.json"), format="xml").check()
     assert list(tmp_path.iterdir()) == []

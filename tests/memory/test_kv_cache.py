@@ -75,7 +75,11 @@ SOURCE, LENGTHS, START = 11, [11, 2, 7], 5
 
 
 def run_encoder_decoder(
-    monkeypatch: pytest.MonkeyPatch, model_type: str, **options: Any
+    monkeypatch: pytest.MonkeyPatch,
+    model_type: str,
+    *,
+    source_cache: str = "projected",
+    **options: Any,
 ) -> EncoderDecoderCache:
     """Generate from sources of mixed lengths and hand out the cache that was used."""
     kept: list[EncoderDecoderCache] = []
@@ -91,7 +95,8 @@ def run_encoder_decoder(
     ids, _ = networks.sources(LENGTHS)
     mask = (torch.arange(SOURCE) < torch.tensor(LENGTHS)[:, None]).long()
     config, _ = SHAPES[model_type]
-    model = tritonseq.from_transformers(networks.network(model_type, **config))
+    theirs = networks.network(model_type, **config)
+    model = tritonseq.from_transformers(theirs, source_cache=source_cache)
     options |= {"decoder_start_token_id": START, "eos_token_id": None, "max_new_tokens": 7}
     model.generate(ids, mask, **options)
     (cache,) = kept
@@ -114,6 +119,22 @@ def test_bytes_of_an_encoder_decoder_follow_the_formula(
     assert cache.nbytes == elements * item
     for part in (*cache.cross_keys, *cache.cross_values):
         assert part.shape == (samples, heads, SOURCE, head_dim)
+
+
+@pytest.mark.parametrize("model_type", SHAPES)
+def test_states_of_a_source_are_there_once_for_all_layers(
+    monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    cache = run_encoder_decoder(monkeypatch, model_type, num_beams=4, source_cache="states")
+    _, (layers, heads, head_dim) = SHAPES[model_type]
+    samples, width, item = 3, 24, 4
+    elements = 2 * layers * samples * heads * head_dim * (1 + 6 * 4) + samples * SOURCE * width
+    assert cache.nbytes == elements * item
+    assert (cache.cross_keys, cache.cross_values) == ([], [])
+    assert cache.states is not None and cache.states.shape == (samples, SOURCE, width)
+    for states, length in zip(cache.states, LENGTHS, strict=True):
+        assert (states[:length] != 0).any(dim=-1).all()
+        assert (states[length:] == 0).all()
 
 
 @pytest.mark.parametrize("model_type", ["t5", "bart"])

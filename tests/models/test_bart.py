@@ -13,14 +13,16 @@ import transformers
 
 import tritonseq
 from tritonseq.models import matmul
-from tritonseq.models.bart import BartConfig
+from tritonseq.models.bart import LAYOUTS, BartConfig
 from tritonseq.models.feed_forward import ACTIVATIONS
 
 LENGTHS = [9, 1, 6, 6, 30]
-FAMILY = ("bart", "mbart", "pegasus", "marian")
+FAMILY = ("bart", "mbart", "pegasus", "marian", "m2m_100", "fsmt", "blenderbot")
 # model_type and options.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in FAMILY}
-VARIANTS |= {f"{name} scaled": (name, {"scale_embedding": True}) for name in FAMILY}
+VARIANTS |= {name: (name, {}) for name in ("mvp", "plbart")}
+VARIANTS |= {f"{name} scaled": (name, {"scale_embedding": True}) for name in FAMILY[:4]}
+VARIANTS |= {f"{name} not scaled": (name, {"scale_embedding": False}) for name in FAMILY[4:6]}
 VARIANTS |= {
     f"{name} uneven": (
         name,
@@ -37,6 +39,9 @@ VARIANTS |= {
     for name in FAMILY
 }
 VARIANTS |= {f"{name} untied": (name, {"tie_word_embeddings": False}) for name in FAMILY}
+VARIANTS["fsmt tied"] = ("fsmt", {"tie_word_embeddings": True, "src_vocab_size": 43})
+# Two rows of positions more, or fewer, stand before the first.
+VARIANTS |= {f"{name} pad": (name, {"pad_token_id": 3}) for name in networks.COUNTING_PADS}
 VARIANTS |= {f"act-{name}": ("bart", {"activation_function": name}) for name in ACTIVATIONS}
 VARIANTS |= {
     # The channels do not split evenly into sines and cosines.
@@ -45,6 +50,8 @@ VARIANTS |= {
         {"d_model": 27, "encoder_attention_heads": 3, "decoder_attention_heads": 9},
     ),
     "marian odd": ("marian", {"d_model": 21}),
+    "m2m_100 odd": ("m2m_100", {"d_model": 21}),
+    "fsmt odd": ("fsmt", {"d_model": 15}),
     "marian swish": ("marian", {"activation_function": "swish", "scale_embedding": True}),
     "deep": ("mbart", {"encoder_layers": 1, "decoder_layers": 4}),
 }
@@ -122,13 +129,17 @@ def test_impossible_configurations(config: dict[str, Any], message: str) -> None
         BartConfig.from_dict(config)
 
 
-@pytest.mark.parametrize("model_type", FAMILY)
+@pytest.mark.parametrize("model_type", LAYOUTS)
 def test_defaults_are_those_of_the_model_type(model_type: str) -> None:
     theirs = transformers.CONFIG_MAPPING[model_type]()
     ours = BartConfig.from_dict({"model_type": model_type})
     for field in dataclasses.fields(ours):
-        if hasattr(theirs, field.name):
+        # A pad has a position like any token, in most families.
+        is_said = getattr(ours, field.name) is not None
+        if is_said and hasattr(theirs, field.name) and field.name != "vocab_size":
             assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
+    sources = "src_vocab_size" if model_type == "fsmt" else "vocab_size"
+    assert ours.vocab_size == getattr(theirs, sources)
 
 
 def test_general_names_of_sizes_win_over_exact_ones() -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore:with search="unilm", no effect of'),
-    pytest.mark.skipif(not private_torch.has_int8_product(), reason="this processor has no VNNI"),
+    pytest.mark.skipif(not private_torch.int8_row_max(), reason="no exact products here"),
 ]
 
 EVERY = pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda checkpoint: checkpoint.name)
@@ -42,7 +42,7 @@ IDS = [[7, 12, 9, 30, 11], [8, 8, 21, 14, 6]]
 def by_definition(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The product of `x [N, in]` and `weight [out, in]` in integers, times the scales."""
     tiny = torch.finfo(torch.float32).tiny
-    row_scales = (x.abs().amax(1, keepdim=True) / 127).clamp_min(tiny)
+    row_scales = (x.abs().amax(1, keepdim=True) / private_torch.int8_row_max()).clamp_min(tiny)
     peaks = (weight.abs().amax(1) / 127).clamp_min(tiny).double()
     unit = 2.0 ** (torch.floor(torch.log2(peaks)) - 16)
     scales = (torch.ceil(peaks / unit) * unit).float()
@@ -195,7 +195,10 @@ def test_real_widths_from_the_command_line(
 
 @pytest.mark.parametrize("family", ["bart", "gpt2"])
 def test_logits_are_near_those_of_float64(family: str) -> None:
-    """At real width, with the weights that transformers begins with: 1 to 2 %, root mean square."""
+    """At real width, with the weights that transformers begins with: by the bits of rows.
+
+    1 to 2 % with 8 bits, 2 to 5 % with 7; root mean square.
+    """
     if family == "bart":
         config = BartConfig(vocab_size=50265, d_model=768, encoder_layers=1, decoder_layers=1)
         theirs, starts = BartForConditionalGeneration(config), {"decoder_input_ids": [[2]] * 2}
@@ -211,7 +214,7 @@ def test_logits_are_near_those_of_float64(family: str) -> None:
     with torch.no_grad():
         wanted = theirs.double()(ids, **given).logits[:, -1]
     error = (found - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
-    assert 1e-4 < float(error) < 0.03
+    assert 1e-4 < float(error) < (0.03 if private_torch.int8_row_max() == 127 else 0.06)
 
 
 def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
@@ -259,25 +262,26 @@ def test_a_job_goes_on_in_its_dtype_alone(
 def test_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_dtype(torch.int8, {}, CPU) == torch.int8
     pickled = pickle.dumps(Int8.of(torch.ones(2, 3), is_transposed=False))
-    monkeypatch.setattr(private_torch, "_POINTWISE_INT8", None)
-    with pytest.raises(ValueError, match="dtype 'int8' needs a processor"):
+    monkeypatch.setattr(private_torch, "int8_row_max", lambda: 0)
+    with pytest.raises(ValueError, match="dtype 'int8' needs a torch with oneDNN"):
         pickle.loads(pickled)
-    with pytest.raises(ValueError, match=r"avx512_vnni.*say dtype='bfloat16' or 'float32'"):
+    with pytest.raises(ValueError, match=r"AVX2 or more.*say dtype='bfloat16' or 'float32'"):
         tritonseq.load(EMBEDDED / "bart-numbers", device="cpu", dtype="int8")
 
 
-def test_saturation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums of pairs in 16 bits, as without VNNI."""
+@pytest.mark.parametrize(("bits", "row_max"), [(32, 127), (16, 63), (15, 0)])
+def test_saturation_is_noticed(monkeypatch: pytest.MonkeyPatch, bits: int, row_max: int) -> None:
+    """Sums of pairs in 16 bits, as without VNNI, leave 7 bits to rows; less is refused."""
 
     def saturated(
         x: torch.Tensor, _: float, zero: int, weight: torch.Tensor, *__: Any
     ) -> torch.Tensor:
         q_weight = weight.to_dense().int()
         pairs = x.int()[:, :, None] * q_weight[None]
-        sums = pairs.unflatten(1, (-1, 2)).sum(2).clamp(-(2**15), 2**15 - 1).sum(1)
-        return (sums - zero * q_weight.sum(0)).float()
+        sums = pairs.unflatten(1, (-1, 2)).sum(2).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        return (sums.sum(1) - zero * q_weight.sum(0)).float()
 
-    private_torch._is_int8_exact.cache_clear()
+    private_torch.int8_row_max.cache_clear()
     monkeypatch.setattr(private_torch, "_POINTWISE_INT8", saturated)
-    assert not private_torch.has_int8_product()
-    private_torch._is_int8_exact.cache_clear()
+    assert private_torch.int8_row_max() == row_max
+    private_torch.int8_row_max.cache_clear()

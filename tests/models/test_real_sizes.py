@@ -35,7 +35,13 @@ GREEDY: dict[str, Any] = {"max_new_tokens": 6, "num_beams": 1}
 FLAGS = ("--max-new-tokens", "6", "--num-beams")
 
 
-@pytest.fixture(scope="module", params=real.SIZES)
+# A vocabulary of 256,206 takes its time to be written.
+EVERY = [
+    pytest.param(name, marks=pytest.mark.long if name == "m2m_100" else ()) for name in real.SIZES
+]
+
+
+@pytest.fixture(scope="module", params=EVERY)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Real:
     return real.write(request.param, tmp_path_factory.mktemp(request.param))
 

@@ -18,7 +18,7 @@ from tritonseq.options import unsupported
 from tritonseq.options.config import GenerationConfig, as_generation_config
 from tritonseq.options.validation import CHECKS
 
-OWN = {"hf_exact", "no_repeat_ngram_ignore_ids", "search"}
+OWN = {"hf_exact", "no_repeat_ngram_ignore_ids", "output_token_scores", "search"}
 
 
 class TestNames:
@@ -114,7 +114,8 @@ WRONG = [
     ("sequence_bias", {5: 1.0}),
     ("sequence_bias", [[[1, 2]]]),
     ("sequence_bias", [[1, 2], 3.0]),
-    ("forced_bos_token_id", [1]),
+    ("forced_bos_token_id", [1, -1]),
+    ("forced_bos_token_id", [1, "no"]),
     ("forced_bos_token_id", -1),
     ("forced_eos_token_id", -1),
     ("forced_eos_token_id", [1, -1]),
@@ -157,7 +158,8 @@ class TestValues:
             GenerationConfig(top_p=1.1)
 
     def test_every_checked_option_has_a_wrong_value_above(self):
-        assert {name for name, _ in WRONG} | {"renormalize_logits", "output_logits"} == set(CHECKS)
+        flags = {"renormalize_logits", "output_logits", "output_token_scores"}
+        assert {name for name, _ in WRONG} | flags == set(CHECKS)
 
     def test_numbers_of_other_libraries(self):
         config = GenerationConfig(

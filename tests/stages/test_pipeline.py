@@ -125,6 +125,25 @@ class TestResults:
             assert (result.scores is None) == ("num_beams" not in options or result.tokens == 0)
             assert result.scores is None or result.scores == sorted(result.scores, reverse=True)
 
+    @pytest.mark.parametrize("name", ["gpt2-words", "t5-dates"])
+    @pytest.mark.parametrize("search", [{}, {"num_beams": 3, "num_return_sequences": 2}])
+    def test_tokens_come_with_their_scores(self, name: str, search: dict[str, Any]) -> None:
+        model, texts = load(name), mixed(name, 20)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            results = list(tritonseq.pipeline(model, texts, output_token_scores=True, **search))
+        assert outputs(results) == outputs(list(tritonseq.pipeline(model, texts, **search)))
+        for result in results:
+            assert result.token_ids is not None and result.token_scores is not None
+            assert sum(map(len, result.token_ids)) == result.tokens
+            assert list(map(len, result.token_ids)) == list(map(len, result.token_scores))
+            told = result.token_ids if result.tokens else []
+            assert model.tokenizer.decode(told, skip_special_tokens=True) == result.texts or (
+                not result.tokens and set(result.texts) <= {""}
+            )
+            for score, own in zip(result.scores or (), result.token_scores, strict=False):
+                assert score == pytest.approx(sum(own) / len(own), abs=1e-5)
+
     @NAMES
     def test_tokens_are_counted_without_padding(self, name: str) -> None:
         model, texts = load(name), prompts(name, 9)

@@ -51,7 +51,16 @@ SIZES: dict[str, dict[str, Any]] = {
     "pegasus": BART_SIZES,
     # Its own special tokens stand at the end of a large vocabulary.
     "marian": BART_SIZES | MARIAN_TOKENS,
+    "m2m_100": BART_SIZES,
+    "fsmt": {k: v for k, v in BART_SIZES.items() if k != "vocab_size"}
+    | {"src_vocab_size": VOCAB, "tgt_vocab_size": 43},
+    "mvp": BART_SIZES,
+    "plbart": BART_SIZES,
+    "blenderbot": BART_SIZES,
 }
+
+COUNTING_PADS = ("m2m_100", "fsmt")
+"""Where transformers gives a token behind pads another position if all are read at once."""
 
 
 def network(model_type: str, seed: int = 0, **config: Any) -> Any:
@@ -85,10 +94,26 @@ def sources(lengths: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def reference_logits(model: Any, source: Tensor, targets: Tensor) -> Tensor:
     """What transformers says, `[K, V]`, after each of the `targets [K, N]` of one source `[s]`."""
+    is_counting = model.config.model_type in COUNTING_PADS
+    if is_counting and bool((targets == model.config.pad_token_id).any()):
+        return _stepped_reference(model, source, targets)
     with torch.no_grad():
         result = model(
             input_ids=source.expand(len(targets), -1), decoder_input_ids=targets, use_cache=False
         )
+    return result.logits[:, -1].float()
+
+
+@torch.no_grad()
+def _stepped_reference(model: Any, source: Tensor, targets: Tensor) -> Tensor:
+    """By its cache, token by token, as it generates."""
+    states = model.get_encoder()(source.expand(len(targets), -1))
+    cache = None
+    for column in targets.split(1, dim=1):
+        result = model(
+            encoder_outputs=states, decoder_input_ids=column, cache=cache, use_cache=True
+        )
+        cache = result.cache
     return result.logits[:, -1].float()
 
 

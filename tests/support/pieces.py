@@ -8,7 +8,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
 from transformers import (
     ByT5Tokenizer,
     MarianTokenizer,
@@ -95,18 +96,39 @@ def write_byte_pairs(
     return folder
 
 
+def write_fsmt(folder: Path, *, langs: tuple[str, str] = ("en", "de"), **config: Any) -> Path:
+    """vocab-src.json, vocab-tgt.json and merges.txt, of which some pieces are in one list only."""
+    folder.mkdir(exist_ok=True)
+    backend = Backend(models.BPE(end_of_word_suffix="</w>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(vocab_size=200, end_of_word_suffix="</w>", show_progress=False)
+    backend.train_from_iterator([_TEXT, "&apos; &quot; @-@ &amp; &#91; &lt;"] * 5, trainer)
+    pieces = sorted(backend.get_vocab())
+    draw = random.Random(0)
+    for side in ("src", "tgt"):
+        kept = draw.sample(pieces, k=len(pieces) * (4 if side == "src" else 5) // 6)
+        ids = {name: n for n, name in enumerate(("<s>", "<pad>", "</s>", "<unk>", *kept))}
+        (folder / f"vocab-{side}.json").write_text(json.dumps(ids))
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    lines = [f"{first} {second} {n}\n" for n, (first, second) in enumerate(merges)]
+    (folder / "merges.txt").write_text("".join(lines))
+    said = {"tokenizer_class": "FSMTTokenizer", "langs": langs, "model_max_length": 1024, **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    return folder
+
+
 def model_of(folder: Path) -> SentencePieceProcessor:
     (path,) = folder.glob("*.model")
     return SentencePieceProcessor(model_file=str(path))
 
 
-def theirs(folder: Path, family: str) -> Any:
+def theirs(folder: Path, family: str, *, extra_ids: int = 100) -> Any:
     """transformers' tokenizer; it reads sentencepiece models only with yet another library."""
     if family not in _MODELS:
         return FAMILIES[family].from_pretrained(folder)
     pieces, charsmap = pieces_of(model_of(folder))
     if family == "t5":
-        pieces += [(f"<extra_id_{n}>", 0.0) for n in reversed(range(100))]
+        pieces += [(f"<extra_id_{n}>", 0.0) for n in reversed(range(extra_ids))]
     if family == "pegasus":
         first = ["<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{n}>" for n in range(2, 103))]
         pieces = [(name, 0.0) for name in first] + pieces[2:]
@@ -114,7 +136,8 @@ def theirs(folder: Path, family: str) -> Any:
         codes = [(code, 0.0) for code in MBartTokenizer().lang_code_to_id]
         first = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
         pieces = [*first, *pieces[3:], *codes, ("<mask>", 0.0)]
-    return FAMILIES[family](vocab=pieces, _spm_precompiled_charsmap=charsmap)
+    options = {} if extra_ids == 100 else {"extra_ids": extra_ids}
+    return FAMILIES[family](vocab=pieces, _spm_precompiled_charsmap=charsmap, **options)
 
 
 def pieces_of(model: SentencePieceProcessor) -> tuple[list[tuple[str, float]], bytes]:

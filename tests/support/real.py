@@ -32,6 +32,11 @@ SIZES: dict[str, dict[str, Any]] = {
         "encoder_attention_heads": 8, "decoder_attention_heads": 8, **_ONE,
         "pad_token_id": 12000, "decoder_start_token_id": 12000,
     },
+    # NLLB-200's, whose head is most of what a step reads.
+    "m2m_100": {
+        "vocab_size": 256206, "d_model": 1024, "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096,
+        "encoder_attention_heads": 16, "decoder_attention_heads": 16, **_ONE,
+    },
     "t5": {
         "vocab_size": 32128, "d_model": 512, "d_ff": 2048, "d_kv": 64, "num_heads": 8,
         "num_layers": 1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pytest
 import tiny
 import torch
 import transformers
@@ -62,6 +63,15 @@ _MARIAN = {
     "activation_function": "swish",
     "scale_embedding": True,
 }
+_FSMT = {
+    **{key: value for key, value in _BART.items() if key != "vocab_size"},
+    "src_vocab_size": VOCAB,
+    "tgt_vocab_size": VOCAB,
+    "num_beams": 1,
+    "forced_eos_token_id": None,
+    "max_length": 20,
+    "scale_embedding": False,
+}
 FAMILIES: dict[str, Family] = {
     "t5": Family("T5ForConditionalGeneration", "T5Config", _T5),
     "t5-v1.1": Family("T5ForConditionalGeneration", "T5Config", {**_T5, **_GATED}),
@@ -77,9 +87,27 @@ FAMILIES: dict[str, Family] = {
         "PegasusForConditionalGeneration", "PegasusConfig", {**_BART, "scale_embedding": True}
     ),
     "marian": Family("MarianMTModel", "MarianConfig", {**_BART, **_MARIAN}),
+    "m2m_100": Family(
+        "M2M100ForConditionalGeneration", "M2M100Config", {**_BART, "decoder_start_token_id": 3}
+    ),
+    "fsmt": Family("FSMTForConditionalGeneration", "FSMTConfig", _FSMT),
+    "mvp": Family("MvpForConditionalGeneration", "MvpConfig", _BART),
+    "plbart": Family(
+        "PLBartForConditionalGeneration", "PLBartConfig", {**_BART, "decoder_start_token_id": 3}
+    ),
+    "blenderbot": Family(
+        "BlenderbotForConditionalGeneration",
+        "BlenderbotConfig",
+        {**_BART, "encoder_no_repeat_ngram_size": 0},
+    ),
 }
+# Built of the same blocks as others: whole grids of these are for the long tests.
+LIKE_OTHERS = ("m2m_100", "fsmt", "mvp", "plbart", "blenderbot")
+EVERY = [
+    pytest.param(name, marks=pytest.mark.long) if name in LIKE_OTHERS else name for name in FAMILIES
+]
 T5_FAMILY = ("t5", "t5-v1.1", "mt5", "umt5")
-BART_FAMILY = ("bart", "mbart", "pegasus", "marian")
+BART_FAMILY = ("bart", "mbart", "pegasus", "marian", "m2m_100", "mvp", "plbart", "blenderbot")
 
 
 def hf_model(family: str, seed: int = 0, **config: Any) -> Any:

@@ -74,6 +74,19 @@ def test_random_texts_equal_transformers(folders: dict[str, Path], family: str) 
         same(ours, reference, text.strip() or "a")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_special_tokens_are_shown_as_in_transformers(folders: dict[str, Path], family: str) -> None:
+    """Those of the frame, those within a text, and pads before and behind."""
+    ours, reference = Tokenizer.from_folder(folders[family]), theirs(folders[family], family)
+    pad, draw = reference.pad_token_id, random.Random(0)
+    parts = ["the ", "fox", " ", "é", "x", "</s>", "<pad>", "<unk>", ".", " n't", "<extra_id_0>"]
+    for _ in range(60):
+        ids = reference("".join(draw.choices(parts, k=8)) + "a")["input_ids"]
+        row = [pad, *ids, pad, pad]
+        wanted = reference.decode(row, skip_special_tokens=False)
+        assert ours.decode([row], skip_special_tokens=False) == [wanted], row
+
+
 @pytest.mark.parametrize(("family", "offset"), [("pegasus", 103), ("mbart50", 1), ("t5", 0)])
 def test_spaces_at_the_ends_are_no_text(folders: dict[str, Path], family: str, offset: int) -> None:
     """As in the models' training; transformers makes a piece of them for two of the families."""

@@ -104,6 +104,19 @@ def test_the_first_unilm_keeps_special_tokens_whole_as_words_only(
     assert found > 50
 
 
+def test_special_tokens_and_pads_are_shown_as_in_transformers(tmp_path: Path) -> None:
+    """It closes up spaces before punctuation besides, which UniLM's own code does not."""
+    ours = s2s(write(tmp_path))
+    reference = BertTokenizer(vocab=str(tmp_path / "vocab.txt"), do_lower_case=False)
+    draw, end, pad = random.Random(0), CASED.index("[SEP]"), CASED.index("[PAD]")
+    for _ in range(100):
+        row = [CASED.index("[CLS]"), *draw.choices(range(len(CASED)), k=8), end, pad, pad]
+        (mine,) = ours.decode([row], skip_special_tokens=False)
+        wanted = reference.decode(row, skip_special_tokens=False)
+        assert mine.replace(" ", "") == wanted.replace(" ", ""), row
+        assert mine.endswith(" [SEP] [PAD] [PAD]")
+
+
 def test_special_words_of_the_first_unilm_are_found_after_cleaning(tmp_path: Path) -> None:
     ours = v1(write(tmp_path))
     for text in ("日[X_SEP]日", "日 [X_\u200bSEP]\x00 日", "日\u00a0[X_SEP]\u2028日"):

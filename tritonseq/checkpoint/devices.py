@@ -1,4 +1,4 @@
-"""Device and dtype of the weights, as the caller and config.json say them."""
+"""Device and dtype of the weights, and what is kept of sources, as the caller asks for them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from tritonseq.models import MODELS, model_class
 from tritonseq.models.matmul import check_int8
+from tritonseq.models.network import SOURCE_CACHES
 from tritonseq.shown import first_line
 
 if TYPE_CHECKING:
@@ -72,6 +73,19 @@ def resolve_dtype(
         return torch.bfloat16
     found = _stated_dtype(config)
     return torch.float32 if found == torch.float16 and device.type == "cpu" else found
+
+
+def check_source_cache(source_cache: str, dtype: str | torch.dtype) -> None:
+    """Raise ValueError for what is none of `SOURCE_CACHES`, and for states beside int8."""
+    if not isinstance(source_cache, str) or source_cache not in SOURCE_CACHES:
+        known = " or ".join(map(repr, SOURCE_CACHES))
+        raise ValueError(f"source_cache is {source_cache!r}: say {known}")
+    if source_cache == "states" and str(dtype).removeprefix("torch.") == "int8":
+        raise ValueError(
+            "source_cache='states' multiplies by the weights of keys and values head by head, and "
+            "those of dtype 'int8' can only be multiplied by whole: say dtype='bfloat16' or "
+            "'float32', or leave source_cache out"
+        )
 
 
 def _int8(device: torch.device) -> torch.dtype:

@@ -29,6 +29,8 @@ SMALL_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "vocab-src.json",
+    "vocab-tgt.json",
     "vocab.txt",
     "spiece.model",
     "sentencepiece.bpe.model",

@@ -67,7 +67,10 @@ MAKERS = ("transformers.", "torch.nn.modules.")
 # Whose hooks only look, or move inputs to another device.
 WATCHERS = ("transformers.", "accelerate.")
 
-_OURS = ("bart", "gpt2", "marian", "mbart", "mt5", "pegasus", "t5", "umt5")
+_OURS = (
+    "bart", "blenderbot", "fsmt", "gpt2", "m2m_100", "marian", "mbart", "mt5", "mvp", "pegasus",
+    "plbart", "t5", "umt5",
+)  # fmt: skip
 """The types that transformers has the code of: a UniLM is made by others."""
 
 

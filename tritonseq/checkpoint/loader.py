@@ -14,7 +14,7 @@ from tritonseq.models.config_checks import check_general, compare
 from tritonseq.models.matmul import address
 from tritonseq.models.network import is_multiplied_by, lay_out, place, quantized
 
-from .devices import DTYPES, resolve_device, resolve_dtype
+from .devices import DTYPES, check_source_cache, resolve_device, resolve_dtype
 from .elsewhere import check_kind
 from .files import find_config, is_there, read_config, read_json
 from .live import Watch, plain_state, unwrapped_model
@@ -133,6 +133,7 @@ def load_checkpoint(
     model_type: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     tokenizer: Path | None = None,
+    source_cache: str = "projected",
     fill: Callable[[Any, Iterator[tuple[list[str], Tensor]]], None] = fill,
 ) -> Checkpoint:
     """Build the network that a folder in Hugging Face format describes, or a file with weights.
@@ -147,10 +148,12 @@ def load_checkpoint(
     overrides: keys that count instead of those of config.json.
     tokenizer: the folder of the tokenizer, which tells a UniLM its special tokens, and which may
         hold the configuration as well if there is none beside the weights.
+    source_cache: what caches keep of sources, one of `SOURCE_CACHES`.
     fill: what gives the network its weights; see `weights_of`.
 
     Raises ValueError that names the file, key or tensor at fault.
     """
+    check_source_cache(source_cache, dtype)
     if not isinstance(overrides, Mapping | None):
         raise ValueError(f"config is {overrides!r}: pass a mapping from keys of config.json")
     folder = path.parent if path.is_file() else path
@@ -170,7 +173,7 @@ def load_checkpoint(
         refuse_bert(reader.shapes)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, {**stated, **changes, **config}, device)
-    model, sources = _plan(config, reader)
+    model, sources = _plan(config, reader, source_cache)
     fill(model, weights_of(model, sources, reader, device, dtype))
     ends = {key: changes[key] for key in ENDS if changes.get(key) is not None}
     generation = read_generation(folder, config) | ends
@@ -178,7 +181,9 @@ def load_checkpoint(
     return Checkpoint(model, generation, _tasks(config), config, str(folder / origin))
 
 
-def from_transformers_model(hf_model: Any, dtype: str | torch.dtype = "auto") -> Checkpoint:
+def from_transformers_model(
+    hf_model: Any, dtype: str | torch.dtype = "auto", source_cache: str = "projected"
+) -> Checkpoint:
     """Build the network around the weights of a live transformers model.
 
     Parameters are the model's own tensors or transposed views of them wherever that is possible.
@@ -192,11 +197,12 @@ def from_transformers_model(hf_model: Any, dtype: str | torch.dtype = "auto") ->
     weights that are quantised or not in memory, and for what was put into the model and counts
     beside its weights: adapters, hooks, modules of other makers.
     """
+    check_source_cache(source_cache, dtype)
     hf_model = unwrapped_model(hf_model)
     stated = hf_model.config.to_dict()
     check_kind(stated)
     config, reader = _describe(stated, {}, None, plain_state(hf_model))
-    model, sources = _plan(config, reader)
+    model, sources = _plan(config, reader, source_cache)
     first = reader.read(next(iter(sources.values())).names[0])
     if first.dtype not in DTYPES.values():
         raise ValueError(f"weights of {first.dtype} are not supported: use {', '.join(DTYPES)}")
@@ -253,7 +259,7 @@ def _describe(
 
 
 def _plan(
-    config: Mapping[str, Any], reader: WeightReader
+    config: Mapping[str, Any], reader: WeightReader, source_cache: str
 ) -> tuple[nn.Module, dict[str, TensorSpec]]:
     """The empty network, and the tensor that each of its parameters comes from."""
     cls = model_class(_model_type(config))
@@ -267,7 +273,8 @@ def _plan(
     if cut:
         # Whole stacks are missing: in a network of a layer each shows what else is.
         cls.tensor_specs(names, replace(own, **cut))
-    model: nn.Module = cls(own)
+    model: Any = cls(own)
+    model.keep_of_sources(source_cache)
     sources: dict[str, TensorSpec] = cls.tensor_specs(reader.shapes.keys(), own)
     for name, parameter in model.named_parameters():
         if name in sources:

@@ -48,6 +48,7 @@ class Origin(NamedTuple):
     model_type: str | None
     config: dict[str, Any]
     """Keys that count instead of those of config.json."""
+    source_cache: str
 
     @property
     def folder(self) -> Path:
@@ -99,6 +100,7 @@ class Origin(NamedTuple):
             model_type=self.model_type,
             overrides=self.config,
             tokenizer=self.tokenizer,
+            source_cache=self.source_cache,
             fill=fill,
         )
         return checkpoint, told[0]
@@ -118,6 +120,7 @@ def origin_of(
     dtype: torch.dtype,
     model_type: str | None,
     config: Any,
+    source_cache: str,
 ) -> Origin:
     """What `load_checkpoint` was told, and what it made of "auto"."""
     return Origin(
@@ -127,6 +130,7 @@ def origin_of(
         str(dtype).removeprefix("torch."),
         model_type,
         dict(config or {}),
+        source_cache,
     )
 
 

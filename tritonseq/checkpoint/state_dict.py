@@ -51,7 +51,10 @@ _QUANTISED_PART = re.compile(
 # what transformers calls the body of a classifier that is made of a T5.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "pretrained_model.", "transformer.")
 # What models call their own body.
-BODIES = {"gpt2": "transformer."} | dict.fromkeys(("bart", "marian", "mbart", "pegasus"), "model.")
+_OF_BART = (
+    "bart", "blenderbot", "fsmt", "m2m_100", "marian", "mbart", "mvp", "pegasus", "plbart",
+)  # fmt: skip
+BODIES = {"gpt2": "transformer."} | dict.fromkeys(_OF_BART, "model.")
 
 
 def refuse_adapter(folder: Path) -> None:

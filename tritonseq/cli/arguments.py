@@ -134,7 +134,7 @@ def _processes(name: str, number: str) -> int:
 
 
 # Options that only change the form of a result that the command line does not show.
-_HIDDEN = {"return_dict_in_generate", "output_scores", "output_logits"}
+_HIDDEN = {"return_dict_in_generate", "output_scores", "output_logits", "output_token_scores"}
 
 _USAGE = """\
 tritonseq generate MODEL INPUT [OUTPUT] [options]
@@ -215,6 +215,12 @@ def _parameters() -> Iterator[tuple[str, str]]:
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model")
     add_placement(group)
+    group.add_argument(
+        "--source-cache",
+        metavar="KIND",
+        help="projected (keys and values of every layer), or states: much less memory for "
+        "sources, more work a step; default: projected",
+    )
     group.add_argument("--model-type", metavar="NAME", help="in place of what config.json says")
     group.add_argument(
         "--config", type=mapping, metavar="JSON", help="keys in place of those of config.json"
@@ -235,10 +241,15 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--source-field", metavar="NAME", help="default: source; a.b is the b of a")
     group.add_argument("--id-field", metavar="NAME", help="names a line where it is rejected")
+    for side in ("src", "tgt"):
+        group.add_argument(
+            f"--{side}-lang-field", metavar="NAME",
+            help=f"the field of a line's own --{side}-lang; default: {side}_lang",
+        )  # fmt: skip
     group.add_argument("--limit", type=int, metavar="N", help="the first N lines only")
     group.add_argument("--task", help="options and prefix that the checkpoint has for it")
     group.add_argument("--prefix", metavar="TEXT", help="put before every text")
-    group.add_argument("--src-lang", metavar="CODE", help="language of the texts, such as en_XX")
+    group.add_argument("--src-lang", metavar="CODE", help="language of texts, such as en_XX")
     group.add_argument("--tgt-lang", metavar="CODE", help="language to write")
     group.add_argument(
         "--split-sentences",
@@ -273,6 +284,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--scores", action="store_true", help="what the beams scored, too")
     group.add_argument(
+        "--token-scores",
+        action="store_true",
+        help="in JSON lines, the ids of each output's tokens and their log-probabilities",
+    )
+    group.add_argument(
         "--full-text",
         action=argparse.BooleanOptionalAction,
         help="the text and how it goes on, in lines of models without an encoder; default: yes",
@@ -287,6 +303,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="none before punctuation; default: as tokenizer_config.json says",
     )
+    group.add_argument("--bad-words", metavar="F", help="texts that are not written, one a line")
     group.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     group.add_argument("--resume", action="store_true", help="go on with an interrupted job")
     group.add_argument("--reference", metavar="F", help="compare OUTPUT with the lines of F")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tritonseq.checkpoint.files import find_config, read_json
+from tritonseq.checkpoint.files import find_config, read_json, read_text
 
 from .arguments import flag, one_match
 
@@ -56,6 +57,7 @@ def load_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
         "config": parsed.config or None,
         "tokenizer": tokenizer,
         **_placement(parsed),
+        "source_cache": parsed.source_cache or "projected",
         **{name: getattr(parsed, name) for name in ("revision", "cache_dir", "local_files_only")},
     }
 
@@ -131,4 +133,10 @@ def text_options(parsed: argparse.Namespace, info: CheckpointInfo) -> dict[str, 
         **({"split_sentences": parsed.split_sentences} if parsed.split_sentences else {}),
         **{name: value for name, value in special.items() if value is not None},
         "task": None if is_usual else parsed.task,
+        **({} if parsed.bad_words is None else {"bad_words": _lines(parsed.bad_words)}),
     }
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a file that are not blank."""
+    return [line for line in read_text(Path(path), "utf-8-sig").split("\n") if line.strip()]

@@ -37,6 +37,7 @@ _SWITCHES = {
     "output_summaries_only": ("full_text", False, "as --no-full-text"),
     "output_sequence_scores": ("scores", True, "as --scores"),
     "include_special_tokens": ("skip_special_tokens", False, "as --no-skip-special-tokens"),
+    "use_el_attn": ("source_cache", "states", "as --source-cache states"),
 }
 _NO_EFFECT = ("padding", "return_tensors", "padding_side")
 _ALONE = ("without_fastseq_opt", "use_slow_tokenizer")
@@ -60,9 +61,10 @@ _OURS = {
 }
 """The flags that mean the same here, by name."""
 
-_CUT_NOTHING = {"beam", "include_special_tokens"}
-"""Flags that do not ask for FastSeq's cutting of sources: fairseq has the first as well, and the
-second is about what is written."""
+_CUT_NOTHING = {"beam", "include_special_tokens", "use_el_attn"}
+"""Flags that do not ask for FastSeq's cutting of sources: fairseq has the first as well, the second
+is about what is written, and the third was for FastSeq's command in place of fairseq's, which
+cuts nothing."""
 
 FAIRSEQ = {
     "--lenpen": "--length-penalty",

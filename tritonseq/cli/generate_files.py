@@ -35,7 +35,8 @@ _REJECTED = 3
 _INTERRUPTED = 130
 
 # Arguments of InputFile, OutputFile and JobOptions that are flags by the same name.
-_OF_SOURCE = ("source_field", "id_field", "keep_source", "limit")
+_FIELDS = ("source_field", "id_field", "src_lang_field", "tgt_lang_field")
+_OF_SOURCE = (*_FIELDS, "keep_source", "limit")
 _OF_TARGET = ("output_field", "id_field", "resume", "overwrite")
 _OF_JOB = ("verbose", "quiet")
 
@@ -116,7 +117,8 @@ def _generation(parsed: argparse.Namespace, options: dict[str, Any]) -> Options:
 
 def _output_file(parsed: argparse.Namespace, copies: int) -> OutputFile:
     path = parsed.output or "-"
-    has_fields = parsed.keep_source or parsed.output_field is not None
+    speaks = parsed.keep_source or parsed.token_scores
+    has_fields = speaks or parsed.output_field is not None
     format = format_of(path, parsed.output_format, has_fields=has_fields)
     if parsed.full_text and format == "json":
         raise ValueError(
@@ -128,6 +130,7 @@ def _output_file(parsed: argparse.Namespace, copies: int) -> OutputFile:
         path,
         copies=copies,
         with_scores=parsed.scores,
+        with_token_scores=parsed.token_scores,
         traces=parsed.traces,
         **(pairs if parsed.json else {"format": format}),
         **_given(parsed, _OF_TARGET),
@@ -144,7 +147,7 @@ def _for_model(target: OutputFile, parsed: argparse.Namespace, *, has_encoder: b
 
 def input_file(parsed: argparse.Namespace, **others: Any) -> InputFile:
     """INPUT, with what the flags say of it and `others` of its settings."""
-    says_fields = parsed.source_field is not None or parsed.id_field is not None
+    says_fields = any(getattr(parsed, name) is not None for name in _FIELDS)
     return InputFile(
         parsed.input,
         format=parsed.input_format,

@@ -21,16 +21,23 @@ _FILES = ("input_file", "prompt_file")
 # What only makes sense with a file, what only with one that --input-file or --prompt-file names,
 # and what only without.
 _OF_FILES = (
-    "input_format", "source_field", "id_field", "limit", "output_format", "output_field",
-    "keep_source", "scores", "full_text", "overwrite", "resume", "reference", "metric",
-    "score_path", "batch_tokens", "window", "refill", "preprocess_workers", "postprocess_workers",
-    "devices", "quiet", "verbose", "trace", "tokenized_input",
+    "input_format", "source_field", "id_field", "src_lang_field", "tgt_lang_field", "limit",
+    "output_format", "output_field", "keep_source", "scores", "token_scores", "full_text",
+    "overwrite", "resume", "reference", "metric", "score_path", "batch_tokens", "window", "refill",
+    "preprocess_workers", "postprocess_workers", "devices", "quiet", "verbose", "trace",
+    "tokenized_input",
 )  # fmt: skip
 _OF_NAMED_FILES = ("output_file", "split", "subset", "need_score_traces")
 _OF_PROMPTS = ("prompt", *_FILES, "json", "stream", *_OF_NAMED_FILES)
 
 # What speaks of the form of an output, which --json has decided.
-_FORMS = ("output_format", "output_field", "keep_source", "scores", "full_text", "reference")
+_FORMS = (
+    "output_format", "output_field", "keep_source", "scores", "token_scores", "full_text",
+    "reference",
+)  # fmt: skip
+
+# What speaks of fields of an output.
+_OF_FIELDS = ("output_field", "keep_source", "token_scores")
 
 # The least and the most that a number may be.
 _RANGES = {
@@ -45,9 +52,10 @@ _RANGES = {
 # What names something, so that it cannot be empty.
 _NAMES = (
     "model", "input", "output", "model_type", "tokenizer", "revision", "cache_dir", "source_field",
-    "id_field", "task", "src_lang", "tgt_lang", "output_field", "reference", "prompt_file",
-    "input_file", "output_file", "model_path", "model_recover_path", "config_path",
-    "tokenizer_name", "bert_model", "split", "device", "dtype",
+    "id_field", "task", "src_lang", "tgt_lang", "src_lang_field", "tgt_lang_field", "output_field",
+    "reference", "prompt_file", "input_file", "output_file", "model_path", "model_recover_path",
+    "config_path", "tokenizer_name", "bert_model", "split", "device", "dtype",
+    "bad_words", "source_cache",
 )  # fmt: skip
 _PLACES = ("model", "input", "output")
 
@@ -120,7 +128,7 @@ def _check_forms(parsed: argparse.Namespace) -> None:
             "--input-format lines, or --source-field"
         )
     writes_lines = FORMATS.get(parsed.output_format or "") == "lines"
-    if writes_lines and (strangers := _given(parsed, ("output_field", "keep_source"))):
+    if writes_lines and (strangers := _given(parsed, _OF_FIELDS)):
         raise ValueError(
             f"{strangers} speaks of fields, and lines of text have none: drop it, or "
             "--output-format lines"

@@ -21,6 +21,7 @@ from tritonseq.kernels.advance.state import FAR_BELOW, Group, Pool
 from .logits_processors import combined
 from .processor_list import hamming_penalty
 from .search import draw, process, refuse
+from .token_scores import Considered, at_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,8 @@ class BeamState:
 
     hypotheses: Hypotheses
     groups: list[Group]
+    considered: Considered | None = None
+    """For the scores of tokens, if these are wanted."""
 
 
 class BeamSearch:
@@ -72,6 +75,7 @@ class BeamSearch:
         *,
         retires: bool,
         device: torch.device,
+        keeps_token_scores: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         self.stopping = stopping
@@ -79,6 +83,7 @@ class BeamSearch:
         self._processors = processors
         self._recorder = recorder
         self._options = options
+        self._keeps_token_scores = keeps_token_scores
         self._generator = generator
         # What can be said in its terms, one operation does: `beam_topk`.
         plain = options.groups == 1 and not options.sample and not recorder.is_on
@@ -97,10 +102,14 @@ class BeamSearch:
         }
 
     def allocate(self, hypotheses: Hypotheses) -> BeamState:
-        count = self._options.groups
-        shape = (hypotheses.prompt.shape[0], self._options.beams // count)
+        options, considered = self._options, None
+        shape = (hypotheses.prompt.shape[0], options.beams // options.groups)
         device = hypotheses.prompt.device
-        return BeamState(hypotheses, [_allocate_group(shape, device) for _ in range(count)])
+        groups = [_allocate_group(shape, device) for _ in range(options.groups)]
+        if self._keeps_token_scores:
+            count = options.candidates_per_beam * options.beams
+            considered = Considered.allocate(hypotheses, count)
+        return BeamState(hypotheses, groups, considered)
 
     def reset(self, state: BeamState) -> None:
         for running, improvable, pool in state.groups:
@@ -109,6 +118,8 @@ class BeamSearch:
             running[:, 0].zero_()
             improvable.fill_(True)
             clear_pool(pool, worst=FAR_BELOW)
+        if state.considered is not None:
+            state.considered.clear()
 
     def select(self, logits: Tensor, state: BeamState) -> None:
         hypotheses, options = state.hypotheses, self._options
@@ -120,7 +131,7 @@ class BeamSearch:
         self._recorder.logits(logits)
         log_probs = logits.float().log_softmax(dim=-1).view(-1, options.beams, logits.shape[-1])
         if options.groups == 1:
-            *candidates, hits = self._candidates(log_probs, 0, state.groups[0], hypotheses)
+            *candidates, hits = self._candidates(log_probs, 0, state.groups[0], state)
             self._recorder.end_step()
             group = state.groups[0]
             beam_advance(hypotheses.written, group, *candidates, hits=hits, **self._judge)
@@ -130,12 +141,13 @@ class BeamSearch:
 
     def _select_fused(self, logits: Tensor, terms: Terms, state: BeamState) -> None:
         hypotheses, (group,), options = state.hypotheses, state.groups, self._options
+        told, by_beam = terms(hypotheses, logits), logits.unflatten(0, (-1, options.beams))
         candidates = beam_topk(
-            logits.unflatten(0, (-1, options.beams)),
-            options.candidates_per_beam * options.beams,
-            running=group.running,
-            **terms(hypotheses, logits),
+            by_beam, options.candidates_per_beam * options.beams, running=group.running, **told
         )
+        if state.considered is not None:
+            own = _own_scores(by_beam, *candidates, told.get("forced"))
+            state.considered.note(hypotheses.written, own, *candidates[1:])
         hits = self.stopping.hits(*candidates[1:], hypotheses)
         beam_advance(hypotheses.written, group, *candidates, hits=hits, **self._judge)
 
@@ -153,7 +165,7 @@ class BeamSearch:
                 chosen, rows = torch.cat(tokens, dim=1), scores.flatten(0, 1)
                 rows = hamming_penalty(rows, chosen, options.diversity_penalty, live[:, :first])
                 scores = rows.view_as(scores)
-            *candidates, hits = self._candidates(scores, first, group, hypotheses)
+            *candidates, hits = self._candidates(scores, first, group, state)
             found = choose_beams(hypotheses.written, group, *candidates, hits=hits, rules=judge)
             for column, part in zip((tokens, parents, ended), found, strict=True):
                 column.append(part)
@@ -167,21 +179,26 @@ class BeamSearch:
         )
 
     def _candidates(
-        self, log_probs: Tensor, first: int, group: Group, hypotheses: Hypotheses
+        self, log_probs: Tensor, first: int, group: Group, state: BeamState
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """The continuations to consider, out of `log_probs [B, k, V]`, which are overwritten.
 
         Scores, tokens and parents `[B, C]`, and which of them complete a hypothesis.
         """
+        hypotheses, considered = state.hypotheses, state.considered
         size, vocab_size = log_probs.shape[1:]
         view = hypotheses.of_beams(first, size)
         processed = process(log_probs.flatten(0, 1), view, self._processors)
         scores = processed.view(-1, size, vocab_size)
         self._recorder.scores(scores)
-        totals = scores.add_(group.running[:, :, None]).flatten(1)
-        found, index = self._best(totals, self._options.candidates_per_beam * size)
+        running, each = group.running[:, :, None], self._options.candidates_per_beam
+        totals = scores.add_(running) if considered is None else scores + running
+        found, index = self._best(totals.flatten(1), each * size)
         parents = index.div(vocab_size, rounding_mode="floor") + first
         tokens = index % vocab_size
+        if considered is not None:
+            own = scores.flatten(1).gather(1, index)
+            considered.note(hypotheses.written, own, tokens, parents, first=each * first)
         hits = self.stopping.hits(tokens, parents, hypotheses, self._recorder.so_far)
         return found, tokens, parents, hits
 
@@ -208,8 +225,23 @@ class BeamSearch:
             pool = _merge(pool, group.pool)
         pool = Pool(*(field[:, : self._options.num_return_sequences] for field in pool))
         return self._recorder.output(
-            **written_out(pool, state.hypotheses, prompt, self._options.fill_token_id)
+            **written_out(
+                pool, state.hypotheses, prompt, self._options.fill_token_id, state.considered
+            )
         )
+
+
+def _own_scores(
+    logits: Tensor, found: Tensor, tokens: Tensor, parents: Tensor, forced: Tensor | None
+) -> Tensor:
+    """`[B, C]`: what each candidate of `beam_topk` added to the score of its beam.
+
+    Not the difference of two sums, in which the digits of long hypotheses would be lost.
+    """
+    own = at_pairs(logits.log_softmax(dim=-1, dtype=torch.float32), tokens, parents)
+    if forced is not None:
+        own = own.masked_fill((forced >= 0)[:, None], 0.0)
+    return own.masked_fill(found == -math.inf, -math.inf)  # banned
 
 
 def _power(length: int, penalty: float) -> float:
@@ -246,25 +278,38 @@ def _merge(pool: Pool, other: Pool) -> Pool:
 
 
 def written_out(
-    pool: Pool, hypotheses: Hypotheses, prompt: Tensor, fill_token_id: int
-) -> dict[str, Tensor]:
+    pool: Pool,
+    hypotheses: Hypotheses,
+    prompt: Tensor,
+    fill_token_id: int,
+    considered: Considered | None = None,
+) -> dict[str, Any]:
     """The hypotheses of a pool `[B, N]` as fields of a GenerateOutput, samples in order.
 
-    Sequences are filled up with `fill_token_id`. Raises NotFinite if a score is NaN.
+    Sequences are filled up with `fill_token_id`. `considered`: where the scores of their tokens
+    stand. Raises NotFinite if a score is NaN.
     """
     refuse(pool.scores)  # one NaN in a row makes all of its log-probabilities NaN, for good
-    tokens, beams = _trace(pool, hypotheses, fill_token_id)
+    tokens, trail, behind = _trace(pool, hypotheses)
+    first_rows = torch.arange(len(tokens), device=tokens.device)[:, None, None] * hypotheses.beams
+    beams = (first_rows + trail).masked_fill(behind, -1)
+    own = None
+    if considered is not None:
+        own = considered.of(tokens, trail).masked_fill(behind, 0.0).flatten(0, 1)
+    tokens = tokens.masked_fill(behind, fill_token_id)
     prompt = prompt.repeat_interleave(tokens.shape[1], dim=0)
     return {
         "sequences": torch.cat((prompt, tokens.flatten(0, 1)), dim=1),
         # A copy, which the next request of a kept engine does not write to.
         "sequences_scores": pool.scores.flatten().to(torch.float32, copy=True),
         "beam_indices": beams.flatten(0, 1),
+        "token_scores": own,
     }
 
 
-def _trace(pool: Pool, hypotheses: Hypotheses, fill_token_id: int) -> tuple[Tensor, Tensor]:
-    """Follow the back pointers of the pool; tokens and beam indices, `[B, N, L]` each."""
+def _trace(pool: Pool, hypotheses: Hypotheses) -> tuple[Tensor, Tensor, Tensor]:
+    """Follow the back pointers of the pool; all `[B, N, L]`: tokens, the slots that they were
+    appended to, and which places are behind the end."""
     written, end = hypotheses.written, pool.end[..., None]
     length = int(pool.end.max()) + 1
     place = torch.arange(length, device=end.device)
@@ -279,6 +324,4 @@ def _trace(pool: Pool, hypotheses: Hypotheses, fill_token_id: int) -> tuple[Tens
     own = written.tokens[:, : length - 1].gather(2, trail[:, :, 1:].transpose(1, 2))
     tokens = torch.cat((own.transpose(1, 2), pool.token[..., None]), dim=2)
     tokens = torch.where(place == end, pool.token[..., None], tokens)
-    first_rows = torch.arange(end.shape[0], device=end.device)[:, None, None] * hypotheses.beams
-    behind = place > end
-    return tokens.masked_fill(behind, fill_token_id), (first_rows + trail).masked_fill(behind, -1)
+    return tokens, trail, place > end

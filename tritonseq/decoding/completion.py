@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from tritonseq.options.config import GenerationConfig
 
     from .outputs import GenerateOutput
+
+
+T = TypeVar("T")
 
 
 class Completion(NamedTuple):
@@ -26,6 +30,10 @@ class Completion(NamedTuple):
     """The frames of its `BeamTrace`, `[T, K]` each, where return_dict_in_generate asks for it."""
     texts: list[str] | None = None
     """The sequences, decoded."""
+    token_ids: list[list[int]] | None = None
+    """Of each sequence, what was chosen, the end token included; where their scores are wanted."""
+    token_scores: list[list[float]] | None = None
+    """The log-probability of each of these."""
     fault: str | None = None
     """Why there is no output."""
 
@@ -46,7 +54,15 @@ def together(parts: Sequence[Completion]) -> Completion:
         [sequence for part in parts for sequence in part.sequences],
         [math.fsum(each) for each in zip(*scores, strict=True)] if scores else None,
         sum(part.tokens for part in parts),
+        token_ids=_side_by_side([part.token_ids for part in parts]),
+        token_scores=_side_by_side([part.token_scores for part in parts]),
     )
+
+
+def _side_by_side(parts: Sequence[list[list[T]] | None]) -> list[list[T]] | None:
+    """The k-th list of all parts in one, where they have any."""
+    told = [part for part in parts if part is not None]
+    return [list(itertools.chain(*each)) for each in zip(*told, strict=True)] if told else None
 
 
 def completions(
@@ -61,6 +77,7 @@ def completions(
     counts = [max(0, chosen(row, config) - given) for row in rows]
     rows = [row[: count + given] for row, count in zip(rows, counts, strict=True)]
     scores = None if output.sequences_scores is None else output.sequences_scores.tolist()
+    token_ids, token_scores = _scored_tokens(output, counts)
     trace = output.beam_trace if config.return_dict_in_generate else None
     copies = len(rows) // samples
     found = []
@@ -72,9 +89,25 @@ def completions(
                 None if scores is None else scores[own],
                 sum(counts[own]),
                 None if trace is None else tuple(frame[sample].tolist() for frame in trace),
+                token_ids=None if token_ids is None else token_ids[own],
+                token_scores=None if token_scores is None else token_scores[own],
             )
         )
     return found
+
+
+def _scored_tokens(
+    output: GenerateOutput, counts: Sequence[int]
+) -> tuple[list[list[int]], list[list[float]]] | tuple[None, None]:
+    """The first `counts` tokens of each row that were chosen, and their scores, if it has such."""
+    if output.token_scores is None:
+        return None, None
+    new = output.sequences[:, output.sequences.shape[1] - output.token_scores.shape[1] :]
+    ids, scores = (
+        [row[:count] for row, count in zip(rows.tolist(), counts, strict=True)]
+        for rows in (new, output.token_scores)
+    )
+    return ids, scores
 
 
 def chosen(row: Sequence[int], config: GenerationConfig) -> int:

@@ -50,6 +50,8 @@ class Hypotheses:
     """`[B]` int64: where the text of each prompt starts."""
     minimum: Tensor
     """`[B]` int64: so many tokens must be written before one that ends."""
+    first: Tensor
+    """`[B]` int64: the token that must come first; -1 where any may."""
     written: Written
     source: SourceText | None = None
     trie: TrieState | None = None
@@ -102,6 +104,7 @@ class Hypotheses:
             widths=zeros(samples),
             prompt_starts=zeros(samples),
             minimum=zeros(samples),
+            first=torch.full((samples,), -1, device=device),
             written=written,
             source=source,
             trie=TrieState(zeros(samples, 1), zeros(*shape)) if follows_trie else None,
@@ -115,6 +118,7 @@ class Hypotheses:
         *,
         new_tokens: int,
         minimum: int = 0,
+        first: Tensor | None = None,
         fill: int = 0,
         source: SourceText | None = None,
         roots: Tensor | None = None,
@@ -122,8 +126,9 @@ class Hypotheses:
     ) -> None:
         """Begin anew, with nothing written behind the prompts.
 
-        `prompt`: `[B, P]` int64, padded on the left; `starts`: `[B]` number of pads, or None.
-        Places that nothing will be written to hold `fill`.
+        `prompt`: `[B, P]` int64, padded on the left; `starts`: `[B]` number of pads, or None;
+        `first`: `[B]` what must come first, None if nothing must in any sample. Places that
+        nothing will be written to hold `fill`.
         """
         width, written = prompt.shape[1], self.written
         edge = self.prompt_length - width
@@ -133,6 +138,9 @@ class Hypotheses:
         if starts is not None:
             self.prompt_starts += starts
         self.minimum.fill_(minimum)
+        self.first.fill_(-1)
+        if first is not None:
+            self.first.copy_(first)
         written.tokens.fill_(fill)
         # A token that is written stands in its own slot.
         written.lineage.copy_(torch.arange(self.beams, device=prompt.device))

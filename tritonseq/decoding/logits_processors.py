@@ -93,6 +93,14 @@ def force(
     return apply
 
 
+def force_first(hypotheses: Hypotheses, scores: Tensor) -> Tensor:
+    """Leave nothing but the token that comes first, with score 0, in samples that have one."""
+    rows = hypotheses.by_row(_begins_forced(hypotheses))[:, None]
+    columns = hypotheses.by_row(hypotheses.first).clamp(min=0)[:, None]
+    kept = scores.gather(1, columns).masked_fill_(rows, 0.0)
+    return scores.masked_fill_(rows, -math.inf).scatter_(1, columns, kept)
+
+
 def bias_sequences(
     biases: Mapping[tuple[int, ...], float], *, count_pads: bool, device: torch.device
 ) -> Apply:
@@ -228,6 +236,11 @@ def without_pads(ids: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
     return ids.gather(1, torch.minimum(inside, ends[:, None] - 1).clamp_(min=0))
 
 
+def _begins_forced(hypotheses: Hypotheses) -> Tensor:
+    """`[B]` bool: whether the next token is the first, and is forced."""
+    return (hypotheses.generated == 0) & (hypotheses.first >= 0)
+
+
 def _penalize(scores: Tensor, ids: Tensor, penalty: float, where: Tensor | None = None) -> Tensor:
     """Penalise the tokens `ids [R, L]`, in the rows `where [R, 1]`."""
     # An id that stands in a row twice writes the same value twice.
@@ -293,6 +306,11 @@ def end_terms(ends: TokenSet) -> Terms:
         }
 
     return terms
+
+
+def first_terms(hypotheses: Hypotheses, logits: Tensor) -> dict[str, Any]:
+    """What `force_first` does: `forced [B]`."""
+    return {"forced": torch.where(_begins_forced(hypotheses), hypotheses.first, -1)}
 
 
 def force_terms(token: int, when: Callable[[Hypotheses], Tensor]) -> Terms:

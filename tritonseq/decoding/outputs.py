@@ -46,6 +46,11 @@ class GenerateOutput:
     beam_trace: BeamTrace | None = None
     """With search="unilm" and output_scores: the whole search. What follows a sample's first step
     whose tokens all end it means nothing."""
+    token_scores: Tensor | None = None
+    """Ours, with output_token_scores: `[B * num_return_sequences, T]` float32, of every generated
+    token its log-probability after all processors, with beams as they added it up; zero behind the
+    end. What transformers' `compute_transition_scores` makes of `scores`, with
+    `normalize_logits=True` where there are no beams."""
     attentions: None = None
     """Never kept; here for code that was written for transformers."""
     hidden_states: None = None

@@ -64,9 +64,20 @@ def build_processors(
     return built
 
 
-def forced_first(config: GenerationConfig, prompt_length: int) -> int | None:
-    """The token that is forced to come first: none behind prompts of more than one token."""
-    return config.forced_bos_token_id if prompt_length <= 1 else None
+def forced_first(
+    config: GenerationConfig, prompt_length: int, samples: int
+) -> tuple[int | None, ...]:
+    """The token that is forced to come first, of each sample: none behind prompts of more than one
+    token. Raises ValueError if there are tokens for another number of samples."""
+    forced = config.forced_bos_token_ids
+    if len(forced) not in (0, 1, samples):
+        raise ValueError(
+            f"forced_bos_token_id has {len(forced)} tokens for {samples} samples: pass one, or one "
+            "for each"
+        )
+    if not forced or prompt_length > 1:
+        return (None,) * samples
+    return forced * samples if len(forced) == 1 else forced
 
 
 def hamming_penalty(scores: Tensor, chosen: Tensor, penalty: float, live: Tensor) -> Tensor:
@@ -159,10 +170,11 @@ def _over_steps(
 ) -> Iterator[Processor]:
     """What depends on the step alone, and what repairs the scores."""
     if config.forced_bos_token_id is not None:
-        token = config.forced_bos_token_id
-        apply = logits_processors.force([token], _is_forced_first, device)
-        terms = logits_processors.force_terms(token, _is_forced_first)
-        yield Processor("ForcedBOSTokenLogitsProcessor", apply, terms)
+        yield Processor(
+            "ForcedBOSTokenLogitsProcessor",
+            logits_processors.force_first,
+            logits_processors.first_terms,
+        )
     if config.forced_eos_token_id is not None:
         forced = config.forced_eos_token_id
         tokens = [forced] if isinstance(forced, int) else forced
@@ -190,18 +202,13 @@ def _over_steps(
         apply = logits_processors.ban(TokenSet(config.suppress_tokens), score=score)
         yield Processor("SuppressTokensLogitsProcessor", apply)
     if config.begin_suppress_tokens is not None:
-        # A forced first token is no beginning.
-        is_forced = config.forced_bos_token_id is not None
-
-        def begins(h: Hypotheses) -> Tensor:
-            return h.generated == (h.widths <= 1) if is_forced else h.generated == 0
-
-        apply = logits_processors.ban(TokenSet(config.begin_suppress_tokens), begins)
+        apply = logits_processors.ban(TokenSet(config.begin_suppress_tokens), _begins)
         yield Processor("SuppressTokensAtBeginLogitsProcessor", apply)
 
 
-def _is_forced_first(h: Hypotheses) -> Tensor:
-    return (h.generated == 0) & (h.widths <= 1)
+def _begins(h: Hypotheses) -> Tensor:
+    """A forced first token is no beginning."""
+    return h.generated == (h.first >= 0)
 
 
 def _is_forced_last(h: Hypotheses) -> Tensor:

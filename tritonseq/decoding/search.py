@@ -18,6 +18,9 @@ from torch import Tensor
 
 from tritonseq.kernels import greedy_advance, is_gpu
 from tritonseq.kernels.advance import row_advance
+from tritonseq.kernels.advance.eager import place_of, write
+
+from .token_scores import probability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +80,9 @@ class GreedyState:
     """`[B, K]` tokens up to the end of each row; counted only if its padding is no token."""
     peak: Tensor
     """`[B, K]` float32, the greatest score that a token was chosen by; NaN once one was."""
+    token_scores: Tensor | None = None
+    """`[B, T, K]` float32 log-probabilities of what was chosen, zero behind the end of a row; if
+    they are wanted."""
 
 
 class Greedy:
@@ -96,6 +102,7 @@ class Greedy:
         fill_token_id: int | None = None,
         retires: bool,
         infinite: bool = False,
+        keeps_token_scores: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         """`pad_token_id`: what a row goes on with that has ended; `fill_token_id`: what stands
@@ -109,17 +116,22 @@ class Greedy:
         self._generator = generator
         self._pad_token_id = pad_token_id
         self._infinite = infinite
+        self._keeps_token_scores = keeps_token_scores
         self._fill = None if fill_token_id == pad_token_id else fill_token_id
 
     def allocate(self, hypotheses: Hypotheses) -> GreedyState:
-        newest = hypotheses.written.newest
+        newest, own = hypotheses.written.newest, None
         ended, peak = (torch.empty_like(newest, dtype=t) for t in (torch.bool, torch.float32))
-        return GreedyState(hypotheses, ended, torch.empty_like(newest), peak)
+        if self._keeps_token_scores:
+            own = torch.empty_like(hypotheses.written.tokens, dtype=torch.float32)
+        return GreedyState(hypotheses, ended, torch.empty_like(newest), peak, own)
 
     def reset(self, state: GreedyState) -> None:
         state.ended.zero_()
         state.lengths.zero_()
         state.peak.fill_(-torch.inf)
+        if state.token_scores is not None:
+            state.token_scores.zero_()
 
     def select(self, logits: Tensor, state: GreedyState) -> None:
         hypotheses = state.hypotheses
@@ -140,7 +152,7 @@ class Greedy:
         live = None
         if self._processors:
             live = ~state.ended & (hypotheses.written.step >= 0)[:, None]
-        if not self._sample and self.stopping.is_plain:
+        if not self._sample and self.stopping.is_plain and not self._keeps_token_scores:
             greedy_advance(
                 hypotheses.written,
                 state.ended,
@@ -158,6 +170,10 @@ class Greedy:
         )
         tokens = tokens.view(state.ended.shape)
         _note(by_beam, tokens, live, state.peak)
+        if state.token_scores is not None:
+            own, at = probability(by_beam, tokens), place_of(hypotheses.written, tokens.shape[1])
+            goes_on = ~state.ended & (hypotheses.written.step >= 0)[:, None]
+            write(state.token_scores, at, own, goes_on)
         if self.stopping.fills:
             tokens = tokens.masked_fill(state.ended, pad)
         hits = self.stopping.hits(tokens, None, hypotheses, self._recorder.so_far)
@@ -179,7 +195,10 @@ class Greedy:
         if self._fill is not None:
             behind = torch.arange(steps, device=rows.device) >= state.lengths.flatten()[:, None]
             rows = rows.masked_fill(behind, self._fill)
-        return self._recorder.output(torch.cat((prompt, rows), dim=1))
+        own = state.token_scores
+        if own is not None:
+            own = own[:, :steps].transpose(1, 2).flatten(0, 1).clone()
+        return self._recorder.output(torch.cat((prompt, rows), dim=1), token_scores=own)
 
 
 def _note(scores: Tensor, tokens: Tensor, live: Tensor | None, peak: Tensor) -> None:

@@ -100,12 +100,13 @@ class Trie:
         samples: int,
         end_token_ids: Sequence[int],
         start_token_ids: Sequence[int] = (),
-        forced_token_id: int | None = None,
+        forced_token_ids: Sequence[int | None] = (),
     ) -> None:
         """Raise ValueError if a request of `samples` samples cannot follow this trie.
 
         `start_token_ids`: what the decoder's prompts start with, one for all samples or one for
-        each; empty without an encoder. `forced_token_id`: what will be forced to come first.
+        each; empty without an encoder. `forced_token_ids`: what will be forced to come first in
+        each sample, if anything.
         """
         tables = self._tables
         if vocab_size is not None and tables.base > vocab_size:
@@ -118,22 +119,46 @@ class Trie:
                 "a Trie says which sequences may end, and there is no end token: pass eos_token_id"
             )
         self._check_samples(samples)
-        # A start token that is forced as well comes a second time.
-        starts = [_NO_TOKEN if t == forced_token_id else t for t in start_token_ids]
-        if starts:
-            self._check_starts(starts, samples)
+        forced = tuple(forced_token_ids) or (None,) * samples
+        if start_token_ids:
+            starts = list(start_token_ids) * (samples // len(start_token_ids))
+            # A start token that is forced as well comes a second time.
+            both = zip(starts, forced, strict=True)
+            self._check_starts([_NO_TOKEN if t == first else t for t, first in both], samples)
         for token in end_token_ids:
             if bool((self._followed == token).any()):
                 raise ValueError(
                     f"a sequence of the Trie goes on behind end token {token}, where generation "
                     "stops: leave out what comes after it"
                 )
-        if forced_token_id is not None:
-            self._check_forced(forced_token_id, end_token_ids)
+        if self.is_behind(forced):
+            for token in end_token_ids:
+                if token in forced:
+                    raise ValueError(
+                        f"forced_bos_token_id={token} is an end token, behind which no sequence of "
+                        "the Trie could come: pass another one"
+                    )
 
-    def can_start_with(self, token_id: int) -> bool:
-        """Whether a sequence starts with this token."""
-        return bool((self._tables.first_tokens() == token_id).any())
+    def is_behind(self, forced_token_ids: Sequence[int | None]) -> bool:
+        """Whether sequences come behind the tokens that are forced first, one or None a sample.
+
+        Else they start with these. Raises ValueError if that is true of some sequences only.
+        """
+        found: set[bool] = set()
+        roots = self._roots.expand(len(forced_token_ids)).tolist()
+        for root, token in sorted({*zip(roots, forced_token_ids, strict=True)}, key=str):
+            starts = self._tables.first_tokens(root)
+            # Where nothing is forced, nothing comes before the sequences.
+            held = torch.ones_like(starts) if token is None else starts == token
+            found |= {bool(held.any()), bool(held.all())}
+            if len(found) > 1:
+                shown = "None" if token is None else token
+                raise ValueError(
+                    f"forced_bos_token_id={shown} comes first, and some sequences of the Trie "
+                    "start with it, or with another that is forced, while others do not: let all "
+                    "of them start with what is forced, or none"
+                )
+        return found == {False}
 
     def part(self, places: Sequence[int], samples: int) -> Trie:
         """The trie for those of `samples` samples that stand at `places`, in this order.
@@ -199,19 +224,6 @@ class Trie:
                 f"all sequences of the Trie for sample {sample} start with token "
                 f"{int(opening[sample])}, which is the decoder's start token and already there: "
                 "leave it out"
-            )
-
-    def _check_forced(self, token_id: int, end_token_ids: Sequence[int]) -> None:
-        if self.can_start_with(token_id):
-            if bool((self._tables.first_tokens() != token_id).any()):
-                raise ValueError(
-                    f"forced_bos_token_id={token_id} comes first, and some sequences of the Trie "
-                    "start with it while others do not: let all of them start with it, or none"
-                )
-        elif token_id in end_token_ids:
-            raise ValueError(
-                f"forced_bos_token_id={token_id} is an end token, behind which no sequence of the "
-                "Trie could come: pass another one"
             )
 
 

@@ -47,9 +47,10 @@ class Tables(NamedTuple):
         """How many nodes there are; also the number that stands for the place outside."""
         return self.complete.shape[0] - 1
 
-    def first_tokens(self) -> Tensor:
-        """`[F]` the tokens that sequences start with, of one root after the other."""
-        return self.edges[: int(self.first[self.roots])] % self.base
+    def first_tokens(self, root: int) -> Tensor:
+        """`[F]` the tokens that the sequences of a root start with."""
+        first, last = self.first[root : root + 2].tolist()
+        return self.edges[first:last] % self.base
 
     def followed_tokens(self) -> Tensor:
         """`[T]` the distinct tokens behind which some sequence goes on."""

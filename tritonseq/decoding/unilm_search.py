@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from tritonseq.kernels.advance.eager import append_beams, is_in
+from tritonseq.kernels.advance.eager import append_beams, is_in, place_of, write
 from tritonseq.kernels.advance.state import Pool
 
 from .beam_search import allocate_pool, clear_pool, written_out
 from .outputs import BeamTrace
 from .search import process
+from .token_scores import Considered, at_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +88,8 @@ class UniLMState:
     scores: Tensor
     """`[B, T, K]` what was running after every step."""
     pool: Pool
+    considered: Considered | None = None
+    """For the scores of tokens, if these are wanted."""
 
 
 class UniLMBeamSearch:
@@ -101,12 +104,14 @@ class UniLMBeamSearch:
         *,
         retires: bool,
         device: torch.device,
+        keeps_token_scores: bool = False,
     ) -> None:
         self.stopping = stopping
         self.retires = retires
         self._processors = processors
         self._recorder = recorder
         self._options = options
+        self._keeps_token_scores = keeps_token_scores
         # Only if no score is positive do sums of them fall, and tell what is yet to come.
         falling = all(processor.name in NEVER_RAISING for processor in processors)
         self._stops_early = options.stops_early and falling and not options.has_strangers
@@ -118,6 +123,7 @@ class UniLMBeamSearch:
     def allocate(self, hypotheses: Hypotheses) -> UniLMState:
         tokens, beams = hypotheses.written.tokens, hypotheses.written.newest
         shape = (tokens.shape[0], self._options.num_return_sequences)
+        keeps, beam_count = self._keeps_token_scores, self._options.beams
         return UniLMState(
             hypotheses,
             running=torch.empty_like(beams, dtype=torch.float32),
@@ -125,12 +131,15 @@ class UniLMBeamSearch:
             dead=torch.empty_like(beams, dtype=torch.bool),
             scores=torch.empty_like(tokens, dtype=torch.float32),
             pool=allocate_pool(shape, tokens.device, torch.float64),
+            considered=Considered.allocate(hypotheses, beam_count) if keeps else None,
         )
 
     def reset(self, state: UniLMState) -> None:
         for buffer in (state.running, state.ended, state.dead, state.scores):
             buffer.zero_()
         clear_pool(state.pool, worst=-math.inf)
+        if state.considered is not None:
+            state.considered.clear()
 
     def select(self, logits: Tensor, state: UniLMState) -> None:
         hypotheses = state.hypotheses
@@ -141,6 +150,9 @@ class UniLMBeamSearch:
         self._recorder.scores(log_probs)
         self._recorder.end_step()
         running, tokens, parents = self._choose(log_probs, state)
+        if state.considered is not None:
+            own = at_pairs(log_probs, tokens, parents)
+            state.considered.note(hypotheses.written, own, tokens, parents)
         hits = self.stopping.hits(tokens, parents, hypotheses, self._recorder.so_far)
         done = self._collect(running, tokens, parents, hits, state)
         append_beams(hypotheses.written, tokens, parents, done, retire=self.retires)
@@ -196,9 +208,7 @@ class UniLMBeamSearch:
             done = done | ~self._can_improve(running, ended | dead, state)
         for field, value in ((state.running, running), (state.ended, ended), (state.dead, dead)):
             field.copy_(torch.where(active[:, None], value, field))
-        at = step.clamp(max=state.scores.shape[1] - 1)[:, None, None].expand(-1, 1, tokens.shape[1])
-        kept = torch.where(active[:, None, None], running[:, None], state.scores.gather(1, at))
-        state.scores.scatter_(1, at, kept)
+        write(state.scores, place_of(written, tokens.shape[1]), running, active)
         return done
 
     def _can_improve(self, running: Tensor, is_over: Tensor, state: UniLMState) -> Tensor:
@@ -217,7 +227,13 @@ class UniLMBeamSearch:
         steps = int(written.generated.max())
         frames = (state.scores, written.tokens, written.parents)
         return self._recorder.output(
-            **written_out(state.pool, state.hypotheses, prompt, self._options.fill_token_id),
+            **written_out(
+                state.pool,
+                state.hypotheses,
+                prompt,
+                self._options.fill_token_id,
+                state.considered,
+            ),
             beam_trace=BeamTrace(*(frame[:, :steps].clone() for frame in frames)),
         )
 

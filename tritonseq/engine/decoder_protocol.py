@@ -85,6 +85,11 @@ class Seq2SeqDecoder(Protocol):
     max_source_positions: int | None
 
     @property
+    def states_width(self) -> int:
+        """The width of what is attended to, the encoder's states."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """As in `Decoder`."""
         ...
@@ -111,6 +116,7 @@ class Seq2SeqDecoder(Protocol):
     def prefill(self, tokens: Tensor, lengths: Tensor, cache: Any, *, prompt: Tensor) -> Tensor:
         """Read the sources `tokens [B, S]`, padded on the right to true `lengths [B]`.
 
+        Or what another encoder read: `[B, S, d]` states of `states_width`.
         `prompt [B, P]` is what the targets start with. Returns the logits `[B, V]` that follow it.
         """
         ...

@@ -254,6 +254,7 @@ class Engine:
             prompts.starts,
             new_tokens=lengths.new_tokens,
             minimum=lengths.minimum - lengths.prompt,
+            first=batch.first,
             fill=spec.pad_token_id,
             source=_text(batch.read, spec.config.hf_exact) if spec.has_source_options else None,
             roots=batch.roots,
@@ -285,7 +286,9 @@ def _side_by_side(parts: Sequence[Prompts]) -> Prompts:
         return parts[0]
     rows = [part.right_padded() for part in parts]
     width = max(part.shape[1] for part in rows)
-    ids = torch.cat([F.pad(part, (0, width - part.shape[1])) for part in rows])
+    # Behind the end of a row, and not of each state in it.
+    inner = (0, 0) * (rows[0].dim() - 2)
+    ids = torch.cat([F.pad(part, (*inner, 0, width - part.shape[1])) for part in rows])
     return Prompts(ids, torch.cat([part.lengths for part in parts]), None)
 
 

@@ -22,7 +22,7 @@ class Prompts(NamedTuple):
     """A checked batch."""
 
     ids: Tensor
-    """`[B, P]` int64, padded as given."""
+    """`[B, P]` int64, padded as given; or the states `[B, P, d]` of a caller's own encoder."""
     lengths: Tensor
     """`[B]` int64, true lengths."""
     starts: Tensor | None
@@ -114,7 +114,7 @@ def read_sources(
             # Pads between tokens are text.
             text = (ids != pad_token_id).long()
             mask = text.cummax(1).values & text.flip(1).cummax(1).values.flip(1)
-    lengths = _check_mask(mask, "source")
+    lengths = check_mask(mask, "source")
     starts = mask.long().argmax(1)
     inside = torch.arange(ids.shape[1], device=device) - starts[:, None]
     holes = ((inside >= 0) & (inside < lengths[:, None])) != mask.bool()
@@ -312,7 +312,7 @@ def _infer_mask(ids: Tensor, pad_token_id: int | None, eos_token_ids: Sequence[i
 
 def _lengths(mask: Tensor) -> Tensor:
     """True lengths `[B]` of left-padded rows."""
-    lengths = _check_mask(mask, "prompt")
+    lengths = check_mask(mask, "prompt")
     first = mask.long().argmax(1)
     wrong = (mask.shape[1] - first) != lengths
     if bool(wrong.any()):
@@ -325,7 +325,7 @@ def _lengths(mask: Tensor) -> Tensor:
     return lengths
 
 
-def _check_mask(mask: Tensor, what: str) -> Tensor:
+def check_mask(mask: Tensor, what: str) -> Tensor:
     """The number of ones in each row, `[B]`; ValueError for other values and for rows of pads.
 
     `what` a row is, for the error.

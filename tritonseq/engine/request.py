@@ -17,6 +17,7 @@ from tritonseq.decoding.trie import Trie
 from tritonseq.options.containers import check_container, plain
 from tritonseq.shown import shown
 
+from .encoder_states import EncoderStates
 from .inputs import (
     check_decoder_mask,
     empty_prompts,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .scheduler import Step
 
 Ids = Tensor | Sequence[Sequence[int]] | None
+Sources = Ids | EncoderStates
 AllowedTokens = Callable[[int, Tensor], Sequence[int]] | Trie
 
 
@@ -139,6 +141,7 @@ class Request:
         by_place = {
             "decoder_input_ids": self.decoder_input_ids is not None,
             "decoder_start_token_id": len(self.config.decoder_start_token_ids) > 1,
+            "forced_bos_token_id": len(self.config.forced_bos_token_ids) > 1,
             "prefix_allowed_tokens_fn": allowed is not None
             and not (isinstance(allowed, Trie) and allowed.is_shared),
         }
@@ -174,7 +177,7 @@ class Request:
         watched = self.hooks.has_functions or self.streamer is not None
         return not (watched or config.output_scores or config.output_logits)
 
-    def run(self, input_ids: Ids, attention_mask: Any) -> GenerateOutput:
+    def run(self, input_ids: Sources, attention_mask: Any) -> GenerateOutput:
         """Generate for one batch of prompts or sources."""
         batch = self._checked_batch(input_ids, attention_mask)
         streamer = self.streamer
@@ -187,11 +190,13 @@ class Request:
             streamer.end()
         return step.ended[0][1]
 
-    def stream(self, input_ids: Ids, attention_mask: Any) -> Iterator[int]:
+    def stream(self, input_ids: Sources, attention_mask: Any) -> Iterator[int]:
         """The tokens of one prompt, each as soon as it is chosen; faults are raised here."""
         # The caller may change a tensor between two tokens.
         if isinstance(input_ids, Tensor):
             input_ids = plain(input_ids, "input_ids").clone()
+        if isinstance(input_ids, EncoderStates):
+            input_ids = input_ids.copied()
         batch = self._checked_batch(input_ids, attention_mask)
         config = self.config
         if config.num_beams > 1 or config.num_return_sequences > 1 or batch.samples > 1:
@@ -236,9 +241,13 @@ class Request:
         if not self.per_sample_arguments:
             return self
         config, begun = self.config, self.decoder_input_ids
-        if len(config.decoder_start_token_ids) > 1:
-            starts = _rows("decoder_start_token_id", config.decoder_start_token_ids, samples)
-            config = config.merged(decoder_start_token_id=[starts[place] for place in places])
+        for name, tokens in (
+            ("decoder_start_token_id", config.decoder_start_token_ids),
+            ("forced_bos_token_id", config.forced_bos_token_ids),
+        ):
+            if len(tokens) > 1:
+                each = _rows(name, tokens, samples)
+                config = config.merged(**{name: [each[place] for place in places]})
         if begun is not None and hasattr(begun, "__len__"):
             rows = _rows("decoder_input_ids", begun, samples)
             begun = rows[list(places)] if isinstance(rows, Tensor) else [rows[p] for p in places]
@@ -284,7 +293,7 @@ class Request:
         rows = _separate(inputs)
         batches = [self._single_batch(place, ids, len(rows)) for place, ids in enumerate(rows)]
         if batches:
-            _check_alike(batches, self.config, has_trie=self.hooks.trie is not None)
+            _check_alike(batches)
         return batches
 
     def _single_batch(self, place: int, ids: Any, samples: int) -> Batch:
@@ -301,22 +310,23 @@ class Request:
         _warn_of_lengths(part.config, part.decoder, batch.lengths)
         return batch
 
-    def _batch_of(self, input_ids: Ids, attention_mask: Any = None) -> Batch:
+    def _batch_of(self, input_ids: Sources, attention_mask: Any = None) -> Batch:
         sources, prompts = self._read(input_ids, attention_mask)
         return Batch.of(self.decoder, prompts, sources, self.config, self.hooks)
 
-    def _checked_batch(self, input_ids: Ids, attention_mask: Any) -> Batch:
+    def _checked_batch(self, input_ids: Sources, attention_mask: Any) -> Batch:
         """All samples of a call, with the warnings that they deserve."""
         batch = self._batch_of(input_ids, attention_mask)
         check_limits(self.hooks.stopping_criteria, batch.lengths.total)
         _warn_of_lengths(self.config, self.decoder, batch.lengths)
         return batch
 
-    def _read(self, input_ids: Ids, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
+    def _read(self, input_ids: Sources, attention_mask: Any) -> tuple[Prompts | None, Prompts]:
         """Sources, if the model answers such, and what is continued."""
         decoder, config = self.decoder, self.config
         device: torch.device = decoder.device
         if not decoder.is_encoder_decoder:
+            assert not isinstance(input_ids, EncoderStates), "EncoderStates.of has refused them"
             return None, read_prompts(
                 input_ids,
                 attention_mask,
@@ -326,16 +336,7 @@ class Request:
                 bos_token_id=config.bos_token_id,
                 device=device,
             )
-        sources = read_sources(
-            input_ids,
-            attention_mask,
-            vocab_size=decoder.source_vocab_size,
-            pad_token_id=config.pad_token_id,
-            # A pad token that also ends texts says nothing about where one ends.
-            infer_mask=not config.hf_exact and config.pad_token_id not in config.eos_token_ids,
-            max_positions=decoder.max_source_positions,
-            device=device,
-        )
+        sources = self._sources(input_ids, attention_mask)
         if decoder.is_prefix_lm:
             return sources, empty_prompts(sources.ids.shape[0], device)
         return sources, read_decoder_prompts(
@@ -345,6 +346,28 @@ class Request:
             vocab_size=decoder.vocab_size,
             device=device,
         )
+
+    def _sources(self, input_ids: Sources, attention_mask: Any) -> Prompts:
+        decoder, config = self.decoder, self.config
+        if not isinstance(input_ids, EncoderStates):
+            return read_sources(
+                input_ids,
+                attention_mask,
+                vocab_size=decoder.source_vocab_size,
+                pad_token_id=config.pad_token_id,
+                # A pad token that also ends texts says nothing about where one ends.
+                infer_mask=not config.hf_exact and config.pad_token_id not in config.eos_token_ids,
+                max_positions=decoder.max_source_positions,
+                device=decoder.device,
+            )
+        options = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
+        for name, idle in options.items():
+            if getattr(config, name) != idle:
+                raise ValueError(
+                    f"{name}={getattr(config, name)} speaks of the ids of sources, and "
+                    f"encoder_outputs has none: pass {name}=None"
+                )
+        return input_ids.read(attention_mask, decoder)
 
 
 def _separate(inputs: Any) -> list[Any]:
@@ -360,13 +383,15 @@ def _separate(inputs: Any) -> list[Any]:
 
 def _as_row(ids: Any) -> Any:
     """A batch of the one input `ids [L]`, which the caller may change meanwhile."""
+    if isinstance(ids, EncoderStates):
+        return ids.copied()
     if isinstance(ids, Tensor):
         ids = plain(ids, "input_ids")
         return ids.clone()[None] if ids.dim() == 1 else ids.clone()
     return [ids]
 
 
-def _check_alike(batches: Sequence[Batch], config: GenerationConfig, *, has_trie: bool) -> None:
+def _check_alike(batches: Sequence[Batch]) -> None:
     """Raise ValueError unless all samples can be in the slots of one engine."""
     widths = sorted({batch.prompts.ids.shape[1] for batch in batches})
     if batches[0].sources is not None and len(widths) > 1:
@@ -374,10 +399,11 @@ def _check_alike(batches: Sequence[Batch], config: GenerationConfig, *, has_trie
             f"decoder_input_ids have from {widths[0]} to {widths[-1]} tokens: generate_each wants "
             "the same number for every input"
         )
-    if has_trie and config.forced_bos_token_id is not None and widths[0] <= 1 < widths[-1]:
+    if len({batch.skipped for batch in batches}) > 1:
         raise ValueError(
-            "forced_bos_token_id comes first behind prompts of one token only, and a Trie must "
-            "know whether it does: pass prompts of one token apart from longer ones"
+            "forced_bos_token_id comes before the sequences of the Trie in some inputs only: pass "
+            "those with prompts of one token, and a first token that no sequence starts with, "
+            "apart from others"
         )
 
 

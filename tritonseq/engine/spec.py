@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from tritonseq.decoding.beam_search import BeamOptions, BeamSearch
 from tritonseq.decoding.outputs import Recorder
 from tritonseq.decoding.processor_list import build_processors, forced_first
@@ -21,7 +23,6 @@ from .lengths import Lengths
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    import torch
     from torch import Tensor
 
     from tritonseq.decoding.search import Search
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     from .inputs import Prompts
 
 
-# Options that a search does not hold: of lengths and what targets start with.
+# Options that a search does not hold: of lengths, and of what comes first.
 _IN_BUFFERS = frozenset(
     (
         "decoder_start_token_id",
+        "forced_bos_token_id",
         "max_length",
         "max_new_tokens",
         "max_time",
@@ -84,6 +86,11 @@ class Batch(NamedTuple):
     lengths: Lengths
     roots: Tensor | None
     """`[B, 1]` where samples start in a trie, if they follow one."""
+    first: Tensor | None = None
+    """`[B]` the tokens that must come first, -1 where any may; None if that is so in all."""
+    skipped: int = 0
+    """So many first tokens are no part of a trie's sequences: one, if one is forced that they do
+    not start with."""
     stops: Tensor | None = None
     """`[B, 1]` what their prompts leave open of stop strings, if there are any."""
 
@@ -102,8 +109,12 @@ class Batch(NamedTuple):
         stops, trie = None, hooks.trie
         if hooks.stops is not None:
             stops = hooks.stops.behind(prompts.ids, prompts.starts)
+        device, forced = prompts.ids.device, forced_first(config, prompt_length, samples)
+        first = None
+        if any(token is not None for token in forced):
+            first = torch.tensor([-1 if t is None else t for t in forced], device=device)
         if trie is None:
-            return cls(prompts, sources, lengths, None, stops)
+            return cls(prompts, sources, lengths, None, first, stops=stops)
         check_trie(
             trie,
             config,
@@ -112,8 +123,8 @@ class Batch(NamedTuple):
             prompt_length=prompt_length,
             start_token_ids=() if sources is None else config.decoder_start_token_ids,
         )
-        roots = trie.starts(samples).to(prompts.ids.device)
-        return cls(prompts, sources, lengths, roots, stops)
+        roots = trie.starts(samples).to(device)
+        return cls(prompts, sources, lengths, roots, first, int(trie.is_behind(forced)), stops)
 
     @property
     def read(self) -> Prompts:
@@ -177,12 +188,7 @@ class EngineSpec:
         self.is_watched = is_watched
         self.retires = not (is_watched or records or hooks.has_functions)
         """Whether samples rest as soon as their own search has ended: the host takes no part."""
-        forced = forced_first(config, prompt_length)
-        # Of a trie's sequences, a first token that is forced may be no part.
-        trie = hooks.trie
-        self._skipped = int(
-            trie is not None and forced is not None and not trie.can_start_with(forced)
-        )
+        (self._skipped,) = {batch.skipped for batch in batches}
 
     @property
     def beams(self) -> int:
@@ -231,7 +237,11 @@ class EngineSpec:
             for field in fields(config)
             if field.name not in _IN_BUFFERS
         }
-        given = tuple(bool(getattr(config, name)) for name in ("min_length", "min_new_tokens"))
+        given = (
+            bool(config.min_length),
+            bool(config.min_new_tokens),
+            config.forced_bos_token_id is not None,
+        )
         timed = config.max_time is not None
         tables = None if trie is None else trie.identity
         return repr(options), given, timed, self._skipped, tables
@@ -272,9 +282,14 @@ class EngineSpec:
                 fill_token_id=config.fill_token_id,
                 retires=self.retires,
                 infinite=bool(hooks.logits_processor) or _can_be_infinite(config),
+                keeps_token_scores=config.output_token_scores,
                 generator=hooks.generator,
             )
-        how: dict[str, Any] = {"retires": self.retires, "device": self.device}
+        how: dict[str, Any] = {
+            "retires": self.retires,
+            "device": self.device,
+            "keeps_token_scores": config.output_token_scores,
+        }
         if is_unilm:
             return UniLMBeamSearch(*parts, self._unilm_options(), **how)
         return BeamSearch(*parts, self._beam_options(), **how, generator=hooks.generator)
@@ -335,7 +350,7 @@ def check_trie(
         samples=samples,
         end_token_ids=config.eos_token_ids,
         start_token_ids=start_token_ids,
-        forced_token_id=forced_first(config, prompt_length),
+        forced_token_ids=forced_first(config, prompt_length, samples),
     )
 
 

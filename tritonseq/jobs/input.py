@@ -165,6 +165,8 @@ class InputFile:
     - `source_field`: where objects hold the source, a text or a list of tokens; a name with dots
       that no object has, such as "translation.en", leads into objects.
     - `id_field`: a field that every object must have.
+    - `src_lang_field`, `tgt_lang_field`: where objects may name their languages, by default
+      "src_lang" and "tgt_lang".
     - `taken`: the fields that the output takes, which objects must not have: `Formatter.taken`.
     - `keep_source`: carry the source through to the output.
     - `tokenized`: sources are tokens with spaces between them.
@@ -187,6 +189,8 @@ class InputFile:
         has_fields: bool = False,
         source_field: str = "source",
         id_field: str | None = None,
+        src_lang_field: str | None = None,
+        tgt_lang_field: str | None = None,
         taken: Collection[str] = (),
         keep_source: bool = False,
         tokenized: bool = False,
@@ -205,16 +209,20 @@ class InputFile:
         if self._goes_by_line:
             format = "lines"
         self.format = format_of(self.path, format, is_read=True, has_fields=has_fields)
-        if id_field is not None and self.format == "lines":
-            raise ValueError(
-                f"lines of text have no field {id_field!r} (id): give JSON lines (--input-format "
-                "json), or drop --id-field"
-            )
+        languages = {"src_lang_field": src_lang_field, "tgt_lang_field": tgt_lang_field}
+        for what, field in {"id_field": id_field, **languages}.items():
+            if field is not None and self.format == "lines":
+                name = what.removesuffix("_field")
+                raise ValueError(
+                    f"lines of text have no field {field!r} ({name}): give JSON lines "
+                    f"(--input-format json), or drop --{what.replace('_', '-')}"
+                )
         if self.format == "lines" and "line" in taken:
             raise ValueError("'line' holds the number of the line: name another --output-field")
         self._parser = Parser(
-            self.format, source_field, id_field, taken, keep_source, tokenized, longest
-        )
+            self.format, source_field, id_field, taken, keep_source, tokenized, longest,
+            **{name: field for name, field in languages.items() if field is not None},
+        )  # fmt: skip
         self.copies = copies
         self._limit = limit
         self._trims_blanks = trims_blanks
@@ -225,7 +233,9 @@ class InputFile:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides about the samples, as JSON values."""
+        names = ("src_lang_field", "tgt_lang_field") if self.format == "json" else ()
         return {
+            **{name: getattr(self._parser, name) for name in names},
             "input_format": self.format,
             "source_field": self._parser.source_field,
             "keep_source": self._parser.keep_source,

@@ -118,7 +118,8 @@ def run_job(
     keeps_search = options.searches is not None
     run = replace(
         options.run,
-        exact_scores=target.with_scores or keeps_search,
+        exact_scores=target.with_scores or target.with_token_scores or keeps_search,
+        output_token_scores=target.with_token_scores,
         # The reader of a pipe wants what is done, and no job can go on with it.
         exact_half=not target.is_pipe,
         keeps_search=keeps_search,

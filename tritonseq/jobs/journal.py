@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", "Done", "State")
 
-_VERSION = 2
+_VERSION = 3
+_OF_TEXTS = ("texts", "scores", "tokens", "token_ids", "token_scores")
+"""What of a `Completion` its output is written of."""
 _CHECKSUM = b', "checksum": "%08x"}\n'
 """The end of a journal: CRC-32 of all that is before it."""
 
@@ -33,19 +35,22 @@ class Done:
     texts: list[str] | None
     scores: list[float] | None
     tokens: int
+    token_ids: list[list[int]] | None
+    token_scores: list[list[float]] | None
     fault: str | None
 
     @classmethod
     def of(cls, sample: Sample) -> Done:
         done = sample.completion
-        return cls(sample.number, sample.digest, done.texts, done.scores, done.tokens, done.fault)
+        found = {name: getattr(done, name) for name in (*_OF_TEXTS, "fault")}
+        return cls(sample.number, sample.digest, **found)
 
     def give(self, sample: Sample) -> None:
         """Finish the sample of the same line with what was found for it before."""
         if self.texts is None:
             sample.reject(self.fault or "")
         else:
-            sample.finish(self.texts, self.scores, self.tokens)
+            sample.finish(**{name: getattr(self, name) for name in _OF_TEXTS})
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,11 @@ def _is_list_of(kind: type, value: Any) -> bool:
     return value is None or (type(value) is list and all(type(item) is kind for item in value))
 
 
+def _is_table_of(kind: type, value: Any) -> bool:
+    rows = value or ()
+    return _is_list_of(list, value) and all(_is_list_of(kind, row) for row in rows)
+
+
 _FITS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("number", "digest", "lines", "output_bytes", "rejected_bytes"), _is_count),
     **dict.fromkeys(("output_digest", "rejected_digest", "rejected", "tokens"), _is_count),
@@ -167,6 +177,8 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "fault": lambda value: value is None or type(value) is str,
     "texts": lambda value: _is_list_of(str, value),
     "scores": lambda value: _is_list_of(float, value),
+    "token_ids": lambda value: _is_table_of(int, value),
+    "token_scores": lambda value: _is_table_of(float, value),
 }
 
 

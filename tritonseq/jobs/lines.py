@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _SHOWN_FIELDS = 8
 """Fields of an object that a message names."""
 _DEEPEST = 200
+_OF_TOKENS = ("token_ids", "token_scores")
+"""Fields of an output's tokens, and of a `Completion`."""
 _TYPES = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -38,6 +40,8 @@ class Parser:
     keep_source: bool
     tokenized: bool
     longest: int
+    src_lang_field: str = "src_lang"
+    tgt_lang_field: str = "tgt_lang"
 
     def fill(self, sample: Sample, line: bytes) -> None:
         """Give the sample what its line holds; where that is faulty, reject it and say why."""
@@ -77,11 +81,13 @@ class Parser:
         fields = Members(text, dropped)
         sample.fields = fields
         sample.text = self._source(self._field(fields, self.source_field))
+        sample.src_lang = self._language(fields, self.src_lang_field)
+        sample.tgt_lang = self._language(fields, self.tgt_lang_field)
         if self.id_field is not None:
             self._field(fields, self.id_field, " (id)")
         for name in self.taken:
             if name in fields.names and (name != self.source_field or self.keep_source):
-                scores = name in ("score", "scores")
+                scores = name in ("score", "scores", *_OF_TOKENS)
                 other = (
                     "" if scores else "choose another name for the output's (--output-field), or "
                 )
@@ -95,6 +101,16 @@ class Parser:
         if value is None:
             raise ValueError(f"there is no field {name!r}{what}, {named(fields.names)}")
         return value
+
+    def _language(self, fields: Members, name: str) -> str | None:
+        """The language that a line names, if it does."""
+        value = fields.raw(name)
+        code = None if value is None else json.loads(value)
+        if not isinstance(code, str | None):
+            raise ValueError(
+                f"the field {name!r} holds {_kind(code)}: it must be the code of a language"
+            )
+        return code
 
     def _source(self, value: str) -> str | list[str]:
         source = json.loads(value)
@@ -288,6 +304,7 @@ class Formatter:
     id_field: str | None = None
     whole: bool = False
     pair_field: str | None = None
+    with_token_scores: bool = False
 
     @property
     def score_field(self) -> str:
@@ -298,7 +315,8 @@ class Formatter:
         """The fields that an object of the input must not have."""
         if self.format == "lines" or self.pair_field is not None:
             return ()
-        return (self.output_field, self.score_field) if self.with_scores else (self.output_field,)
+        scores = (self.score_field,) if self.with_scores else ()
+        return (self.output_field, *scores, *(_OF_TOKENS if self.with_token_scores else ()))
 
     def output(self, sample: Sample) -> bytes:
         """One object, or a line of text for each output; empty ones for a rejected sample."""
@@ -335,9 +353,20 @@ class Formatter:
         if self.with_scores:
             scores: list[float | None] = [None] * self.copies
             if (found := sample.completion.scores) is not None:
-                scores = [_rounded(s) if math.isfinite(s) else None for s in found]
+                scores = [_in_json(score) for score in found]
             result[self.score_field] = scores[0] if self.copies == 1 else scores
+        if self.with_token_scores:
+            result |= {name: self._by_token(sample, name) for name in _OF_TOKENS}
         return result
+
+    def _by_token(self, sample: Sample, name: str) -> Any:
+        """A list for each output, empty for that of a blank text, null for that of a rejected."""
+        done = sample.completion
+        lists = getattr(done, name)
+        if lists is None:
+            lists = [None if done.texts is None else []] * self.copies
+        lists = [None if each is None else [_in_json(value) for value in each] for each in lists]
+        return lists[0] if self.copies == 1 else lists
 
 
 def _identity(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -361,6 +390,13 @@ def shown(sample: Sample) -> str:
 def _in_one_line(text: str) -> str:
     """A text without what would end its line."""
     return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
+def _in_json(value: float) -> float | None:
+    """A score, rounded, or an id; JSON has no infinity."""
+    if isinstance(value, int):
+        return value
+    return _rounded(value) if math.isfinite(value) else None
 
 
 def _rounded(score: float) -> float:

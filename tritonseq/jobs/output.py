@@ -55,6 +55,8 @@ class OutputFile:
     """The outputs of every sample: lines one below the other, or a list in the object."""
     with_scores: bool = False
     """Whether the score and a tab stand before each line, or it in the field "score" ("scores")."""
+    with_token_scores: bool = False
+    """Whether JSON lines hold "token_ids" and "token_scores", a list for every output."""
     output_field: str = "output"
     id_field: str | None = None
     """The field that names a line of the input among the rejected ones."""
@@ -77,7 +79,7 @@ class OutputFile:
         format = format_of(self.path, self.format)
         return Formatter(
             format, self.copies, self.with_scores, self.output_field, self.id_field, self.whole,
-            self.pair_field,
+            self.pair_field, self.with_token_scores,
         )  # fmt: skip
 
     @property
@@ -140,6 +142,11 @@ class OutputFile:
         if len({*formatter.taken}) < len(formatter.taken):
             raise ValueError(
                 f"--output-field is {self.output_field!r}, which the scores take: choose another"
+            )
+        if self.with_token_scores and formatter.format == "lines":
+            raise ValueError(
+                f"--token-scores needs fields, and {self.name} holds lines of text: pass "
+                "--output-format json"
             )
         if self.is_pipe:
             if self.resume:

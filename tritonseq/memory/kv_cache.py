@@ -156,14 +156,17 @@ class KVCache:
 class EncoderDecoderCache:
     """What the decoder of an encoder-decoder model reads: its own history and the source.
 
-    The source is there once per sample, whatever the number of beams.
+    The source is there once per sample, whatever the number of beams: as keys and values of every
+    layer, or, without those, as the encoder's states for all layers together.
     """
 
     own: KVCache
     """Self-attention: the decoder's prompt is the source part, what was generated the target."""
     cross_keys: list[Tensor]
-    """Cross-attention: one `[B, H, S, D]` per layer of the decoder."""
+    """Cross-attention: one `[B, H, S, D]` per layer of the decoder, or none."""
     cross_values: list[Tensor]
+    states: Tensor | None
+    """The encoder's states `[B, S, d]` in place of those, or None."""
     source_len: Tensor
     """`[B]` true lengths of the sources."""
     bias: list[Tensor | None]
@@ -179,10 +182,12 @@ class EncoderDecoderCache:
         head_dim: int,
         device: torch.device,
         dtype: torch.dtype,
+        states_width: int | None = None,
     ) -> EncoderDecoderCache:
         """Caches for sources, for the decoder's prompts, and for generated positions.
 
-        `biases` has one entry per layer.
+        `biases` has one entry per layer. With `states_width`, sources are kept as states of so many
+        channels; by default as keys and values of every layer.
         """
         own = KVCache.allocate(
             sizes._replace(source_length=sizes.prompt_length),
@@ -192,29 +197,41 @@ class EncoderDecoderCache:
             device=device,
             dtype=dtype,
         )
-        shape = (sizes.samples, heads, sizes.source_length, head_dim)
-        keys, values = (
-            [zeros(shape, device=device, dtype=dtype, keep=True) for _ in biases] for _ in range(2)
-        )
+
+        def source(*shape: int) -> Tensor:
+            return zeros((sizes.samples, *shape), device=device, dtype=dtype, keep=True)
+
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        states = None
+        if states_width is None:
+            shape = (heads, sizes.source_length, head_dim)
+            keys, values = ([source(*shape) for _ in biases] for _ in range(2))
+        else:
+            states = source(sizes.source_length, states_width)
         source_len = torch.ones(sizes.samples, device=device, dtype=torch.int64)
         # A prompt is read with its positions in the place of beams.
         rows = sizes.samples * heads * max(sizes.beams, sizes.prompt_length)
         own.counters = torch.zeros(rows, device=device, dtype=torch.int32)
-        return cls(own, keys, values, source_len, biases)
+        return cls(own, keys, values, states, source_len, biases)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all keys and values: `2 L B H D (S + P + T K)` elements."""
-        return self.own.nbytes + self._cross_nbytes
+        """Bytes of all keys and values: `2 L B H D (S + P + T K)` elements.
+
+        With states `2 L B H D (P + T K) + B S d`.
+        """
+        return self.own.nbytes + nbytes(self._source)
 
     @property
     def source_nbytes(self) -> int:
         """Those of the sources and of the decoder's prompts."""
-        return self.own.source_nbytes + self._cross_nbytes
+        return self.own.source_nbytes + nbytes(self._source)
 
     @property
-    def _cross_nbytes(self) -> int:
-        return nbytes((self.cross_keys, self.cross_values))
+    def _source(self) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
+        """What is kept of the sources."""
+        return self.cross_keys, self.cross_values, self.states
 
     @property
     def step(self) -> Tensor:
@@ -232,17 +249,12 @@ class EncoderDecoderCache:
 
     def of_samples(self, first: int, count: int) -> EncoderDecoderCache:
         """`count` samples from sample `first` on, in the same memory."""
-        cross = (self.cross_keys, self.cross_values, self.source_len)
-        own = self.own.of_samples(first, count)
-        return EncoderDecoderCache(own, *of_samples(cross, first, count), self.bias)
+        source = of_samples((*self._source, self.source_len), first, count)
+        return EncoderDecoderCache(self.own.of_samples(first, count), *source, self.bias)
 
     def take_sources(self, other: EncoderDecoderCache, samples: Tensor) -> None:
         """Copy the sources of `other`, and the prompts, to samples `[N]`."""
-        scatter(
-            (self.cross_keys, self.cross_values, self.source_len),
-            samples,
-            (other.cross_keys, other.cross_values, other.source_len),
-        )
+        scatter((*self._source, self.source_len), samples, (*other._source, other.source_len))
         self.own.take_sources(other.own, samples)
 
 

@@ -62,7 +62,8 @@ class GenerationConfig:
     """Ours: tokens that are free to repeat, UniLM's [X_SEP] for one."""
     encoder_no_repeat_ngram_size: int = 0
     bad_words_ids: Sequence[Sequence[int]] | None = None
-    forced_bos_token_id: int | None = None
+    forced_bos_token_id: TokenIds = None
+    """One for all samples, or one for each; None among them forces nothing."""
     forced_eos_token_id: TokenIds = None
     remove_invalid_values: bool = False
     exponential_decay_length_penalty: Sequence[float] | None = None
@@ -79,6 +80,8 @@ class GenerationConfig:
     # What to return.
     output_scores: bool = False
     output_logits: bool = False
+    output_token_scores: bool = False
+    """Ours: the log-probability of each chosen token, `token_scores` of the result."""
     return_dict_in_generate: bool = False
 
     hf_exact: bool = False
@@ -200,6 +203,11 @@ class GenerationConfig:
         return _as_tuple(self.bos_token_id if start is None else start)
 
     @property
+    def forced_bos_token_ids(self) -> tuple[int | None, ...]:
+        """What must come first: one token, or one for each sample; empty if nothing is forced."""
+        return _as_tuple(self.forced_bos_token_id)
+
+    @property
     def has_unilm_search(self) -> bool:
         """Whether UniLM's rules decide, rather than transformers'."""
         return self.search == "unilm"
@@ -225,7 +233,7 @@ class GenerationConfig:
         """
         used: dict[str, Any] = {
             "decoder_start_token_id": _as_tuple(self.decoder_start_token_id),
-            "forced_bos_token_id": _as_tuple(self.forced_bos_token_id),
+            "forced_bos_token_id": [t for t in self.forced_bos_token_ids if t is not None],
             "forced_eos_token_id": _as_tuple(self.forced_eos_token_id),
             "no_repeat_ngram_ignore_ids": self.no_repeat_ngram_ignore_ids or (),
             "bad_words_ids": [token for word in self.bad_words_ids or () for token in word],

@@ -88,7 +88,6 @@ REFUSED_ARGUMENTS = {
     "trust_remote_code": "no code is fetched or run from elsewhere",
     "token_type_ids": "GPT-2 would add the embedding of each as that of another token, UniLM "
     "numbers its segments itself, and the others have none: leave it out",
-    "encoder_outputs": "a request runs its own encoder: pass the sources as input_ids",
     "decoder_inputs_embeds": "targets start with token ids: pass decoder_input_ids",
     "labels": "they are for a loss, and nothing is trained here; targets start with "
     "decoder_input_ids",
@@ -103,6 +102,7 @@ ARGUMENTS = (
     "input_ids",
     "attention_mask",
     "inputs",
+    "encoder_outputs",
     "decoder_input_ids",
     "decoder_attention_mask",
     "generation_config",
@@ -125,10 +125,14 @@ TEXT_ARGUMENTS = (
     "add_special_tokens",
     "skip_special_tokens",
     "clean_up_tokenization_spaces",
+    "bad_words",
     "batch_size",
     "progress",
 )
 """What only `Model.generate_text` takes, which has texts to tokenize."""
+
+LOAD_ARGUMENTS = ("source_cache",)
+"""What a model is loaded with, and might be taken for an option of each call."""
 
 _HARMLESS = {
     "eta_cutoff": 0.0,
@@ -169,6 +173,11 @@ def settle(name: str, value: Any, known: Collection[str]) -> None:
         return
     if name in ARGUMENTS:
         raise ValueError(f"{name} is no generation option: it is an argument of Model.generate")
+    if name in LOAD_ARGUMENTS:
+        raise ValueError(
+            f"{name} is no generation option: say it to load or from_transformers, which lay out "
+            "weights by it"
+        )
     if name in TEXT_ARGUMENTS:
         if value is not None and value is not False:
             raise ValueError(f"{name}={_shown(value)} is for generate_text: ids are not tokenized")

@@ -125,6 +125,15 @@ def start_or_list(name: str, value: Any) -> int | tuple[int, ...] | None:
     return token_list(name, [row[0] for row in rows])
 
 
+def first_or_list(name: str, value: Any) -> int | tuple[int | None, ...] | None:
+    """One token that comes first, or one for each sample; None where none is forced."""
+    if _is_one(name, value):
+        return token_id(name, value)
+    items = _items(name, value)
+    settled = tuple(None if item is None else token_id(name, item) for item in items)
+    return None if all(item is None for item in settled) else settled
+
+
 def words(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     """A non-empty list of non-empty lists of token ids."""
     settled = tuple(_sequence(name, word) for word in _items(name, value))
@@ -259,7 +268,7 @@ CHECKS: dict[str, Check] = {
     "no_repeat_ngram_ignore_ids": token_list,
     "encoder_no_repeat_ngram_size": whole(0),
     "bad_words_ids": words,
-    "forced_bos_token_id": token_id,
+    "forced_bos_token_id": first_or_list,
     "forced_eos_token_id": token_or_list,
     "remove_invalid_values": flag,
     "exponential_decay_length_penalty": decay,
@@ -272,13 +281,14 @@ CHECKS: dict[str, Check] = {
     "decoder_start_token_id": start_or_list,
     "output_scores": flag,
     "output_logits": flag,
+    "output_token_scores": flag,
     "return_dict_in_generate": flag,
     "hf_exact": flag,
 }
 
 
 _SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff")
-_RESULTS_ONLY = ("output_scores", "output_logits")
+_RESULTS_ONLY = ("output_scores", "output_logits", "output_token_scores")
 _NGRAMS_ONLY = ("no_repeat_ngram_ignore_ids",)
 # UniLM's own greedy decoding heeds neither lengths nor n-grams.
 _NOT_GREEDY_UNILM = ("no_repeat_ngram_size", *_NGRAMS_ONLY, "min_length", "min_new_tokens")
@@ -291,10 +301,13 @@ def check_together(options: Mapping[str, Any]) -> None:
     if options["search"] == "unilm":
         _check_unilm(options)
     _check_beams(options)
+    suppressed = set(options["suppress_tokens"] or ())
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         value = options[name]
         forced = {value} if isinstance(value, int) else set(value or ())
-        if forced and forced <= set(options["suppress_tokens"] or ()):
+        # One of several ends is enough; of several first tokens, each is all that a sample has.
+        lost = forced & suppressed if name == "forced_bos_token_id" else forced <= suppressed
+        if forced and lost:
             raise ValueError(
                 f"{name}={value!r} is also in suppress_tokens: nothing could "
                 "follow; take it out of either (min_new_tokens prevents an early end)"

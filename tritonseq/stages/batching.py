@@ -16,6 +16,7 @@ from tritonseq import callers
 from tritonseq.decoding.completion import Completion
 from tritonseq.decoding.search import NotFinite
 from tritonseq.model import BATCH_SIZE
+from tritonseq.options.config import GenerationConfig
 from tritonseq.text_task import by_length
 
 from .batch_size import Sizing, is_out_of_memory, paying
@@ -102,6 +103,8 @@ class BatchRow(NamedTuple):
     ids: list[int]
     is_done: bool = False
     """Whether its completion is known, and it is here for the others of its batch."""
+    tgt_lang: str | None = None
+    """What it is to be written in, where it says so itself."""
     part: int = 0
     """Which of the sentences of its sample."""
 
@@ -124,6 +127,10 @@ class Batcher:
         if options.keeps_search:
             # The search is part of a result, and then goes on after its hypotheses have ended.
             request = replace(request, config=request.config.merged(return_dict_in_generate=True))
+        if options.output_token_scores:
+            # Of what is said here nothing is idle, and so nobody is to be warned.
+            asked = GenerationConfig(output_token_scores=True)
+            request = replace(request, config=asked.over(request.config))
         self._admits: Callable[[], bool] = _always
         self.job = replace(job, request=request)
         self._options = options
@@ -280,15 +287,19 @@ class Batcher:
             # In slots each has the lengths that it has alone.
             yield from self._through_slots(batch, count)
             return
-        found = self.job.complete([row.ids for row in batch])
+        found = self._job_of(batch).complete([row.ids for row in batch])
         yield [(row.key, each) for row, each in zip(batch, found, strict=True)]
+
+    def _job_of(self, rows: Sequence[BatchRow]) -> TextJob:
+        """The job that has each of the rows written in its language."""
+        return self.job.to([row.tgt_lang for row in rows])
 
     def _refilled(self, rows: list[BatchRow], count: int) -> Iterator[list[Keyed]]:
         """The first of the rows, through slots: one that has ended makes room for the next."""
         yield from self._through_slots(rows[: _alike(rows, FILLINGS * count)], count)
 
     def _through_slots(self, rows: list[BatchRow], count: int) -> Iterator[list[Keyed]]:
-        for done in self.job.refill([row.ids for row in rows], count, self._admits):
+        for done in self._job_of(rows).refill([row.ids for row in rows], count, self._admits):
             yield [(rows[place].key, completion) for place, completion in done]
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tritonseq.decoding.completion import together
 from tritonseq.engine.pool import let_go_of_threads
-from tritonseq.text.encoding import Fault
-from tritonseq.text.sentences import joined, split
+from tritonseq.text.encoding import Fault, TextOfLanguages, bare
+from tritonseq.text.sentences import Parts, joined, split
 
 from .batching import BatchRow
 from .runtime import Aborted, Ended, InFlightLimit, StageRuntime
@@ -253,11 +253,11 @@ def tokenizing(
         while True:
             samples = take(CHUNK)
             waiting = [sample for sample in samples if not sample.is_done or sample.is_company]
-            texts: list[Any] = [sample.text for sample in waiting]
+            texts: list[Any] = [sample.told for sample in waiting]
             if is_first and texts:
                 look(texts)
                 is_first = False
-            parts = [split(text, cut) for text in texts]
+            parts = [_parts(text, cut) for text in texts]
             rows = iter(encode([sentence for each in parts for sentence in each.sentences]))
             for sample, each in zip(waiting, parts, strict=True):
                 sample.gaps = each.gaps
@@ -277,7 +277,7 @@ def generating(generate: Generate, admits: Callable[[], bool]) -> Work:
 
     def completed(window: list[Sample]) -> Iterator[list[Sample]]:
         rows = [
-            BatchRow(sample.number, ids, sample.is_done, part)
+            BatchRow(sample.number, ids, sample.is_done, sample.tgt_lang, part)
             for sample in window
             if sample.rows is not None
             for part, ids in enumerate(sample.rows)
@@ -310,6 +310,15 @@ def detokenizing(decode: Decode) -> Work:
             yield samples
 
     return work
+
+
+def _parts(text: Any, cut: Splitting | None) -> Parts:
+    """A text in sentences, each of which names the languages that it names."""
+    parts = split(bare(text), cut)
+    if not isinstance(text, TextOfLanguages):
+        return parts
+    named: list[Any] = [text._replace(text=sentence) for sentence in parts.sentences]
+    return Parts(named, parts.gaps)
 
 
 def _read(sample: Sample, rows: Sequence[list[int] | Fault]) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritonseq.options.containers import check_first, check_texts, is_token_list
+from tritonseq.options.containers import check_texts
 from tritonseq.progress import Progress
-from tritonseq.text.encoding import check_tokens, is_blank
 
+from .arrivals import check_languages, samples_of
 from .graph import CHUNK, StageGraph
 from .run_options import RunOptions
 from .runtime import Aborted, BoundedQueue, Clock, Ended
-from .sample import InOrder, Sample
+from .sample import InOrder
 from .workers import ModelSource, Workers
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Generator,
         Iterable,
         Iterator,
+        Mapping,
         Sequence,
     )
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tritonseq.text.encoding import Text
 
     from .runtime import StageTimes
+    from .sample import Sample
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Result:
     """Why the text was rejected: too long, say; None for all others."""
     index: int
     """The place of the text among all, from 0."""
+    token_ids: list[list[int]] | None = None
+    """With output_token_scores, of each output the tokens that were chosen, ends included."""
+    token_scores: list[list[float]] | None = None
+    """With output_token_scores, the log-probability of each of these."""
 
     def __str__(self) -> str:
         return self.text
@@ -60,8 +66,9 @@ def pipeline(
     model: Model | str | Path,
     texts: Iterable[Text] | AsyncIterable[Text],
     *,
-    src_lang: str | None = None,
-    tgt_lang: str | None = None,
+    source_cache: str | None = None,
+    src_lang: str | Iterable[str | None] | None = None,
+    tgt_lang: str | Iterable[str | None] | None = None,
     prefix: str | None = None,
     split_sentences: bool | str = False,
     truncation: bool = False,
@@ -69,6 +76,7 @@ def pipeline(
     add_special_tokens: bool = True,
     skip_special_tokens: bool = True,
     clean_up_tokenization_spaces: bool | None = None,
+    bad_words: Sequence[str] | None = None,
     task: str | None = None,
     batch_size: int | None = None,
     batch_tokens: int | None = None,
@@ -80,6 +88,7 @@ def pipeline(
     seed: int = 0,
     ordered: bool = True,
     progress: bool = False,
+    output_token_scores: bool = False,
     traced: bool = False,
     **options: Any,
 ) -> Pipeline:
@@ -98,10 +107,12 @@ def pipeline(
         model: a Model, or what `load` takes as a name.
         texts: any iterable of texts, or of lists of tokens; for `async for` also an asynchronous
             one. It is read by another thread, a few windows ahead of the results.
+        source_cache: as for `load`, if the model is a name.
         src_lang, tgt_lang, prefix, split_sentences, truncation, max_source_length,
-            add_special_tokens, skip_special_tokens, clean_up_tokenization_spaces, task: as for
-            `Model.generate_text`. With `split_sentences` scores are summed over the sentences of a
-            text, and a fault of one is that of the text.
+            add_special_tokens, skip_special_tokens, clean_up_tokenization_spaces, bad_words, task:
+            as for `Model.generate_text`; languages of each text may come from any iterable. With
+            `split_sentences` scores are summed over the sentences of a text, and a fault of one is
+            that of the text.
         batch_size: the most samples at once; by default as many as pay and fit into memory. If
             memory fails all the same, half as many go on, and a warning says so.
         batch_tokens: the most tokens of sources at once, each counted as long as the longest.
@@ -119,6 +130,8 @@ def pipeline(
         ordered: give results in the order of `texts`. With False each comes as soon as it is done,
             and `Result.index` tells which it is; the results are the same.
         progress: show a bar on stderr while results are taken, also in a notebook.
+        output_token_scores: tell what each token of an output scored, `Result.token_scores`, as
+            `Model.generate` does.
         traced: keep what each stage did when, for `Pipeline.clock`.
         options: those of `Model.generate`. Those that speak of samples by their place are refused.
 
@@ -132,8 +145,7 @@ def pipeline(
             once all results before it are out, and JobFailed if worker processes keep dying.
     """
     check_texts("texts", texts)
-    if not isinstance(model, (str, Path)) and not hasattr(model, "text_job"):
-        raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
+    loadable = _loadable(model, source_cache)
     run = RunOptions(
         batch_size=batch_size,
         batch_tokens=batch_tokens,
@@ -145,11 +157,16 @@ def pipeline(
         seed=seed,
         ordered=ordered,
         progress=progress,
+        output_token_scores=output_token_scores,
         traced=traced,
     )
+    languages = {"src_lang": src_lang, "tgt_lang": tgt_lang}
+    for_all = {name: code for name, code in languages.items() if isinstance(code, str | None)}
+    each = {name: codes for name, codes in languages.items() if name not in for_all}
+    for name, codes in each.items():
+        check_languages(name, codes, texts)
     of_texts = {
-        "src_lang": src_lang,
-        "tgt_lang": tgt_lang,
+        **for_all,
         "prefix": prefix,
         "split_sentences": split_sentences,
         "truncation": truncation,
@@ -157,10 +174,27 @@ def pipeline(
         "add_special_tokens": add_special_tokens,
         "skip_special_tokens": skip_special_tokens,
         "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
+        "bad_words": bad_words,
         "task": task,
     }
-    loadable = ModelSource(str(model)) if isinstance(model, (str, Path)) else model
-    return Pipeline(texts, Workers(loadable, {**of_texts, **options}, run))
+    return Pipeline(texts, Workers(loadable, {**of_texts, **options}, run), each)
+
+
+def _loadable(model: Any, source_cache: str | None) -> Model | ModelSource:
+    """What `Workers` take, with what `load` is told of a model that is a name."""
+    if isinstance(model, (str, Path)):
+        return ModelSource(
+            str(model), {} if source_cache is None else {"source_cache": source_cache}
+        )
+    if not hasattr(model, "text_job"):
+        raise ValueError(f"model must be a Model, or what load takes as a name, not {model!r}")
+    if source_cache not in (None, model.source_cache):
+        raise ValueError(
+            f"source_cache is {source_cache!r}, and the model was loaded with "
+            f"{model.source_cache!r}: say it to load, or pass the model's name"
+        )
+    loaded: Model = model
+    return loaded
 
 
 class Pipeline:
@@ -170,11 +204,18 @@ class Pipeline:
     processes end at once and not with this object.
     """
 
-    def __init__(self, texts: Iterable[Text] | AsyncIterable[Text], workers: Workers) -> None:
+    def __init__(
+        self,
+        texts: Iterable[Text] | AsyncIterable[Text],
+        workers: Workers,
+        languages: Mapping[str, Any],
+    ) -> None:
+        """`languages`: iterables of those of each text, by the names of fields of `Sample`."""
         self.clock = Clock(traced=workers.run.traced)
         """What the stages did when, if it is traced."""
         self._texts: Any = texts
         self._workers = workers
+        self._languages = languages
         self._graph: StageGraph | None = None
         self._running: Generator[list[Result], None, None] | None = None
         self._is_closed = False
@@ -260,7 +301,7 @@ class Pipeline:
         return self._running
 
     def _results(self, texts: Iterable[Text]) -> Generator[list[Result], None, None]:
-        samples = _samples(texts, self._workers)
+        samples = samples_of(texts, self._workers, self._languages)
         self._graph = graph = StageGraph(samples, self._workers, self.clock)
         order, bar = InOrder() if self._workers.run.ordered else None, self._bar()
         finished = graph.run()
@@ -272,7 +313,8 @@ class Pipeline:
                 ready = some if order is None else order.add(some)
                 graph.leave(len(ready))
                 if ready:
-                    yield [_result(sample) for sample in ready]
+                    asked = self._workers.run.output_token_scores
+                    yield [_result(sample, with_tokens=asked) for sample in ready]
 
     def _bar(self) -> _Bar:
         total = len(self._texts) if hasattr(self._texts, "__len__") else None
@@ -297,24 +339,16 @@ class _Bar:
         self._progress.close()
 
 
-def _samples(texts: Iterable[Any], workers: Workers) -> Iterator[Sample]:
-    for number, text in enumerate(texts):
-        if number == 0:
-            check_first("texts", text)
-            check_tokens(lambda: workers.encoder.tokenizer, text)
-        sample = Sample(number, 0, text)
-        if is_blank(text):
-            sample.finish([""] * workers.info.copies)
-        elif not isinstance(text, str) and not is_token_list(text):
-            sample.reject(f"it is {text!r}, no text and no list of tokens")
-        yield sample
-
-
-def _result(sample: Sample) -> Result:
+def _result(sample: Sample, *, with_tokens: bool) -> Result:
     done = sample.completion
     texts = done.texts or []
     text = texts[0] if texts else ""
-    return Result(text, texts, done.scores, done.tokens, done.fault, sample.number)
+    result = Result(text, texts, done.scores, done.tokens, done.fault, sample.number)
+    if not with_tokens:
+        return result
+    # A blank text has outputs of no tokens.
+    none: list[list[Any]] = [[] for _ in texts]
+    return replace(result, token_ids=done.token_ids or none, token_scores=done.token_scores or none)
 
 
 class _Feed:

@@ -59,6 +59,8 @@ class RunOptions:
     """Give results in the order of the texts."""
     progress: bool = False
     """Show a bar."""
+    output_token_scores: bool = False
+    """Tell what each token of an output scored."""
     traced: bool = False
     """Keep what each stage did when."""
     by_length: bool = True
@@ -73,7 +75,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be."""
-        for name in ("ordered", "progress", "traced"):
+        for name in ("ordered", "progress", "output_token_scores", "traced"):
             if not isinstance(flag := getattr(self, name), bool):
                 raise ValueError(f"{name} is {flag!r}: it must be True or False")
         for name, (least, most) in RANGES.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.decoding.completion import Completion
+from tritonseq.text.encoding import TextOfLanguages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,15 +32,25 @@ class Sample:
     """Its outputs, as far as they are made."""
     is_company: bool = False
     """It was done by an earlier run, and its ids still decide about others of its batch."""
+    src_lang: str | None = None
+    """The languages that it names itself, from which and to which it is translated."""
+    tgt_lang: str | None = None
+
+    @property
+    def told(self) -> Any:
+        """Its text, with the languages that it names."""
+        if self.src_lang is None and self.tgt_lang is None:
+            return self.text
+        return TextOfLanguages(self.text or "", self.src_lang, self.tgt_lang)
 
     @property
     def is_done(self) -> bool:
         """Whether there is nothing left to do but to write it."""
         return self.completion.fault is not None or self.completion.texts is not None
 
-    def finish(self, texts: list[str], scores: list[float] | None = None, tokens: int = 0) -> None:
-        """These are its outputs, which were not generated here."""
-        self.completion = Completion(texts=texts, scores=scores, tokens=tokens)
+    def finish(self, texts: list[str], **more: Any) -> None:
+        """These are its outputs, which were not generated here; `more` of a `Completion`."""
+        self.completion = Completion(texts=texts, **more)
 
     def reject(self, reason: str) -> None:
         """Give it up, for a reason that its user can do something about."""

@@ -120,6 +120,7 @@ class ModelInfo(NamedTuple):
         settings = {name: getattr(config, name) for name in sorted(config.option_names)} | {
             "dtype": str(model.dtype),
             "device": model.device.type,
+            "source_cache": model.source_cache,
             # All of its weights, and the files of its tokenizer: they tell it from another.
             "model_and_tokenizer": f"{model.decoder.checksum()} {of_files(text.folder)}",
         }

@@ -24,6 +24,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class TextOfLanguages(NamedTuple):
+    """A text that names its languages itself; None where those of all texts count."""
+
+    text: Text
+    src_lang: str | None = None
+    tgt_lang: str | None = None
+
+
 @dataclass(frozen=True)
 class Encoding:
     """The same for all texts of a job; plain values, which another process can be handed."""
@@ -76,13 +84,13 @@ class TextEncoder:
         with contextlib.suppress(TextError):
             self.ids(["a"])
 
-    def ids(self, texts: Iterable[Text]) -> list[list[int]]:
+    def ids(self, texts: Iterable[Text | TextOfLanguages]) -> list[list[int]]:
         """The ids of each text, of any number; ValueError, as from `Tokenizer.rows`, if one cannot
         be had."""
         if isinstance(texts, str) or not hasattr(texts, "__iter__"):
             return self._rows(texts)
         texts = list(texts)
-        tokenized = [place for place, text in enumerate(texts) if isinstance(text, list)]
+        tokenized = [place for place, text in enumerate(texts) if isinstance(bare(text), list)]
         if not tokenized:
             return self._rows(texts)
         whole = sorted(set(range(len(texts))).difference(tokenized))
@@ -100,7 +108,7 @@ class TextEncoder:
             clean_up_tokenization_spaces=self.encoding.clean_up_tokenization_spaces,
         )
 
-    def encode(self, texts: Sequence[Text]) -> list[list[int] | Fault]:
+    def encode(self, texts: Sequence[Text | TextOfLanguages]) -> list[list[int] | Fault]:
         """The ids of each text, or why the model cannot be given it."""
         return [self._fitting(row) for row in _each(self.ids, texts)]
 
@@ -123,9 +131,16 @@ class TextEncoder:
             return None
         return f"has {len(ids)} tokens, {self.encoding.remedy}"
 
-    def open_target(self, texts: Iterable[Text]) -> str | None:
+    def open_target(self, texts: Iterable[Text | TextOfLanguages]) -> str | None:
         """What to tell a user who has left it open which of several languages to write."""
-        plain = [self.encoding.prefix + text for text in texts if isinstance(text, str)]
+        unnamed = [
+            bare(text)
+            for text in texts
+            if not isinstance(text, TextOfLanguages) or text.tgt_lang is None
+        ]
+        if not unnamed:
+            return None
+        plain = [self.encoding.prefix + text for text in unnamed if isinstance(text, str)]
         if not self.tokenizer.leaves_target_open(plain):
             return None
         codes = self.tokenizer.languages()
@@ -142,15 +157,28 @@ class TextEncoder:
 
     def _rows(self, texts: Any) -> list[list[int]]:
         how = self.encoding
-        return self.tokenizer.rows(
-            texts, src_lang=how.src_lang, tgt_lang=how.tgt_lang, prefix=how.prefix, **self._cut
-        )
+        languages: dict[str, Any] = {"src_lang": how.src_lang, "tgt_lang": how.tgt_lang}
+        if isinstance(texts, list) and any(isinstance(text, TextOfLanguages) for text in texts):
+            told = [self._told(text) for text in texts]
+            texts = [text.text for text in told]
+            languages = {name: [getattr(text, name) for text in told] for name in languages}
+        return self.tokenizer.rows(texts, **languages, prefix=how.prefix, **self._cut)
 
     def _token_rows(self, texts: Any) -> list[list[int]]:
+        for index, text in enumerate(map(self._told, texts)):
+            if self.encoding.prefix or text.src_lang is not None or text.tgt_lang is not None:
+                raise TextError(
+                    index, "is a list of tokens, which takes no prefix and no languages"
+                )
+        return self.tokenizer.token_rows([bare(text) for text in texts], **self._cut)
+
+    def _told(self, text: Any) -> TextOfLanguages:
+        """A text with the languages that count for it."""
+        own = text if isinstance(text, TextOfLanguages) else TextOfLanguages(text)
         how = self.encoding
-        if how.prefix or how.src_lang is not None or how.tgt_lang is not None:
-            raise TextError(0, "is a list of tokens, which takes no prefix and no languages")
-        return self.tokenizer.token_rows(texts, **self._cut)
+        source = how.src_lang if own.src_lang is None else own.src_lang
+        target = how.tgt_lang if own.tgt_lang is None else own.tgt_lang
+        return TextOfLanguages(own.text, source, target)
 
     @property
     def _cut(self) -> dict[str, Any]:
@@ -161,8 +189,25 @@ class TextEncoder:
         }
 
 
+def bare(text: Text | TextOfLanguages) -> Text:
+    """A text without the languages that it names."""
+    return text.text if isinstance(text, TextOfLanguages) else text
+
+
+def with_languages(
+    texts: Sequence[Text], src_lang: Sequence[str | None], tgt_lang: Sequence[str | None]
+) -> list[Text | TextOfLanguages]:
+    """Texts with the languages that they name, where they name one."""
+    return [
+        text if source is None and target is None else TextOfLanguages(text, source, target)
+        for text, source, target in zip(texts, src_lang, tgt_lang, strict=True)
+    ]
+
+
 def is_blank(text: object) -> bool:
     """Whether it is a text, or a list of tokens, of white space only, and so its outputs."""
+    if isinstance(text, TextOfLanguages):
+        text = text.text
     if is_token_list(text):
         text = "".join(text)
     return isinstance(text, str) and not text.strip()
@@ -180,8 +225,38 @@ def check_tokens(tokenizer: Callable[[], Tokenizer], text: Text) -> None:
         )
 
 
+def banned_ids(tokenizer: Tokenizer, words: Any) -> list[list[int]]:
+    """What `bad_words_ids` are for texts that must not be written.
+
+    A text is banned as it is written behind a space and as it is written without one: where
+    tokens hold their spaces these are two, and the second is also found within longer words. One
+    that begins with a space is banned there alone. Where tokens hold none, and in sentencepiece
+    models, both are the same: a word of its own. Raises ValueError for what is no list of texts,
+    and for a text that the vocabulary has no tokens for.
+    """
+    if isinstance(words, str) or not isinstance(words, list | tuple | set | frozenset):
+        raise ValueError(f"bad_words is {shown(words)}: it must be a list of texts")
+    found: dict[tuple[int, ...], None] = {}
+    for word in words:
+        if not isinstance(word, str) or not word.strip():
+            raise ValueError(f"bad_words has {shown(word)}: each must be a text that is not blank")
+        try:
+            forms = tokenizer.target_rows([word] if word[0] == " " else [f" {word}", word])
+        except TextError as error:
+            raise ValueError(error.of(f"bad_words has {shown(word)}, which")) from None
+        for form in forms:
+            is_said = any(name in word for name in tokenizer.unknown_names)
+            if not form or (tokenizer.has_unknown(form) and not is_said):
+                raise ValueError(
+                    f"bad_words has {shown(word)}, which the vocabulary has no tokens for, so that "
+                    "it cannot be written in any case: leave it out"
+                )
+            found[tuple(form)] = None
+    return [list(form) for form in found]
+
+
 def at_places(
-    read: Callable[[list[Text]], list[list[int]]], texts: Sequence[Text], places: Sequence[int]
+    read: Callable[[list[Any]], list[list[int]]], texts: Sequence[Any], places: Sequence[int]
 ) -> list[list[int]]:
     """The ids of the texts at `places`; an error tells the place that a text has among all."""
     try:

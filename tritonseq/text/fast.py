@@ -83,6 +83,11 @@ class FastVocabulary:
     def pieces(self) -> dict[int, bytes]:
         return _pieces(self.backend)
 
+    def names(self) -> list[str]:
+        """What all tokens are called, by their ids."""
+        ids = self.backend.get_vocab()
+        return sorted(ids, key=ids.__getitem__)
+
 
 class OneLineVocabulary(FastVocabulary):
     """That of a UniLM trained from RoBERTa: an answer ends at </s> or <pad>, and is one line."""

@@ -4,96 +4,168 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .vocabulary import Vocabulary
 
-    Style = Literal["mbart", "mbart50", "marian"]
+Target = Literal["text", "before", "forced_bos_token_id", "decoder_start_token_id"]
 
-# The languages of mBART in the order of their tokens, and those that mBART-50 adds.
-_MBART = """
-ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV
-my_MM ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN
-"""
-_ADDED = """
-af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX
-sv_SE sw_KE ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI
-"""
-MBART = tuple(_MBART.split())
-MBART50 = (*MBART, *_ADDED.split())
+
+class LanguageStyle(NamedTuple):
+    """How the models of a kind are told languages."""
+
+    form: str = "{}"
+    """What the token of a language is called, by its code."""
+    source: Literal["before", "behind"] | None = None
+    """Where the token of a text's language stands: before the text, or behind its end."""
+    target: Target = "text"
+    """Where that of the language to write stands: at the start of the text, before the text in its
+    frame, or it is an option of `generate`."""
+    usual: str | None = None
+    """The language that stands in the frame if nothing says another."""
+    needs_source: bool = False
+    """Whether there must be one."""
+
+    def codes(self, tokens: Iterable[str]) -> list[str]:
+        """The languages that there are tokens of."""
+        return [code[1] for code in map(self.pattern.fullmatch, tokens) if code]
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What matches the token of a language, with its code as a group."""
+        return re.compile(re.escape(self.form).replace(r"\{\}", "(.+?)"))
+
+
+_FIRST: Target = "forced_bos_token_id"
+_START: Target = "decoder_start_token_id"
+
+TARGET_OPTIONS = (_FIRST, _START)
+"""The options of `generate` that can name a language."""
+
+STYLES = {
+    "mbart": LanguageStyle("{}", "behind", _START, "en_XX"),
+    "mbart50": LanguageStyle("{}", "before", _FIRST, "en_XX"),
+    "nllb": LanguageStyle("{}", "before", _FIRST, "eng_Latn"),
+    "m2m100": LanguageStyle("__{}__", "before", _FIRST, "en"),
+    # Mohammadshahi et al., "SMaLL-100", 2022: only the encoder is told, and only the target.
+    "small100": LanguageStyle("__{}__", None, "before", "en"),
+    "plbart": LanguageStyle("__{}__", "behind", _START),
+    # Dabre et al., "IndicBART", 2022.
+    "indicbart": LanguageStyle("<2{}>", "behind", _START, needs_source=True),
+    "marian": LanguageStyle(">>{}<<"),
+    # Kudugunta et al., "MADLAD-400", 2023.
+    "madlad": LanguageStyle("<2{}>"),
+}
+
+
+def each_language(name: str, languages: Any, count: int | None = None) -> list[str | None]:
+    """One language for each of `count` texts, of what is passed as the argument `name`: one for
+    all of them, or a list. Raises ValueError for other things, and lists of another length."""
+    if isinstance(languages, str | None) and count is not None:
+        return [languages] * count
+    if not isinstance(languages, (list, tuple)):
+        raise ValueError(f"{name} is {languages!r}: it must be a string, or a list of strings")
+    for index, code in enumerate(languages):
+        if not isinstance(code, str | None):
+            raise ValueError(f"{name}[{index}] is {code!r}: it must be a string, or None")
+    if count is not None and len(languages) != count:
+        raise ValueError(
+            f"{name} lists {len(languages)} languages for {count} texts: pass one, or one for each"
+        )
+    return list(languages)
+
+
+class Untold(ValueError):
+    """A text whose language must be told, and is not."""
 
 
 class Languages(NamedTuple):
     """What can be asked for, and in which way."""
 
-    style: Style | None = None
+    style: LanguageStyle | None = None
     codes: Sequence[str] = ()
-    source: str | None = None
-    """The language of texts unless another is named."""
+    framed: str | None = None
+    """The language in the frame unless another is named: by most styles that of texts."""
 
     def token(self, code: str) -> str:
         """The token of a language; ValueError, with the nearest codes, if there is none."""
-        if not self.codes:
+        if self.style is None or not self.codes:
             raise ValueError(
                 f"{code!r}: this checkpoint has no languages to choose from; "
                 "if it wants an instruction before every text, pass prefix="
             )
-        if code not in self.codes:
-            near = self._nearest(str(code))
-            others = " and others" if len(near) < len(self.codes) else ""
-            raise ValueError(
-                f"{code!r} is no language of this checkpoint: it has {', '.join(near)}{others}"
-            )
-        return f">>{code}<<" if self.style == "marian" else code
+        # Some say the token itself.
+        for known in (code, *self.style.codes([code])):
+            if known in self.codes:
+                return self.style.form.format(known)
+        near = self._nearest(code)
+        others = " and others" if len(near) < len(self.codes) else ""
+        raise ValueError(
+            f"{code!r} is no language of this checkpoint: it has {', '.join(near)}{others}"
+        )
 
     @property
     def usual_source(self) -> str | None:
         """The language of texts that are read without naming one; None if it is not known."""
-        is_mbart = self.style in ("mbart", "mbart50")
-        return self.source or ("en_XX" if is_mbart else None)
+        if self.style is None or self.style.target == "before":
+            return None  # the frame names the target
+        return self.framed or self.style.usual
 
     def instruct(self, tgt_lang: str | None) -> str:
-        """What to put before every text, so that it is translated to `tgt_lang`."""
+        """What to put before a text, so that it is translated to `tgt_lang`."""
         if tgt_lang is None:
             return ""
         token = self.token(tgt_lang)
-        return f"{token} " if self.style == "marian" else ""
+        return f"{token} " if self.style is not None and self.style.target == "text" else ""
 
-    def frame(self, vocabulary: Vocabulary, src_lang: str | None) -> tuple[list[int], list[int]]:
-        """The ids before and behind every text in `src_lang`."""
-        before, behind = vocabulary.frame()
-        if self.style not in ("mbart", "mbart50"):
-            if src_lang is not None:
-                raise ValueError(
-                    f"src_lang={src_lang!r}: this checkpoint is not told the language of its "
-                    "source; leave src_lang out"
-                )
-            return before, behind
-        usual = self.usual_source or ""
-        code = vocabulary.token_id(self.token(usual if src_lang is None else src_lang))
+    def frame(
+        self, vocabulary: Vocabulary, src_lang: str | None, tgt_lang: str | None
+    ) -> tuple[list[int], list[int]]:
+        """The ids before and behind a text in `src_lang` that is translated to `tgt_lang`.
+
+        Raises ValueError for unknown languages; Untold if one is missing.
+        """
+        style = self.style
+        if src_lang is not None and (style is None or style.source is None):
+            raise ValueError(
+                f"src_lang={src_lang!r}: this checkpoint is not told the language of its source; "
+                "leave src_lang out"
+            )
+        if style is None or (style.source is None and style.target != "before"):
+            return vocabulary.frame()
+        code = tgt_lang if style.target == "before" else src_lang
+        code = self.framed or style.usual if code is None else code
         end = vocabulary.token_id("</s>")
-        assert code is not None and end is not None, "checked when the tokenizer was read"
-        return ([], [end, code]) if self.style == "mbart" else ([code], [end])
+        assert end is not None, "checked when the tokenizer was read"
+        if code is None and style.needs_source:
+            raise Untold(
+                "this checkpoint must be told the language of its source: pass src_lang "
+                f"(--src-lang), such as {self.codes[0]!r}"
+            )
+        if code is None:
+            return [], [end]
+        token = vocabulary.token_id(self.token(code))
+        assert token is not None, "the codes were read from the vocabulary"
+        return ([], [end, token]) if style.source == "behind" else ([token], [end])
 
     def has_open_target(self, texts: Iterable[str]) -> bool:
         """Whether a target can be chosen, and there is a text that does not name one."""
-        if self.style == "mbart50":
-            return True
-        if self.style != "marian" or len(self.codes) < 2:
+        if self.style is None or len(self.codes) < 2:
             return False
-        named = (re.match(r"\s*>>(.+?)<<", text) for text in texts)
+        if self.style.target != "text":
+            is_framed = self.style.target == "before" and self.framed is None
+            return is_framed or self.style.target == "forced_bos_token_id"
+        named = (self.style.pattern.match(text.lstrip()) for text in texts)
         return not all(code and code[1] in self.codes for code in named)
 
     def target_options(self, token_id: int) -> dict[str, int]:
         """The options of `generate` that make a model write the language with this token."""
-        if self.style == "mbart50":
-            return {"forced_bos_token_id": token_id}
-        if self.style == "mbart":
-            return {"decoder_start_token_id": token_id}
-        return {}  # Marian is told in its source
+        if self.style is None or self.style.target not in TARGET_OPTIONS:
+            return {}  # it is told in its source
+        return {self.style.target: token_id}
 
     def _nearest(self, code: str) -> list[str]:
         """Other forms of the same language first: "fr_XX" for "fr"."""

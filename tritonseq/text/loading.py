@@ -8,11 +8,14 @@ from tritonseq.checkpoint.files import find_config, is_there, read_json
 from tritonseq.checkpoint.unilm_family import variant_of
 from tritonseq.shown import shown
 
-from .fast import OneLineVocabulary, merged_bytes, read_saved, saved_vocabulary
-from .languages import MBART, MBART50, Languages
-from .piece_lists import BartphoPieces, MarianPieces
+from .fast import FastVocabulary, OneLineVocabulary, merged_bytes, read_saved, saved_vocabulary
+from .fsmt import fsmt_vocabulary
+from .language_codes import FLORES, M2M100, MBART, MBART50, PLBART, languages_of, listed_codes
+from .languages import STYLES, Languages
+from .piece_lists import BartphoPieces, M2M100Pieces, MarianPieces
 from .sentencepiece import (
     PEGASUS_OFFSET,
+    SentencePieces,
     albert_pieces,
     barthez_pieces,
     camembert_pieces,
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .fast import FastVocabulary
     from .special_tokens import Stated
     from .vocabulary import Vocabulary
 
@@ -49,6 +51,8 @@ _OF_FAIRSEQ = {
     "camembert": camembert_pieces,
     "xlm_roberta": xlm_roberta_pieces,
 }
+
+_MBARTS = {"mbart": MBART, "mbart50": MBART50, "nllb": FLORES}
 
 NO_LIMIT = 10**6
 """A `model_max_length` from here on is no limit."""
@@ -67,6 +71,8 @@ class TokenizerParts(NamedTuple):
     """`model_max_length`, where it is one: files without a limit hold a huge number."""
     truncation_side: str | None = None
     """Where texts are cut, "left" or "right", if that is said."""
+    unknown: str | None = None
+    """The token that stands for what has none, if files name one."""
 
 
 class TokenizerFolder(NamedTuple):
@@ -80,6 +86,11 @@ class TokenizerFolder(NamedTuple):
     model: dict[str, Any]
     """The configuration of the network, with what the caller says in its place."""
     stated: Stated
+
+    @property
+    def unknown(self) -> str | None:
+        """The name of the token for what has none."""
+        return self.stated.roles.get("unk_token")
 
     def file(self, name: str, family: str) -> Path:
         """A file that a family needs; ValueError if it is not there."""
@@ -113,8 +124,12 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
     if _is_unilm(model, has):
         _check_unilm(source)
         _refuse_splitting(source)
-        return TokenizerParts(_unilm(source), Languages(), False, False, limit, side)
+        return TokenizerParts(
+            _unilm(source), Languages(), False, False, limit, side, source.unknown
+        )
     family, name = family_of(config, model, has)
+    if family == "m2m100" and name == "m2m_100" and "vocab.json" not in has:
+        family = "nllb"  # the networks of both are of one type
     vocabulary = _vocabulary(source, family, name)
     if (backend := getattr(vocabulary, "backend", None)) is None:
         _refuse_splitting(source)
@@ -126,11 +141,12 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
     )
     return TokenizerParts(
         vocabulary,
-        _languages(vocabulary, family, config),
-        can_clean and config.get("clean_up_tokenization_spaces") is True,
+        languages_of(vocabulary, family, source),
+        can_clean and config.get("clean_up_tokenization_spaces", family == "plbart") is True,
         can_clean,
         limit,
         side or getattr(vocabulary, "saved_side", None),
+        source.unknown,
     )
 
 
@@ -196,34 +212,27 @@ def _unilm(source: TokenizerFolder) -> Vocabulary:
     return s2s_pieces(pieces, pos_shift=shifted)
 
 
-def _languages(vocabulary: Vocabulary, family: str | None, config: dict[str, Any]) -> Languages:
-    if isinstance(vocabulary, MarianPieces):
-        said = config.get("source_lang")
-        return Languages("marian", vocabulary.languages(), said if isinstance(said, str) else None)
-    codes = [code for code in MBART50 if vocabulary.token_id(code) is not None]
-    if family not in ("mbart", "mbart50") or not codes:
-        return Languages()
-    if vocabulary.token_id("</s>") is None:
-        raise ValueError("the vocabulary has no </s>, which ends every text of mBART")
-    fifty = family == "mbart50" or len(codes) > len(MBART)
-    source = config.get("src_lang")
-    if source is not None and source not in codes:
-        raise ValueError(
-            f"tokenizer_config.json says src_lang is {shown(source)}, which is no language of this "
-            f"checkpoint: it has {', '.join(codes[:3])} and others"
-        )
-    return Languages("mbart50" if fifty else "mbart", codes, source)
-
-
 def _vocabulary(source: TokenizerFolder, family: str | None, name: str) -> Vocabulary:
     """By the files that there are, and the family where they do not say enough."""
     folder, has, config, _, stated = source
     if family == "byt5" and not (name == "byt5" and "tokenizer.json" in has):
         # Where no class is named, a tokenizer.json goes before bytes.
         return _bytes(config, stated)
+    if family in ("m2m100", "small100") and not (
+        "tokenizer.json" in has and "vocab.json" not in has
+    ):
+        for file in ("vocab.json", "sentencepiece.bpe.model"):
+            source.file(file, name)
+        return M2M100Pieces(folder, listed_codes(source, M2M100), stated)
+    if family == "plbart" and "sentencepiece.bpe.model" in has:
+        return _plbart(source, name)
     if family == "bartpho":
         source.file("sentencepiece.bpe.model", name)
         return BartphoPieces(source.file("dict.txt", name).parent, stated)
+    if family == "fsmt":
+        for file in ("vocab-src.json", "vocab-tgt.json", "merges.txt"):
+            source.file(file, name)
+        return fsmt_vocabulary(folder, config, source.model, stated)
     missing = {"source.spm", "target.spm", "vocab.json"} - has
     if family in ("marian", None) and not missing:
         separate = config.get("separate_vocabs") is True
@@ -252,7 +261,7 @@ def _by_own_files(source: TokenizerFolder, family: str | None, name: str) -> Voc
         )
     if family == "bert":
         return bert_vocabulary(source.file("vocab.txt", name), config, stated)
-    if family in ("bart", "gpt2") or (family is None and "vocab.json" in has):
+    if family in ("bart", "blenderbot", "gpt2") or (family is None and "vocab.json" in has):
         for file in ("vocab.json", "merges.txt"):
             source.file(file, name)
         return _byte_pairs(source, family or "gpt2", name)
@@ -275,8 +284,10 @@ def _pieces(source: TokenizerFolder, family: str | None, name: str) -> Vocabular
                     f"that of Pegasus is {usual!r}: {REMEDY}"
                 )
         return pegasus_pieces(source.file("spiece.model", name), stated)
-    if family in ("mbart", "mbart50"):
-        codes = MBART50 if family == "mbart50" else MBART
+    if family == "plbart":
+        return _plbart(source, name)
+    if family in _MBARTS:
+        codes = _MBARTS[family]
         return mbart_pieces(source.file("sentencepiece.bpe.model", name), codes, stated)
     if config.get("add_prefix_space") is False:
         raise ValueError(
@@ -293,6 +304,13 @@ def _pieces(source: TokenizerFolder, family: str | None, name: str) -> Vocabular
         f"the files in {source.folder} may be of several tokenizers, and there is {name}: say "
         "tokenizer_class in its tokenizer_config.json, such as 'T5Tokenizer'"
     )
+
+
+def _plbart(source: TokenizerFolder, name: str) -> SentencePieces:
+    codes = listed_codes(source, PLBART)
+    languages = [STYLES["plbart"].form.format(code) for code in codes]
+    path = source.file("sentencepiece.bpe.model", name)
+    return mbart_pieces(path, languages, source.stated, has_mask=codes is PLBART["base"])
 
 
 def _refuse_other_ends(source: TokenizerFolder) -> None:
@@ -338,10 +356,10 @@ def _saved(source: TokenizerFolder, family: str | None, name: str) -> FastVocabu
 
 
 def _byte_pairs(source: TokenizerFolder, family: str, name: str) -> FastVocabulary:
-    """That of vocab.json and merges.txt, as GPT-2 or BART has it."""
+    """That of vocab.json and merges.txt, as GPT-2, BART or Blenderbot has it."""
     backend, path = merged_bytes(source.folder), source.folder / "vocab.json"
     # The mask of BART takes the space before it, as it does in every tokenizer.json of one.
-    brought = TOKENIZER_CLASSES[family]._replace(mask_strips=family == "bart")
+    brought = TOKENIZER_CLASSES[family]._replace(mask_strips=family != "gpt2")
     fast = rebuilt(backend, brought, name, path, source.config, source.stated)
     if family == "gpt2":
         fast.own_frame = _ends(fast, source)

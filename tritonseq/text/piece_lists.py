@@ -1,6 +1,7 @@
-"""Piece lists: sentencepiece models whose pieces get their ids from a list (Marian, BARTpho).
+"""Piece lists: sentencepiece models whose pieces get their ids from a list.
 
-Tiedemann and Thottingal, "OPUS-MT", 2020; Tran et al., "BARTpho", 2022.
+Marian (Tiedemann and Thottingal, "OPUS-MT", 2020), BARTpho (Tran et al., 2022), and M2M100 with
+SMaLL-100 (Fan et al., 2020; Mohammadshahi et al., 2022).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritonseq.checkpoint.files import read_text
 
+from .languages import STYLES
 from .sentencepiece import FAIRSEQ, FAIRSEQ_ROLES, load_model
 from .special_tokens import number, read_numbered
 from .vocabulary import SPACE, SplitVocabulary, spaced
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _ListedPieces(SplitVocabulary):
-    """What both have in common."""
+    """What all have in common."""
 
     def __init__(
         self, model: Any, ids: Mapping[str, int], own: Mapping[str, int], **sides: Collection[str]
@@ -71,6 +73,9 @@ class MarianPieces(_ListedPieces):
         names = {**target, **added.plain}
         self._pieces = {token: name for name, token in names.items() if name not in special}
         self._special = {target.get(name, own.get(name)): name for name in special}
+        written = {name: target.get(name, token) for name, token in own.items()}
+        self.target = _ListedPieces(target_model, {**target, **written}, written)
+        """What reads texts as the model writes them, such as words that it must not."""
 
     def decode(
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
@@ -87,7 +92,7 @@ class MarianPieces(_ListedPieces):
 
     def languages(self) -> list[str]:
         """Codes of the languages that can be asked for: "fra" for `>>fra<<`."""
-        return [token[2:-2] for token in self._ids if re.fullmatch(r">>.+<<", token)]
+        return STYLES["marian"].codes(self._ids)
 
     def _text(self, row: Sequence[int], shown: Mapping[int | None, str]) -> str:
         """Runs of pieces, each followed by the special token that ended it and a space."""
@@ -111,8 +116,55 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     content = read_numbered(path)
     for name in ("</s>", "<unk>"):
         if name not in content:
-            raise ValueError(f"{path} has no {name}, which Marian's vocabularies have")
+            raise ValueError(f"{path} has no {name}, which every vocabulary of its kind has")
     return content
+
+
+class M2M100Pieces(_ListedPieces):
+    """M2M100 and SMaLL-100: a list of pieces, and behind it the languages."""
+
+    def __init__(self, folder: Path, codes: Sequence[str], stated: Stated) -> None:
+        """Read `sentencepiece.bpe.model` and `vocab.json`; `codes` name the languages in order.
+
+        Raises ValueError if one of the files is damaged.
+        """
+        stated.expect("M2M100Tokenizer", eos_token="</s>", unk_token="<unk>")
+        model = load_model(folder / "sentencepiece.bpe.model")
+        ids = _read_vocabulary(folder / "vocab.json")
+        size = max(ids.values()) + 1
+        languages = {STYLES["m2m100"].form.format(code): size + n for n, code in enumerate(codes)}
+        known = {**ids, **languages}
+        names = {token: name for name, token in known.items()}
+        added = number(stated, known.get, size + len(codes), names.get)
+        special = {name: ids[name] for name in FAIRSEQ if name in ids} | languages | added.special
+        own = {**special, **added.plain}
+        flags = {"left": "lstrip", "right": "rstrip", "words": "single_word"}
+        sides = {side: stated.having(flag) for side, flag in flags.items()}
+        super().__init__(model, {**known, **own}, own, **sides)
+        self._special = {token: name for name, token in special.items()}
+        self._names = {token: name for name, token in self._ids.items()}
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        return [self._text(row, is_whole=not skip_special_tokens) for row in rows]
+
+    def frame(self) -> tuple[list[int], list[int]]:
+        return [], [self._ids["</s>"]]
+
+    def pieces(self) -> dict[int, bytes]:
+        return {token: spaced(name) for token, name in self._names.items()}
+
+    def _text(self, row: Sequence[int], *, is_whole: bool) -> str:
+        """Runs of pieces, and special tokens between them if the text is to be whole."""
+        parts, run = list[str](), list[str]()
+        for token in row:
+            if token not in self._special:
+                run.append(self._names.get(token, ""))
+            elif is_whole:
+                parts += [self._model.decode(run), self._special[token]]
+                run = []
+        return "".join((*parts, self._model.decode(run))).strip()
 
 
 class BartphoPieces(_ListedPieces):

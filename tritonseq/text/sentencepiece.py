@@ -79,6 +79,14 @@ class SentencePieces(SplitVocabulary):
         self._frame = tuple([self._own[name] for name in names] for names in frame)
         self._clean = clean
 
+    def token_id(self, token: str) -> int | None:
+        own = super().token_id(token)
+        return self._inside(token) if own is None else own
+
+    def names(self) -> list[str]:
+        """What the pieces of the model are called."""
+        return [self._model.id_to_piece(number) for number in range(self._model.get_piece_size())]
+
     def decode(
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
     ) -> list[str]:
@@ -153,7 +161,8 @@ def t5_pieces(path: Path, extra_ids: int, stated: Stated) -> SentencePieces:
     stated.expect("T5Tokenizer", eos_token="</s>", unk_token="<unk>")
     model = load_model(path)
     special = {name: required(model, name, path) for name in ("</s>", "<unk>")}
-    special["<pad>"] = model.piece_to_id("<pad>")
+    if has_piece(model, "<pad>"):
+        special["<pad>"] = model.piece_to_id("<pad>")
     last = model.get_piece_size() + extra_ids - 1
     special |= {f"<extra_id_{n}>": last - n for n in range(extra_ids)}
     sentinels = map("<extra_id_{}>".format, itertools.count())
@@ -176,14 +185,18 @@ def pegasus_pieces(path: Path, stated: Stated) -> SentencePieces:
     return SentencePieces(model, special, stated, offset=PEGASUS_OFFSET)
 
 
-def mbart_pieces(path: Path, languages: Sequence[str], stated: Stated) -> SentencePieces:
-    """mBART: fairseq's four tokens first, the model's pieces, the languages, and the mask."""
+def mbart_pieces(
+    path: Path, languages: Sequence[str], stated: Stated, *, has_mask: bool = True
+) -> SentencePieces:
+    """mBART, NLLB and PLBart: fairseq's four tokens first, the model's pieces, the languages, and
+    the mask."""
     stated.expect("MBartTokenizer", eos_token="</s>", unk_token="<unk>", mask_token="<mask>")
     model = load_model(path)
     special = {name: token for token, name in enumerate(FAIRSEQ)}
     behind = model.get_piece_size() + 1
     special |= {code: behind + index for index, code in enumerate(languages)}
-    special["<mask>"] = behind + len(languages)
+    if has_mask:
+        special["<mask>"] = behind + len(languages)
     return SentencePieces(model, special, stated, offset=1)
 
 

@@ -9,6 +9,7 @@ from tritonseq.errors import TextError
 from tritonseq.options.containers import check_container, read_rows, unicode_fault
 from tritonseq.shown import shown
 
+from .languages import Untold, each_language
 from .loading import read_tokenizer
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .loading import TokenizerParts
+
+    Languages = str | Sequence[str | None] | None
+    """One for all texts, or one for each; None where none is named."""
+    Frame = tuple[list[int], list[int]]
 
 _T = TypeVar("_T")
 
@@ -38,20 +43,24 @@ class Tokenizer:
         """Where the checkpoint says that texts are cut: "left", "right", or None."""
         self.backend: Any = getattr(parts.vocabulary, "backend", None)
         self._unknown: int | None = getattr(parts.vocabulary, "unknown_id", None)
+        self._target = getattr(parts.vocabulary, "target", parts.vocabulary)
+        self.unknown_names = tuple(dict.fromkeys(filter(None, (parts.unknown, "<unk>", "[UNK]"))))
+        """What the token for all that has none may be called."""
 
     @classmethod
     def from_folder(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
         """Read the tokenizer of a checkpoint.
 
         That is `tokenizer.json`, of which the class of the tokenizer takes what its namesake in
-        transformers takes, else the files that the class has: a sentencepiece model
-        (`spiece.model` of T5, Pegasus and ALBERT, `sentencepiece.bpe.model` of mBART, XLM-R,
+        transformers takes, else the files that the class has: a sentencepiece model (`spiece.model`
+        of T5, Pegasus and ALBERT, `sentencepiece.bpe.model` of mBART, NLLB, M2M100, PLBart, XLM-R,
         BARThez, CamemBERT and BARTpho), byte-level BPE of `vocab.json` and `merges.txt`, or BERT's
-        `vocab.txt`. Marian's is `source.spm` and `target.spm` with `vocab.json`, and ByT5's needs
-        no file. UniLM's is `vocab.txt`, or the files of RoBERTa. Keys of `config` count instead of
-        those of config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
+        `vocab.txt`. Marian's is `source.spm` and `target.spm` with `vocab.json`, FSMT's
+        `vocab-src.json`, `vocab-tgt.json` and `merges.txt`, and ByT5's needs no file. UniLM's is
+        `vocab.txt`, or the files of RoBERTa. Keys of `config` count instead of those of
+        config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
         `s2s_special_token`. Raises ValueError if files are missing or damaged, name a class or a
-        key that is not known, or if the `text` extra is missing.
+        key that is not known, or if an extra (`text`, `moses`) is missing.
         """
         return cls(read_tokenizer(Path(folder), config))
 
@@ -61,8 +70,8 @@ class Tokenizer:
         *,
         pad_id: int,
         side: str = "left",
-        src_lang: str | None = None,
-        tgt_lang: str | None = None,
+        src_lang: Languages = None,
+        tgt_lang: Languages = None,
         prefix: str = "",
         max_length: int | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -80,8 +89,8 @@ class Tokenizer:
         self,
         texts: Iterable[str],
         *,
-        src_lang: str | None = None,
-        tgt_lang: str | None = None,
+        src_lang: Languages = None,
+        tgt_lang: Languages = None,
         prefix: str = "",
         max_length: int | None = None,
         truncation_side: str = "right",
@@ -91,19 +100,24 @@ class Tokenizer:
 
         `prefix` is put before every text. Texts of more than `max_length` ids are cut, their
         special tokens kept, on the side that the checkpoint says, else on `truncation_side`.
-        Languages are codes of `languages()`. Raises ValueError for an empty batch, for a single
-        text that is not in a list, for one that is no string or has no tokens, and for languages
-        that the checkpoint does not know.
+        Languages are codes of `languages()`, one for all texts or one, or None, for each. Raises
+        ValueError for an empty batch, for a single text that is not in a list, for one that is no
+        string or has no tokens, and for languages that the checkpoint does not know.
         """
         if not isinstance(prefix, str):
             raise ValueError(f"prefix is {prefix!r}: it must be a string, put before every text")
         batch = _checked(texts)
-        frame = self._languages.frame(self._vocabulary, src_lang)
-        prefix = self._languages.instruct(tgt_lang) + prefix
         if fault := unicode_fault(prefix):
             raise ValueError(f"prefix is not valid Unicode: {fault}")
-        bodies = self._vocabulary.encode([prefix + text for text in batch])
-        return self._framed(bodies, frame, max_length, truncation_side, add_special_tokens)
+        listed = {"src_lang": src_lang, "tgt_lang": tgt_lang}
+        languages = [each_language(name, codes, len(batch)) for name, codes in listed.items()]
+        is_for_all = all(isinstance(codes, str | None) for codes in listed.values())
+        frames, instructions = self._told(
+            *languages, is_for_all=is_for_all, is_framed=add_special_tokens
+        )
+        both = zip(instructions, batch, strict=True)
+        bodies = self._vocabulary.encode([told + prefix + text for told, text in both])
+        return self._framed(bodies, frames, max_length, truncation_side, add_special_tokens)
 
     def token_rows(
         self,
@@ -126,12 +140,26 @@ class Tokenizer:
                 bodies.append([self._token(token, self._unknown) for token in tokens])
             except ValueError as error:
                 raise TextError(index, f": {error}") from None
-        frame = self._languages.frame(self._vocabulary, None)
-        return self._framed(bodies, frame, max_length, truncation_side, add_special_tokens)
+        unnamed = [None] * len(bodies)
+        frames, _ = self._told(unnamed, unnamed, is_for_all=True, is_framed=add_special_tokens)
+        return self._framed(bodies, frames, max_length, truncation_side, add_special_tokens)
 
     def token_ids(self, tokens: Iterable[str]) -> list[int]:
         """The ids of single tokens, such as "." and "[X_SEP]"; ValueError for unknown ones."""
         return [self._token(token) for token in tokens]
+
+    def target_rows(self, texts: Iterable[str]) -> list[list[int]]:
+        """The ids of each text as the model writes it, without anything before or behind it.
+
+        They are those of its source for most checkpoints, and others where targets have a
+        vocabulary of their own. Raises ValueError as `rows` does.
+        """
+        rows: list[list[int]] = self._target.encode(_checked(texts))
+        return rows
+
+    def has_unknown(self, row: Sequence[int]) -> bool:
+        """Whether such ids have one that stands for what has none."""
+        return any(self._target.token_id(name) in row for name in self.unknown_names)
 
     def may_be_tokens(self, strings: Iterable[str]) -> bool:
         """Whether they can be a text's tokens: one is known, or may be a word that is not."""
@@ -206,7 +234,10 @@ class Tokenizer:
     @property
     def opening(self) -> str | None:
         """A pattern of what a text may start with that is about the whole of it."""
-        return r"\s*>>.+?<<\s*" if self._languages.style == "marian" else None
+        style = self._languages.style
+        if style is None or style.target != "text":
+            return None
+        return rf"\s*{style.pattern.pattern}\s*"
 
     def leaves_target_open(self, texts: Iterable[str]) -> bool:
         """Whether the model must be told what language to write, and a text does not do so."""
@@ -216,10 +247,41 @@ class Tokenizer:
         """The options of `generate` that make the model write a language."""
         return self._languages.target_options(self.language_id(tgt_lang))
 
+    def _told(
+        self,
+        src_lang: Sequence[str | None],
+        tgt_lang: Sequence[str | None],
+        *,
+        is_for_all: bool,
+        is_framed: bool,
+    ) -> tuple[list[Frame], list[str]]:
+        """How each text is told its languages: by its frame, and by what comes first.
+
+        Raises ValueError for unknown languages that are those of all texts; TextError for others.
+        """
+        pairs = list(zip(src_lang, tgt_lang, strict=True))
+        told: dict[tuple[str | None, str | None], tuple[Frame, str]] = {}
+        for index, (source, target) in enumerate(pairs):
+            if (source, target) in told:
+                continue
+            try:
+                instruction = self._languages.instruct(target)
+                frame = self._languages.frame(self._vocabulary, source, target)
+            except Untold as error:
+                if is_framed:
+                    raise TextError(index, f": {error}") from None
+                frame = [], []  # the text says it itself
+            except ValueError as error:
+                if is_for_all:
+                    raise
+                raise TextError(index, f": {error}") from None
+            told[source, target] = frame, instruction
+        return [told[pair][0] for pair in pairs], [told[pair][1] for pair in pairs]
+
     def _framed(
         self,
         bodies: list[list[int]],
-        frame: tuple[list[int], list[int]],
+        frames: list[Frame],
         max_length: int | None,
         truncation_side: str,
         add_special_tokens: bool,
@@ -232,17 +294,19 @@ class Tokenizer:
         for index, body in enumerate(bodies):
             if not body:
                 raise TextError(index, "is empty: every text needs at least one token")
-        before, behind = frame if add_special_tokens else ([], [])
-        room = None if max_length is None else max_length - len(before) - len(behind)
-        if room is not None and room < 1:
-            raise ValueError(f"a limit of {max_length} tokens leaves no room for a token of text")
         keeps_end = (self.truncation_side or truncation_side) == "left"
-        kept = slice(-room, None) if room is not None and keeps_end else slice(None, room)
         ends_once = getattr(self._vocabulary, "ends_once", False)
-        return [
-            [*before, *body, *(() if ends_once and body[-1:] == behind else behind)]
-            for body in (body[kept] for body in bodies)
-        ]
+        rows = []
+        for body, frame in zip(bodies, frames, strict=True):
+            before, behind = frame if add_special_tokens else ([], [])
+            room = None if max_length is None else max_length - len(before) - len(behind)
+            if room is not None and room < 1:
+                raise ValueError(
+                    f"a limit of {max_length} tokens leaves no room for a token of text"
+                )
+            kept = body[-room:] if room is not None and keeps_end else body[:room]
+            rows.append([*before, *kept, *(() if ends_once and kept[-1:] == behind else behind)])
+        return rows
 
     def _token(self, token: str, unknown: int | None = None) -> int:
         if not isinstance(token, str):

@@ -2,7 +2,8 @@
 
 Since version 5, the classes of transformers take vocabulary, merges, added tokens and the table of
 equal characters from that file, most of them its post-processor too, and bring everything else.
-Where they lose the table that a model was trained by (mBART, BARThez), it is kept here.
+Where they lose what a model was trained by, the table (mBART, BARThez) or the tokens around texts
+(BARThez, Blenderbot), it is kept here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tritonseq.shown import shown
 
 from .fast import FastVocabulary, add_tokens, check_ids, library_errors, tokenizers_library
-from .languages import MBART, MBART50
+from .language_codes import FLORES, MBART, MBART50
 from .sentencepiece import FAIRSEQ_ROLES, PEGASUS_OFFSET, albert_normalizers
 from .special_tokens import FLAGS, Token
 from .tokenizer_config import ROLES
@@ -62,6 +63,8 @@ class TokenizerClass(NamedTuple):
     """Special tokens that there are in any case."""
     falls_back: bool = False
     """Whether BPE writes unknown characters as bytes, and fuses unknown ones."""
+    names_unknown: bool = False
+    """Whether BPE writes one unk_token for unknown characters in a row."""
 
 
 def class_of(name: str | None, backend: Any) -> TokenizerClass | None:
@@ -120,7 +123,7 @@ def _check_model(
         fault = f"says continuing_subword_prefix, which {name} does without"
     elif cls.languages is MBART50 and not any(map(backend.token_to_id, MBART50)):
         fault = f"has none of the languages that {name} has"
-    elif kind == "WordPiece" and model.token_to_id(roles.get("unk_token", "")) is None:
+    elif (kind == "WordPiece" or cls.names_unknown) and not _has_unknown(model, roles):
         fault = f"has no {shown(roles.get('unk_token'))}, which {name} writes for what is unknown"
     elif kind == "Unigram":
         wanted, found = cls.unknown, _unknown_id(model, path)
@@ -135,6 +138,10 @@ def _check_model(
         )
 
 
+def _has_unknown(model: Any, roles: Mapping[str, str]) -> bool:
+    return model.token_to_id(roles.get("unk_token", "")) is not None
+
+
 def _unknown_id(model: Any, path: Path) -> int | None:
     """What pieces have for the unknown; None if they write it as bytes."""
     with library_errors(path):
@@ -145,9 +152,10 @@ def _unknown_id(model: Any, path: Path) -> int | None:
 def _settle_model(model: Any, cls: TokenizerClass, roles: Mapping[str, str]) -> None:
     """The options of a model are the class's own; random merges (dropout) have no place here."""
     if cls.model == "BPE":
-        model.dropout = model.unk_token = None
-        model.end_of_word_suffix = None
-        model.fuse_unk = model.byte_fallback = cls.falls_back
+        model.dropout = model.end_of_word_suffix = None
+        model.unk_token = roles["unk_token"] if cls.names_unknown else None
+        model.fuse_unk = cls.falls_back or cls.names_unknown
+        model.byte_fallback = cls.falls_back
         model.ignore_merges = False
     if cls.model == "WordPiece":
         model.unk_token = roles["unk_token"]
@@ -339,6 +347,12 @@ def _pegasus(library: Any, config: Mapping[str, Any], backend: Any) -> tuple[Any
     return normalizer, step, decoder
 
 
+def _nllb(library: Any, _: Mapping[str, Any], backend: Any) -> tuple[Any, Any, Any]:
+    steps = _charsmap(library, backend)
+    steps += [_single_spaces(library)] if steps else []
+    return _joined(library, steps), *_metaspace(library, {}, words=False)
+
+
 def _barthez(library: Any, config: Mapping[str, Any], backend: Any) -> tuple[Any, Any, Any]:
     parts = library.normalizers
     steps = _charsmap(library, backend)
@@ -392,7 +406,7 @@ TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
     "gpt2": TokenizerClass("BPE", _GPT2, _bytes, keeps_frame=True),
     "bart": TokenizerClass("BPE", _FAIRSEQ, _bytes, _ENDS),
     "bert": TokenizerClass("WordPiece", BERT_ROLES, _bert, _ENDS),
-    "t5": TokenizerClass("Unigram", _T5, _words, _STOP, unknown=2, extras=_sentinels),
+    "t5": TokenizerClass("Unigram", _T5, _words, _STOP, extras=_sentinels),
     "pegasus": TokenizerClass(
         "Unigram", {**_T5, "mask_token": "<mask_2>"}, _pegasus, _STOP, extras=_pretraining
     ),
@@ -402,6 +416,9 @@ TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
     "mbart50": TokenizerClass(
         "Unigram", _MBART50, _spaces, _STOP, unknown=3, mask_strips=True, languages=MBART50
     ),
+    "nllb": TokenizerClass(
+        "BPE", _FAIRSEQ, _nllb, _STOP, mask_strips=True, extras=lambda _: FLORES, names_unknown=True
+    ),
     "xlm_roberta": TokenizerClass("Unigram", _FAIRSEQ, _roberta_words, _BOUNDS, unknown=3),
     "camembert": TokenizerClass(
         "Unigram", _FAIRSEQ, _roberta_words, _BOUNDS, mask_strips=True, extras=_unused
@@ -410,7 +427,9 @@ TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
         "Unigram", _FAIRSEQ, _barthez, _ENDS, keeps_frame=True, unknown=3, mask_strips=True
     ),
     "albert": TokenizerClass("Unigram", _ALBERT, _albert, _ENDS, keeps_frame=True, unknown=1),
-    "Blenderbot": TokenizerClass("BPE", _FAIRSEQ, _blenderbot, keeps_frame=True, mask_strips=True),
+    "blenderbot": TokenizerClass(
+        "BPE", _FAIRSEQ, _blenderbot, _STOP, keeps_frame=True, mask_strips=True
+    ),
     "Cohere": TokenizerClass("BPE", _COHERE, _cohere, keeps_frame=True),
     "Deberta": TokenizerClass("BPE", _BRACKETS, _bytes, _ENDS),
     "GPTNeoX": TokenizerClass("BPE", {**_GPT2, "pad_token": "<|padding|>"}, _neox),

@@ -38,21 +38,21 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 # They say where files were, how a class was called, or what this kind of model has no use for.
 _NAMED = """
 _auto_class _commit_hash _from_auto _name_or_path adapter_kwargs backend bos_token_id cache_dir
-chat_control_tokens chat_template cls_token_box cls_token_id code_revision default_to_square
-device device_map dtype eos_token_id errors feature_extractor_type files_loaded force_download
-from_flax from_slow from_tf full_tokenizer_file gguf_file image_processor_type init_inputs
-init_kwargs is_fast is_local is_split_into_words language language_codes languages
-local_files_only low_cpu_mem_usage mask_token_id max_length max_seq_length max_source_length
-max_target_length merges merges_file mirror model_id model_input_names model_name model_type
-monolingual_vocab_file name name_or_path only_label_first_subword pad_to_max_length
-pad_to_multiple_of pad_token_box pad_token_id pad_token_label pad_token_type_id padding
-processor_class proxies response_schema response_template resume_download return_attention_mask
-return_length return_offsets_mapping return_overflowing_tokens return_special_tokens_mask
-return_tensors return_token_type_ids revision sep_token_box sep_token_id source_lang source_spm
-special_tokens_map_file stride subfolder target_lang target_spm target_vocab_file task token
-tokenizer_file tokenizer_type tokenizer_version tokenizers_version torch_dtype
-transformers_version truncation truncation_strategy trust_remote_code unk_token_id use_auth_token
-use_default_system_prompt use_fast use_safetensors verbose version vocab vocab_file vocab_size
+chat_control_tokens chat_template cls_token_box cls_token_id code_revision default_to_square device
+device_map dtype eos_token_id errors feature_extractor_type files_loaded force_download from_flax
+from_slow from_tf full_tokenizer_file gguf_file image_processor_type init_inputs init_kwargs is_fast
+is_local is_split_into_words language languages local_files_only low_cpu_mem_usage mask_token_id
+max_length max_seq_length max_source_length max_target_length merges merges_file mirror model_id
+model_input_names model_name model_type monolingual_vocab_file name name_or_path num_madeup_words
+only_label_first_subword pad_to_max_length pad_to_multiple_of pad_token_box pad_token_id
+pad_token_label pad_token_type_id padding processor_class proxies response_schema response_template
+resume_download return_attention_mask return_length return_offsets_mapping return_overflowing_tokens
+return_special_tokens_mask return_tensors return_token_type_ids revision sep_token_box sep_token_id
+source_lang source_spm special_tokens_map_file src_vocab_file stride subfolder target_lang
+target_spm target_vocab_file task tgt_vocab_file token tokenizer_file tokenizer_type
+tokenizer_version tokenizers_version torch_dtype transformers_version truncation truncation_strategy
+trust_remote_code unk_token_id use_auth_token use_default_system_prompt use_fast use_safetensors
+verbose version vocab vocab_file vocab_size
 """
 _HARMLESS = frozenset(_NAMED.split())
 
@@ -80,7 +80,8 @@ _KINDS = (
                 *("add_bos_token", "add_eos_token", "add_prefix_space"),
                 *("clean_up_tokenization_spaces", "do_basic_tokenize", "do_lower_case"),
                 "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
-                *("fix_mistral_regex", "keep_accents", "legacy", "remove_space"),
+                *("fix_mistral_regex", "keep_accents", "legacy", "legacy_behaviour"),
+                "remove_space",
                 *("separate_vocabs", "spaces_between_special_tokens", "split_special_tokens"),
                 *("strip_accents", "tokenize_chinese_chars", "trim_offsets"),
             )
@@ -106,7 +107,12 @@ _KINDS = (
         "a number of tokens",
     ),
     _Kind(
-        ("src_lang", "tgt_lang", "tokenizer_class"),
+        ("langs",),
+        lambda value: isinstance(value, list) and len(value) == 2,
+        "two languages, such as ['en', 'de']",
+    ),
+    _Kind(
+        ("language_codes", "src_lang", "tgt_lang", "tokenizer_class"),
         lambda value: isinstance(value, str),
         "a string",
     ),
@@ -137,14 +143,20 @@ _KNOWN = {
         "Bert DistilBert Electra Lxmert Minilm MobileBert SqueezeBert Unilm",
         "bert distilbert electra",
     ),
+    "blenderbot": ("Blenderbot", "blenderbot"),
     "byt5": ("ByT5", "byt5"),
     "camembert": ("Camembert", "camembert"),
+    "fsmt": ("FSMT", "fsmt"),
     "gpt2": ("CodeGen GPT2", "gpt2"),
+    "m2m100": ("M2M100", "m2m_100"),
     "marian": ("Marian", "marian"),
     "mbart": ("MBart", "mbart"),
     "mbart50": ("MBart50", "mbart50"),
     "mt5": ("MT5", "mt5"),
+    "nllb": ("Nllb", "nllb nllb-moe"),
     "pegasus": ("Pegasus", "pegasus"),
+    "plbart": ("PLBart", "plbart"),
+    "small100": ("SMALL100", ""),
     "t5": ("T5", "t5"),
     "umt5": ("UMT5", "umt5"),
     "xlm_roberta": ("XLMRoberta", "xlm-roberta"),
@@ -158,15 +170,18 @@ _OF_CLASSES, _OF_MODELS = (
 # transformers 5 builds them anew around its vocabulary, in ways that are of no use to our models.
 _SAVED = frozenset(
     (
-        *("Blenderbot", "Bloom", "Cohere", "ConvBert", "Deberta", "FNet", "GPTNeoX", "Llama"),
+        *("Bloom", "Cohere", "ConvBert", "Deberta", "FNet", "GPTNeoX", "Llama"),
         *("PreTrained", "Qwen2"),
     )
 )
 _BACKENDS = frozenset(("TokenizersBackend", "PythonBackend", "SentencePieceBackend"))
 
+# Without a word about it, their Chinese models have nothing but the vocab.txt of a BERT.
+_CHINESE = frozenset(("bart", "t5"))
+_OWN_FILES = frozenset(("tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model"))
+
 # Those of other models, whose tokenizer may stand in for the one of ours.
 _OTHERS = {
-    "blenderbot": "Blenderbot",
     "codegen": "gpt2",
     "cohere": "Cohere",
     "cohere2": "Cohere",
@@ -229,8 +244,9 @@ def family_of(
     """The family of a tokenizer, and what it is named by.
 
     `config` is tokenizer_config.json, whose `tokenizer_class` counts before that of the network's
-    configuration `model`, and that before the type of the model; `has` names the files. The family
-    is None if nothing is named at all. Raises ValueError for a class that is not known.
+    configuration `model`, and that before the type of the model; `has` names the files. A vocab.txt
+    alone is BERT's. The family is None if nothing is named at all. Raises ValueError for a class
+    that is not known.
     """
     for source, where in ((config, "tokenizer_config.json"), (model, "the configuration")):
         name = source.get("tokenizer_class")
@@ -240,6 +256,8 @@ def family_of(
     if kind is None:
         return None, "no tokenizer_class and no model_type"
     family = _OF_MODELS.get(kind) if isinstance(kind, str) else None
+    if family in _CHINESE and "vocab.txt" in has and not _OWN_FILES & set(has):
+        return "bert", "vocab.txt"
     if family is None and "tokenizer.json" in has:
         return WHOLE, str(kind)
     if family is None:
