@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from tritonseq.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -60,3 +64,18 @@ def test_every_file_that_is_named_exists() -> None:
 def test_no_document_is_left_with_a_placeholder(name: str) -> None:
     prose = re.sub(r"```.*?```|`[^`\n]*`", "", (ROOT / name).read_text(), flags=re.DOTALL)
     assert re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", prose) == []
+
+
+def test_the_page_of_the_models_is_the_one_that_the_code_makes() -> None:
+    path = ROOT / "docs" / "models.py"
+    spec = importlib.util.spec_from_file_location("docs_models", path)
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    lacking = MODELS.keys() - made.ROWS.keys()
+    assert not lacking, f"docs/models.py has no row for {lacking}"
+    assert not made.ROWS.keys() - MODELS.keys(), "rows of no model"
+    named = {family for kind in MODELS for family in made.tokenizers(kind)}
+    assert named <= made.FILES.keys(), "families of tokenizers without files"
+    assert made.PAGE.read_text() == made.page(), "run python docs/models.py"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 
+from tritonseq.checkpoint.elsewhere import check_folder
 from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
 from tritonseq.checkpoint.loader import from_transformers_model, load_checkpoint
 from tritonseq.checkpoint.origin import Identity, Origin, origin_of
+from tritonseq.decoding.stop_strings import StopStrings
 from tritonseq.engine.encoder_states import EncoderStates
 from tritonseq.engine.lengths import longest_text
 from tritonseq.engine.pool import EnginePool
@@ -20,10 +22,11 @@ from tritonseq.engine.torch_state import isolated, isolated_items
 from tritonseq.options.config import GenerationConfig, as_generation_config
 from tritonseq.text.encoding import banned_ids
 from tritonseq.text.languages import TARGET_OPTIONS, each_language
+from tritonseq.text.sentences import splitting
 from tritonseq.text.tokenizer import Tokenizer
 
 from .progress import Progress
-from .text_task import TextJob
+from .text_task import SplitJob, TextJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,12 +41,16 @@ if TYPE_CHECKING:
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.decoding.trie import Trie
     from tritonseq.engine.request import AllowedTokens, Ids, Sources, Streamer
+    from tritonseq.text.sentences import Splitting
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
 BATCH_SIZE = 16
 """Texts that are generated together. A step reads all weights, for however many rows: 16 texts
 share that cost, and the caches of 16 times a few beams still fit beside the weights."""
+
+KEPT_STOPS = 8
+"""Sets of stop strings that a model remembers the tables of, which take a look at all tokens."""
 
 
 def load(
@@ -91,7 +98,8 @@ def load(
         ConnectionError: if the Hub cannot be reached and its cache does not have everything.
     """
     at_hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-    path, folder = _found(name_or_path, revision, tokenizer, at_hub)
+    check = partial(check_folder, model_type=model_type, overrides=config)
+    path, folder = _found(name_or_path, revision, tokenizer, at_hub, check)
     checkpoint = load_checkpoint(
         path,
         device=device,
@@ -108,10 +116,14 @@ def load(
 
 
 def _found(
-    name: str | Path, revision: str | None, tokenizer: str | Path | None, at_hub: Mapping[str, Any]
+    name: str | Path,
+    revision: str | None,
+    tokenizer: str | Path | None,
+    at_hub: Mapping[str, Any],
+    check: Callable[[Path], object] = bool,
 ) -> tuple[Path, Path | None]:
     """Where the checkpoint lies, and its tokenizer if that is named by itself."""
-    path = snapshot(name, revision=revision, **at_hub)
+    path = snapshot(name, revision=revision, check=check, **at_hub)
     return path, None if tokenizer is None else tokenizer_folder(tokenizer, **at_hub)
 
 
@@ -206,6 +218,7 @@ class Model:
         self._config = config
         self._origin = origin
         self._watch = watch
+        self._read_stops: dict[tuple[str, ...], StopStrings] = {}
 
     def __copy__(self) -> Model:
         twin = Model.__new__(Model)
@@ -216,6 +229,7 @@ class Model:
         self._check_unchanged()
         twin = copy.copy(self)
         twin._watch = None  # it shares nothing
+        twin._read_stops = {}
         memo[id(self)] = twin
         for name in _OWN:
             setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
@@ -360,6 +374,9 @@ class Model:
             streamer: gets the prompt and every token as it is chosen; not with beams.
             options: transformers' generation parameters: max_new_tokens, num_beams, do_sample,
                 no_repeat_ngram_size and so on; `hf_exact=True` also reproduces its quirks.
+                `stop_strings`, one or several, need the checkpoint's tokenizer and end hypotheses
+                whose last token completes one; as in transformers, that token and so the string
+                stay in what is returned, and the text of a prompt (of the decoder) may begin it.
 
         Returns:
             `[B * num_return_sequences, L]` int64 on the device of `input_ids`, prompts of the
@@ -499,6 +516,7 @@ class Model:
         src_lang: str | Sequence[str | None] | None = None,
         tgt_lang: str | Sequence[str | None] | None = None,
         prefix: str | None = None,
+        split_sentences: bool | str = False,
         truncation: bool = False,
         max_source_length: int | None = None,
         add_special_tokens: bool = True,
@@ -524,6 +542,12 @@ class Model:
                 "en_XX" for mBART, "fra_Latn" for NLLB, "fr" for M2M100, "fra" for a Marian model
                 with several targets. A list has one for each text, or None where nothing is said.
             prefix: put before every text; by default that of the task, if there is one.
+            split_sentences: for translation models, which are trained on sentences: cut texts into
+                sentences by the rules of the source language (`src_lang`, or what the checkpoint
+                says), or of the one that is named here, such as "en". Each is generated as a text
+                of its own, and the outputs are joined with what stood between the sentences (a
+                space, if that was nothing; nothing, beside Chinese and Japanese characters). Of
+                several outputs the k-th is made of the k-th of each. Needs the `sentences` extra.
             truncation: shorten texts to the positions of the encoder, or to what the checkpoint's
                 tokenizer recommends if that is less; T5 has this limit only. Of prompts to
                 continue, the end is kept, with room for what is generated. Where
@@ -562,6 +586,7 @@ class Model:
         job = self.text_job(
             **for_all,
             prefix=prefix,
+            split_sentences=split_sentences,
             truncation=truncation,
             max_source_length=max_source_length,
             add_special_tokens=add_special_tokens,
@@ -572,7 +597,12 @@ class Model:
             **options,
         )
         with isolated(self.device):
-            rows = job.read(texts, **each)
+            if split_sentences and each:
+                raise ValueError(
+                    "split_sentences with a language for each text: pass texts of one language at "
+                    "a time, or use pipeline"
+                )
+            rows: Any = SplitJob(job).read(texts) if split_sentences else job.read(texts, **each)
             if targets := each.get("tgt_lang"):
                 both = zip(targets, rows, strict=True)
                 job = job.to([code if row else None for code, row in both])
@@ -580,7 +610,8 @@ class Model:
             done: dict[int, Completion] = {}
             tokens = 0
             with contextlib.closing(bar):
-                for batch in job.run(rows, batch_size):
+                answering = SplitJob(job) if split_sentences else job
+                for batch in answering.run(rows, batch_size):
                     done |= batch
                     tokens += sum(each.tokens for each in batch.values())
                     bar.show(len(done), tokens, 0)
@@ -592,6 +623,7 @@ class Model:
         src_lang: str | None = None,
         tgt_lang: str | None = None,
         prefix: str | None = None,
+        split_sentences: bool | str = False,
         truncation: bool = False,
         max_source_length: int | None = None,
         add_special_tokens: bool = True,
@@ -619,6 +651,7 @@ class Model:
         for name, text in (("prefix", prefix), ("src_lang", src_lang), ("tgt_lang", tgt_lang)):
             if not isinstance(text, str | None):
                 raise ValueError(f"{name} is {text!r}: it must be a string")
+        sentences = self._sentences(split_sentences, src_lang)
         told = {} if tgt_lang is None else self.tokenizer.target_options(tgt_lang)
         if prefix is None:
             prefix = self.task_options(task).get("prefix") if task is not None else None
@@ -634,17 +667,41 @@ class Model:
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             prefix=prefix or "",
+            sentences=sentences,
             max_length=self._source_limit(truncation, max_source_length, request.config),
             add_special_tokens=add_special_tokens,
             skip_special_tokens=skip_special_tokens,
             clean_up_tokenization_spaces=clean_up_tokenization_spaces,
         )
 
+    def _sentences(self, asked: bool | str, src_lang: str | None) -> Splitting | None:
+        """How texts are cut into sentences; ValueError if that cannot be known."""
+        if not isinstance(asked, bool | str) or asked == "":
+            raise ValueError(
+                f"split_sentences is {asked!r}: it must be True, False or a language such as 'en'"
+            )
+        if asked is False:
+            return None
+        if not self.is_encoder_decoder:
+            raise ValueError(
+                "split_sentences is for models that answer texts, and this one continues them: "
+                "leave it out"
+            )
+        named = asked if isinstance(asked, str) else src_lang or self.tokenizer.source_language
+        if named is None:
+            raise ValueError(
+                "split_sentences=True: the checkpoint does not say what language it reads; pass "
+                "src_lang, or split_sentences='en' (--split-sentences en)"
+            )
+        return splitting(named, self.tokenizer.opening)
+
     def tokenize(self, texts: Iterable[str], **how: Any) -> tuple[Tensor, Tensor]:
         """Ids `[B, S]` and mask `[B, S]` of texts, padded on the side that the model wants.
 
         Arguments are those of `generate_text`; texts may have any number of tokens.
         """
+        if how.get("split_sentences"):
+            raise ValueError("split_sentences makes several rows of a text: leave it out here")
         named = {name: how.pop(name, None) for name in ("src_lang", "tgt_lang")}
         for_all, each = _split(named)
         job = self.text_job(**for_all, **how)
@@ -673,7 +730,23 @@ class Model:
             config = as_generation_config(generation_config, defaults=config)
         config = config.merged(**arguments)
         config.check_vocabulary(self.decoder.vocab_size)
-        return Request.of(self.decoder, config, self.engines, **taken)
+        stops = self._stops(config.stop_strings) if config.stop_strings else None
+        return Request.of(self.decoder, config, self.engines, stops=stops, **taken)
+
+    def _stops(self, asked: str | Sequence[str]) -> StopStrings:
+        """What strings are to the vocabulary; ValueError without a tokenizer."""
+        strings = (asked,) if isinstance(asked, str) else tuple(asked)
+        if strings not in self._read_stops:
+            try:
+                pieces = self.tokenizer.pieces()
+            except ValueError as error:
+                raise ValueError(
+                    f"stop_strings needs the checkpoint's tokenizer: {error}"
+                ) from None
+            for oldest in list(self._read_stops)[: 1 - KEPT_STOPS]:
+                self._read_stops.pop(oldest, None)
+            self._read_stops[strings] = StopStrings(strings, pieces, self.decoder.vocab_size)
+        return self._read_stops[strings]
 
     def _banned(self, words: Sequence[str], config: GenerationConfig) -> list[Sequence[int]] | None:
         """`bad_words_ids` of these texts and of the options; None if there are none."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tritonseq.decoding.completion import Completion, completions
+from tritonseq.decoding.completion import Completion, completions, together
 from tritonseq.engine.lengths import longest_answered
 from tritonseq.errors import TextError
 from tritonseq.options.containers import check_first, check_texts
@@ -19,6 +19,7 @@ from tritonseq.text.encoding import (
     with_languages,
 )
 from tritonseq.text.languages import each_language
+from tritonseq.text.sentences import joined, split
 
 from .callers import warn
 
@@ -202,6 +203,57 @@ class TextJob:
         decoder, config = self.request.decoder, self.request.config
         given = int(decoder.is_encoder_decoder and not decoder.is_prefix_lm)
         return completions(output, config, samples=samples, start=start, given=given)
+
+
+@dataclass(frozen=True)
+class SplitJob:
+    """A `TextJob` whose texts are answered sentence by sentence, and come back as texts."""
+
+    job: TextJob
+
+    def read(self, texts: Iterable[Text]) -> list[SplitRow]:
+        """The sentences of each text, as `TextJob.read` reads them."""
+        check_texts("texts", texts)
+        cut = self.job.encoder.encoding.sentences
+        parts = [split(text, cut) for text in texts]
+        owners = [place for place, each in enumerate(parts) for _ in each.sentences]
+        try:
+            rows = iter(self.job.read([text for each in parts for text in each.sentences]))
+        except TextError as error:
+            raise error.at(owners[error.index]) from None
+        return [SplitRow([next(rows) for _ in each.sentences], each.gaps) for each in parts]
+
+    def run(
+        self, texts: Sequence[SplitRow], batch_size: int, window: int | None = None
+    ) -> Iterator[dict[int, Completion]]:
+        """As `TextJob.run`: each text is there when all its sentences are."""
+        owners = [
+            (place, part) for place, text in enumerate(texts) for part in range(len(text.rows))
+        ]
+        found: dict[int, dict[int, Completion]] = {place: {} for place in range(len(texts))}
+        for batch in self.job.run([row for text in texts for row in text.rows], batch_size, window):
+            ready = {}
+            for row, completion in batch.items():
+                place, part = owners[row]
+                found[place][part] = completion
+                if len(found[place]) == len(texts[place].rows):
+                    done = [each for _, each in sorted(found.pop(place).items())]
+                    ready[place] = _whole(done, texts[place].gaps)
+            if ready:
+                yield ready
+
+
+class SplitRow(NamedTuple):
+    """The ids of a text's sentences, and what stands between these."""
+
+    rows: list[list[int]]
+    gaps: Sequence[str]
+
+
+def _whole(parts: Sequence[Completion], gaps: Sequence[str]) -> Completion:
+    """The completion of a text by those of its sentences, all decoded."""
+    texts = zip(*(part.texts or () for part in parts), strict=True)
+    return together(parts)._replace(texts=[joined(each, gaps) for each in texts])
 
 
 def by_length(things: Iterable[T], length: Callable[[T], int]) -> list[T]:

@@ -73,7 +73,6 @@ FOREIGN = [
     ({"guidance_scale": 2.0}, 1.0),
     ({"watermarking_config": {"greenlist_ratio": 0.3}}, None),
     ({"penalty_alpha": 0.6}, 0.0),
-    ({"stop_strings": ["a"]}, None),
     ({"force_words_ids": [[9]]}, None),
     ({"constraints": [1]}, None),
     ({"dola_layers": "low"}, None),
@@ -135,11 +134,11 @@ def test_a_live_model_and_a_task_may_say_so_too(tmp_path: Path) -> None:
     model = tritonseq.from_transformers(theirs)
     with pytest.raises(ValueError, match=r"guidance_scale=2\.0.*the model's generation_config"):
         model.generate(SOURCE, max_new_tokens=3)
-    other = tiny.hf_gpt2(task_specific_params={"tell": {"stop_strings": ["a"]}})
+    other = tiny.hf_gpt2(task_specific_params={"tell": {"token_healing": True}})
     model = tritonseq.from_transformers(other)
-    with pytest.raises(ValueError, match=r"stop_strings=.*task_specific_params.*'tell'"):
+    with pytest.raises(ValueError, match=r"token_healing=.*task_specific_params.*'tell'"):
         model.generate(SOURCE, task="tell", max_new_tokens=3)
-    assert model.generate(SOURCE, task="tell", max_new_tokens=3, stop_strings=None) is not None
+    assert model.generate(SOURCE, task="tell", max_new_tokens=3, token_healing=None) is not None
 
 
 @pytest.mark.parametrize("options", [{"temperature": 10**400}, {"max_new_tokens": 10**400},

@@ -456,10 +456,10 @@ class TestBatcher:
         found = dict(itertools.chain(*batcher.run(rows, lambda: True)))
         for row in rows:
             (alone,) = job.complete([row.ids])
-            assert found[row.number].sequences == alone.sequences
-            assert found[row.number].tokens == alone.tokens
+            assert found[row.key].sequences == alone.sequences
+            assert found[row.key].tokens == alone.tokens
             assert alone.scores is not None
-            assert found[row.number].scores == pytest.approx(alone.scores)
+            assert found[row.key].scores == pytest.approx(alone.scores)
 
     @pytest.mark.parametrize("refill", [True, False])
     @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ class TestBatcher:
         """Room for 3 short ones at once, and none for the long one."""
         job = model.text_job()
         rows = rows_of([4, 30, 4, 5, 4, 6, 4, 4, 5])
-        wanted = {row.number: job.complete([row.ids])[0].sequences for row in rows}
+        wanted = {row.key: job.complete([row.ids])[0].sequences for row in rows}
         prefill = model.decoder.prefill
 
         def small(tokens: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
@@ -488,12 +488,10 @@ class TestBatcher:
         batcher = Batcher(job, RunOptions(8, refill=refill), warn)
         found = dict(itertools.chain(*batcher.run(rows, lambda: True)))
         assert found.keys() == wanted.keys()
-        fault = found.pop(1).fault
+        fault = found.pop((1, 0)).fault
         assert fault is not None and "30 tokens do not fit into memory" in fault
         assert all(a.fault is None for a in found.values())
-        assert {number: a.sequences for number, a in found.items()} == {
-            number: wanted[number] for number in found
-        }
+        assert {key: a.sequences for key, a in found.items()} == {key: wanted[key] for key in found}
         assert len(warnings) == 1
 
     def test_other_errors_are_not_hidden(
@@ -514,7 +512,7 @@ class TestBatcher:
     ) -> None:
         rows = rows_of([5] * 12)
         batcher = Batcher(model.text_job(), RunOptions(3, refill=refill))
-        found: list[tuple[int, Completion]] = []
+        found: list[tuple[Any, Completion]] = []
         parts = batcher.run(rows, lambda: not found)
         for part in parts:
             found.extend(part)
@@ -623,7 +621,7 @@ class TestBatcher:
 
         monkeypatch.setattr(model.decoder, "prefill", noted)
 
-        def answers(rows: list[BatchRow]) -> dict[int, Completion]:
+        def answers(rows: list[BatchRow]) -> dict[Any, Completion]:
             batches.clear()
             found = Batcher(job, RunOptions(2, exact_scores=True)).run(rows, lambda: True)
             return dict(itertools.chain(*found))
@@ -631,7 +629,7 @@ class TestBatcher:
         whole = answers(rows)
         for known in ({0, 1}, {1, 6, 2, 8}, {7, 8, 9}, set(range(10)), set(range(11))):
             new = answers([row._replace(is_done=row.number in known) for row in rows])
-            assert new == {n: answer for n, answer in whole.items() if n not in known}
+            assert new == {key: each for key, each in whole.items() if key[0] not in known}
             assert len(batches) == 1 or len(known) < 10 or not new
         assert batches == []
 
@@ -673,9 +671,9 @@ class TestPrompts:
         counts = set()
         for row in rows:
             (alone,) = job.complete([row.ids])
-            assert found[row.number].sequences == alone.sequences
-            assert found[row.number].tokens == alone.tokens
-            counts.add(found[row.number].tokens)
+            assert found[row.key].sequences == alone.sequences
+            assert found[row.key].tokens == alone.tokens
+            counts.add(found[row.key].tokens)
         assert len(counts) > 1
 
 

@@ -16,7 +16,7 @@ from .state_dict import ADAPTER_CONFIG, refuse_adapter
 from .weights import FORMATS, index_of, is_weight_file, shard_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # What is read beside the weights: the configuration, and the tokenizers of the known families.
 SMALL_FILES = (
@@ -51,6 +51,7 @@ def snapshot(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    check: Callable[[Path], object] = bool,
 ) -> Path:
     """The folder of a checkpoint: a local one as it is, else one downloaded from the Hub.
 
@@ -58,7 +59,9 @@ def snapshot(
 
     Only what tritonseq reads is fetched: configuration, tokenizer, and one format of weights.
     huggingface_hub does the work, with its cache, progress bars and environment variables;
-    without a network, or with `local_files_only`, what it has in its cache is used.
+    without a network, or with `local_files_only`, what it has in its cache is used. `check` is
+    handed the folder when its small files are there, and raises ValueError for one whose weights
+    nobody needs.
 
     Raises:
         ValueError: if there is no such folder, repository or revision, no access to it, or
@@ -78,7 +81,9 @@ def snapshot(
         raise ValueError(f"there is no file {path}")
     name = str(name_or_path)
     with _plain_errors(name, revision, local_files_only):
-        return _Repository(name, revision, cache_dir, token, local_files_only).fetch_checkpoint()
+        return _Repository(name, revision, cache_dir, token, local_files_only).fetch_checkpoint(
+            check
+        )
 
 
 def tokenizer_folder(
@@ -116,19 +121,19 @@ class _Repository:
         _check("cache_dir", self.cache_dir, "a folder", str, os.PathLike, type(None))
         _check("token", self.token, "a token, True or False", str, bool, type(None))
 
-    def fetch_checkpoint(self) -> Path:
-        """Fetch the small files with the best format of weights that the repository has."""
-        wanted: Sequence[str] = SMALL_FILES
+    def fetch_checkpoint(self, check: Callable[[Path], object]) -> Path:
+        """Fetch the small files, and the best format of weights that the repository has."""
+        folder = self.fetch(SMALL_FILES)
+        if find_config(folder) is None:
+            refuse_adapter(folder)
+            raise ValueError(f"{self.name!r} on the Hub has no config.json")
+        check(folder)
         for weights in FORMATS:
-            folder = self.fetch([*wanted, weights, index_of(Path(weights)).name])
-            if find_config(folder) is None:
-                refuse_adapter(folder)
-                raise ValueError(f"{self.name!r} on the Hub has no config.json")
+            folder = self.fetch([weights, index_of(Path(weights)).name])
             if (folder / weights).is_file():
                 return folder
             if index_of(folder / weights).is_file():
                 return self.fetch(shard_names(index_of(folder / weights)))
-            wanted = ()
         raise ValueError(
             f"{self.name!r} has no weights named {' or '.join(FORMATS)}; "
             "if a download of it was interrupted, run it again with a network"

@@ -15,6 +15,7 @@ from tritonseq.models.matmul import address
 from tritonseq.models.network import is_multiplied_by, lay_out, place, quantized
 
 from .devices import DTYPES, check_source_cache, resolve_device, resolve_dtype
+from .elsewhere import check_kind
 from .files import find_config, is_there, read_config, read_json
 from .live import Watch, plain_state, unwrapped_model
 from .state_dict import refuse_adapter, refuse_parts, tied, unwrapped
@@ -163,6 +164,8 @@ def load_checkpoint(
         stated: dict[str, Any] = {}  # the caller says it all
     else:
         stated = read_config(path, tokenizer)
+    named = {} if model_type is None else {"model_type": model_type}
+    check_kind({**stated, **changes, **named})
     config, reader = _describe(
         stated, changes, model_type, open_weights(path), tokenizer=tokenizer or folder
     )
@@ -196,7 +199,9 @@ def from_transformers_model(
     """
     check_source_cache(source_cache, dtype)
     hf_model = unwrapped_model(hf_model)
-    config, reader = _describe(hf_model.config.to_dict(), {}, None, plain_state(hf_model))
+    stated = hf_model.config.to_dict()
+    check_kind(stated)
+    config, reader = _describe(stated, {}, None, plain_state(hf_model))
     model, sources = _plan(config, reader, source_cache)
     first = reader.read(next(iter(sources.values())).names[0])
     if first.dtype not in DTYPES.values():

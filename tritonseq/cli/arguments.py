@@ -34,6 +34,8 @@ def argument(annotation: str) -> dict[str, Any]:
         return {"type": value, "nargs": "?", "const": True, "metavar": "VALUE"}
     if "Sequence[Sequence[int]]" in kinds:
         return {"type": words, "metavar": "VALUE"}
+    if "Sequence[str]" in kinds:
+        return {"type": strings, "metavar": "TEXT"}
     if "Sequence[int]" in kinds:
         return {"type": tokens, "metavar": "VALUE"}
     return {"type": value, "metavar": "VALUE"}
@@ -68,6 +70,12 @@ def tokens(text: str) -> Any:
     """As `value`, with a single token as a list of one."""
     found = value(text)
     return [found] if isinstance(found, int) else found
+
+
+def strings(text: str) -> Any:
+    """A JSON string or a JSON list of them, such as "\\n" in quotes; or else the text itself."""
+    found = value(text) if text[:1] in ("[", '"') else text
+    return found if isinstance(found, str | list) else text
 
 
 def words(text: str) -> Any:
@@ -243,6 +251,13 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prefix", metavar="TEXT", help="put before every text")
     group.add_argument("--src-lang", metavar="CODE", help="language of texts, such as en_XX")
     group.add_argument("--tgt-lang", metavar="CODE", help="language to write")
+    group.add_argument(
+        "--split-sentences",
+        nargs="?",
+        const=True,
+        metavar="CODE",
+        help="answer sentence by sentence; CODE, if --src-lang does not say the language",
+    )
     group.add_argument(
         "--truncation", action=argparse.BooleanOptionalAction, help="cut texts that are too long"
     )

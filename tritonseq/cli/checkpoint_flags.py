@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,11 +83,16 @@ def look(checkpoint: Mapping[str, Any]) -> CheckpointInfo:
     checkpoint.
     """
     # These import torch.
+    from tritonseq.checkpoint.elsewhere import check_folder
     from tritonseq.checkpoint.hub import snapshot, tokenizer_folder
     from tritonseq.models import MODELS, model_class
 
     at_hub = {name: checkpoint[name] for name in ("cache_dir", "local_files_only")}
-    path = snapshot(checkpoint["name_or_path"], revision=checkpoint["revision"], **at_hub)
+    stated = {"model_type": checkpoint["model_type"], "overrides": checkpoint["config"]}
+    check = partial(check_folder, **stated)
+    path = snapshot(
+        checkpoint["name_or_path"], revision=checkpoint["revision"], check=check, **at_hub
+    )
     found = find_config(path)
     if found is None and checkpoint["tokenizer"] is not None:
         found = find_config(tokenizer_folder(checkpoint["tokenizer"], **at_hub))
@@ -124,6 +130,7 @@ def text_options(parsed: argparse.Namespace, info: CheckpointInfo) -> dict[str, 
         "prefix": parsed.prefix,
         "truncation": truncation,
         "max_source_length": parsed.max_source_length,
+        **({"split_sentences": parsed.split_sentences} if parsed.split_sentences else {}),
         **{name: value for name, value in special.items() if value is not None},
         "task": None if is_usual else parsed.task,
         **({} if parsed.bad_words is None else {"bad_words": _lines(parsed.bad_words)}),

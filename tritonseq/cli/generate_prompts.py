@@ -14,6 +14,7 @@ import torch
 from tritonseq.errors import TextError
 from tritonseq.jobs.lines import shown
 from tritonseq.model import BATCH_SIZE, load
+from tritonseq.text_task import SplitJob
 
 from .arguments import flag
 from .checkpoint_flags import check_kind, load_arguments, look, text_options
@@ -63,6 +64,8 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
     prompts, checkpoint = _prompts(parsed), load_arguments(parsed)
     if parsed.stream and (parsed.json or len(prompts) > 1):
         raise ValueError("--stream prints the text of one prompt: drop --json and further prompts")
+    if parsed.stream and parsed.split_sentences:
+        raise ValueError("--stream prints one text as it grows: drop --split-sentences")
     info = look(checkpoint)
     check_kind(parsed, info)
     model = load(**checkpoint)
@@ -70,23 +73,27 @@ def run(parsed: argparse.Namespace, options: dict[str, Any]) -> int:
         torch.manual_seed(parsed.seed)
     options |= token_ids(parsed.token_names, model.tokenizer)
     job = model.text_job(**text_options(parsed, info), **options)
-    rows = _read(job, prompts)
     tally = Tally()
     if parsed.stream:
+        rows = _read(job, prompts)
         _check_stream(job)
         shown_first = "" if model.is_encoder_decoder else prompts[0].text
         for piece in _stream(job, rows[0], shown_first, tally):
             print(piece, end="", flush=True)
         print()
     else:
-        for prompt, text in _answers(job, prompts, rows, parsed.batch_size or BATCH_SIZE, tally):
+        answering = SplitJob(job) if parsed.split_sentences else job
+        read = _read(answering, prompts)
+        for prompt, text in _answers(
+            answering, prompts, read, parsed.batch_size or BATCH_SIZE, tally
+        ):
             print(_line(model, prompt, text, as_json=parsed.json))
     sys.stdout.flush()
     print(f"tritonseq: {tally.line(len(prompts))}", file=sys.stderr)
     return 0
 
 
-def _read(job: TextJob, prompts: list[PromptText]) -> list[list[int]]:
+def _read(job: TextJob | SplitJob, prompts: list[PromptText]) -> Any:
     """The ids of all texts; faults of a text are told with the place that it has."""
     try:
         return job.read([prompt.text for prompt in prompts])
@@ -95,7 +102,7 @@ def _read(job: TextJob, prompts: list[PromptText]) -> list[list[int]]:
 
 
 def _answers(
-    job: TextJob, prompts: list[PromptText], rows: list[list[int]], batch_size: int, tally: Tally
+    job: TextJob | SplitJob, prompts: list[PromptText], rows: Any, batch_size: int, tally: Tally
 ) -> Iterator[tuple[str, str]]:
     """Every prompt with each of its answers."""
     done: dict[int, Completion] = {}

@@ -87,7 +87,7 @@ class BeamSearch:
         self._generator = generator
         # What can be said in its terms, one operation does: `beam_topk`.
         plain = options.groups == 1 and not options.sample and not recorder.is_on
-        self._terms = combined(p.terms for p in processors) if plain and stopping.is_plain else None
+        self._terms = combined(p.terms for p in processors) if plain else None
         penalty, longest = options.length_penalty, options.most_new_tokens
         # In double precision, rounded once, as a Python number is that divides a tensor.
         # One more than the longest: samples that rest at their limit are judged, to no consequence.
@@ -126,6 +126,7 @@ class BeamSearch:
         hypotheses.forget_texts()
         if self._terms is not None:
             self._select_fused(logits, self._terms, state)
+            self.stopping.follow(hypotheses)
             return
         self._recorder.logits(logits)
         log_probs = logits.float().log_softmax(dim=-1).view(-1, options.beams, logits.shape[-1])
@@ -136,6 +137,7 @@ class BeamSearch:
             beam_advance(hypotheses.written, group, *candidates, hits=hits, **self._judge)
         else:
             self._select_in_groups(log_probs, state)
+        self.stopping.follow(hypotheses)
 
     def _select_fused(self, logits: Tensor, terms: Terms, state: BeamState) -> None:
         hypotheses, (group,), options = state.hypotheses, state.groups, self._options
@@ -146,7 +148,8 @@ class BeamSearch:
         if state.considered is not None:
             own = _own_scores(by_beam, *candidates, told.get("forced"))
             state.considered.note(hypotheses.written, own, *candidates[1:])
-        beam_advance(hypotheses.written, group, *candidates, **self._judge)
+        hits = self.stopping.hits(*candidates[1:], hypotheses)
+        beam_advance(hypotheses.written, group, *candidates, hits=hits, **self._judge)
 
     def _select_in_groups(self, log_probs: Tensor, state: BeamState) -> None:
         hypotheses, options, judge = state.hypotheses, self._options, AdvanceRules(**self._judge)

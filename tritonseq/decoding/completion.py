@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,6 +12,9 @@ if TYPE_CHECKING:
     from tritonseq.options.config import GenerationConfig
 
     from .outputs import GenerateOutput
+
+
+T = TypeVar("T")
 
 
 class Completion(NamedTuple):
@@ -31,6 +36,33 @@ class Completion(NamedTuple):
     """The log-probability of each of these."""
     fault: str | None = None
     """Why there is no output."""
+
+
+def together(parts: Sequence[Completion]) -> Completion:
+    """The outputs of a sample that was generated in parts: the k-th is the k-th of each.
+
+    Sequences stay apart, those of the first part first; texts are for the caller to join. Scores
+    and tokens are summed. If a part has a fault, so has the whole.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    for number, part in enumerate(parts, start=1):
+        if part.fault is not None:
+            return Completion(fault=f"sentence {number}: {part.fault}")
+    scores = [part.scores for part in parts if part.scores is not None]
+    return Completion(
+        [sequence for part in parts for sequence in part.sequences],
+        [math.fsum(each) for each in zip(*scores, strict=True)] if scores else None,
+        sum(part.tokens for part in parts),
+        token_ids=_side_by_side([part.token_ids for part in parts]),
+        token_scores=_side_by_side([part.token_scores for part in parts]),
+    )
+
+
+def _side_by_side(parts: Sequence[list[list[T]] | None]) -> list[list[T]] | None:
+    """The k-th list of all parts in one, where they have any."""
+    told = [part for part in parts if part is not None]
+    return [list(itertools.chain(*each)) for each in zip(*told, strict=True)] if told else None
 
 
 def completions(

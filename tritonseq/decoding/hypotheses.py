@@ -55,6 +55,8 @@ class Hypotheses:
     written: Written
     source: SourceText | None = None
     trie: TrieState | None = None
+    stops: Tensor | None = None
+    """`[B, K]` int64: what each beam has open of stop strings, as `StopTables` numbers it."""
     _texts: Tensor | None = None
 
     @classmethod
@@ -67,6 +69,7 @@ class Hypotheses:
         new_tokens: int,
         source_length: int | None = None,
         follows_trie: bool = False,
+        has_stops: bool = False,
         step: Tensor | None = None,
         device: torch.device,
     ) -> Hypotheses:
@@ -105,6 +108,7 @@ class Hypotheses:
             written=written,
             source=source,
             trie=TrieState(zeros(samples, 1), zeros(*shape)) if follows_trie else None,
+            stops=zeros(samples, beams) if has_stops else None,
         )
 
     def load(
@@ -118,6 +122,7 @@ class Hypotheses:
         fill: int = 0,
         source: SourceText | None = None,
         roots: Tensor | None = None,
+        stops: Tensor | None = None,
     ) -> None:
         """Begin anew, with nothing written behind the prompts.
 
@@ -149,6 +154,8 @@ class Hypotheses:
             self.source.ends.copy_(source.ends)
         if self.trie is not None and roots is not None:
             self.trie.roots.copy_(roots)
+        if self.stops is not None and stops is not None:
+            self.stops.copy_(stops.expand_as(self.stops))
         self.forget_texts()
 
     @property

@@ -144,7 +144,7 @@ class Greedy:
         self._recorder.end_step()
         by_beam = scores.unflatten(0, (-1, hypotheses.beams))
         # Without an end nothing is padded.
-        assert self._pad_token_id is not None or not self.stopping.has_eos
+        assert self._pad_token_id is not None or not self.stopping.fills
         ends, pad = self.stopping.ends, self._pad_token_id or 0
         if self._fill is not None:
             state.lengths.add_(~state.ended)
@@ -174,12 +174,13 @@ class Greedy:
             own, at = probability(by_beam, tokens), place_of(hypotheses.written, tokens.shape[1])
             goes_on = ~state.ended & (hypotheses.written.step >= 0)[:, None]
             write(state.token_scores, at, own, goes_on)
-        if self.stopping.has_eos:
+        if self.stopping.fills:
             tokens = tokens.masked_fill(state.ended, pad)
         hits = self.stopping.hits(tokens, None, hypotheses, self._recorder.so_far)
         row_advance(
             hypotheses.written, state.ended, tokens, ends=ends, hits=hits, retire=self.retires
         )
+        self.stopping.follow(hypotheses, are_exchanged=False)
 
     def check(self, state: GreedyState) -> None:
         """Raise NotFinite if scores were no numbers so far; waits for the device."""

@@ -1,4 +1,4 @@
-"""Stopping: when a hypothesis is complete, by end tokens, length, time, the caller's criteria."""
+"""Stopping: when a hypothesis is complete, by end tokens, strings, length, time, or the caller."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .hypotheses import Hypotheses
+    from .stop_strings import StopTables
 
     Criterion = Callable[[Tensor, tuple[Tensor, ...] | None], Tensor | bool]
 
@@ -20,8 +21,8 @@ class Stopping:
     """Judges candidates: tokens that are about to extend hypotheses.
 
     As in transformers, a criterion of the caller's takes the place of the built-in one whose
-    class has its name: EosTokenCriteria or MaxTimeCriteria. A MaxLengthCriteria ends hypotheses
-    earlier, see `check_limits`.
+    class has its name: EosTokenCriteria, StopStringCriteria or MaxTimeCriteria. A MaxLengthCriteria
+    ends hypotheses earlier, see `check_limits`.
     """
 
     def __init__(
@@ -29,9 +30,13 @@ class Stopping:
         *,
         eos_token_ids: Sequence[int],
         max_time: float | None = None,
+        stops: StopTables | None = None,
+        fills: bool = False,
         criteria: Sequence[Criterion] = (),
         device: torch.device,
     ) -> None:
+        """`stops`: of the stop strings, whose state is kept in `Hypotheses.stops`. `fills`: rows
+        that have ended are filled up, even if no token ends them."""
         given = {type(criterion).__name__ for criterion in criteria}
         self.ends = torch.tensor(eos_token_ids, device=device) if eos_token_ids else None
         """`[E]` the tokens that end a hypothesis, or None."""
@@ -40,16 +45,20 @@ class Stopping:
         self._deadline = time.monotonic() + max_time if timed and max_time is not None else None
         # Written by the host between steps, read by them.
         self._late = torch.zeros((), dtype=torch.bool, device=device)
+        self._stops = None if "StopStringCriteria" in given else stops
+        self._fills = fills
         self._criteria = criteria
 
     @property
-    def has_eos(self) -> bool:
-        return self.ends is not None or not self._judge_ends
+    def fills(self) -> bool:
+        """Whether rows go on as padding that have ended; as in transformers, where tokens end."""
+        return self._fills or self.ends is not None or not self._judge_ends
 
     @property
     def is_plain(self) -> bool:
         """Whether end tokens and limits decide alone."""
-        return self._judge_ends and self._deadline is None and not self._criteria
+        others = self._deadline is not None or self._stops is not None or bool(self._criteria)
+        return self._judge_ends and not others
 
     def restart(self, other: Stopping) -> None:
         """Take the deadline of another request."""
@@ -79,11 +88,29 @@ class Stopping:
         hits = self._late.expand(tokens.shape)
         if self._judge_ends and self.ends is not None:
             hits = hits | (tokens[..., None] == self.ends).any(dim=-1)
+        if self._stops is not None and hypotheses.stops is not None:
+            before = hypotheses.stops if parents is None else hypotheses.stops.gather(1, parents)
+            hits = hits | self._stops.is_complete(before, tokens)
         if self._criteria:
             ids = _extended(tokens, parents, hypotheses)
             for criterion in self._criteria:
                 hits = hits | _verdict(criterion, ids, recorded).view_as(hits)
         return hits
+
+    def follow(self, hypotheses: Hypotheses, *, are_exchanged: bool = True) -> None:
+        """Move the state of stop strings on, after a step has written its tokens.
+
+        `are_exchanged`: whether beams continue others than themselves.
+        """
+        if self._stops is None or hypotheses.stops is None:
+            return
+        written, states = hypotheses.written, hypotheses.stops
+        if are_exchanged:
+            last = (
+                (written.generated - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[1])
+            )
+            states = states.gather(1, written.parents.gather(1, last)[:, 0])
+        hypotheses.stops.copy_(self._stops.after(states, written.newest))
 
 
 def check_limits(criteria: Sequence[Criterion], total: int) -> None:

@@ -156,6 +156,7 @@ class UniLMBeamSearch:
         hits = self.stopping.hits(tokens, parents, hypotheses, self._recorder.so_far)
         done = self._collect(running, tokens, parents, hits, state)
         append_beams(hypotheses.written, tokens, parents, done, retire=self.retires)
+        self.stopping.follow(hypotheses)
 
     def _choose(self, log_probs: Tensor, state: UniLMState) -> tuple[Tensor, Tensor, Tensor]:
         """The K best continuations: scores, tokens and parents, `[B, K]` each."""

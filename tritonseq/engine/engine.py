@@ -258,6 +258,7 @@ class Engine:
             fill=spec.pad_token_id,
             source=_text(batch.read, spec.config.hf_exact) if spec.has_source_options else None,
             roots=batch.roots,
+            stops=batch.stops,
         )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tritonseq.decoding.outputs import GenerateOutput
+    from tritonseq.decoding.stop_strings import StopStrings
     from tritonseq.options.config import GenerationConfig
 
     from .inputs import Prompts
@@ -83,8 +84,12 @@ class Request:
         stopping_criteria: Any = (),
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
         streamer: Streamer | None = None,
+        stops: StopStrings | None = None,
     ) -> Request:
-        """Check what can be checked without ids; ValueError for what is wrong."""
+        """Check what can be checked without ids; ValueError for what is wrong.
+
+        `stops`: what the stop strings of the `config` are to the vocabulary.
+        """
         allowed = prefix_allowed_tokens_fn
         if not (allowed is None or callable(allowed) or isinstance(allowed, Trie)):
             raise ValueError(f"prefix_allowed_tokens_fn must be callable, not {allowed!r}")
@@ -92,7 +97,13 @@ class Request:
             _listed("logits_processor", logits_processor),
             _listed("stopping_criteria", stopping_criteria),
             allowed,
+            stops=stops,
         )
+        if stops is not None and config.fill_token_id is None and not config.hf_exact:
+            raise ValueError(
+                "stop_strings end some rows of a batch before others, which are filled up with "
+                "pad_token_id, and the model has none: pass one"
+            )
         if allowed is not None and not isinstance(allowed, Trie):
             _check_callable("prefix_allowed_tokens_fn", allowed)
         if streamer is not None:
@@ -301,7 +312,7 @@ class Request:
 
     def _batch_of(self, input_ids: Sources, attention_mask: Any = None) -> Batch:
         sources, prompts = self._read(input_ids, attention_mask)
-        return Batch.of(self.decoder, prompts, sources, self.config, self.hooks.trie)
+        return Batch.of(self.decoder, prompts, sources, self.config, self.hooks)
 
     def _checked_batch(self, input_ids: Sources, attention_mask: Any) -> Batch:
         """All samples of a call, with the warnings that they deserve."""

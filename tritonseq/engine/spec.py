@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tritonseq.decoding.search import Search
+    from tritonseq.decoding.stop_strings import StopStrings
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.options.config import GenerationConfig
 
@@ -54,13 +55,14 @@ STAGED = 2
 
 @dataclass(frozen=True)
 class Hooks:
-    """What of the caller's takes part in every step: functions, on the host, and a trie."""
+    """What of the caller's takes part in every step: functions, on the host, a trie and strings."""
 
     logits_processor: Sequence[Callable[[Tensor, Tensor], Tensor]] = ()
     stopping_criteria: Sequence[Criterion] = ()
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | Trie | None = None
     generator: torch.Generator | None = None
     """What is drawn from, on the CPU; None is torch's global generator."""
+    stops: StopStrings | None = None
 
     @property
     def trie(self) -> Trie | None:
@@ -89,6 +91,8 @@ class Batch(NamedTuple):
     skipped: int = 0
     """So many first tokens are no part of a trie's sequences: one, if one is forced that they do
     not start with."""
+    stops: Tensor | None = None
+    """`[B, 1]` what their prompts leave open of stop strings, if there are any."""
 
     @classmethod
     def of(
@@ -97,17 +101,20 @@ class Batch(NamedTuple):
         prompts: Prompts,
         sources: Prompts | None,
         config: GenerationConfig,
-        trie: Trie | None,
+        hooks: Hooks,
     ) -> Batch:
         """Raises ValueError for too few positions, and for a trie that does not fit."""
         samples, prompt_length = prompts.ids.shape
         lengths = Lengths.resolve(as_searched(config), decoder, prompts, sources)
+        stops, trie = None, hooks.trie
+        if hooks.stops is not None:
+            stops = hooks.stops.behind(prompts.ids, prompts.starts)
         device, forced = prompts.ids.device, forced_first(config, prompt_length, samples)
         first = None
         if any(token is not None for token in forced):
             first = torch.tensor([-1 if t is None else t for t in forced], device=device)
         if trie is None:
-            return cls(prompts, sources, lengths, None, first)
+            return cls(prompts, sources, lengths, None, first, stops=stops)
         check_trie(
             trie,
             config,
@@ -117,7 +124,7 @@ class Batch(NamedTuple):
             start_token_ids=() if sources is None else config.decoder_start_token_ids,
         )
         roots = trie.starts(samples).to(device)
-        return cls(prompts, sources, lengths, roots, first, int(trie.is_behind(forced)))
+        return cls(prompts, sources, lengths, roots, first, int(trie.is_behind(forced)), stops)
 
     @property
     def read(self) -> Prompts:
@@ -174,6 +181,7 @@ class EngineSpec:
             "new_tokens": self._most_new_tokens,
             "source_length": source_length if self.has_source_options else None,
             "follows_trie": hooks.trie is not None,
+            "has_stops": hooks.stops is not None,
         }
         """Arguments of `Hypotheses.allocate`."""
         records = config.return_dict_in_generate and (config.output_scores or config.output_logits)
@@ -255,6 +263,9 @@ class EngineSpec:
         stopping = Stopping(
             eos_token_ids=config.eos_token_ids,
             max_time=config.max_time,
+            stops=None if hooks.stops is None else hooks.stops.on(self.device),
+            # Where no token ends rows, transformers lets them go on until all have ended.
+            fills=hooks.stops is not None and not config.hf_exact,
             criteria=hooks.stopping_criteria,
             device=self.device,
         )

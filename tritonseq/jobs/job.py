@@ -125,6 +125,11 @@ def run_job(
         keeps_search=keeps_search,
         traced=options.timeline is not None,
     )
+    if keeps_search and text_options.get("split_sentences"):
+        raise ValueError(
+            "--need-score-traces writes one search for each text, and --split-sentences makes "
+            "several of it: drop one of them"
+        )
     if callable(generation_options):
         generation_options = generation_options(model.tokenizer())
     workers = Workers(model, {**text_options, **generation_options}, run, report)

@@ -31,6 +31,8 @@ class GenerationConfig:
     min_length: int = 0
     min_new_tokens: int | None = None
     max_time: float | None = None
+    stop_strings: str | Sequence[str] | None = None
+    """Ends what is generated where its text completes one of them, which stays in the result."""
 
     # How to search.
     search: str | None = None

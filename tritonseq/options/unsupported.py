@@ -23,7 +23,6 @@ IGNORED = (
 )
 
 LATER = (
-    "stop_strings",
     "top_h",
     "eta_cutoff",
     "output_attentions",
@@ -66,7 +65,6 @@ CHANGING = frozenset(
         "force_words_ids",
         "guidance_scale",
         "penalty_alpha",
-        "stop_strings",
         "token_healing",
         "top_h",
         "watermarking_config",
@@ -85,7 +83,7 @@ REFUSED_ARGUMENTS = {
     "inputs_embeds": "prompts are token ids: pass input_ids",
     "cache": _CACHES,
     "past_key_values": _CACHES,
-    "tokenizer": "ids come in and go out; generate_text uses the checkpoint's own tokenizer",
+    "tokenizer": "stop_strings and generate_text use the checkpoint's own: leave it out",
     "use_model_defaults": "what generation_config leaves open always takes the model's default",
     "trust_remote_code": "no code is fetched or run from elsewhere",
     "token_type_ids": "GPT-2 would add the embedding of each as that of another token, UniLM "
@@ -121,6 +119,7 @@ TEXT_ARGUMENTS = (
     "src_lang",
     "tgt_lang",
     "prefix",
+    "split_sentences",
     "truncation",
     "max_source_length",
     "add_special_tokens",

@@ -28,6 +28,9 @@ MOST = 2**62
 MOST_BEAMS = 2**16
 """More would be chosen among for hours. Some hundreds are in use."""
 
+MOST_STOP_BYTES = 500
+"""More, of all stop strings together, are no ends that a text could have."""
+
 MOST_PROCESSES = 256
 """More of one kind would only be in each other's way, and fill the memory."""
 
@@ -139,6 +142,27 @@ def words(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     return settled
 
 
+def strings(name: str, value: Any) -> tuple[str, ...]:
+    """One string or several, none of them empty, of at most `MOST_STOP_BYTES` together."""
+    settled = (value,) if isinstance(value, str) else tuple(_items(name, value))
+    for item in settled:
+        if not isinstance(item, str):
+            raise ValueError(f"{name} must be a string or a list of strings, not {shown(value)}")
+        if not item:
+            raise ValueError(f"{name} holds an empty string, which ends every text: leave it out")
+        if any("\ud800" <= character <= "\udfff" for character in item):
+            raise ValueError(f"{name} holds {shown(item)}, which is not valid Unicode")
+    if not settled:
+        raise ValueError(f"{name} is empty: leave it out, or list at least one string")
+    size = sum(len(item.encode()) for item in settled)
+    if size > MOST_STOP_BYTES:
+        raise ValueError(
+            f"{name} has {size} bytes, and {MOST_STOP_BYTES} are the most: the end of a string "
+            "is enough to tell it by"
+        )
+    return tuple(dict.fromkeys(settled))
+
+
 def biases(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...]:
     """`{tuple of ids: bias}` or `[[ids, bias], ...]`, as pairs; a later pair replaces an equal."""
     pairs = value.items() if isinstance(value, Mapping) else _items(name, value)
@@ -221,6 +245,7 @@ CHECKS: dict[str, Check] = {
     "min_length": whole(0),
     "min_new_tokens": whole(0),
     "max_time": _NOT_NEGATIVE,
+    "stop_strings": strings,
     "search": search,
     "do_sample": flag,
     "num_beams": whole(1, MOST_BEAMS),

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
     from .run_options import RunOptions
 
-    Numbered = tuple[int, Completion]
-    """The number of a row, and what became of it."""
-    Generate = Callable[[Sequence["BatchRow"], Callable[[], bool]], Iterator[list[Numbered]]]
+    Key = tuple[int, int]
+    """The number of a sample, and that of a sentence in it."""
+    Keyed = tuple[Key, Completion]
+    """The key of a row, and what became of it."""
+    Generate = Callable[[Sequence["BatchRow"], Callable[[], bool]], Iterator[list[Keyed]]]
     """`Batcher.run`, in this process or another."""
-    Way = Callable[[list["BatchRow"], int], Iterator[list[Numbered]]]
+    Way = Callable[[list["BatchRow"], int], Iterator[list[Keyed]]]
 
 
 T = TypeVar("T")
@@ -103,6 +105,13 @@ class BatchRow(NamedTuple):
     """Whether its completion is known, and it is here for the others of its batch."""
     tgt_lang: str | None = None
     """What it is to be written in, where it says so itself."""
+    part: int = 0
+    """Which of the sentences of its sample."""
+
+    @property
+    def key(self) -> Key:
+        """What its completion is known by."""
+        return self.number, self.part
 
 
 class Batcher:
@@ -155,7 +164,7 @@ class Batcher:
         room = encoding.max_length or encoding.room
         return self.sizing.describe(min(room or USUAL_LENGTH, USUAL_LENGTH))
 
-    def run(self, rows: Sequence[BatchRow], admits: Callable[[], bool]) -> Iterator[list[Numbered]]:
+    def run(self, rows: Sequence[BatchRow], admits: Callable[[], bool]) -> Iterator[list[Keyed]]:
         """Complete the rows that are not done; those that have not begun when `admits()` says
         no are left out.
 
@@ -171,13 +180,13 @@ class Batcher:
         for refills, part in self._policy.share_out(rows, enough):
             yield from self._one_way(refills, part, enough)
 
-    def _rest_of_unit(self, number: int, rows: Sequence[BatchRow]) -> Iterator[list[Numbered]]:
+    def _rest_of_unit(self, number: int, rows: Sequence[BatchRow]) -> Iterator[list[Keyed]]:
         """What is new among the completions of a unit."""
-        new = {row.number for row in rows if not row.is_done}
+        new = {row.key for row in rows if not row.is_done}
         for found in self._one_unit(number, rows) if new else ():
-            yield [(number, completion) for number, completion in found if number in new]
+            yield [(key, completion) for key, completion in found if key in new]
 
-    def _one_unit(self, number: int, rows: Sequence[BatchRow]) -> Iterator[list[Numbered]]:
+    def _one_unit(self, number: int, rows: Sequence[BatchRow]) -> Iterator[list[Keyed]]:
         """Batches that are the same whatever else there is; what is drawn has a seed per unit."""
         if not self.is_drawn:
             rows = self._in_order(rows)
@@ -212,7 +221,7 @@ class Batcher:
 
     def _one_way(
         self, refills: bool, rows: Sequence[BatchRow], enough: int
-    ) -> Iterator[list[Numbered]]:
+    ) -> Iterator[list[Keyed]]:
         """All rows in one way, whose cost is noted if they are `enough` to judge by."""
         seconds, work = 0.0, sum(len(row.ids) for row in rows)
         start = time.perf_counter()
@@ -224,9 +233,9 @@ class Batcher:
         if len(rows) >= enough:
             self._policy.learn(refills, seconds / work)
 
-    def _all(self, rows: Sequence[BatchRow], way: Way) -> Iterator[list[Numbered]]:
+    def _all(self, rows: Sequence[BatchRow], way: Way) -> Iterator[list[Keyed]]:
         """All rows, as many at once as there is memory for."""
-        waiting = {row.number: row for row in rows}
+        waiting = {row.key: row for row in rows}
         while waiting and self._admits():
             rest = list(waiting.values())
             longest = max(len(row.ids) for row in rest)
@@ -235,14 +244,14 @@ class Batcher:
             try:
                 # One alone makes room for no other.
                 for found in (way if count > 1 else self._batched)(rest, count):
-                    for number, _ in found:
-                        del waiting[number]
+                    for key, _ in found:
+                        del waiting[key]
                     yield found
             except NotFinite:
                 # One row is the cause; were it the weights, each would be.
                 if self.job.request.decoder.broken_weights():
                     raise
-                yield from self._one_by_one([waiting.pop(row.number) for row in rest[:count]])
+                yield from self._one_by_one([waiting.pop(row.key) for row in rest[:count]])
                 continue
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -253,24 +262,24 @@ class Batcher:
                 self.sizing.shrink(count, longest, failure)
             elif failure is not None:
                 # Rows are begun in their order.
-                number = next(iter(waiting))
-                fault = _too_large(waiting.pop(number), failure)
-                yield [(number, Completion(fault=fault))]
+                key = next(iter(waiting))
+                fault = _too_large(waiting.pop(key), failure)
+                yield [(key, Completion(fault=fault))]
 
-    def _one_by_one(self, rows: Sequence[BatchRow]) -> Iterator[list[Numbered]]:
+    def _one_by_one(self, rows: Sequence[BatchRow]) -> Iterator[list[Keyed]]:
         """Each row alone, where one has scores that are no numbers; that one gets a fault."""
         for row in rows:
             try:
                 yield list(itertools.chain(*self._batched([row], 1)))
             except NotFinite as error:
-                yield [(row.number, Completion(fault=str(error)))]
+                yield [(row.key, Completion(fault=str(error)))]
 
-    def _batched(self, rows: list[BatchRow], count: int) -> Iterator[list[Numbered]]:
+    def _batched(self, rows: list[BatchRow], count: int) -> Iterator[list[Keyed]]:
         """The first of the rows, in one batch until its last one has ended."""
         batch = rows[:count]
         # What is drawn depends on what was drawn before it, too.
         if all(row.is_done for row in batch) and not self.is_drawn:
-            yield [(row.number, Completion()) for row in batch]
+            yield [(row.key, Completion()) for row in batch]
             return
         request = self.job.request
         longest = max(len(row.ids) for row in batch)
@@ -279,19 +288,19 @@ class Batcher:
             yield from self._through_slots(batch, count)
             return
         found = self._job_of(batch).complete([row.ids for row in batch])
-        yield [(row.number, each) for row, each in zip(batch, found, strict=True)]
+        yield [(row.key, each) for row, each in zip(batch, found, strict=True)]
 
     def _job_of(self, rows: Sequence[BatchRow]) -> TextJob:
         """The job that has each of the rows written in its language."""
         return self.job.to([row.tgt_lang for row in rows])
 
-    def _refilled(self, rows: list[BatchRow], count: int) -> Iterator[list[Numbered]]:
+    def _refilled(self, rows: list[BatchRow], count: int) -> Iterator[list[Keyed]]:
         """The first of the rows, through slots: one that has ended makes room for the next."""
         yield from self._through_slots(rows[: _alike(rows, FILLINGS * count)], count)
 
-    def _through_slots(self, rows: list[BatchRow], count: int) -> Iterator[list[Numbered]]:
+    def _through_slots(self, rows: list[BatchRow], count: int) -> Iterator[list[Keyed]]:
         for done in self._job_of(rows).refill([row.ids for row in rows], count, self._admits):
-            yield [(rows[place].number, completion) for place, completion in done]
+            yield [(rows[place].key, completion) for place, completion in done]
 
 
 def _unit(request: Request, options: RunOptions) -> int:

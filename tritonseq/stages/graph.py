@@ -13,8 +13,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from tritonseq.decoding.completion import together
 from tritonseq.engine.pool import let_go_of_threads
-from tritonseq.text.encoding import Fault
+from tritonseq.text.encoding import Fault, TextOfLanguages, bare
+from tritonseq.text.sentences import Parts, joined, split
 
 from .batching import BatchRow
 from .runtime import Aborted, Ended, InFlightLimit, StageRuntime
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from tritonseq.decoding.completion import Completion
     from tritonseq.text.encoding import Text
+    from tritonseq.text.sentences import Splitting
 
     from .batching import Generate
     from .runtime import Clock, Take, Work
@@ -89,7 +92,8 @@ class StageGraph:
             smallest,
             is_cut_short=lambda: runtime.has_failed,
         )
-        encode = [tokenizing(encode, workers.look) for encode in workers.encodes]
+        cut = workers.info.text.encoding.sentences
+        encode = [tokenizing(encode, workers.look, cut) for encode in workers.encodes]
         generate = [generating(generate, self._admits) for generate in workers.generates]
         decode = [detokenizing(decode) for decode in workers.decodes]
         runtime.first_stage("read", each, self._read, self._limit)
@@ -239,8 +243,10 @@ class Windows:
         return (sample.number + 1) % self._unit == 0
 
 
-def tokenizing(encode: Encode, look: Callable[[Sequence[Text]], None]) -> Work:
-    """From texts to ids; `look` is shown the first texts."""
+def tokenizing(
+    encode: Encode, look: Callable[[Sequence[Text]], None], cut: Splitting | None = None
+) -> Work:
+    """From texts, or their sentences, to ids; `look` is shown the first texts."""
 
     def work(take: Take) -> Iterator[list[Sample]]:
         is_first = True
@@ -251,11 +257,11 @@ def tokenizing(encode: Encode, look: Callable[[Sequence[Text]], None]) -> Work:
             if is_first and texts:
                 look(texts)
                 is_first = False
-            for sample, ids in zip(waiting, encode(texts), strict=True):
-                if not isinstance(ids, Fault):
-                    sample.ids = ids
-                elif not sample.is_done:
-                    sample.reject(ids.reason)
+            parts = [_parts(text, cut) for text in texts]
+            rows = iter(encode([sentence for each in parts for sentence in each.sentences]))
+            for sample, each in zip(waiting, parts, strict=True):
+                sample.gaps = each.gaps
+                _read(sample, [next(rows) for _ in each.sentences])
             yield samples
 
     return work
@@ -271,14 +277,22 @@ def generating(generate: Generate, admits: Callable[[], bool]) -> Work:
 
     def completed(window: list[Sample]) -> Iterator[list[Sample]]:
         rows = [
-            BatchRow(sample.number, sample.ids, sample.is_done, sample.tgt_lang)
+            BatchRow(sample.number, ids, sample.is_done, sample.tgt_lang, part)
             for sample in window
-            if sample.ids is not None
+            if sample.rows is not None
+            for part, ids in enumerate(sample.rows)
         ]
         waiting = {sample.number: sample for sample in window if not sample.is_done}
+        found: dict[int, dict[int, Completion]] = {number: {} for number in waiting}
         yield [sample for sample in window if sample.is_done]
         for completions in generate(rows, admits) if rows else ():
-            yield [_completed(waiting.pop(number), each) for number, each in completions]
+            ready = []
+            for (number, part), each in completions:
+                found[number][part] = each
+                if len(found[number]) == len(waiting[number].rows or ()):
+                    parts = [done for _, done in sorted(found.pop(number).items())]
+                    ready.append(_completed(waiting.pop(number), together(parts)))
+            yield ready
 
     return work
 
@@ -298,8 +312,27 @@ def detokenizing(decode: Decode) -> Work:
     return work
 
 
+def _parts(text: Any, cut: Splitting | None) -> Parts:
+    """A text in sentences, each of which names the languages that it names."""
+    parts = split(bare(text), cut)
+    if not isinstance(text, TextOfLanguages):
+        return parts
+    named: list[Any] = [text._replace(text=sentence) for sentence in parts.sentences]
+    return Parts(named, parts.gaps)
+
+
+def _read(sample: Sample, rows: Sequence[list[int] | Fault]) -> None:
+    """Give a sample the ids of its sentences, or the first fault among them."""
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, Fault):
+            if not sample.is_done:
+                sample.reject(f"sentence {number}: {row.reason}" if sample.gaps else row.reason)
+            return
+    sample.rows = [row for row in rows if not isinstance(row, Fault)]
+
+
 def _completed(sample: Sample, completion: Completion) -> Sample:
-    sample.ids, sample.completion = None, completion
+    sample.rows, sample.completion = None, completion
     return sample
 
 
@@ -308,5 +341,8 @@ def _give(sample: Sample, texts: list[str | Fault]) -> None:
     if faults:
         sample.reject(faults[0].reason)
     else:
-        done = [str(text) for text in texts]
+        # Of n sentences, the k-th output is the k-th of each.
+        copies = len(texts) // (len(sample.gaps) + 1)
+        told = [str(text) for text in texts]
+        done = [joined(told[copy::copies], sample.gaps) for copy in range(copies)]
         sample.completion = sample.completion._replace(sequences=(), texts=done)

@@ -70,6 +70,7 @@ def pipeline(
     src_lang: str | Iterable[str | None] | None = None,
     tgt_lang: str | Iterable[str | None] | None = None,
     prefix: str | None = None,
+    split_sentences: bool | str = False,
     truncation: bool = False,
     max_source_length: int | None = None,
     add_special_tokens: bool = True,
@@ -107,9 +108,11 @@ def pipeline(
         texts: any iterable of texts, or of lists of tokens; for `async for` also an asynchronous
             one. It is read by another thread, a few windows ahead of the results.
         source_cache: as for `load`, if the model is a name.
-        src_lang, tgt_lang, prefix, truncation, max_source_length, add_special_tokens,
-            skip_special_tokens, clean_up_tokenization_spaces, bad_words, task: as for
-            `Model.generate_text`; languages of each text may come from any iterable.
+        src_lang, tgt_lang, prefix, split_sentences, truncation, max_source_length,
+            add_special_tokens, skip_special_tokens, clean_up_tokenization_spaces, bad_words, task:
+            as for `Model.generate_text`; languages of each text may come from any iterable. With
+            `split_sentences` scores are summed over the sentences of a text, and a fault of one is
+            that of the text.
         batch_size: the most samples at once; by default as many as pay and fit into memory. If
             memory fails all the same, half as many go on, and a warning says so.
         batch_tokens: the most tokens of sources at once, each counted as long as the longest.
@@ -165,6 +168,7 @@ def pipeline(
     of_texts = {
         **for_all,
         "prefix": prefix,
+        "split_sentences": split_sentences,
         "truncation": truncation,
         "max_source_length": max_source_length,
         "add_special_tokens": add_special_tokens,

@@ -9,7 +9,7 @@ from tritonseq.decoding.completion import Completion
 from tritonseq.text.encoding import TextOfLanguages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclass(slots=True)
@@ -24,8 +24,10 @@ class Sample:
     """The source, or its tokens if it is tokenized already; None if it cannot be read."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """What a JSON line carries through to the output; `Members` are written as they were."""
-    ids: list[int] | None = None
-    """The source, tokenized."""
+    rows: list[list[int]] | None = None
+    """The ids of the source: one row, or one of each of its sentences."""
+    gaps: Sequence[str] = ()
+    """What stands between its sentences."""
     completion: Completion = field(default_factory=Completion)
     """Its outputs, as far as they are made."""
     is_company: bool = False
@@ -52,7 +54,7 @@ class Sample:
 
     def reject(self, reason: str) -> None:
         """Give it up, for a reason that its user can do something about."""
-        self.ids, self.completion = None, Completion(fault=reason)
+        self.rows, self.completion = None, Completion(fault=reason)
 
 
 class InOrder:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tritonseq.text.encoding import Fault, Text, TextEncoder
     from tritonseq.text.tokenizer import Tokenizer
 
-    from .batching import Generate, Numbered
+    from .batching import Generate, Keyed
     from .run_options import RunOptions
     from .worker_main import Handler
 
@@ -274,16 +274,16 @@ def _generating(remote: Remote) -> Generate:
     It is shown all of them: batches may have to be those that they were.
     """
 
-    def generate(rows: Sequence[BatchRow], admits: Callable[[], bool]) -> Iterator[list[Numbered]]:
-        waiting = {row.number for row in rows if not row.is_done}
+    def generate(rows: Sequence[BatchRow], admits: Callable[[], bool]) -> Iterator[list[Keyed]]:
+        waiting = {row.key for row in rows if not row.is_done}
 
         def left() -> list[BatchRow] | None:
-            told = [row._replace(is_done=row.number not in waiting) for row in rows]
+            told = [row._replace(is_done=row.key not in waiting) for row in rows]
             return told if waiting else None
 
         try:
             for completions in remote.stream(left):
-                waiting -= {number for number, _ in completions}
+                waiting -= {key for key, _ in completions}
                 yield completions
         except WorkerDied as error:
             raise JobFailed(f"{error}; what is done is kept") from error

@@ -14,6 +14,7 @@ from tritonseq.shown import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .sentences import Splitting
     from .tokenizer import Tokenizer
 
 Text = str | Sequence[str]
@@ -46,6 +47,8 @@ class Encoding:
     """Whether those of the checkpoint stand around sources."""
     skip_special_tokens: bool = True
     """Whether they are left out of texts that were generated."""
+    sentences: Splitting | None = None
+    """How texts are cut into sentences, each of which is read by itself; None leaves them whole."""
     clean_up_tokenization_spaces: bool | None = None
     """Whether spaces before punctuation are removed; None is what the checkpoint says."""
     room: int | None = None

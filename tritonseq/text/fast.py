@@ -27,6 +27,10 @@ MOST_TIMES = 4096
 """By which steps may make a text longer: those of published tokenizers, two or three times."""
 
 
+BEHIND = "abcdef"
+"""A text that tokens are put behind to see what they add."""
+
+
 class FastVocabulary:
     """A tokenizer of the `tokenizers` library, with the frame of special tokens that it has."""
 
@@ -75,6 +79,9 @@ class FastVocabulary:
     def token_id(self, token: str) -> int | None:
         found: int | None = self.backend.token_to_id(token)
         return found
+
+    def pieces(self) -> dict[int, bytes]:
+        return _pieces(self.backend)
 
     def names(self) -> list[str]:
         """What all tokens are called, by their ids."""
@@ -197,6 +204,50 @@ def library_errors(
         if not _is_of_library(error):
             raise
         raise ValueError(says.format(path=path, error=error)) from error
+
+
+def _pieces(backend: Any) -> dict[int, bytes]:
+    """What each token adds to a text, by the steps that put texts together.
+
+    Tokens that are bytes are those bytes; the others are asked for behind a text, since the first
+    token of a text may lose its space.
+    """
+    steps = (
+        set()
+        if backend.decoder is None
+        else set(_kinds(json.loads(backend.decoder.__getstate__())))
+    )
+    found, base = {}, backend.encode(BEHIND, add_special_tokens=False).tokens
+    join = " ".join if backend.decoder is None else backend.decoder.decode
+    before = join(base)
+    for name, token in backend.get_vocab().items():
+        if "ByteFallback" in steps and re.fullmatch("<0x[0-9A-Fa-f]{2}>", name):
+            found[token] = bytes((int(name[3:5], 16),))
+        elif "ByteLevel" in steps and "ByteFallback" not in steps and set(name) <= _BYTES.keys():
+            found[token] = bytes(_BYTES[character] for character in name)
+        else:
+            found[token] = join([*base, name]).removeprefix(before).encode()
+    return found
+
+
+def _kinds(step: dict[str, Any]) -> Iterator[str]:
+    """The kinds of a step and of those within it."""
+    yield str(step.get("type"))
+    for inner in step.get("decoders") or ():
+        yield from _kinds(inner)
+
+
+def _byte_names() -> dict[str, int]:
+    """The byte that each character of byte-level BPE stands for: itself where it is visible, and
+    else one of the characters from 256 on, in order. Radford et al., "GPT-2", 2019."""
+    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    others = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {
+        chr(256 + place): byte for place, byte in enumerate(others)
+    }
+
+
+_BYTES = _byte_names()
 
 
 def _is_of_library(error: BaseException) -> bool:

@@ -45,6 +45,12 @@ class FsmtVocabulary:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return self._source.encode(texts)
 
+    def pieces(self) -> dict[int, bytes]:
+        raise ValueError(
+            "the text of FSMT is put together from whole words by Moses, so tokens add nothing "
+            "to a text that could be known beforehand: leave stop_strings out"
+        )
+
     def decode(
         self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
     ) -> list[str]:

@@ -90,7 +90,9 @@ class TokenizerSays(Protocol):
 def languages_of(vocabulary: Vocabulary, family: str | None, said: TokenizerSays) -> Languages:
     """Those that a vocabulary has tokens of, told in the style of its family."""
     if isinstance(vocabulary, MarianPieces):
-        return Languages(STYLES["marian"], vocabulary.languages())
+        named = said.config.get("source_lang")
+        source = named if isinstance(named, str) else None
+        return Languages(STYLES["marian"], vocabulary.languages(), source)
     kind, known = _language_kind(vocabulary, family, said)
     if kind is None:
         return Languages()

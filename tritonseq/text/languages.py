@@ -107,6 +107,13 @@ class Languages(NamedTuple):
             f"{code!r} is no language of this checkpoint: it has {', '.join(near)}{others}"
         )
 
+    @property
+    def usual_source(self) -> str | None:
+        """The language of texts that are read without naming one; None if it is not known."""
+        if self.style is None or self.style.target == "before":
+            return None  # the frame names the target
+        return self.framed or self.style.usual
+
     def instruct(self, tgt_lang: str | None) -> str:
         """What to put before a text, so that it is translated to `tgt_lang`."""
         if tgt_lang is None:

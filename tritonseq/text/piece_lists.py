@@ -14,7 +14,7 @@ from tritonseq.checkpoint.files import read_text
 from .languages import STYLES
 from .sentencepiece import FAIRSEQ, FAIRSEQ_ROLES, load_model
 from .special_tokens import number, read_numbered
-from .vocabulary import SPACE, SplitVocabulary
+from .vocabulary import SPACE, SplitVocabulary, spaced
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -86,6 +86,10 @@ class MarianPieces(_ListedPieces):
     def frame(self) -> tuple[list[int], list[int]]:
         return [], [self._ids["</s>"]]
 
+    def pieces(self) -> dict[int, bytes]:
+        special = {token: name for token, name in self._special.items() if token is not None}
+        return {token: spaced(name) for token, name in {**self._pieces, **special}.items()}
+
     def languages(self) -> list[str]:
         """Codes of the languages that can be asked for: "fra" for `>>fra<<`."""
         return STYLES["marian"].codes(self._ids)
@@ -148,6 +152,9 @@ class M2M100Pieces(_ListedPieces):
     def frame(self) -> tuple[list[int], list[int]]:
         return [], [self._ids["</s>"]]
 
+    def pieces(self) -> dict[int, bytes]:
+        return {token: spaced(name) for token, name in self._names.items()}
+
     def _text(self, row: Sequence[int], *, is_whole: bool) -> str:
         """Runs of pieces, and special tokens between them if the text is to be whole."""
         parts, run = list[str](), list[str]()
@@ -191,6 +198,9 @@ class BartphoPieces(_ListedPieces):
 
     def frame(self) -> tuple[list[int], list[int]]:
         return [self._ids["<s>"]], [self._ids["</s>"]]
+
+    def pieces(self) -> dict[int, bytes]:
+        return {token: spaced(name) for token, name in self._names.items()}
 
 
 def _read_pieces(path: Path) -> dict[str, int]:

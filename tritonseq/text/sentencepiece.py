@@ -13,7 +13,7 @@ from tritonseq.checkpoint.files import refuse_unfit
 
 from .fast import tokenizers_library
 from .special_tokens import number
-from .vocabulary import SPACE, SplitVocabulary
+from .vocabulary import SPACE, SplitVocabulary, spaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -98,6 +98,17 @@ class SentencePieces(SplitVocabulary):
     def frame(self) -> tuple[list[int], list[int]]:
         before, behind = self._frame
         return list(before), list(behind)
+
+    def pieces(self) -> dict[int, bytes]:
+        own, offset = self._model, self._offset
+        numbers = range(own.get_piece_size())
+        found = {n + offset: self._bytes(n) for n in numbers if n + offset not in self._skipped}
+        return {**found, **{token: name.encode() for name, token in self._own.items()}}
+
+    def _bytes(self, number: int) -> bytes:
+        """The text of a piece of the model; of one that stands for a byte, that."""
+        name: str = self._model.id_to_piece(number)
+        return bytes((int(name[3:5], 16),)) if self._model.is_byte(number) else spaced(name)
 
     def _between(self, text: str) -> list[int]:
         text = self._clean(text) if self._clean else text

@@ -211,6 +211,11 @@ class Tokenizer:
         cleans_up = self._cleans_up if asked is None else asked and self.can_clean_up
         return [_close_up(text) for text in texts] if cleans_up else texts
 
+    def pieces(self) -> dict[int, bytes]:
+        """What each token adds to a text, in UTF-8, by its id: with the space before a word, and
+        the name of a special token; a token may hold a part of a character."""
+        return self._vocabulary.pieces()
+
     def languages(self) -> list[str]:
         """The codes of the languages that the checkpoint can be asked for."""
         return list(self._languages.codes)
@@ -220,6 +225,19 @@ class Tokenizer:
         token = self._vocabulary.token_id(self._languages.token(code))
         assert token is not None, "the codes were read from the vocabulary"
         return token
+
+    @property
+    def source_language(self) -> str | None:
+        """The code of the language that texts are read in unless one is named, if it is known."""
+        return self._languages.usual_source
+
+    @property
+    def opening(self) -> str | None:
+        """A pattern of what a text may start with that is about the whole of it."""
+        style = self._languages.style
+        if style is None or style.target != "text":
+            return None
+        return rf"\s*{style.pattern.pattern}\s*"
 
     def leaves_target_open(self, texts: Iterable[str]) -> bool:
         """Whether the model must be told what language to write, and a text does not do so."""

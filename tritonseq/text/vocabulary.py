@@ -41,6 +41,11 @@ class Vocabulary(Protocol):
         """The id of a token that stands for itself, such as "</s>"; None if there is none."""
         ...
 
+    def pieces(self) -> dict[int, bytes]:
+        """What each token adds to a text that it does not start, in UTF-8; special ones their
+        names."""
+        ...
+
 
 class SplitVocabulary:
     """What vocabularies share that cut their own tokens out of a text, and read what is between."""
@@ -68,6 +73,11 @@ class SplitVocabulary:
         raise NotImplementedError
 
 
+def spaced(name: str) -> bytes:
+    """The text of a piece of sentencepiece."""
+    return name.replace(SPACE, " ").encode()
+
+
 class Bytes(SplitVocabulary):
     """ByT5: every byte of UTF-8 is a token. Xue et al., "ByT5", 2022."""
 
@@ -93,6 +103,9 @@ class Bytes(SplitVocabulary):
 
     def frame(self) -> tuple[list[int], list[int]]:
         return [], [self._own["</s>"]]
+
+    def pieces(self) -> dict[int, bytes]:
+        return {**{n + self._offset: bytes((n,)) for n in range(256)}, **self._names}
 
     def name(self, token: int) -> str | None:
         """What an id stands for, if it is in use."""

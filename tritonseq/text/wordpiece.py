@@ -110,6 +110,14 @@ class WordPieces:
     def token_id(self, token: str) -> int | None:
         return self._ids.get(token)
 
+    def pieces(self) -> dict[int, bytes]:
+        named = self._names.items()
+        return {
+            token: (name[2:] if name.startswith("##") else f" {name}").encode()
+            for token, name in named
+            if name
+        }
+
     def _part(self, part: str, encodings: Iterator[Any]) -> list[int]:
         """The id of a special token; of other parts, which come in turn, the ids found."""
         if part in self._special:
