@@ -81,6 +81,14 @@ ROWS = {
         '`dtype="auto"` is bfloat16 on GPUs that have it: float16 overflows',
         "mt5 t5",
     ),
+    "prophetnet": Row(
+        "microsoft/prophetnet-large-uncased, prophetnet-large-uncased-cnndm, -squad-qg",
+        "decoder prompts of several tokens, which transformers reads wrong, are right",
+    ),
+    "xlm-prophetnet": Row(
+        "microsoft/xprophetnet-large-wiki100-cased, -xglue-ntg, -xglue-qg",
+        "the same network; transformers 5 has it no longer",
+    ),
     "pegasus": Row(
         "google/pegasus-large, pegasus-xsum, pegasus-cnn_dailymail, tuner007/pegasus_paraphrase",
         "`truncation=True` cuts sources to the positions of the encoder",
@@ -121,9 +129,11 @@ FILES = {
     "nllb": "`sentencepiece.bpe.model`",
     "pegasus": "`spiece.model`",
     "plbart": "`sentencepiece.bpe.model`",
+    "prophetnet": "`prophetnet.tokenizer`: WordPiece",
     "small100": "`vocab.json` and `sentencepiece.bpe.model`",
     "t5": "`spiece.model`",
     "umt5": "`spiece.model`",
+    "xlm_prophetnet": "`prophetnet.tokenizer`: sentencepiece",
     "xlm_roberta": "`sentencepiece.bpe.model`",
 }
 """By families of tokenizers, the files that they are read from where there is no tokenizer.json."""
@@ -135,7 +145,7 @@ Made by `python docs/models.py` from the tables of the code: what is changed her
 
 A checkpoint is supported by its `model_type` in config.json, whoever trained it; the names below
 stand for others of their kind. Weights are safetensors or `pytorch_model.bin`; dtypes float32,
-bfloat16, float16, and int8 on CPUs with VNNI. All models have greedy search, sampling, beam search
+bfloat16, float16, and int8 on CPUs. All models have greedy search, sampling, beam search
 and what `generate` has beside them; `stop_strings`, `generate_text`, `pipeline` and file jobs want
 the checkpoint's tokenizer.
 """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .attention import CrossAttention, DecoderAttention, EncoderAttention
     from .layers import Norm, ResidualStream
-    from .relative_bias import RelativeBias
+    from .positions import RelativeBias
     from .varlen import VarlenBatch
 
 

@@ -26,7 +26,7 @@ from .encoder_decoder import EncoderBlock, EncoderDecoder
 from .feed_forward import FeedForward, activation
 from .layers import Embedding, Head, LayerNorm, Linear, ResidualStream
 from .network import TensorSpec, match
-from .relative_bias import bucket, check_buckets
+from .positions import bucket, check_buckets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -27,7 +27,7 @@ from .encoder_decoder import DecoderBlock, EncoderBlock, EncoderDecoder
 from .feed_forward import activation
 from .layers import Embedding, Head, Linear, ResidualStream, RMSNorm
 from .network import TensorSpec, match
-from .relative_bias import RelativeBias, check_buckets
+from .positions import RelativeBias, check_buckets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

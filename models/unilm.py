@@ -23,7 +23,7 @@ from .config_checks import Layers, Size, check_number, check_sizes, check_types
 from .feed_forward import FeedForward, activation
 from .layers import Embedding, Head, LayerNorm, Linear, ResidualStream, empty_parameter
 from .network import Network, TensorSpec, match
-from .relative_bias import RelativeBias, check_distance
+from .positions import RelativeBias, check_distance
 from .varlen import varlen_batches
 
 if TYPE_CHECKING:

@@ -1,19 +1,23 @@
 """FSMT, fairseq's models of WMT: words of Moses, cut by fastBPE, and a vocabulary per language.
 
-Ng et al., "Facebook FAIR's WMT19 News Translation Task Submission", 2019; Sennrich et al., "Neural
-Machine Translation of Rare Words with Subword Units", 2016.
+Ng et al., "Facebook FAIR's WMT19 News Translation Task Submission", 2019; Koehn et al., "Moses:
+Open Source Toolkit for Statistical Machine Translation", 2007; Sennrich et al., "Neural Machine
+Translation of Rare Words with Subword Units", 2016.
 """
+
+# ruff: noqa: RUF001 (characters that look like others are what Moses is about)
 
 from __future__ import annotations
 
 import heapq
+import re
+import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tritonseq.checkpoint.files import read_text
 from tritonseq.shown import shown
 
-from .moses import Moses
 from .sentencepiece import FAIRSEQ
 from .special_tokens import read_numbered
 from .vocabulary import SplitVocabulary
@@ -32,6 +36,16 @@ _ROLES = {"bos_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_to
 
 _KEPT_WORDS = 2**16
 """Words whose pieces are remembered."""
+
+# Punctuation and digits of other scripts, each beside what it becomes.
+_REPLACED = {
+    **dict(zip("，、∶：？）！（；～’━〈〉【】％", ",,::?)!(;~'-<>[]%", strict=True)),
+    **dict.fromkeys("”“《》」「", '"'),
+    **dict(zip("０１２３４５６７８９", "0123456789", strict=True)),
+    "…": "...",
+}  # fmt: skip
+_TABLE = str.maketrans(_REPLACED)
+_FULL_STOP = re.compile(r"[。．]\s*")
 
 
 class FsmtVocabulary:
@@ -233,3 +247,52 @@ def read_merges(path: Path) -> Merges:
             )
         pairs.append((words[0], words[1]))
     return Merges(pairs)
+
+
+class Moses:
+    """The words of texts in one language."""
+
+    def __init__(self, language: str) -> None:
+        """`language`: a code such as "en"; of one that sacremoses does not know, English's rules.
+
+        Raises ValueError if the `moses` extra is missing.
+        """
+        library = _library()
+        self._normalizer = library.MosesPunctNormalizer(lang=language)
+        self._tokenizer = library.MosesTokenizer(lang=language)
+        self._detokenizer = library.MosesDetokenizer(lang=language)
+        # The library makes sets of a hundred thousand letters for every word that a full stop
+        # ends, which is most of its time: these say the same.
+        lower, letters = frozenset(self._tokenizer.IsLower), frozenset(self._tokenizer.IsAlpha)
+        self._tokenizer.islower = lower.issuperset
+        self._tokenizer.isanyalpha = lambda text: not letters.isdisjoint(text)
+
+    def split(self, text: str) -> list[str]:
+        """The words of a text; "-" within one is "@-@", and what XML escapes is escaped."""
+        text = _FULL_STOP.sub(". ", text.translate(_TABLE))
+        text = _printing(self._normalizer.normalize(text))
+        words: list[str] = self._tokenizer.tokenize(
+            text, aggressive_dash_splits=True, return_str=False, escape=True
+        )
+        return words
+
+    def join(self, words: Sequence[str]) -> str:
+        """The text of such words."""
+        text: str = self._detokenizer.detokenize(words)
+        return text
+
+
+def _printing(text: str) -> str:
+    """Without control characters, line breaks too, and what Unicode has not assigned."""
+    return "".join(char for char in text if unicodedata.category(char)[0] != "C")
+
+
+def _library() -> Any:
+    try:
+        import sacremoses
+    except ImportError:
+        raise ValueError(
+            "this checkpoint's text needs the sacremoses library: pip install 'tritonseq[moses]' "
+            "(generate and stream take token ids without it)"
+        ) from None
+    return sacremoses

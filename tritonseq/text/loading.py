@@ -13,10 +13,10 @@ from .fsmt import fsmt_vocabulary
 from .language_codes import FLORES, M2M100, MBART, MBART50, PLBART, languages_of, listed_codes
 from .languages import STYLES, Languages
 from .piece_lists import BartphoPieces, M2M100Pieces, MarianPieces
-from .prophetnet import FILE, ProphetNetPieces, XLMProphetNetPieces
 from .sentencepiece import (
     PEGASUS_OFFSET,
     SentencePieces,
+    XLMProphetNetPieces,
     albert_pieces,
     barthez_pieces,
     camembert_pieces,
@@ -30,7 +30,9 @@ from .tokenizer_classes import TOKENIZER_CLASSES, class_of, rebuilt
 from .tokenizer_config import LISTS, REMEDY, WHOLE, check_keys, class_within, family_of
 from .vocabulary import FRAME, Bytes
 from .wordpiece import (
+    PROPHETNET_FILE,
     SPECIAL,
+    ProphetNetPieces,
     bert_vocabulary,
     read_pieces,
     s2s_pieces,
@@ -234,9 +236,9 @@ def _vocabulary(source: TokenizerFolder, family: str | None, name: str) -> Vocab
         source.file("sentencepiece.bpe.model", name)
         return BartphoPieces(source.file("dict.txt", name).parent, stated)
     if family == "prophetnet":
-        return ProphetNetPieces(source.file(FILE, name), config, stated)
+        return ProphetNetPieces(source.file(PROPHETNET_FILE, name), config, stated)
     if family == "xlm_prophetnet":
-        return XLMProphetNetPieces(source.file(FILE, name), stated)
+        return XLMProphetNetPieces(source.file(PROPHETNET_FILE, name), stated)
     if family == "fsmt":
         for file in ("vocab-src.json", "vocab-tgt.json", "merges.txt"):
             source.file(file, name)

@@ -14,6 +14,7 @@ from tritonseq.checkpoint.files import refuse_unfit
 from .fast import tokenizers_library
 from .special_tokens import number
 from .vocabulary import SPACE, SplitVocabulary, spaced
+from .wordpiece import PROPHETNET_LONGEST, PROPHETNET_ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -281,3 +282,61 @@ def has_piece(model: Any, name: str) -> bool:
     """Whether this is the name of a piece; others have the id of the unknown one."""
     known: bool = model.id_to_piece(model.piece_to_id(name)) == name
     return known
+
+
+class XLMProphetNetPieces(SplitVocabulary):
+    """A sentencepiece model behind tokens of BERT's names and ten that are not used."""
+
+    max_length = PROPHETNET_LONGEST
+    OFFSET = 12
+    """What is added to the ids of the model."""
+    FIRST = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
+
+    def __init__(self, path: Path, stated: Stated) -> None:
+        """Read the model at `path`; ValueError if it, or the library, cannot be had."""
+        roles = {
+            **PROPHETNET_ROLES,
+            "bos_token": "[SEP]",
+            "eos_token": "[SEP]",
+            "cls_token": "[CLS]",
+        }
+        stated.expect("XLMProphetNetTokenizer", **roles)
+        self._model = load_model(path)
+        first = {name: token for token, name in enumerate(self.FIRST)}
+        count = self._model.get_piece_size()
+        self._names = {
+            piece + self.OFFSET: self._model.id_to_piece(piece) for piece in range(count)
+        }
+        # They take the places of the model's own first pieces, which are no text.
+        self._names |= {token: f"[unused{token - 5}]" for token in range(5, 15)}
+        self._ids = {name: token for token, name in self._names.items()} | first
+        self._names |= {token: name for name, token in first.items()}
+        added = number(stated.all_special(), self._ids.get, count + self.OFFSET, self._names.get)
+        special = {**first, **added.special}
+        super().__init__(
+            {**special, **added.plain},
+            left=stated.having("lstrip"),
+            right=stated.having("rstrip"),
+            words=stated.having("single_word"),
+        )
+        self._names |= {token: name for name, token in self._own.items()}
+        self._skipped = frozenset(special.values())
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        skipped = self._skipped if skip_special_tokens else ()
+        named = (
+            [self._names.get(token, "") for token in row if token not in skipped] for row in rows
+        )
+        return ["".join(names).replace(SPACE, " ").strip() for names in named]
+
+    def frame(self) -> tuple[list[int], list[int]]:
+        return [], [self._own["[SEP]"]]
+
+    def token_id(self, token: str) -> int | None:
+        return self._own.get(token, self._ids.get(token))
+
+    def _between(self, text: str) -> list[int]:
+        unknown = self._own["[UNK]"]
+        return [piece + self.OFFSET if piece else unknown for piece in self._model.encode(text)]

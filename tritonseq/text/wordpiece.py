@@ -6,12 +6,15 @@ Devlin et al., "BERT", 2019; Dong et al., "Unified Language Model Pre-training",
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tritonseq.checkpoint.files import read_lines, refuse_unfit
+from tritonseq.shown import shown
 
 from .fast import FastVocabulary, add_tokens, check_ids, library_errors, tokenizers_library
-from .vocabulary import splitter
+from .special_tokens import number
+from .vocabulary import SplitVocabulary, splitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -251,3 +254,111 @@ def normalizing(config: Mapping[str, Any]) -> dict[str, Any]:
         "strip_accents": config.get("strip_accents"),
         "lowercase": True if lowercase is None else lowercase,
     }
+
+
+PROPHETNET_FILE = "prophetnet.tokenizer"
+PROPHETNET_LONGEST = 512
+"""The tokens of a text that every published checkpoint has positions for."""
+
+PROPHETNET_ROLES = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "mask_token": "[MASK]",
+}
+_PROPHETNET_SPECIAL = (*PROPHETNET_ROLES.values(), "[X_SEP]")
+
+
+class ProphetNetPieces(SplitVocabulary):
+    """BERT's WordPiece, with [X_SEP] between the sentences of a summary.
+
+    Special tokens stay whole in a text: what asks for a question holds a [SEP] of its own.
+    """
+
+    cleans_up = True
+    """Decoding removes the spaces before punctuation, unless the files say otherwise."""
+    max_length = PROPHETNET_LONGEST
+
+    def __init__(self, path: Path, config: Mapping[str, Any], stated: Stated) -> None:
+        """Read the file `path`, a token a line, whose number is its id.
+
+        `config` may say `do_lower_case` (yes), `strip_accents` (as lower-casing) and
+        `tokenize_chinese_chars` (yes). Raises ValueError if the file is no UTF-8, lacks a token
+        that it must have, or the `text` extra is missing.
+        """
+        stated.expect("ProphetNetTokenizer", **PROPHETNET_ROLES)
+        between = config.get("x_sep_token")
+        if between is not None and _content(between) != "[X_SEP]":
+            raise ValueError(
+                f"{stated.path} says x_sep_token is {shown(between)}, and that of "
+                "ProphetNetTokenizer is '[X_SEP]': call generate with token ids"
+            )
+        how = normalizing(config)
+        self._lowers = how["lowercase"]
+        strips = how["strip_accents"]
+        # What is left to the library: accents, and the cutting into words and pieces. Letters are
+        # made small before, by Python's rules, which know a word's end.
+        pieces = read_pieces(path, {"do_lower_case": False})
+        normalizer = tokenizers_library().normalizers.BertNormalizer
+        self._clean = normalizer(
+            clean_text=True, handle_chinese_chars=how["handle_chinese_chars"],
+            strip_accents=False, lowercase=False,
+        )  # fmt: skip
+        self._backend = pieces.backend
+        self._backend.normalizer = normalizer(
+            clean_text=False, handle_chinese_chars=False,
+            strip_accents=self._lowers if strips is None else strips, lowercase=False,
+        )  # fmt: skip
+        self._ids = {name: token for token, name in pieces.names.items()}
+        for name in _PROPHETNET_SPECIAL:
+            if name not in self._ids:
+                raise ValueError(
+                    f"{path} has no {name}, which the vocabulary of a ProphetNet needs: is it that "
+                    "of another model?"
+                )
+        special = {name: self._ids[name] for name in _PROPHETNET_SPECIAL}
+        added = number(stated.all_special(), self._ids.get, len(pieces.names), pieces.names.get)
+        special |= added.special
+        own = {**special, **added.plain}
+        super().__init__(
+            own,
+            left=stated.having("lstrip"),
+            right=stated.having("rstrip"),
+            words=stated.having("single_word"),
+        )
+        self._alone = splitter(special, alone=special)
+        self._skipped = frozenset(special.values())
+        self._names = {**pieces.names, **{token: name for name, token in own.items()}}
+
+    def decode(
+        self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        skipped = self._skipped if skip_special_tokens else ()
+        named = (
+            [self._names[token] for token in row if token in self._names and token not in skipped]
+            for row in rows
+        )
+        return [" ".join(names).replace(" ##", "").strip() for names in named]
+
+    def frame(self) -> tuple[list[int], list[int]]:
+        return [], [self._own["[SEP]"]]
+
+    def token_id(self, token: str) -> int | None:
+        return self._own.get(token, self._ids.get(token))
+
+    def _between(self, text: str) -> list[int]:
+        clean = unicodedata.normalize("NFC", self._clean.normalize_str(text))
+        # Of what was removed may have been within a special token.
+        return [token for part in self._alone(clean) for token in self._part(part)]
+
+    def _part(self, part: str) -> list[int]:
+        if part in self._own:
+            return [self._own[part]]
+        text = part.lower() if self._lowers else part
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+def _content(token: str | Mapping[str, Any]) -> Any:
+    """That of a token as tokenizer_config.json has it."""
+    return token if isinstance(token, str) else token.get("content")
