@@ -18,9 +18,11 @@ MODELS = {
     "mvp": ("tritonseq.models.bart", "Mvp"),
     "pegasus": ("tritonseq.models.bart", "Pegasus"),
     "plbart": ("tritonseq.models.bart", "PLBart"),
+    "prophetnet": ("tritonseq.models.prophetnet", "ProphetNet"),
     "t5": ("tritonseq.models.t5", "T5"),
     "umt5": ("tritonseq.models.t5", "T5"),
     "unilm": ("tritonseq.models.unilm", "UniLM"),
+    "xlm-prophetnet": ("tritonseq.models.prophetnet", "ProphetNet"),
 }
 
 

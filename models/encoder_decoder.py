@@ -99,6 +99,11 @@ class EncoderDecoder(Network):
     """Of the decoder's attentions."""
     head_dim: int
 
+    rows: int = 1
+    """That a beam brings to a step."""
+    longest_exact_prompt: int | None = None
+    """The most tokens of a decoder's prompt that transformers reads right; None for any number."""
+
     encoder: nn.ModuleList
     encoder_norm: Norm | None
     """At the end of the encoder, if there is one."""
@@ -150,6 +155,7 @@ class EncoderDecoder(Network):
             biases=self.biases(),
             heads=self.heads,
             head_dim=self.head_dim,
+            rows=self.rows,
             device=self.device if device is None else device,
             dtype=self.dtype,
             states_width=self._blocks[0].cross.width if self.source_cache == "states" else None,
@@ -166,6 +172,17 @@ class EncoderDecoder(Network):
         `prompt`: `[B, P]` int64, the tokens that every target starts with. Returns the logits
         `[B, V]` that follow each prompt.
         """
+        self.read(tokens, lengths, cache, prompt)
+        positions = torch.arange(prompt.shape[1], device=prompt.device).expand_as(prompt)
+        stream = self.embed_target(prompt.flatten(), positions.flatten())
+        for block in self._blocks:
+            block.prefill(stream, cache)
+        return self.logits(stream.at(slice(prompt.shape[1] - 1, None, prompt.shape[1])))
+
+    def read(
+        self, tokens: Tensor, lengths: Tensor, cache: EncoderDecoderCache, prompt: Tensor
+    ) -> None:
+        """Of a prefill what comes first: the sources, and the lengths of all that is read."""
         cache.source_len.copy_(lengths)
         cache.own.source_len.fill_(prompt.shape[1])
         cache.own.step.zero_()
@@ -173,11 +190,6 @@ class EncoderDecoder(Network):
             states = self.encode(batch) if tokens.dim() == 2 else batch.tokens
             for block in self._blocks:
                 block.cross.store(states, batch, cache)
-        positions = torch.arange(prompt.shape[1], device=prompt.device).expand_as(prompt)
-        stream = self.embed_target(prompt.flatten(), positions.flatten())
-        for block in self._blocks:
-            block.prefill(stream, cache)
-        return self.logits(stream.at(slice(prompt.shape[1] - 1, None, prompt.shape[1])))
 
     @torch.no_grad()
     def step(self, tokens: Tensor, lineage: Tensor | None, cache: EncoderDecoderCache) -> Tensor:

@@ -58,6 +58,13 @@ class TensorSpec(NamedTuple):
     """More than one are joined along the last dimension, after any transposition."""
     transpose: bool = False
     """Whether the checkpoint stores as `[out, in]` what the parameter holds as `[in, out]`."""
+    widths: tuple[int, ...] = ()
+    """Of each tensor along that dimension, where they differ."""
+
+    def parts(self, width: int) -> tuple[int, ...]:
+        """How the tensors share a parameter of this width."""
+        count = len(self.names)
+        return self.widths or (width // count,) * count
 
 
 @runtime_checkable

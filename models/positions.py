@@ -128,14 +128,14 @@ class FairseqSines(Sines):
         return self.weight[self.pad :]
 
     def of_source(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        is_pad = (tokens == self.pad).long()
+        is_pad = 1 - self._is_text(tokens).long()
         before = is_pad.cumsum(0) - is_pad
         # Of earlier samples: as many as there are at the start of this one.
         of_others = before.where(positions == 0, 0).cummax(0).values
         return (positions - (before - of_others) + 1) * (1 - is_pad)
 
     def of_target(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        is_text = (tokens != self.pad).view(positions.shape[0], -1)
+        is_text = self._is_text(tokens).view(positions.shape[0], -1)
         return (positions[:, None] + is_text).flatten()
 
     def computed(self) -> Tensor:
@@ -144,6 +144,10 @@ class FairseqSines(Sines):
         table = fairseq_sinusoids(rows, width)
         table[self.pad] = 0
         return table
+
+    def _is_text(self, tokens: Tensor) -> Tensor:
+        assert self.pad is not None
+        return tokens.ne(self.pad)
 
 
 class M2MSines(FairseqSines):
@@ -155,5 +159,5 @@ class M2MSines(FairseqSines):
     is_stored = False
 
     def of_target(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        is_text = (tokens != self.pad).view(positions.shape[0], -1)
+        is_text = self._is_text(tokens).view(positions.shape[0], -1)
         return ((positions[:, None] + 1) * is_text).flatten()

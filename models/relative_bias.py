@@ -7,7 +7,7 @@ Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -28,6 +28,20 @@ def check_distance(key: str, distance: int) -> None:
         raise ValueError(f"config.json: {key} is {distance}: it must be at most {MOST_DISTANCE}")
 
 
+def check_buckets(config: Any, buckets: str, distance: str) -> None:
+    """Raise ValueError for numbers of buckets, and a greatest distance, that have no logarithm.
+
+    buckets, distance: the keys of config.json.
+    """
+    count, farthest = getattr(config, buckets), getattr(config, distance)
+    check_distance(distance, farthest)
+    if count < 4 or farthest <= count // 2:
+        raise ValueError(
+            f"config.json: {buckets} {count} must be at least 4, and {distance} {farthest} more "
+            "than half of it"
+        )
+
+
 class RelativeBias(nn.Module):
     """A learnt bias per head for buckets of distances, logarithmic in the far."""
 
@@ -43,7 +57,10 @@ class RelativeBias(nn.Module):
 
     def forward(self, offsets: Tensor) -> Tensor:
         """`[H, N]` float32 for `offsets [N]`, the position of the key minus that of the query."""
-        return self.weight[self._bucket(offsets)].t().float().contiguous()
+        buckets = bucket(
+            offsets, self.buckets, self.max_distance, is_bidirectional=self.is_bidirectional
+        )
+        return self.weight[buckets].t().float().contiguous()
 
     def bidirectional(self, length: int) -> Tensor:
         """`[H, 2 S - 1]` float32 for the offsets `1 - S .. S - 1` within `length` positions."""
@@ -54,16 +71,22 @@ class RelativeBias(nn.Module):
         for everything farther off."""
         return self(-torch.arange(self.max_distance + 1, device=self.weight.device))
 
-    def _bucket(self, offsets: Tensor) -> Tensor:
-        buckets, first = self.buckets, torch.zeros_like(offsets)
-        if self.is_bidirectional:
-            # The upper half of the buckets is for keys to the right.
-            buckets //= 2
-            first, distance = (offsets > 0) * buckets, offsets.abs()
-        else:
-            distance = (-offsets).clamp(min=0)
-        exact = buckets // 2
-        ratio = torch.log(distance.float() / exact) / math.log(self.max_distance / exact)
-        # Distance 0 has the logarithm -inf, and is exact.
-        far = exact + (ratio * (buckets - exact)).nan_to_num(neginf=0.0).long()
-        return first + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
+
+def bucket(offsets: Tensor, count: int, max_distance: int, *, is_bidirectional: bool) -> Tensor:
+    """Which of `count` buckets has each of `offsets [N]`, a key's position minus the query's.
+
+    From `max_distance` on all distances share one. Without `is_bidirectional`, keys to the right
+    have the bucket of distance 0.
+    """
+    first = torch.zeros_like(offsets)
+    if is_bidirectional:
+        # The upper half of the buckets is for keys to the right.
+        count //= 2
+        first, distance = (offsets > 0) * count, offsets.abs()
+    else:
+        distance = (-offsets).clamp(min=0)
+    exact = count // 2
+    ratio = torch.log(distance.float() / exact) / math.log(max_distance / exact)
+    # Distance 0 has the logarithm -inf, and is exact.
+    far = exact + (ratio * (count - exact)).nan_to_num(neginf=0.0).long()
+    return first + torch.where(distance < exact, distance, far.clamp(max=count - 1))

@@ -27,7 +27,7 @@ from .encoder_decoder import DecoderBlock, EncoderBlock, EncoderDecoder
 from .feed_forward import activation
 from .layers import Embedding, Head, Linear, ResidualStream, RMSNorm
 from .network import TensorSpec, match
-from .relative_bias import RelativeBias, check_distance
+from .relative_bias import RelativeBias, check_buckets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -67,16 +67,7 @@ class T5Config:
         )  # fmt: skip
         check_number(self, "layer_norm_epsilon")
         check_types(self)
-        buckets, distance = (
-            self.relative_attention_num_buckets,
-            self.relative_attention_max_distance,
-        )
-        check_distance("relative_attention_max_distance", distance)
-        if buckets < 4 or distance <= buckets // 2:
-            raise ValueError(
-                f"config.json: relative_attention_num_buckets {buckets} must be at least 4, and "
-                f"relative_attention_max_distance {distance} more than half of it"
-            )
+        check_buckets(self, "relative_attention_num_buckets", "relative_attention_max_distance")
         parts = self.feed_forward_proj.split("-")
         if len(parts) > 2 or (len(parts) == 2 and parts[0] != "gated"):
             raise ValueError(

@@ -189,7 +189,7 @@ for folder in sorted((pathlib.Path(tritonseq.__file__).parent / "embedded").iter
 
 def test_texts_do_without_torch() -> None:
     lines = run_fresh(TEXT_ALONE).splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert all(line.endswith(" False") for line in lines)
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from muon import Muon
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -38,6 +39,16 @@ def save(recipe: Recipe, folder: Path) -> None:
     recipe.tokenizer.save_pretrained(folder)
 
 
+def encode_prompts(recipe: Recipe, batch: list[Problem]) -> Mapping[str, torch.Tensor]:
+    """The inputs of a generation, padded on the side that the tokenizer names."""
+    return recipe.tokenizer(
+        [p.prompt for p in batch],
+        padding=True,
+        return_tensors="pt",
+        return_token_type_ids=False,
+    )
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All in which the trainings differ. ``modes`` are the options that are tried at the end."""
@@ -51,6 +62,7 @@ class Recipe:
     steps: int
     encode: Callable[[Recipe, list[Problem]], dict[str, torch.Tensor]]
     """The inputs of a training step, with labels for the answers only. Two of them stand below."""
+    encode_prompts: Callable[[Recipe, list[Problem]], Mapping[str, torch.Tensor]] = encode_prompts
     save: Callable[[Recipe, Path], None] = save
 
 
@@ -62,7 +74,7 @@ def tokenize(recipe: Recipe, batch: list[Problem]) -> tuple[list[list[int]], lis
 
 def encode_pairs(recipe: Recipe, batch: list[Problem]) -> dict[str, torch.Tensor]:
     """For an encoder-decoder: the encoder reads the prompts, the answers are the labels."""
-    return _inputs(recipe, *tokenize(recipe, batch))
+    return training_inputs(recipe, *tokenize(recipe, batch))
 
 
 def encode_continuations(recipe: Recipe, batch: list[Problem]) -> dict[str, torch.Tensor]:
@@ -71,12 +83,13 @@ def encode_continuations(recipe: Recipe, batch: list[Problem]) -> dict[str, torc
     answers = [[*answer, recipe.model.config.eos_token_id] for answer in answers]
     rows = [p + a for p, a in zip(prompts, answers, strict=True)]
     labels = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
-    return _inputs(recipe, rows, labels)
+    return training_inputs(recipe, rows, labels)
 
 
-def _inputs(
+def training_inputs(
     recipe: Recipe, rows: list[list[int]], labels: list[list[int]]
 ) -> dict[str, torch.Tensor]:
+    """Rows and labels as tensors, padded on the right."""
     pad = recipe.model.config.pad_token_id
     ids = pad_rows(rows, pad)
     return {
@@ -100,7 +113,7 @@ def build_optimizers(model: PreTrainedModel) -> list[torch.optim.Optimizer]:
     for weight in model.parameters():
         (matrices if weight.dim() == 2 and id(weight) not in tables else others).append(weight)
     return [
-        torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1),
+        Muon(matrices, lr=0.02, weight_decay=0.1),
         torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
@@ -136,12 +149,7 @@ def accuracy(recipe: Recipe, count: int, **options: Any) -> float:
     """The share of ``count`` unseen problems whose answer is right to the letter."""
     recipe.model.eval()
     batch = list(islice(recipe.problems(seed=2, unseen=True), count))
-    inputs = recipe.tokenizer(
-        [p.prompt for p in batch],
-        padding=True,
-        return_tensors="pt",
-        return_token_type_ids=False,
-    )
+    inputs = recipe.encode_prompts(recipe, batch)
     out = recipe.model.generate(**inputs, **options)
     if not recipe.model.config.is_encoder_decoder:
         out = out[:, inputs["input_ids"].shape[1] :]

@@ -59,7 +59,8 @@ def decode_attention(
         step: `[B]` int32 or int64, the positions stored so far. It must be less than `T`: on the
             CPU that is checked, elsewhere nothing is stored. A negative step marks an idle
             sample: nothing is stored for it and its output is zero.
-        bias: `[H, N]` float32, added to the scores by distance: from source position `n` it is
+        bias: `[H, N]` float32, or `[B, K, Q, H, N]` where every query row has one of its own,
+            added to the scores by distance: from source position `n` it is
             `source_len + step + r - n`, from generated position `t` it is `step + r - t` (with a
             `step` of 0 where none is given), clamped to `0..N-1`. `r` is the row's place among
             the new ones, or among the queries where nothing is new.
@@ -72,10 +73,10 @@ def decode_attention(
             time must not share them.
         impl: "torch", "triton" or, by default, what suits the device.
 
-    The last dimension of queries, keys and values must be contiguous; their other strides are
-    free. What lies beyond a length, beyond a step, or in a slot that no beam descends from may
-    be NaN or infinite. A query that sees nothing gets zeros. Sums accumulate in float32. No
-    gradient flows.
+    The last dimension of queries, keys and values, and of a bias of every query row, must be
+    contiguous; their other strides are free. What lies beyond a length, beyond a step, or in a slot
+    that no beam descends from may be NaN or infinite. A query that sees nothing gets zeros. Sums
+    accumulate in float32. No gradient flows.
 
     Returns:
         `[B, K, Q, H, D]`, contiguous, in the query's dtype.

@@ -34,14 +34,19 @@ class AttentionCall(NamedTuple):
         return 0 if self.new_key is None else self.new_key.shape[2]
 
     @property
+    def has_bias_by_row(self) -> bool:
+        """Whether every query row has a bias of its own, `[B, K, Q, H, N]`."""
+        return self.bias is not None and self.bias.dim() == 5
+
+    @property
     def first_row(self) -> int:
         """The place of the first query among the new rows."""
         return max(self.new_rows - self.query.shape[2], 0)
 
     def of_samples(self, own: slice) -> AttentionCall:
         """The same call for some of its samples alone."""
-        # Of each sample is what comes before the bias.
-        names = self._fields[: self._fields.index("bias")]
+        # Of each sample is what comes before the bias, and a bias by row.
+        names = self._fields[: self._fields.index("bias") + self.has_bias_by_row]
         whole = {name: getattr(self, name) for name in names}
         return self._replace(**{name: x[own] for name, x in whole.items() if x is not None})
 
@@ -97,14 +102,18 @@ class AttentionCall(NamedTuple):
         check_integers("lineage", self.lineage, (samples, length, beams))
 
     def _check_bias(self) -> None:
-        bias, heads = self.bias, self.query.shape[3]
+        bias, rows = self.bias, self.query.shape[:4]
         if bias is None:
             return
-        fits = bias.dim() == 2 and bias.shape[0] == heads and bias.shape[1] > 0
+        fits = bias.shape[:-1] in (rows[3:], rows) and bias.shape[-1] > 0
         if not fits or bias.dtype != torch.float32:
+            by_row = ", ".join(map(str, (*rows, "N")))
             raise ValueError(
-                f"bias is {bias.dtype} {list(bias.shape)}; pass float32 [{heads}, N] with N > 0"
+                f"bias is {bias.dtype} {list(bias.shape)}; "
+                f"pass float32 [{rows[3]}, N] or [{by_row}] with N > 0"
             )
+        if self.has_bias_by_row:
+            check_last_dim("bias", bias)
 
     def _check_counters(self, needed: int) -> None:
         counters = self.counters

@@ -351,8 +351,8 @@ def _attend_gathered(
     )
     mask = _additive(hidden.flatten(0, 1))[:, None, None] if hidden.any() else None
     if call.bias is not None:
-        bias = _bias_by_distance(call, steps, end)[:, :, 0]
-        bias = bias.expand(samples, -1, -1, -1).repeat_interleave(beams, 0)
+        bias = _bias_by_distance(call, steps, end).expand(samples, -1, beams, -1, -1)
+        bias = bias.transpose(1, 2).flatten(0, 1)
         mask = bias if mask is None else bias + mask
     query = call.query.flatten(0, 1).transpose(1, 2)
     output, lse = flash_attention(query, *own, attn_mask=mask, scale=call.scale)
@@ -370,7 +370,8 @@ def _add_own_row(call: AttentionCall, output: Tensor, lse: Tensor) -> None:
     query, key, value = (x[:, :, -1] for x in (call.query, call.new_key, call.new_value))
     scores = (query.float() * key).sum(-1) * call.scale  # [B, K, H]
     if call.bias is not None:
-        scores = scores + call.bias[:, 0]
+        own = call.bias[:, :, -1] if call.has_bias_by_row else call.bias
+        scores = scores + own[..., 0]
     seen = output.transpose(1, 2).unflatten(1, call.query.shape[1:3])[:, :, -1]
     seen_lse = lse.transpose(1, 2).unflatten(1, call.query.shape[1:3])[:, :, -1]
     weight = torch.sigmoid(scores - seen_lse)
@@ -383,13 +384,16 @@ def _additive(hidden: Tensor) -> Tensor:
 
 
 def _bias_by_distance(call: AttentionCall, origins: list[int], end: int) -> Tensor:
-    """`[B or 1, H, 1, Q, end]`: the bias of row `r` for position `n`, `origin + r - n` away."""
+    """The bias of row `r` for position `n`, `origin + r - n` away: it fits `[B, H, K, Q, end]`."""
     assert call.bias is not None
     if min(origins) == max(origins):
         origins = origins[:1]
     row = call.first_row + torch.arange(call.query.shape[2])[:, None]
     distance = torch.tensor(origins)[:, None, None] + row - torch.arange(end)
-    distance = distance.clamp_(0, call.bias.shape[1] - 1)
+    distance = distance.clamp_(0, call.bias.shape[-1] - 1)  # [B or 1, Q, end]
+    if call.has_bias_by_row:
+        own = call.bias.permute(0, 3, 1, 2, 4)
+        return own.gather(4, distance[:, None, None].expand(*own.shape[:4], -1))
     table = call.bias.index_select(1, distance.flatten()).unflatten(1, distance.shape)
     return table.transpose(0, 1)[:, :, None]
 

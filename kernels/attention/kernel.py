@@ -40,7 +40,8 @@ _FARTHEST = tl.constexpr(FARTHEST)
 
 _UNSPECIALIZED = [
     "source_size", "target_size", "bias_size", "source_split", "target_split",
-    "lineage_stride_b", "lineage_stride_t", "lineage_stride_k", "bias_stride_h",
+    "lineage_stride_b", "lineage_stride_t", "lineage_stride_k",
+    "bias_stride_b", "bias_stride_k", "bias_stride_q", "bias_stride_h",
 ]  # fmt: skip
 
 
@@ -136,7 +137,8 @@ def _attend(
     source_value_stride_b, source_value_stride_h, source_value_stride_s,
     target_key_stride_b, target_key_stride_h, target_key_stride_t, target_key_stride_k,
     target_value_stride_b, target_value_stride_h, target_value_stride_t, target_value_stride_k,
-    lineage_stride_b, lineage_stride_t, lineage_stride_k, bias_stride_h,
+    lineage_stride_b, lineage_stride_t, lineage_stride_k,
+    bias_stride_b, bias_stride_k, bias_stride_q, bias_stride_h,
     output_stride_b, output_stride_h, output_stride_r,
     partial_stride_b, partial_stride_h, partial_stride_r, partial_stride_split,
     lse_stride_b, lse_stride_h, lse_stride_r,
@@ -144,6 +146,7 @@ def _attend(
     K: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, D: tl.constexpr,
     BK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
     BS: tl.constexpr, BR: tl.constexpr, STAGES: tl.constexpr, UPCAST: tl.constexpr,
+    BIAS_BY_ROW: tl.constexpr,
 ):  # fmt: skip
     """One program computes `BK` beams of one (sample, head) over one split of the keys.
 
@@ -165,6 +168,11 @@ def _attend(
     p_bias = bias
     if bias is not None:
         p_bias = bias + i_h * bias_stride_h
+    # The same once more for tiles, where rows are the first dimension.
+    p_tile_bias = p_bias
+    if BIAS_BY_ROW:
+        p_bias += i_b * bias_stride_b + o_beam64 * bias_stride_k + o_query * bias_stride_q  # [BM]
+        p_tile_bias = p_bias[:, None]
     i_step = tl.zeros([], tl.int32)
     if step is not None:
         i_step = tl.minimum(tl.maximum(tl.load(step + i_b), -1), _FARTHEST).to(tl.int32)
@@ -241,7 +249,7 @@ def _attend(
             if bias is not None:
                 distance = (length + i_step - i_n) + o_row[:, None] - o_tile[None, :]
                 m_mn = m_m[:, None] & m_n[None, :]
-                b_scores += _bias(p_bias, bias_size, distance, m_mn)
+                b_scores += _bias(p_tile_bias, bias_size, distance, m_mn)
             b_scores = tl.where(m_n[None, :], b_scores, -float("inf"))
             b_value = _load(p_value + i_n64 * source_value_stride_s + o_value, m_nd, UPCAST)
             b_max, b_sum, b_acc = _accumulate(b_scores, b_value, b_max, b_sum, b_acc)
@@ -271,7 +279,7 @@ def _attend(
             b_scores = _scores(b_query, b_key) * scale
             if bias is not None:
                 distance = (i_step - i_t) + o_row[:, None] - o_t[None, :]
-                b_scores += _bias(p_bias, bias_size, distance, m_seen)
+                b_scores += _bias(p_tile_bias, bias_size, distance, m_seen)
             b_scores = tl.where(m_seen, b_scores, -float("inf"))
             o_value = o_t * target_value_stride_t + o_slot * target_value_stride_k
             o_value = o_value[:, None] + o_d[None, :]
@@ -367,7 +375,7 @@ def attention_launches(call: AttentionCall, output: Tensor) -> list[Launch]:
     counters = None if splits == 1 or torch.version.hip is not None else call.counters
     # A lone beam descends from itself, whatever the lineage says.
     lineage = call.lineage if beams > 1 else None
-    bias = in_order(call.bias)
+    bias = call.bias if call.has_bias_by_row else in_order(call.bias)
     # [B, H, K * Q, D] whatever the memory behind it.
     result = output.flatten(1, 2).transpose(1, 2)
     partial, lse = None, None
@@ -396,7 +404,7 @@ def attention_launches(call: AttentionCall, output: Tensor) -> list[Launch]:
             "counters": counters,
             "source_size": source,
             "target_size": target,
-            "bias_size": 0 if call.bias is None else call.bias.shape[1],
+            "bias_size": 0 if bias is None else bias.shape[-1],
             "source_split": source_split,
             "target_split": target_split,
             **strides("query", query, "bkqh"),
@@ -407,7 +415,7 @@ def attention_launches(call: AttentionCall, output: Tensor) -> list[Launch]:
             **strides("target_key", call.target_key, "bhtk"),
             **strides("target_value", call.target_value, "bhtk"),
             **strides("lineage", lineage, "btk"),
-            **strides("bias", bias, "h"),
+            **strides("bias", None if bias is None else bias.expand(*query.shape[:4], -1), "bkqh"),
             **strides("output", result, "bhr"),
             **strides("partial", partial, ("b", "h", "r", "split")),
             **strides("lse", lse, "bhr"),
@@ -424,6 +432,7 @@ def attention_launches(call: AttentionCall, output: Tensor) -> list[Launch]:
             "BR": merged_rows(query_block, splits, head_dim),
             "STAGES": stages(query_block),
             "UPCAST": _has_wrong_products(query.dtype),
+            "BIAS_BY_ROW": call.has_bias_by_row,
         },
         num_warps=warps(query_block, head_dim),
         num_stages=stages(query_block),

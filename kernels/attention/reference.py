@@ -84,13 +84,21 @@ def decode_attention(
         scores = (keys.float() @ asking).squeeze(-1)  # [B, K, H, N]
         scores = scores * (head_dim**-0.5 if scale is None else scale)
         if bias is not None:
-            by_distance = bias[:, distance.clamp(0, bias.shape[1] - 1)].transpose(0, 1)
-            scores = scores + by_distance[:, None]
+            scores = scores + _by_distance(bias, row - first, distance)
         hidden = ~visible[:, :, None]
         weights = torch.softmax(scores.masked_fill(hidden, -math.inf), -1).masked_fill(hidden, 0)
         output.append((weights[..., None, :] @ values.float()).squeeze(-2))
     idle = (step < 0)[:, None, None, None, None]
     return torch.stack(output, 2).masked_fill(idle, 0).to(query.dtype)
+
+
+def _by_distance(bias: Tensor, asking: int, distance: Tensor) -> Tensor:
+    """What query row `asking` gets for distances `[B, N]`, to be added to `[B, K, H, N]`."""
+    distance = distance.clamp(0, bias.shape[-1] - 1)
+    if bias.dim() == 2:
+        return bias[:, distance].transpose(0, 1)[:, None]
+    own = bias[:, :, asking]
+    return own.gather(3, distance[:, None, None].expand(*own.shape[:3], -1))
 
 
 def _append(cache: Tensor, new: Tensor, step: Tensor) -> None:

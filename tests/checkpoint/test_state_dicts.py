@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
     State = dict[str, Tensor]
 
-FAMILIES = ("gpt2", "t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "unilm")
+FAMILIES = (
+    "gpt2",
+    "t5",
+    "mt5",
+    "umt5",
+    "bart",
+    "mbart",
+    "pegasus",
+    "marian",
+    "prophetnet",
+    "unilm",
+)
 # Beyond the size from which weights are packed on the CPU.
 WIDE: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 384, "n_head": 6, "n_layer": 1},

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tritonseq.model import Model
 
 COUNT = 200
-GPT2, T5, BART, UNILM = CHECKPOINTS
+GPT2, T5, BART, UNILM, M2M100 = CHECKPOINTS
 EVERY = pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda checkpoint: checkpoint.name)
 KNOWN = pytest.mark.parametrize("checkpoint", [GPT2, T5, BART], ids=["GPT-2", "T5", "BART"])
 ENCODER_DECODER = pytest.mark.parametrize("checkpoint", [T5, BART], ids=["T5", "BART"])
@@ -214,6 +214,64 @@ def test_every_time_is_two_pieces_and_survives() -> None:
         assert model.tokenizer.decode(ids) == [line]
 
 
+def test_amounts_reach_the_m2m100_as_they_reach_an_nllb() -> None:
+    model, (_, theirs) = load(M2M100), load_theirs(M2M100)
+    assert type(theirs).__name__ == "NllbTokenizer"
+    for problem in unseen(M2M100, 20):
+        theirs.src_lang = problem.src_lang
+        for text in (problem.prompt, problem.answer, problem.prompt.upper() + " ö 語  eng_Latn 4"):
+            ids, _ = model.tokenizer.encode([text], pad_id=1, src_lang=problem.src_lang)
+            assert ids[0].tolist() == theirs(text)["input_ids"]
+            assert model.tokenizer.decode(ids) == theirs.batch_decode(ids, skip_special_tokens=True)
+
+
+def by_languages(batch: list[Problem]) -> dict[tuple[Any, Any], list[Problem]]:
+    """What transformers can translate in one call: from one language to one other."""
+    groups: dict[tuple[Any, Any], list[Problem]] = {}
+    for problem in batch:
+        groups.setdefault((problem.src_lang, problem.tgt_lang), []).append(problem)
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("eng_Latn", {}),
+        ("rus_Cyrl", {"num_beams": 4}),
+        ("deu_Latn", {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.3}),
+    ],
+    ids=["greedy", "beams", "best of beams"],
+)
+def test_translations_equal_transformers(source: str, options: dict[str, Any]) -> None:
+    theirs, tokenizer = load_theirs(M2M100)
+    model = load(M2M100)
+    batch = [problem for problem in unseen(M2M100, 60) if problem.src_lang == source]
+    for (_, target), group in by_languages(batch).items():
+        tokenizer.src_lang = source
+        prompts = [problem.prompt for problem in group]
+        inputs = tokenizer(prompts, padding=True, return_tensors="pt")
+        first = {"forced_bos_token_id": tokenizer.convert_tokens_to_ids(target)}
+        expected = theirs.generate(**inputs, **first, **options)
+        ids = model.generate(inputs["input_ids"], inputs["attention_mask"], **first, **options)
+        assert torch.equal(ids, expected)
+        texts = model.generate_text(prompts, src_lang=source, tgt_lang=target, **options)
+        assert texts == tokenizer.batch_decode(expected, skip_special_tokens=True)
+
+
+def test_one_batch_mixes_languages() -> None:
+    """Every text is that of a call of its own."""
+    model, batch = load(M2M100), unseen(M2M100, 12)
+    assert len(by_languages(batch)) >= 7
+    prompts = [problem.prompt for problem in batch]
+    sources, targets = [p.src_lang for p in batch], [p.tgt_lang for p in batch]
+    together = model.generate_text(prompts, src_lang=sources, tgt_lang=targets, num_beams=4)
+    alone = [
+        model.generate_text([prompt], src_lang=source, tgt_lang=target, num_beams=4)[0]
+        for prompt, source, target in zip(prompts, sources, targets, strict=True)
+    ]
+    assert together == alone
+
+
 @READERS
 def test_a_batch_gives_the_texts_of_one_by_one(checkpoint: EmbeddedCheckpoint) -> None:
     model, prompts = load(checkpoint), [problem.prompt for problem in unseen(checkpoint, 12)]
@@ -249,8 +307,10 @@ def test_the_prompt_to_try_has_a_right_answer(checkpoint: EmbeddedCheckpoint) ->
         T5: "1984-03-03",
         BART: "The bill is forty thousand three hundred and seventeen euros.",
         UNILM: "2045 train to Oslo",
+        M2M100: "quatre-vingt-dix-sept heures",
     }
-    assert load(checkpoint).generate_text([checkpoint.try_it]) == [right[checkpoint]]
+    texts = load(checkpoint).generate_text([checkpoint.try_it], **checkpoint.try_with)
+    assert texts == [right[checkpoint]]
 
 
 def test_a_wrong_answer_is_counted_and_fails_the_demo(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tritonseq.demo import dates, diary
+from tritonseq.demo import amounts, dates, diary
 from tritonseq.demo import numbers as numerals
 from tritonseq.demo import sums as words
 from tritonseq.demo.tasks import plural, spell, spell_ordinal
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 TASKS = pytest.mark.parametrize(
     "problems",
-    [words.problems, dates.problems, numerals.problems, diary.problems],
-    ids=["sums", "dates", "numbers", "times"],
+    [words.problems, dates.problems, numerals.problems, diary.problems, amounts.problems],
+    ids=["sums", "dates", "numbers", "times", "amounts"],
 )
 
 
@@ -111,7 +111,8 @@ def test_one_tenth_is_held_out() -> None:
     numbers = [numerals.is_unseen(number) for number in range(10_000)]
     days = [dates.is_unseen(dates.FIRST + timedelta(days=7 * week)) for week in range(50_000)]
     times = [diary.is_unseen(time) for time in range(diary.DAY)]
-    for sides in (sums, numbers, days, times):
+    counts = [amounts.is_unseen(number) for number in range(1, 10_000)]
+    for sides in (sums, numbers, days, times, counts):
         assert 0.08 < sum(sides) / len(sides) < 0.12
 
 
@@ -208,6 +209,107 @@ def test_a_diary_line_says_who_and_where() -> None:
             assert re.fullmatch(r"[A-Za-z]+|\d{2,3}", word)
             if not word.islower():  # a name, a place, a number of a flight
                 assert re.search(rf"\b{word}\b", problem.prompt)
+
+
+HOUR, DAY = 1, 2
+"""Units. An hour is feminine in German, French and Spanish, but not in Russian; a day nowhere."""
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "said"),
+    [
+        (1, None, "one, eins, un, uno, один"),
+        (1, HOUR, "one hour, eine Stunde, une heure, una hora, один час"),
+        (1, DAY, "one day, ein Tag, un jour, un día, один день"),
+        (2, 7, "two tonnes, zwei Tonnen, deux tonnes, dos toneladas, две тонны"),
+        (4, 9, "four euros, vier Euro, quatre euros, cuatro euros, четыре евро"),
+        (11, 3, "eleven weeks, elf Wochen, onze semaines, once semanas, одиннадцать недель"),
+        (21, HOUR, "twenty-one hours, einundzwanzig Stunden, vingt et une heures, "
+                   "veintiuna horas, двадцать один час"),
+        (21, DAY, "twenty-one days, einundzwanzig Tage, vingt et un jours, veintiún días, "
+                  "двадцать один день"),
+        (22, 0, "twenty-two minutes, zweiundzwanzig Minuten, vingt-deux minutes, "
+                "veintidós minutos, двадцать две минуты"),
+        (71, None, "seventy-one, einundsiebzig, soixante et onze, setenta y uno, семьдесят один"),
+        (80, 8, "eighty dollars, achtzig Dollar, quatre-vingts dollars, ochenta dólares, "
+                "восемьдесят долларов"),
+        (81, HOUR, "eighty-one hours, einundachtzig Stunden, quatre-vingt-une heures, "
+                   "ochenta y una horas, восемьдесят один час"),
+        (97, None, "ninety-seven, siebenundneunzig, quatre-vingt-dix-sept, noventa y siete, "
+                   "девяносто семь"),
+        (100, None, "one hundred, einhundert, cent, cien, сто"),
+        (101, HOUR, "one hundred and one hours, einhunderteins Stunden, cent une heures, "
+                    "ciento una horas, сто один час"),
+        (200, HOUR, "two hundred hours, zweihundert Stunden, deux cents heures, "
+                    "doscientas horas, двести часов"),
+        (391, None, "three hundred and ninety-one, dreihunderteinundneunzig, "
+                    "trois cent quatre-vingt-onze, trescientos noventa y uno, "
+                    "триста девяносто один"),
+        (1000, None, "one thousand, eintausend, mille, mil, одна тысяча"),
+        (1100, None, "one thousand one hundred, eintausendeinhundert, mille cent, mil cien, "
+                     "одна тысяча сто"),
+        (1016, None, "one thousand and sixteen, eintausendsechzehn, mille seize, "
+                     "mil dieciséis, одна тысяча шестнадцать"),
+        (2512, HOUR, "two thousand five hundred and twelve hours, "
+                     "zweitausendfünfhundertzwölf Stunden, deux mille cinq cent douze heures, "
+                     "dos mil quinientas doce horas, две тысячи пятьсот двенадцать часов"),
+        (21_000, HOUR, "twenty-one thousand hours, einundzwanzigtausend Stunden, "
+                       "vingt et un mille heures, veintiún mil horas, двадцать одна тысяча часов"),
+        (80_080, None, "eighty thousand and eighty, achtzigtausendachtzig, "
+                       "quatre-vingt mille quatre-vingts, ochenta mil ochenta, "
+                       "восемьдесят тысяч восемьдесят"),
+        (200_200, HOUR, "two hundred thousand two hundred hours, zweihunderttausendzweihundert "
+                        "Stunden, deux cent mille deux cents heures, doscientas mil doscientas "
+                        "horas, двести тысяч двести часов"),
+        (431_001, DAY, "four hundred and thirty-one thousand and one days, "
+                       "vierhunderteinunddreißigtausendeins Tage, "
+                       "quatre cent trente et un mille un jours, "
+                       "cuatrocientos treinta y un mil un días, "
+                       "четыреста тридцать одна тысяча один день"),
+        (999_913, None, "nine hundred and ninety-nine thousand nine hundred and thirteen, "
+                        "neunhundertneunundneunzigtausendneunhundertdreizehn, "
+                        "neuf cent quatre-vingt-dix-neuf mille neuf cent treize, "
+                        "novecientos noventa y nueve mil novecientos trece, "
+                        "девятьсот девяносто девять тысяч девятьсот тринадцать"),
+    ],
+)  # fmt: skip
+def test_an_amount_is_said_by_the_rules_of_each_language(
+    number: int, unit: int | None, said: str
+) -> None:
+    found = [language.say(number, unit) for language in amounts.LANGUAGES]
+    assert found == said.split(", ")
+
+
+def test_a_number_is_said_alone_or_before_a_noun_without_a_word_for_another() -> None:
+    numbers = [*range(1, 3_000), *range(3_000, 1_000_000, 487)]
+    for language in amounts.LANGUAGES:
+        for unit in (None, HOUR, DAY):
+            assert len({language.say(number, unit) for number in numbers}) == len(numbers)
+
+
+@pytest.mark.parametrize("number", [-1, 0, 1_000_000])
+def test_amounts_out_of_range(number: int) -> None:
+    for language in amounts.LANGUAGES:
+        with pytest.raises(ValueError, match=f"{number} is outside 1 to 999999"):
+            language.say(number, None)
+
+
+def test_an_amount_is_on_one_side_in_every_language() -> None:
+    first = {
+        language.say(number, unit): number
+        for language in amounts.LANGUAGES
+        for number in range(1, 100)
+        for unit in (None, *amounts.UNITS)
+    }
+    met = set()
+    for unseen in (True, False):
+        for problem in draw(amounts.problems, 3, 4_000, unseen=unseen):
+            if number := first.get(problem.prompt):
+                assert amounts.is_unseen(number) == unseen
+                assert first[problem.answer] == number
+            assert problem.src_lang != problem.tgt_lang
+            met.add((problem.src_lang, problem.tgt_lang))
+    assert len(met) == 20
 
 
 def minutes(figures: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 from typing import Any
 
 import pytest
@@ -81,8 +82,10 @@ def assert_alone_and_among_others(
     assert len(lengths) > 1, "all end at the same step, and none makes room for another"
 
 
-@pytest.mark.parametrize("search", SEARCHES)
-@pytest.mark.parametrize("kind", ["gpt2", "t5", "bart"])
+@pytest.mark.parametrize(
+    ("kind", "search"),
+    [*product(["gpt2", "t5", "bart"], SEARCHES), ("prophetnet", "bans")],
+)
 def test_a_stream_equals_its_samples_alone(kind: str, search: str) -> None:
     model = model_of(kind)
     options = {**ends_of(model), **SEARCHES[search]}
@@ -105,7 +108,13 @@ def test_any_number_of_slots(slots: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "search"), [("t5", "beams"), ("bart", "groups"), ("unilm", "beams")]
+    ("kind", "search"),
+    [
+        ("t5", "beams"),
+        ("bart", "groups"),
+        ("unilm", "beams"),
+        pytest.param("prophetnet", "beams", marks=pytest.mark.long),
+    ],
 )
 def test_a_stream_as_on_a_gpu(kind: str, search: str) -> None:
     """Kernels in Triton, and a host that hears of an end two steps late."""

@@ -16,6 +16,7 @@ from tritonseq.decoding.search import NotFinite
 CHUNK = 20
 CASES = {"gpt2": 160, **dict.fromkeys(seq2seq.FAMILIES, 40)}
 CASES |= dict.fromkeys(seq2seq.LIKE_OTHERS, 0)
+CASES["prophetnet"] = 20
 LONG_CASES = 3000
 
 
@@ -83,6 +84,34 @@ def draw_bart(rng: random.Random, family: str) -> dict[str, Any]:
         if config["tie_word_embeddings"]:
             config["tgt_vocab_size"] = config["src_vocab_size"]
     return config
+
+
+def draw_prophetnet(rng: random.Random) -> dict[str, Any]:
+    encoder, buckets = rng.choice([1, 2, 3]), rng.choice([4, 5, 8, 16, 32])
+    return {
+        "vocab_size": rng.choice([40, 61, 97]),
+        "hidden_size": rng.choice([12, 24, 36]),
+        "num_encoder_layers": encoder,
+        # transformers' cache has as many layers as its encoder, and without one it is wrong.
+        "num_decoder_layers": rng.randint(1, encoder),
+        "num_encoder_attention_heads": rng.choice([1, 2, 3, 4]),
+        "num_decoder_attention_heads": rng.choice([1, 2, 3, 4, 6]),
+        "encoder_ffn_dim": rng.choice([20, 48]),
+        "decoder_ffn_dim": rng.choice([20, 48]),
+        "activation_function": rng.choice(["gelu", "relu", "silu", "gelu_new", "tanh"]),
+        "ngram": rng.choice([1, 2, 2, 3]),
+        "num_buckets": buckets,
+        "relative_max_distance": buckets // 2 + rng.choice([1, 3, 12, 100]),
+        "max_position_embeddings": rng.choice([20, 40]),
+        "eos_token_id": draw_ends(rng, 2),
+        "decoder_start_token_id": rng.choice([0, 2, 7]),
+    }
+
+
+def draw_config(rng: random.Random, family: str) -> dict[str, Any]:
+    if family == "prophetnet":
+        return draw_prophetnet(rng)
+    return draw_t5(rng) if family in seq2seq.T5_FAMILY else draw_bart(rng, family)
 
 
 def draw_ends(rng: random.Random, end: int) -> Any:
@@ -157,7 +186,7 @@ def gpt2_case(case: int) -> bool:
 def seq2seq_case(family: str, case: int) -> bool:
     rng = random.Random(case)
     is_t5 = family in seq2seq.T5_FAMILY
-    config = draw_t5(rng) if is_t5 else draw_bart(rng, family)
+    config = draw_config(rng, family)
     pair = seq2seq.pair(family, seed=case, **config)
     end = pair.theirs.generation_config.eos_token_id
     options = draw_options(rng, end[0] if isinstance(end, list) else end or 1)
@@ -168,8 +197,8 @@ def seq2seq_case(family: str, case: int) -> bool:
         options = {name: value for name, value in options.items() if "encoder_" not in name}
     batch = rng.randint(1, 4)
     options |= draw_targets(rng, batch)
-    if family == "fsmt":
-        # transformers reads more than the start token without a causal mask.
+    if family in ("fsmt", "prophetnet"):
+        # transformers reads more than the start token without a causal mask, or mixed up.
         options.pop("decoder_input_ids", None)
     ids, mask = seq2seq.sources(
         batch,
@@ -207,7 +236,8 @@ def run_case(
     """Whether both engines' outputs are the same. False at a near tie of transformers' own."""
     # transformers' cache has as many layers as the encoder.
     config = pair.theirs.config
-    deeper = getattr(config, "num_decoder_layers", 0) > getattr(config, "num_layers", 0)
+    layers = getattr(config, "num_layers", None) or getattr(config, "num_encoder_layers", 0)
+    deeper = getattr(config, "num_decoder_layers", 0) > layers
     uncached = {"use_cache": False} if deeper else {}
 
     def again(**more: Any) -> Any:

@@ -13,6 +13,7 @@ from attention_cases import (
     DTYPES,
     EVERY_ROWS,
     HEAD_DIMS,
+    ROWS,
     Case,
     assert_appended,
     assert_close_to_definition,
@@ -277,6 +278,39 @@ class TestRowsThatAreNotNeeded:
         check(Case((query, key, value), {"bias": torch.randn(2, 3, device=device)}), impl=impl)
 
 
+class TestBiasByRow:
+    """Every query row with a bias of its own, as ProphetNet has it."""
+
+    @pytest.mark.parametrize(
+        ("impl", "beams"), [("torch", 1), ("torch", 17), ("torch", 5), ("triton", 5)]
+    )
+    @pytest.mark.parametrize("rows", ROWS[1:], ids=["2", "last of 2"])
+    @pytest.mark.parametrize("adjacent", [True, False])
+    def test_refilled_samples_among_nan(self, adjacent, beams, rows, impl, device, poison):
+        case = grown_case(samples=3, beams=beams, rows=rows)
+        options, steps, lengths = case.options, [0, 6, 3], [20, 0, 13]
+        options["step"], options["source_len"] = torch.tensor(steps), torch.tensor(lengths)
+        bias = torch.randn(3, beams, rows[0], 2, 40)
+        for sample, (step, length) in enumerate(zip(steps, lengths, strict=True)):
+            bias[sample, ..., length + step + rows[1] :] = math.nan
+            for side in ("key", "value"):
+                options[f"source_{side}"][sample, :, length:] = math.nan
+                options[f"target_{side}"][sample, :, step:] = math.nan
+        options["bias"] = bias
+        case = case.map(lambda _, x: x.to(device))
+        check(side_by_side(case) if adjacent else case, impl=impl)
+
+    @BOTH
+    @EVERY_ROWS
+    def test_one_that_all_rows_share_is_that_of_the_heads(self, rows, impl, device, poison):
+        shared = grown_case(beams=3, rows=rows, device=device)
+        shared.options["bias"] = torch.randn(2, 9, device=device)
+        own = shared.copy()
+        own.options["bias"] = own.options["bias"].expand(2, 3, rows[0], 2, 9)
+        results = [case.run(decode_attention, impl=impl) for case in (shared, own)]
+        assert torch.equal(*results)
+
+
 class TestAgainstCopiedCaches:
     """Twelve steps of beams that change places, against caches that are copied as they do."""
 
@@ -391,7 +425,19 @@ BAD_INPUT = {
     "float lineage": ({"lineage": torch.zeros(2, 9, 3)}, "lineage is torch.float32"),
     "no step": ({"step": None}, "target_key needs new_key and step"),
     "step shape": ({"step": torch.zeros(3).long()}, r"step is torch.int64 \[3\]"),
-    "bias dtype": ({"bias": torch.zeros(2, 5).half()}, r"pass float32 \[2, N\]"),
+    "bias dtype": (
+        {"bias": torch.zeros(2, 5).half()},
+        r"pass float32 \[2, N\] or \[2, 3, 1, 2, N\] with N > 0",
+    ),
+    "bias beams": (
+        {"bias": torch.zeros(2, 4, 1, 2, 5)},
+        r"bias is torch.float32 \[2, 4, 1, 2, 5\]",
+    ),
+    "bias dims": ({"bias": torch.zeros(3, 1, 2, 5)}, r"bias is torch.float32 \[3, 1, 2, 5\]"),
+    "strided bias": (
+        {"bias": torch.zeros(2, 3, 1, 5, 2).transpose(3, 4)},
+        "bias has strides .* make its last dimension contiguous",
+    ),
     "bias heads": ({"bias": torch.zeros(3, 5)}, r"bias is torch.float32 \[3, 5\]"),
     "empty bias": ({"bias": torch.zeros(2, 0)}, "with N > 0"),
     "splits": ({"splits": 0}, "splits is 0; pass 1 or more"),

@@ -39,7 +39,7 @@ VARIANTS |= {
     for name in FAMILY
 }
 VARIANTS |= {f"{name} untied": (name, {"tie_word_embeddings": False}) for name in FAMILY}
-VARIANTS["fsmt tied"] = ("fsmt", {"tie_word_embeddings": True, "src_vocab_size": 43})
+VARIANTS["fsmt tied"] = ("fsmt", {"tie_word_embeddings": True, "tgt_vocab_size": networks.VOCAB})
 # Two rows of positions more, or fewer, stand before the first.
 VARIANTS |= {f"{name} pad": (name, {"pad_token_id": 3}) for name in networks.COUNTING_PADS}
 VARIANTS |= {f"act-{name}": ("bart", {"activation_function": name}) for name in ACTIVATIONS}

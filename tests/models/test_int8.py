@@ -164,7 +164,7 @@ def test_copies_pickles_and_states(checkpoint: EmbeddedCheckpoint) -> None:
     model.generate(IDS)
 
 
-@pytest.mark.parametrize("model_type", networks.SIZES)
+@pytest.mark.parametrize("model_type", [*networks.SIZES, *networks.OTHER_SIZES])
 def test_models_of_transformers(model_type: str) -> None:
     theirs = networks.network(model_type)
     model = tritonseq.from_transformers(theirs, dtype="int8")

@@ -63,9 +63,27 @@ COUNTING_PADS = ("m2m_100", "fsmt")
 """Where transformers gives a token behind pads another position if all are read at once."""
 
 
+PROPHETNET_SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 64,
+    "hidden_size": 24,
+    "num_encoder_layers": 2,
+    "num_encoder_attention_heads": 2,
+    "encoder_ffn_dim": 40,
+    "num_decoder_layers": 3,
+    "num_decoder_attention_heads": 3,
+    "decoder_ffn_dim": 36,
+    "num_buckets": 8,
+    "relative_max_distance": 12,
+}
+# What transformers says of whole targets is wrong for it: see `PlainProphetNet`.
+OTHER_SIZES = {"prophetnet": PROPHETNET_SIZES}
+
+
 def network(model_type: str, seed: int = 0, **config: Any) -> Any:
     """A transformers model in float32 whose every weight, norms and biases included, is random."""
-    settings = transformers.CONFIG_MAPPING[model_type](**{**SIZES[model_type], **config})
+    sizes = (SIZES | OTHER_SIZES)[model_type]
+    settings = transformers.CONFIG_MAPPING[model_type](**{**sizes, **config})
     model = transformers.AutoModelForSeq2SeqLM.from_config(settings).float().eval()
     randomise(model, seed)
     return model

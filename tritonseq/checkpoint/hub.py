@@ -32,6 +32,7 @@ SMALL_FILES = (
     "vocab-src.json",
     "vocab-tgt.json",
     "vocab.txt",
+    "prophetnet.tokenizer",
     "spiece.model",
     "sentencepiece.bpe.model",
     "target_vocab.json",

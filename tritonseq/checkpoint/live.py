@@ -69,7 +69,7 @@ WATCHERS = ("transformers.", "accelerate.")
 
 _OURS = (
     "bart", "blenderbot", "fsmt", "gpt2", "m2m_100", "marian", "mbart", "mt5", "mvp", "pegasus",
-    "plbart", "t5", "umt5",
+    "plbart", "prophetnet", "t5", "umt5",
 )  # fmt: skip
 """The types that transformers has the code of: a UniLM is made by others."""
 

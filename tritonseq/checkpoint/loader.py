@@ -77,17 +77,17 @@ def weights_of(
             weight = parts[0].to(device=device, dtype=dtype)
         else:
             weight = lay_out(model, names, shapes[names[0]], device=device, dtype=dtype)
-            _join(parts, weight)
+            _join(parts, weight, source)
         yield names, quantized(model, names[0], weight) if quantizes else weight
 
 
-def _join(parts: Sequence[Tensor], weight: Tensor) -> None:
+def _join(parts: Sequence[Tensor], weight: Tensor, source: TensorSpec) -> None:
     """Copy `parts` into `weight`, side by side along its last dimension."""
     if len(parts) == 1:
         weight.copy_(parts[0])
         return
-    width = weight.shape[-1] // len(parts)
-    for part, own in zip(parts, weight.split(width, dim=-1), strict=True):
+    widths = list(source.parts(weight.shape[-1]))
+    for part, own in zip(parts, weight.split(widths, dim=-1), strict=True):
         own.copy_(part)
 
 
@@ -291,10 +291,11 @@ def _model_type(config: Mapping[str, Any]) -> str:
 
 def _check_shape(source: TensorSpec, wanted: tuple[int, ...], reader: WeightReader) -> None:
     """Raise ValueError unless the tensors of `source` make up a parameter of shape `wanted`."""
-    parts = len(source.names)
-    each = (*wanted[:-1], wanted[-1] // parts) if parts > 1 else wanted
-    each = each[::-1] if source.transpose else each
-    for name in source.names:
+    shapes = [wanted]
+    if len(source.names) > 1:
+        shapes = [(*wanted[:-1], width) for width in source.parts(wanted[-1])]
+    for name, shape in zip(source.names, shapes, strict=True):
+        each = shape[::-1] if source.transpose else shape
         if reader.shapes[name] != each:
             raise ValueError(
                 f"{name} has shape {list(reader.shapes[name])}, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from .tasks import Problem, is_held_out, plural, spell
+from .tasks import Problem, draw_number, is_held_out, plural, spell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
     """Endless sentences with a number; the answer is the sentence with the number's words."""
     draw = random.Random(seed)
     while True:
-        number = _number(draw)
+        number = draw_number(draw, LONGEST)
         if is_unseen(number) == unseen:
             yield _word(draw, number)
 
@@ -45,14 +45,6 @@ def problems(seed: int, *, unseen: bool) -> Iterator[Problem]:
 def is_unseen(number: int) -> bool:
     """Whether this number is kept from training, in every sentence."""
     return is_held_out(str(number))
-
-
-def _number(draw: random.Random) -> int:
-    """Every length is as likely; every other number has zeros, which are what is hard to read."""
-    length, zeros = draw.randint(1, LONGEST), draw.choice((0.0, 0.5))
-    digits = [draw.randint(0 if length == 1 else 1, 9)]
-    digits += [0 if draw.random() < zeros else draw.randint(0, 9) for _ in range(length - 1)]
-    return int("".join(map(str, digits)))
 
 
 def _word(draw: random.Random, number: int) -> Problem:

@@ -13,7 +13,7 @@ import torch
 
 from tritonseq.model import load
 
-from . import dates, diary, numbers, sums
+from . import amounts, dates, diary, numbers, sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,8 @@ class EmbeddedCheckpoint:
     modes: tuple[Mode, ...]
     try_it: str
     """A prompt to go on from here with."""
+    try_with: dict[str, str] = field(default_factory=dict)
+    """Options of `generate_text` for it."""
 
     @property
     def folder(self) -> Path:
@@ -121,6 +123,15 @@ CHECKPOINTS = (
         modes=(GREEDY, BEAMS, HEADLINES),
         try_it="The train to Oslo leaves at a quarter to nine in the evening.",
     ),
+    EmbeddedCheckpoint(
+        "m2m100-amounts",
+        kind="multilingual M2M100",
+        task="says amounts of one language in any of four others, which it is told as NLLB is",
+        problems=amounts.problems,
+        modes=(GREEDY, BEAMS),
+        try_it="siebenundneunzig Stunden",
+        try_with={"src_lang": "deu_Latn", "tgt_lang": "fra_Latn"},
+    ),
 )
 
 
@@ -150,7 +161,10 @@ def _run(
         outcome = answer(model, batch, mode.options)
         _print_examples(mode, batch, outcome)
         rows.append((checkpoint, mode, outcome))
-    print(f'\nTry it: tritonseq generate {checkpoint.folder} --prompt "{checkpoint.try_it}"\n')
+    flags = "".join(f" --{n.replace('_', '-')} {code}" for n, code in checkpoint.try_with.items())
+    print(
+        f'\nTry it: tritonseq generate {checkpoint.folder} --prompt "{checkpoint.try_it}"{flags}\n'
+    )
     return rows
 
 
@@ -170,10 +184,19 @@ def answer(model: Model, batch: list[Problem], options: dict[str, Any]) -> Outco
     torch.manual_seed(SEED)
     start = time.perf_counter()
     prompts = [problem.prompt for problem in batch]
-    texts = model.generate_text(prompts, batch_size=BATCH, **options)
+    texts = model.generate_text(prompts, batch_size=BATCH, **_languages(batch), **options)
     seconds = time.perf_counter() - start
     right = [text == problem.answer for text, problem in zip(texts, batch, strict=True)]
     return Outcome(texts, right, seconds)
+
+
+def _languages(batch: list[Problem]) -> dict[str, Any]:
+    """The languages of every problem, where problems have some: a batch may mix them."""
+    if batch[0].tgt_lang is None:
+        return {}
+    return {
+        name: [getattr(problem, name) for problem in batch] for name in ("src_lang", "tgt_lang")
+    }
 
 
 def _print_heading(checkpoint: EmbeddedCheckpoint, model: Model) -> None:
@@ -194,14 +217,16 @@ def _print_examples(mode: Mode, batch: list[Problem], outcome: Outcome) -> None:
 
 def _shown(problem: Problem, text: str) -> str:
     """A text that goes on after the prompt stands there, any other behind an arrow."""
+    if problem.src_lang is not None:
+        return f"{problem.src_lang}: {problem.prompt} -> {problem.tgt_lang}: {text}"
     return problem.prompt + ("" if problem.answer.startswith(" ") else " -> ") + text
 
 
 def _print_table(rows: list[tuple[EmbeddedCheckpoint, Mode, Outcome]]) -> None:
-    print(f"{'checkpoint':<14}{'mode':<28}{'right':>10}{'accuracy':>10}{'answers/s':>11}")
+    print(f"{'checkpoint':<16}{'mode':<28}{'right':>10}{'accuracy':>10}{'answers/s':>11}")
     for checkpoint, mode, outcome in rows:
         right = f"{sum(outcome.right)}/{len(outcome.right)}"
         print(
-            f"{checkpoint.name:<14}{mode.name:<28}{right:>10}{outcome.accuracy:>10.1%}"
+            f"{checkpoint.name:<16}{mode.name:<28}{right:>10}{outcome.accuracy:>10.1%}"
             f"{outcome.answers_per_second:>11,.0f}"
         )

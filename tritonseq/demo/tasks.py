@@ -13,15 +13,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt and its one right answer: what follows the prompt, or what it becomes."""
+    """A prompt and its one right answer: what follows the prompt, or what it becomes.
+
+    Of a translation, the codes of the languages of both.
+    """
 
     prompt: str
     answer: str
+    src_lang: str | None = None
+    tgt_lang: str | None = None
 
 
 class Problems(Protocol):
@@ -33,6 +39,17 @@ class Problems(Protocol):
 def is_held_out(key: str) -> bool:
     """Whether what this names is kept from training: one key in ten, the same ones for ever."""
     return zlib.crc32(key.encode()) % 10 == 0
+
+
+def draw_number(draw: random.Random, longest: int, *, least: int = 0) -> int:
+    """A number of up to so many digits, 0 or 1 the `least` of them.
+
+    Every length is as likely; every other number has zeros, which are what is hard to read.
+    """
+    length, zeros = draw.randint(1, longest), draw.choice((0.0, 0.5))
+    digits = [draw.randint(least if length == 1 else 1, 9)]
+    digits += [0 if draw.random() < zeros else draw.randint(0, 9) for _ in range(length - 1)]
+    return int("".join(map(str, digits)))
 
 
 LARGEST = 999_999

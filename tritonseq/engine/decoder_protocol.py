@@ -83,6 +83,8 @@ class Seq2SeqDecoder(Protocol):
     max_positions: int | None
     """Of the target; None where there is no limit."""
     max_source_positions: int | None
+    longest_exact_prompt: int | None
+    """The most tokens of a decoder's prompt that transformers reads right; None for any number."""
 
     @property
     def states_width(self) -> int:

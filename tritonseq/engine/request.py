@@ -339,13 +339,21 @@ class Request:
         sources = self._sources(input_ids, attention_mask)
         if decoder.is_prefix_lm:
             return sources, empty_prompts(sources.ids.shape[0], device)
-        return sources, read_decoder_prompts(
+        prompts = read_decoder_prompts(
             self.decoder_input_ids,
             samples=sources.ids.shape[0],
             start_token_ids=config.decoder_start_token_ids,
             vocab_size=decoder.vocab_size,
             device=device,
         )
+        exact = decoder.longest_exact_prompt
+        if config.hf_exact and exact is not None and prompts.ids.shape[1] > exact:
+            raise ValueError(
+                f"hf_exact is True and the targets start with {prompts.ids.shape[1]} tokens: "
+                f"transformers reads more than {exact} of a {type(decoder).__name__} wrong, which "
+                "is not reproduced; leave out hf_exact or decoder_input_ids"
+            )
+        return sources, prompts
 
     def _sources(self, input_ids: Sources, attention_mask: Any) -> Prompts:
         decoder, config = self.decoder, self.config

@@ -170,7 +170,8 @@ class EncoderDecoderCache:
     source_len: Tensor
     """`[B]` true lengths of the sources."""
     bias: list[Tensor | None]
-    """Per layer, what self-attention adds to scores by distance: `[H, N]`, or None."""
+    """Per layer, what self-attention adds to scores by distance: `[H, N]`, or None. Where that
+    depends on what asks, the bucket of each distance, `[N]`."""
 
     @classmethod
     def allocate(
@@ -180,14 +181,16 @@ class EncoderDecoderCache:
         biases: list[Tensor | None],
         heads: int,
         head_dim: int,
+        rows: int = 1,
         device: torch.device,
         dtype: torch.dtype,
         states_width: int | None = None,
     ) -> EncoderDecoderCache:
         """Caches for sources, for the decoder's prompts, and for generated positions.
 
-        `biases` has one entry per layer. With `states_width`, sources are kept as states of so many
-        channels; by default as keys and values of every layer.
+        `biases` has one entry per layer; `rows` are those that a beam brings to a step. With
+        `states_width`, sources are kept as states of so many channels; by default as keys and
+        values of every layer.
         """
         own = KVCache.allocate(
             sizes._replace(source_length=sizes.prompt_length),
@@ -211,8 +214,9 @@ class EncoderDecoderCache:
             states = source(sizes.source_length, states_width)
         source_len = torch.ones(sizes.samples, device=device, dtype=torch.int64)
         # A prompt is read with its positions in the place of beams.
-        rows = sizes.samples * heads * max(sizes.beams, sizes.prompt_length)
-        own.counters = torch.zeros(rows, device=device, dtype=torch.int32)
+        most = max(sizes.beams * rows, sizes.prompt_length + rows - 1)
+        counters = sizes.samples * heads * most
+        own.counters = torch.zeros(counters, device=device, dtype=torch.int32)
         return cls(own, keys, values, states, source_len, biases)
 
     @property

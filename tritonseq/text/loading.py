@@ -13,6 +13,7 @@ from .fsmt import fsmt_vocabulary
 from .language_codes import FLORES, M2M100, MBART, MBART50, PLBART, languages_of, listed_codes
 from .languages import STYLES, Languages
 from .piece_lists import BartphoPieces, M2M100Pieces, MarianPieces
+from .prophetnet import FILE, ProphetNetPieces, XLMProphetNetPieces
 from .sentencepiece import (
     PEGASUS_OFFSET,
     SentencePieces,
@@ -139,12 +140,15 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
         config.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")
         is True
     )
+    cleans_up = config.get("clean_up_tokenization_spaces")
+    if cleans_up is None:
+        cleans_up = family == "plbart" or getattr(vocabulary, "cleans_up", False)
     return TokenizerParts(
         vocabulary,
         languages_of(vocabulary, family, source),
-        can_clean and config.get("clean_up_tokenization_spaces", family == "plbart") is True,
+        can_clean and cleans_up,
         can_clean,
-        limit,
+        getattr(vocabulary, "max_length", None) if longest is None else limit,
         side or getattr(vocabulary, "saved_side", None),
         source.unknown,
     )
@@ -229,6 +233,10 @@ def _vocabulary(source: TokenizerFolder, family: str | None, name: str) -> Vocab
     if family == "bartpho":
         source.file("sentencepiece.bpe.model", name)
         return BartphoPieces(source.file("dict.txt", name).parent, stated)
+    if family == "prophetnet":
+        return ProphetNetPieces(source.file(FILE, name), config, stated)
+    if family == "xlm_prophetnet":
+        return XLMProphetNetPieces(source.file(FILE, name), stated)
     if family == "fsmt":
         for file in ("vocab-src.json", "vocab-tgt.json", "merges.txt"):
             source.file(file, name)

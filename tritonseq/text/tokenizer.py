@@ -55,12 +55,12 @@ class Tokenizer:
         transformers takes, else the files that the class has: a sentencepiece model (`spiece.model`
         of T5, Pegasus and ALBERT, `sentencepiece.bpe.model` of mBART, NLLB, M2M100, PLBart, XLM-R,
         BARThez, CamemBERT and BARTpho), byte-level BPE of `vocab.json` and `merges.txt`, or BERT's
-        `vocab.txt`. Marian's is `source.spm` and `target.spm` with `vocab.json`, FSMT's
-        `vocab-src.json`, `vocab-tgt.json` and `merges.txt`, and ByT5's needs no file. UniLM's is
-        `vocab.txt`, or the files of RoBERTa. Keys of `config` count instead of those of
-        config.json: `model_type`, and UniLM's `variant`, `do_lower_case`, `pos_shift` and
-        `s2s_special_token`. Raises ValueError if files are missing or damaged, name a class or a
-        key that is not known, or if an extra (`text`, `moses`) is missing.
+        `vocab.txt`. ProphetNet's is `prophetnet.tokenizer`, Marian's is `source.spm` and
+        `target.spm` with `vocab.json`, FSMT's `vocab-src.json`, `vocab-tgt.json` and `merges.txt`,
+        and ByT5's needs no file. UniLM's is `vocab.txt`, or the files of RoBERTa. Keys of `config`
+        count instead of those of config.json: `model_type`, and UniLM's `variant`, `do_lower_case`,
+        `pos_shift` and `s2s_special_token`. Raises ValueError if files are missing or damaged, name
+        a class or a key that is not known, or if an extra (`text`, `moses`) is missing.
         """
         return cls(read_tokenizer(Path(folder), config))
 

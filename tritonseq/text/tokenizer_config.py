@@ -157,8 +157,10 @@ _KNOWN = {
     "pegasus": ("Pegasus", "pegasus"),
     "plbart": ("PLBart", "plbart"),
     "small100": ("SMALL100", ""),
+    "prophetnet": ("ProphetNet", "prophetnet"),
     "t5": ("T5", "t5"),
     "umt5": ("UMT5", "umt5"),
+    "xlm_prophetnet": ("XLMProphetNet", "xlm-prophetnet"),
     "xlm_roberta": ("XLMRoberta", "xlm-roberta"),
 }
 _OF_CLASSES, _OF_MODELS = (

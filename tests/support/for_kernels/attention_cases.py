@@ -91,7 +91,9 @@ def random_case(seed: int, device: torch.device, *, small: bool = False) -> Case
     elif has_new and g.random() < 0.3:
         options["step"] = torch.tensor([g.randint(-1, 4) for _ in range(samples)])
     if g.random() < 0.4:
-        options["bias"] = torch.randn(heads, g.choice((1, 8, 700)))
+        bias = torch.randn(heads, g.choice((1, 8, 700)))
+        rows = (samples, beams, queries)
+        options["bias"] = _bias_by_row(g, *rows, bias, options) if g.random() < 0.5 else bias
     if g.random() < 0.3:
         options["scale"] = g.choice((1.0, 0.05))
     new = (key, value) if has_new else (None, None)
@@ -176,6 +178,25 @@ def _target(
     return options
 
 
+def _bias_by_row(
+    g: random.Random, samples: int, beams: int, queries: int, bias: Tensor, options: dict[str, Any]
+) -> Tensor:
+    """Different ones of the shape `[H, N]`, in any order in memory; NaN where nothing may be read:
+    for samples that are idle, and beyond the farthest key."""
+    order = g.choice(((0, 1, 2, 3), (2, 0, 3, 1), (3, 2, 1, 0)))
+    shape = (samples, beams, queries, bias.shape[0])
+    rows = torch.randn(*(shape[dim] for dim in order), bias.shape[1])
+    rows = rows.permute(*(order.index(dim) for dim in range(4)), 4)
+    source = options["source_key"].shape[2] if "source_key" in options else 0
+    lengths = options.get("source_len", [source] * samples)
+    steps = options.get("step", [0] * samples)
+    for sample, (length, step) in enumerate(zip(lengths, steps, strict=True)):
+        if step < 0:
+            rows[sample] = math.nan
+        rows[sample, ..., int(length + step) + 2 :] = math.nan
+    return rows
+
+
 def plain_attention(case: Case, dtype: torch.dtype = torch.float64) -> Tensor:
     """The definition once more, one query at a time, over lists of what each may see."""
     arguments = case.tensors()
@@ -193,7 +214,8 @@ def plain_attention(case: Case, dtype: torch.dtype = torch.float64) -> Tensor:
         distance = torch.cat([part[2] for part in seen])
         scores = (key @ query[sample, beam, asking].to(dtype)[..., None])[..., 0] * scale  # [H, N]
         if bias is not None:
-            scores = scores + bias[:, distance.clamp(0, bias.shape[1] - 1)].to(dtype)
+            own = bias[sample, beam, asking] if bias.dim() == 5 else bias
+            scores = scores + own[:, distance.clamp(0, own.shape[1] - 1)].to(dtype)
         output[sample, beam, asking] = (torch.softmax(scores, -1)[:, None] @ value)[:, 0]
     return output
 

@@ -57,7 +57,7 @@ def attention(g: random.Random, wild: float) -> Call:
     elif g.random() < 0.3:
         call["step"] = values(g, t, (b,), wild)
     if g.random() < 0.3:
-        call["bias"] = torch.randn(h, 3)
+        call["bias"] = torch.randn(*g.choice(((h,), (b, k, q, h))), 3)
     if g.random() < 0.3:
         call["splits"] = g.choice((1, 2, 3))
     if g.random() < 0.3:

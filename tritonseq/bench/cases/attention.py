@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 def cases(shape: Shape) -> Iterator[Case]:
     yield SelfAttentionArguments(shape).case()
+    if shape.new_rows == 2:
+        # ProphetNet-large, which is of UniLM-large's size, has a bias of every query row.
+        yield SelfAttentionArguments(shape, has_bias_by_row=True).case()
     if shape.encoder:
         yield CrossAttentionArguments(shape).case()
 
@@ -31,12 +34,14 @@ def cases(shape: Shape) -> Iterator[Case]:
 class SelfAttentionArguments:
     """Over the prompt, if any, and what each beam has generated, which is appended to."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, *, has_bias_by_row: bool = False) -> None:
         self.shape = shape
+        self.has_bias_by_row = has_bias_by_row
 
     def case(self) -> Case:
+        part = "self, bias by row" if self.has_bias_by_row else "self"
         return Case(
-            "decode_attention", self.shape, "self", self.draw, plain_attention,
+            "decode_attention", self.shape, part, self.draw, plain_attention,
             written=("target_key", "target_value"), moved=self.moved, held=self.held,
         )  # fmt: skip
 
@@ -61,6 +66,8 @@ class SelfAttentionArguments:
         if shape.rms:
             arguments["bias"] = draw.floats(shape.heads, 1024, dtype=torch.float32)
             arguments["scale"] = 1.0
+        if self.has_bias_by_row:
+            arguments["bias"] = draw.floats(*rows[:4], 114, dtype=torch.float32)
         return arguments
 
     def moved(self, arguments: Arguments) -> int:
@@ -75,6 +82,7 @@ class SelfAttentionArguments:
             + 2 * (size(new) + first_rows)
             + 2 * live * self.shape.width * item
             + path.numel() * path.element_size()
+            + (size(arguments["bias"]) if self.has_bias_by_row else 0)
             + sum(size(arguments[name]) for name in _source(arguments))
         )
 
@@ -99,16 +107,20 @@ class SelfAttentionArguments:
         }
 
     def _mask(self, length: int, arguments: Arguments) -> Tensor | None:
-        """`[1 or H, Q, N]` float: the first row does not see the second, and T5's bias."""
+        """`[B * K or none, 1 or H, Q, N]` float: the first row does not see the second; a bias."""
         rows, query, bias = self.shape.new_rows, arguments["query"], arguments.get("bias")
         place = torch.arange(length, device=query.device)
         distance = torch.arange(length - rows, length, device=query.device)[:, None] - place
-        if bias is not None:
-            return bias[:, distance.clamp(0, bias.shape[1] - 1)].to(query.dtype)
+        near = distance.clamp(0, 0 if bias is None else bias.shape[-1] - 1)
+        if bias is not None and not self.has_bias_by_row:
+            return bias[:, near].to(query.dtype)
         if rows == 1:
             return None
-        hidden = torch.zeros(rows, length, dtype=query.dtype, device=query.device)
-        return hidden.masked_fill(distance < 0, float("-inf"))[None]
+        mask = torch.zeros(1, rows, length, dtype=query.dtype, device=query.device)
+        if bias is not None:
+            own = bias.flatten(0, 1).transpose(1, 2)
+            mask = own.gather(3, near.expand(*own.shape[:3], -1)).to(query.dtype)
+        return mask.masked_fill(distance < 0, float("-inf"))
 
 
 class CrossAttentionArguments:

@@ -14,14 +14,16 @@ from . import floats, meta, short
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import Tensor
+
     from tritonseq.kernels.launch import Launch
 
 
 class AttentionUse(NamedTuple):
     """One use of `decode_attention`: beams, rows, head size, and the parts that are there.
 
-    `new` is the number of new rows where it is not that of the queries. With `counters` there is no
-    reduction.
+    `new` is the number of new rows where it is not that of the queries; `by_row` means a bias of
+    every query row. With `counters` there is no reduction.
     """
 
     beams: int
@@ -33,9 +35,11 @@ class AttentionUse(NamedTuple):
     new: int | None = None
     counters: bool = False
     splits: int | None = None
+    by_row: bool = False
 
     def __str__(self) -> str:
-        parts = [name for name in ("source", "target", "bias", "counters") if getattr(self, name)]
+        names = ("source", "target", "bias", "by_row", "counters")
+        parts = [name for name in names if getattr(self, name)]
         rows = f"Q{self.rows}" if self.new is None else f"Q{self.rows}of{self.new}"
         return f"K{self.beams} {rows} D{self.head_dim} {'+'.join(parts)}"
 
@@ -57,6 +61,10 @@ USUAL = [
     AttentionUse(5, 1, 64, new=2),
     AttentionUse(5, 2, 64, bias=True),
     AttentionUse(5, 1, 64, bias=True, new=2),
+    # ProphetNet's main and predicting row, and in its last layer the predicting one alone.
+    AttentionUse(1, 2, 64, by_row=True),
+    AttentionUse(5, 2, 64, by_row=True),
+    AttentionUse(5, 1, 64, by_row=True, new=2),
     AttentionUse(8, 1, 128),
     AttentionUse(16, 1, 64),
     AttentionUse(5, 1, 24),
@@ -66,20 +74,30 @@ USUAL = [
 COUNTED = [
     AttentionUse(4, 1, 64, counters=True),
     AttentionUse(5, 2, 64, bias=True, counters=True),
+    AttentionUse(5, 2, 64, by_row=True, counters=True),
     AttentionUse(2, 2, 256, counters=True, splits=32),
 ]
-EVERY = [
-    AttentionUse(beams, rows, head_dim, bias=bias)
-    for beams, rows in ((1, 1), (1, 2), (2, 1), (4, 1), (4, 2), (8, 1), (5, 2), (16, 1))
-    for head_dim in (16, 24, 64, 80, 96, 128, 256)
-    for bias in (False, True)
-] + [
-    AttentionUse(beams, rows, head_dim, bias=bias, new=new)
-    for beams in (1, 5, 8)
-    for rows, new in ((2, None), (1, 2))
-    for head_dim in (32, 64)
-    for bias in (False, True)
-]
+EVERY = (
+    [
+        AttentionUse(beams, rows, head_dim, bias=bias)
+        for beams, rows in ((1, 1), (1, 2), (2, 1), (4, 1), (4, 2), (8, 1), (5, 2), (16, 1))
+        for head_dim in (16, 24, 64, 80, 96, 128, 256)
+        for bias in (False, True)
+    ]
+    + [
+        AttentionUse(beams, rows, head_dim, bias=bias, new=new)
+        for beams in (1, 5, 8)
+        for rows, new in ((2, None), (1, 2))
+        for head_dim in (32, 64)
+        for bias in (False, True)
+    ]
+    + [
+        AttentionUse(beams, rows, head_dim, by_row=True, new=2)
+        for beams in (1, 2, 4, 8)
+        for rows in (1, 2)
+        for head_dim in (32, 64, 80, 128)
+    ]
+)
 
 
 def cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
@@ -89,7 +107,9 @@ def cases(target: str, every: bool) -> Iterator[tuple[str, Launch]]:
     if not target.startswith("gfx"):
         yield from attention_cases(COUNTED, torch.float16)
         if every:
-            counted = [use._replace(counters=True) for use in EVERY if not use.bias]
+            counted = [
+                use._replace(counters=True) for use in EVERY if not use.bias and not use.by_row
+            ]
             for dtype in floats(target):
                 yield from attention_cases(counted, dtype)
 
@@ -121,8 +141,14 @@ def attention_call(use: AttentionUse, dtype: torch.dtype) -> AttentionCall:
         cache,
         meta(samples, target, beams, dtype=torch.int64) if use.target and beams > 1 else None,
         lengths if use.target else None,
-        meta(heads, 128, dtype=torch.float32) if use.bias else None,
+        _bias(use, samples, heads),
         meta(samples * heads * beams, dtype=torch.int32) if use.counters else None,
         head_dim**-0.5,
         use.splits,
     )
+
+
+def _bias(use: AttentionUse, samples: int, heads: int) -> Tensor | None:
+    if use.by_row:
+        return meta(samples, use.beams, use.rows, heads, 114, dtype=torch.float32)
+    return meta(heads, 128, dtype=torch.float32) if use.bias else None
