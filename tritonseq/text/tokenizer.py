@@ -217,7 +217,7 @@ class Tokenizer:
         found = getattr(self._vocabulary, "pieces", None)
         if found is None:
             raise ValueError(
-                f"what single tokens add to a text is not known of {type(self._vocabulary).__name__}"
+                f"what single tokens add to a text is unknown of {type(self._vocabulary).__name__}"
             )
         pieces: dict[int, bytes] = found()
         return pieces
