@@ -93,12 +93,22 @@ ROWS = {
         "google/pegasus-large, pegasus-xsum, pegasus-cnn_dailymail, tuner007/pegasus_paraphrase",
         "`truncation=True` cuts sources to the positions of the encoder",
     ),
+    "prophetnet": Row(
+        "microsoft/prophetnet-large-uncased, -cnndm, -squad-qg",
+        "two streams: two rows per beam",
+        "prophetnet",
+    ),
     "t5": Row(
         "t5-small to t5-11b, google/t5-v1_1-*, google/flan-t5-*, google/ul2, google/flan-ul2, "
         "google/byt5-*, google/madlad400-*-mt, Salesforce/codet5-*",
         "`task=` or `prefix=` puts the instruction before texts; sources of any length; bfloat16 "
         "on GPUs that have it",
         "t5 byt5 bart",
+    ),
+    "xlm-prophetnet": Row(
+        "microsoft/xprophetnet-large-wiki100-cased, -xglue-ntg, -xglue-qg",
+        "two streams: two rows per beam",
+        "xlm_prophetnet",
     ),
     "umt5": Row("google/umt5-small to -xxl", "a relative bias in every layer"),
     "unilm": Row(
