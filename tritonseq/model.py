@@ -655,6 +655,7 @@ class Model:
         told = {} if tgt_lang is None else self.tokenizer.target_options(tgt_lang)
         if prefix is None:
             prefix = self.task_options(task).get("prefix") if task is not None else None
+        settled = [name for name in TARGET_OPTIONS if options.get(name) is not None]
         options = {**told, **options}
         request = self._request(task=task, return_dict_in_generate=False, **options)
         if bad_words is not None:
@@ -663,7 +664,7 @@ class Model:
         return TextJob.of(
             self.tokenizer,
             request,
-            settled=(name for name in TARGET_OPTIONS if options.get(name) is not None),
+            settled=settled,
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             prefix=prefix or "",
