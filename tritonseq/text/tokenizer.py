@@ -214,13 +214,7 @@ class Tokenizer:
     def pieces(self) -> dict[int, bytes]:
         """What each token adds to a text, in UTF-8, by its id: with the space before a word, and
         the name of a special token; a token may hold a part of a character."""
-        found = getattr(self._vocabulary, "pieces", None)
-        if found is None:
-            raise ValueError(
-                f"what single tokens add to a text is unknown of {type(self._vocabulary).__name__}"
-            )
-        pieces: dict[int, bytes] = found()
-        return pieces
+        return self._vocabulary.pieces()
 
     def languages(self) -> list[str]:
         """The codes of the languages that the checkpoint can be asked for."""
