@@ -81,21 +81,13 @@ ROWS = {
         '`dtype="auto"` is bfloat16 on GPUs that have it: float16 overflows',
         "mt5 t5",
     ),
-    "prophetnet": Row(
-        "microsoft/prophetnet-large-uncased, prophetnet-large-uncased-cnndm, -squad-qg",
-        "decoder prompts of several tokens, which transformers reads wrong, are right",
-    ),
-    "xlm-prophetnet": Row(
-        "microsoft/xprophetnet-large-wiki100-cased, -xglue-ntg, -xglue-qg",
-        "the same network; transformers 5 has it no longer",
-    ),
     "pegasus": Row(
         "google/pegasus-large, pegasus-xsum, pegasus-cnn_dailymail, tuner007/pegasus_paraphrase",
         "`truncation=True` cuts sources to the positions of the encoder",
     ),
     "prophetnet": Row(
         "microsoft/prophetnet-large-uncased, -cnndm, -squad-qg",
-        "two streams: two rows per beam",
+        "decoder prompts of several tokens, which transformers reads wrong, are right",
         "prophetnet",
     ),
     "t5": Row(
@@ -107,7 +99,7 @@ ROWS = {
     ),
     "xlm-prophetnet": Row(
         "microsoft/xprophetnet-large-wiki100-cased, -xglue-ntg, -xglue-qg",
-        "two streams: two rows per beam",
+        "the same network; transformers 5 has it no longer",
         "xlm_prophetnet",
     ),
     "umt5": Row("google/umt5-small to -xxl", "a relative bias in every layer"),
