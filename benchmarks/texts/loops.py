@@ -116,7 +116,7 @@ def through_stages(subject: Subject, run: RunOptions) -> list[str]:
 
 def piped(subject: Subject, run: RunOptions) -> Pipeline:
     """The pipeline, ready to be iterated over; setting it up counts as its work."""
-    return Pipeline(subject.texts, Workers(subject.model, subject.options, run))
+    return Pipeline(subject.texts, Workers(subject.model, subject.options, run), {})
 
 
 def plain_loop(subject: Subject, size: int) -> list[str]:
