@@ -81,17 +81,14 @@ ROWS = {
         '`dtype="auto"` is bfloat16 on GPUs that have it: float16 overflows',
         "mt5 t5",
     ),
-    "prophetnet": Row(
-        "microsoft/prophetnet-large-uncased, prophetnet-large-uncased-cnndm, -squad-qg",
-        "decoder prompts of several tokens, which transformers reads wrong, are right",
-    ),
-    "xlm-prophetnet": Row(
-        "microsoft/xprophetnet-large-wiki100-cased, -xglue-ntg, -xglue-qg",
-        "the same network; transformers 5 has it no longer",
-    ),
     "pegasus": Row(
         "google/pegasus-large, pegasus-xsum, pegasus-cnn_dailymail, tuner007/pegasus_paraphrase",
         "`truncation=True` cuts sources to the positions of the encoder",
+    ),
+    "prophetnet": Row(
+        "microsoft/prophetnet-large-uncased, -cnndm, -squad-qg",
+        "decoder prompts of several tokens, which transformers reads wrong, are right",
+        "prophetnet",
     ),
     "t5": Row(
         "t5-small to t5-11b, google/t5-v1_1-*, google/flan-t5-*, google/ul2, google/flan-ul2, "
@@ -99,6 +96,11 @@ ROWS = {
         "`task=` or `prefix=` puts the instruction before texts; sources of any length; bfloat16 "
         "on GPUs that have it",
         "t5 byt5 bart",
+    ),
+    "xlm-prophetnet": Row(
+        "microsoft/xprophetnet-large-wiki100-cased, -xglue-ntg, -xglue-qg",
+        "the same network; transformers 5 has it no longer",
+        "xlm_prophetnet",
     ),
     "umt5": Row("google/umt5-small to -xxl", "a relative bias in every layer"),
     "unilm": Row(

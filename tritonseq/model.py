@@ -20,9 +20,9 @@ from tritonseq.engine.pool import EnginePool
 from tritonseq.engine.request import Request
 from tritonseq.engine.torch_state import isolated, isolated_items
 from tritonseq.options.config import GenerationConfig, as_generation_config
+from tritonseq.sentences import splitting
 from tritonseq.text.encoding import banned_ids
 from tritonseq.text.languages import TARGET_OPTIONS, each_language
-from tritonseq.text.sentences import splitting
 from tritonseq.text.tokenizer import Tokenizer
 
 from .progress import Progress
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tritonseq.decoding.stopping import Criterion
     from tritonseq.decoding.trie import Trie
     from tritonseq.engine.request import AllowedTokens, Ids, Sources, Streamer
-    from tritonseq.text.sentences import Splitting
+    from tritonseq.sentences import Splitting
 
     LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
@@ -661,6 +661,7 @@ class Model:
         told = {} if tgt_lang is None else self.tokenizer.target_options(tgt_lang)
         if prefix is None:
             prefix = self.task_options(task).get("prefix") if task is not None else None
+        settled = [name for name in TARGET_OPTIONS if options.get(name) is not None]
         options = {**told, **options}
         request = self._request(task=task, return_dict_in_generate=False, **options)
         if bad_words is not None:
@@ -669,7 +670,7 @@ class Model:
         return TextJob.of(
             self.tokenizer,
             request,
-            settled=(name for name in TARGET_OPTIONS if options.get(name) is not None),
+            settled=settled,
             src_lang=src_lang,
             tgt_lang=tgt_lang,
             prefix=prefix or "",

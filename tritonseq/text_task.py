@@ -9,6 +9,7 @@ from tritonseq.decoding.completion import Completion, completions, together
 from tritonseq.engine.lengths import longest_answered
 from tritonseq.errors import TextError
 from tritonseq.options.containers import check_first, check_texts
+from tritonseq.sentences import joined, split
 from tritonseq.text.encoding import (
     Encoding,
     TextEncoder,
@@ -19,7 +20,6 @@ from tritonseq.text.encoding import (
     with_languages,
 )
 from tritonseq.text.languages import each_language
-from tritonseq.text.sentences import joined, split
 
 from .callers import warn
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tritonseq.decoding.completion import together
 from tritonseq.engine.pool import let_go_of_threads
+from tritonseq.sentences import Parts, joined, split
 from tritonseq.text.encoding import Fault, TextOfLanguages, bare
-from tritonseq.text.sentences import Parts, joined, split
 
 from .batching import BatchRow
 from .runtime import Aborted, Ended, InFlightLimit, StageRuntime
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from tritonseq.decoding.completion import Completion
+    from tritonseq.sentences import Splitting
     from tritonseq.text.encoding import Text
-    from tritonseq.text.sentences import Splitting
 
     from .batching import Generate
     from .runtime import Clock, Take, Work

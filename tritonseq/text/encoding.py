@@ -14,7 +14,8 @@ from tritonseq.shown import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .sentences import Splitting
+    from tritonseq.sentences import Splitting
+
     from .tokenizer import Tokenizer
 
 Text = str | Sequence[str]

@@ -334,6 +334,9 @@ class XLMProphetNetPieces(SplitVocabulary):
     def frame(self) -> tuple[list[int], list[int]]:
         return [], [self._own["[SEP]"]]
 
+    def pieces(self) -> dict[int, bytes]:
+        return {token: spaced(name) for token, name in self._names.items()}
+
     def token_id(self, token: str) -> int | None:
         return self._own.get(token, self._ids.get(token))
 

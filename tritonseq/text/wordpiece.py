@@ -343,6 +343,12 @@ class ProphetNetPieces(SplitVocabulary):
     def frame(self) -> tuple[list[int], list[int]]:
         return [], [self._own["[SEP]"]]
 
+    def pieces(self) -> dict[int, bytes]:
+        return {
+            token: (name.removeprefix("##") if name.startswith("##") else f" {name}").encode()
+            for token, name in self._names.items()
+        }
+
     def token_id(self, token: str) -> int | None:
         return self._own.get(token, self._ids.get(token))
 

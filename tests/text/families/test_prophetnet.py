@@ -90,6 +90,23 @@ def test_ids_and_texts_equal_transformers(tmp_path: Path, config: dict[str, Any]
         ]
 
 
+def assert_pieces_add_up(tokenizer: Tokenizer, count: int) -> None:
+    """As stop strings have it: a text is what its tokens add to it."""
+    pieces, draw = tokenizer.pieces(), random.Random(4)
+    for _ in range(50):
+        # What a text begins with is another matter.
+        row = tokenizer.rows(["of"])[0][:1]
+        row += [draw.randrange(count) for _ in range(draw.randint(0, 12))]
+        (text,) = tokenizer.decode(
+            [row], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        assert b"".join(pieces[token] for token in row).decode().strip() == text
+
+
+def test_what_tokens_add_to_a_text(tmp_path: Path) -> None:
+    assert_pieces_add_up(Tokenizer.from_folder(write(tmp_path)), len(LINES))
+
+
 def test_what_the_model_type_says_is_enough(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
@@ -159,6 +176,7 @@ class TestXLM:
                 wanted = "".join(names[token] for token in kept).replace("▁", " ").strip()
                 assert ours.decode([row], skip_special_tokens=skips) == [wanted]
         assert ours.decode(ours.rows(["it is not , true"])) == ["it is not , true"]
+        assert_pieces_add_up(ours, size + 12)
 
     def test_refused(self, tmp_path: Path, model: SentencePieceProcessor) -> None:
         assert model.get_piece_size() > 0

@@ -12,7 +12,7 @@ from seq2seq import hf_model
 
 import tritonseq
 from tritonseq.decoding.completion import Completion, together
-from tritonseq.text.sentences import Parts, joined, split, splitting
+from tritonseq.sentences import Parts, joined, split, splitting
 
 pytestmark = pytest.mark.filterwarnings("ignore:this checkpoint writes")
 ENGLISH = splitting("en")
