@@ -114,11 +114,12 @@ def int8_row_max() -> int:
 
 
 def _is_int8_exact(row_max: int) -> bool:
-    ones = torch.ones(32)
+    # It may be asked under a default dtype or device of the user's, and is asked once.
+    ones = torch.ones(32, dtype=torch.float32, device="cpu")
     for weight in (127, -127):
-        q_weight = torch.full((32, 256), weight, dtype=torch.int8)
+        q_weight = torch.full((32, 256), weight, dtype=torch.int8, device="cpu")
         for rows in (1, 16):
-            x = torch.full((rows, 256), 2 * row_max + 1, dtype=torch.uint8)
+            x = torch.full((rows, 256), 2 * row_max + 1, dtype=torch.uint8, device="cpu")
             zeros = torch.zeros_like(ones).long()
             found = int8_product(x, row_max + 1, int8_packed(q_weight), ones, zeros)
             if not bool((found == 256 * row_max * weight).all()):

@@ -391,6 +391,9 @@ class FSMT(Bart):
     The limit to positions is that of `M2M100`.
     """
 
+    # transformers reads a prompt that is longer without a causal mask.
+    longest_exact_prompt = 1
+
 
 class Mvp(Bart):
     """A BART of its own training."""

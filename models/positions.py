@@ -155,6 +155,9 @@ class FairseqSines(Sines):
 class M2MSines(FairseqSines):
     """M2M100's and NLLB's: a pad has the row of zeros wherever it stands.
 
+    In a target it is counted, whether it was generated or is of a prompt, which so continues as
+    what was generated does. transformers counts generated pads, and not those of a prompt.
+
     What early files hold of it is not read.
     """
 

@@ -49,6 +49,8 @@ BATCH_SIZE = 16
 """Texts that are generated together. A step reads all weights, for however many rows: 16 texts
 share that cost, and the caches of 16 times a few beams still fit beside the weights."""
 
+HOST = torch.device("cpu")
+
 KEPT_STOPS = 8
 """Sets of stop strings that a model remembers the tables of, which take a look at all tokens."""
 
@@ -100,15 +102,17 @@ def load(
     at_hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     check = partial(check_folder, model_type=model_type, overrides=config)
     path, folder = _found(name_or_path, revision, tokenizer, at_hub, check)
-    checkpoint = load_checkpoint(
-        path,
-        device=device,
-        dtype=dtype,
-        model_type=model_type,
-        overrides=config,
-        tokenizer=folder,
-        source_cache=source_cache,
-    )
+    # Weights are read, compared and computed on the host, whichever default device the user has.
+    with isolated(HOST):
+        checkpoint = load_checkpoint(
+            path,
+            device=device,
+            dtype=dtype,
+            model_type=model_type,
+            overrides=config,
+            tokenizer=folder,
+            source_cache=source_cache,
+        )
     network: Any = checkpoint.decoder
     how = (network.device, network.weights_dtype, model_type, config, source_cache)
     origin = origin_of(path, folder, *how)
@@ -160,7 +164,9 @@ def from_transformers(
     `source_cache` is that of `load`.
     Raises ValueError for an architecture that tritonseq does not implement.
     """
-    return _model(from_transformers_model(model, dtype, source_cache), None)
+    with isolated(HOST):
+        checkpoint = from_transformers_model(model, dtype, source_cache)
+    return _model(checkpoint, None)
 
 
 def _model(checkpoint: Checkpoint, origin: Origin | None) -> Model:
@@ -746,7 +752,8 @@ class Model:
                 ) from None
             for oldest in list(self._read_stops)[: 1 - KEPT_STOPS]:
                 self._read_stops.pop(oldest, None)
-            self._read_stops[strings] = StopStrings(strings, pieces, self.decoder.vocab_size)
+            with isolated(HOST):
+                self._read_stops[strings] = StopStrings(strings, pieces, self.decoder.vocab_size)
         return self._read_stops[strings]
 
     def _banned(self, words: Sequence[str], config: GenerationConfig) -> list[Sequence[int]] | None:

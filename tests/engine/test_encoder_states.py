@@ -141,6 +141,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"encoder_outputs": torch.zeros(2, 2, 32), "attention_mask": [[1, 1], [0, 0]]},
         "source 1 is all padding",
     ),
+    "no numbers": (
+        {"encoder_outputs": torch.full((2, 2, 32), torch.nan), "attention_mask": [[0, 1], [1, 1]]},
+        "NaN or infinity in source 0, state 1",
+    ),
     "n-grams of ids": (
         {"encoder_outputs": torch.zeros(1, 2, 32), "encoder_no_repeat_ngram_size": 2},
         "encoder_no_repeat_ngram_size=2 speaks of the ids of sources",
@@ -157,6 +161,16 @@ def test_faults_are_told_before_anything_runs(fault: str) -> None:
     arguments, message = FAULTS[fault]
     with pytest.raises(ValueError, match=message):
         models("t5").ours.generate(**arguments)
+
+
+def test_padding_may_be_anything() -> None:
+    model = models("t5").ours
+    states = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))
+    mask = [[1, 0, 1], [1, 1, 1]]
+    wanted = model.generate(encoder_outputs=states, attention_mask=mask, max_new_tokens=5)
+    states[0, 1] = torch.nan
+    found = model.generate(encoder_outputs=states, attention_mask=mask, max_new_tokens=5)
+    assert torch.equal(found, wanted)
 
 
 def test_only_encoder_decoder_models_take_them() -> None:

@@ -606,6 +606,23 @@ def test_a_kept_engine_forgets_the_request(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(again, wanted)
 
 
+def test_a_kept_engine_is_not_taken_for_a_search_that_ends_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A trace goes on to the very end where every token ends; a mere result does not."""
+    monkeypatch.setattr(Engine, "is_captured", True)
+    model = model_of("unilm")
+    ends = {"eos_token_id": list(range(model.decoder.vocab_size)), "pad_token_id": 0}
+    options = {**ends, "search": "unilm", "num_beams": 2, "early_stopping": "never"}
+    steps = []
+    for is_traced in (False, True, False):
+        request = model._request(**options, max_new_tokens=5, return_dict_in_generate=is_traced)
+        trace = request.run(SOURCES, None).beam_trace
+        assert trace is not None
+        steps.append(trace.tokens.shape[1])
+    assert steps == [1, 5, 1]
+
+
 def test_a_kept_engine_serves_other_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits, minima and prompts are in its buffers; one engine does for all of them."""
     monkeypatch.setattr(Engine, "is_captured", True)

@@ -199,6 +199,26 @@ def test_targets_can_be_begun(family: str, beams: int) -> None:
         assert compare(pair, ids, mask, **lengths, **options).sequences.shape[1] <= prompt + 5
 
 
+@pytest.mark.parametrize("family", ["bart", "m2m_100", "fsmt", "prophetnet"])
+def test_prompts_continue_as_the_targets_that_they_repeat(family: str) -> None:
+    """Wherever they are cut, and whatever positions pads have that were generated."""
+    pair, (ids, mask) = models(family), batch(family)
+    pad = pair.theirs.generation_config.pad_token_id
+    options = {"eos_token_id": [], "sequence_bias": {(pad,): 3.0}, "max_length": 11}
+    whole = pair.ours.generate(ids, mask, **options)
+    assert bool((whole == pad).any())
+    for cut in (2, 5, 10):
+        again = pair.ours.generate(ids, mask, decoder_input_ids=whole[:, :cut], **options)
+        assert torch.equal(again, whole)
+
+
+def test_prompts_that_transformers_reads_wrong_are_refused_under_its_name() -> None:
+    for family in ("fsmt", "prophetnet"):
+        model = models(family).ours
+        with pytest.raises(ValueError, match="transformers reads more than 1 of"):
+            model.generate([[8, 9]], decoder_input_ids=[[9, 10]], hf_exact=True)
+
+
 @pytest.mark.parametrize("family", ["t5", "mbart", "prophetnet"])
 def test_a_start_token_for_each_sample(family: str) -> None:
     pair, (ids, mask) = models(family), batch(family)

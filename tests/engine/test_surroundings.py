@@ -7,14 +7,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import seq2seq
 import torch
 
 import tritonseq
 from tritonseq.demo.run import EMBEDDED
+from tritonseq.kernels import private_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -99,6 +102,26 @@ def test_no_setting_changes_what_is_found(usual: dict[str, list[Any]], setting: 
     with SETTINGS[setting]():
         for name in NAMES:
             assert found(name) == usual[name]
+
+
+@pytest.mark.parametrize("setting", ["default-float64", "default-bfloat16", "default-device"])
+def test_no_setting_changes_what_is_made_once(setting: str, tmp_path: Path) -> None:
+    """Weights and tables of sines, whether int8 is exact, and what stop strings are to tokens."""
+
+    def made() -> list[Any]:
+        private_torch.int8_row_max.cache_clear()
+        model = tritonseq.load(EMBEDDED / "bart-numbers", device="cpu")
+        networks = [tritonseq.load(tmp_path / family, device="cpu") for family in families]
+        texts = model.generate_text(["three plus four"], stop_strings=["1", "20"])
+        ids = [network.generate([[5, 6], [7]], max_new_tokens=3).tolist() for network in networks]
+        return [private_torch.int8_row_max(), texts, ids]
+
+    families = ("marian", "m2m_100", "fsmt")
+    for family in families:
+        seq2seq.hf_model(family).save_pretrained(tmp_path / family)
+    usual = made()
+    with SETTINGS[setting]():
+        assert made() == usual
 
 
 def test_the_number_of_threads_may_change_between_calls() -> None:

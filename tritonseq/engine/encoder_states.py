@@ -71,12 +71,15 @@ class EncoderStates(NamedTuple):
         """The states that the mask `[B, S]` leaves, moved to the left; all, without one.
 
         There may be padding anywhere, also between states. Raises ValueError for what is not of
-        the width, dtype and device that the decoder attends to, and for sources of padding only.
+        the width, dtype and device that the decoder attends to, for states that are no numbers,
+        and for sources of padding only.
         """
         states = self.states
         _check(states, decoder)
         samples, length = states.shape[:2]
+        strange = ~states.isfinite().all(dim=2)
         if attention_mask is None:
+            _check_numbers(strange)
             return Prompts(states, torch.full((samples,), length, device=states.device), None)
         mask = read_mask(attention_mask, "attention_mask").to(states.device)
         if mask.shape != states.shape[:2]:
@@ -85,11 +88,23 @@ class EncoderStates(NamedTuple):
                 f"pass one of {[samples, length]}"
             )
         lengths = check_mask(mask, "source")
+        # What is padding may be anything.
+        _check_numbers(strange & (mask != 0))
         behind = (mask == 0).long()
         if bool((behind.diff(dim=1) < 0).any()):
             order = behind.argsort(dim=1, stable=True)
             states = states.gather(1, order[:, :, None].expand_as(states))
         return Prompts(states, lengths, None)
+
+
+def _check_numbers(strange: Tensor) -> None:
+    """Raise ValueError if any state of `[B, S]` is strange; the weights would be blamed for it."""
+    if bool(strange.any()):
+        source, place = strange.nonzero()[0].tolist()
+        raise ValueError(
+            f"{_NAME} holds NaN or infinity in source {source}, state {place}: the encoder that "
+            "made it overflows, or its padding is to be hidden by an attention_mask"
+        )
 
 
 def _check(states: Tensor, decoder: Any) -> None:

@@ -230,6 +230,17 @@ class EngineSpec:
         return self.sizes, self.is_refilled, tuple(self.buffers.items()), search, weights
 
     @property
+    def _runs_out(self) -> bool:
+        """Whether a search of UniLM goes on to the very end.
+
+        A result without the scores of sequences asks for the search itself, as traces do; other
+        results end where all their hypotheses have.
+        """
+        config = self.config
+        is_search_wanted = config.return_dict_in_generate and not config.output_scores
+        return config.early_stopping == "never" and is_search_wanted
+
+    @property
     def _search_key(self) -> Hashable:
         trie, config = self.hooks.trie, self.config
         options = {
@@ -241,6 +252,7 @@ class EngineSpec:
             bool(config.min_length),
             bool(config.min_new_tokens),
             config.forced_bos_token_id is not None,
+            self._runs_out,
         )
         timed = config.max_time is not None
         tables = None if trie is None else trie.identity
@@ -311,14 +323,11 @@ class EngineSpec:
 
     def _unilm_options(self) -> UniLMOptions:
         config = self.config
-        # A result without the scores of sequences asks for the search itself, as traces do; other
-        # results end where all their hypotheses have.
-        is_search_wanted = config.return_dict_in_generate and not config.output_scores
         return UniLMOptions(
             beams=config.num_beams,
             length_penalty=config.length_penalty,
             stops_early=config.early_stopping != "never",
-            runs_out=config.early_stopping == "never" and is_search_wanted,
+            runs_out=self._runs_out,
             has_strangers=bool(self.hooks.logits_processor),
             most_new_tokens=self._most_new_tokens,
             num_return_sequences=config.num_return_sequences,
