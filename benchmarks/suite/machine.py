@@ -89,13 +89,18 @@ def best(work: Callable[[], object], task: Task) -> float:
     return statistics.median(seconds_of(often, device) for _ in range(5)) / inner
 
 
+def four_digits(rate: float) -> float:
+    """Rounded, and never to 0: a small product on a busy processor is far from a TFLOP/s."""
+    return float(f"{rate:.4g}")
+
+
 def copy_rate(task: Task) -> float:
     """Bytes read plus bytes written."""
     source = random_floats(task)
     target = torch.empty_like(source)
     rate = 2 * source.nbytes / best(lambda: target.copy_(source), task)
     assert torch.equal(source, target)
-    return round(rate / 1e9, 1)
+    return four_digits(rate / 1e9)
 
 
 def read_rate(task: Task) -> float:
@@ -104,7 +109,7 @@ def read_rate(task: Task) -> float:
     out = torch.full_like(probes.partial_sums(x), torch.nan)
     seconds = best(lambda: probes.partial_sums(x, out), task)
     torch.testing.assert_close(out.sum(dtype=torch.float64), x.sum(dtype=torch.float64))
-    return round(x.nbytes / seconds / 1e9, 1)
+    return four_digits(x.nbytes / seconds / 1e9)
 
 
 def random_floats(task: Task) -> torch.Tensor:
@@ -117,7 +122,7 @@ def matmul_rate(task: Task) -> float:
     size = 128 if task.setting.rehearse else 8192
     a, b = (torch.randn(size, size, device=task.device).to(torch.bfloat16) for _ in range(2))
     out = torch.empty_like(a)
-    return round(2 * size**3 / best(lambda: torch.mm(a, b, out=out), task) / 1e12, 3)
+    return four_digits(2 * size**3 / best(lambda: torch.mm(a, b, out=out), task) / 1e12)
 
 
 def launch_gap(task: Task, chained: bool) -> float:

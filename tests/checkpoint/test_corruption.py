@@ -53,7 +53,7 @@ def answer(sample: Sample) -> None:
     if sample.number % 7 == 0:
         sample.reject("no")
     else:
-        sample.finish([f"{sample.number} ä"], [-sample.number / 7], sample.number)
+        sample.finish([f"{sample.number} ä"], scores=[-sample.number / 7], tokens=sample.number)
 
 
 def run(folder: Path, name: str, *, stop: int | None = None, **flags: Any) -> None:
@@ -177,7 +177,7 @@ def test_a_journal_of_before_is_refused_in_words(tmp_path: Path) -> None:
     run(tmp_path, "out.txt", stop=1)
     journal = tmp_path / "out.txt.journal"
     journal.write_bytes(b'{"version": 1, "lines": 0, "ahead": []}\n')
-    with pytest.raises(ValueError, match=r"its version is 1, and not 2; start afresh"):
+    with pytest.raises(ValueError, match=r"its version is 1, and not 3; start afresh"):
         run(tmp_path, "out.txt", resume=True)
 
 

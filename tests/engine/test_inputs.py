@@ -19,6 +19,7 @@ class SourceTable(table.TableDecoder):
     is_encoder_decoder = True
     source_vocab_size = 30
     max_source_positions = 5
+    longest_exact_prompt = None
 
     def prefill(self, tokens: Tensor, lengths: Tensor, cache: Any, *, prompt: Tensor) -> Tensor:
         return super().prefill(prompt, lengths.new_full(lengths.shape, prompt.shape[1]), cache)

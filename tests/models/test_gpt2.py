@@ -160,7 +160,9 @@ def every_name(config: GPT2Config) -> set[str]:
 
 def test_model_class_lists_what_is_supported() -> None:
     assert model_class("gpt2") is GPT2
-    with pytest.raises(ValueError, match="'gpt5' is not supported; supported: bart, gpt2, marian"):
+    with pytest.raises(
+        ValueError, match="'gpt5' is not supported; supported: bart, blenderbot, fsmt, gpt2"
+    ):
         model_class("gpt5")
 
 

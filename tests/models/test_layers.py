@@ -114,7 +114,8 @@ def test_a_machine_without_onednn(
     torch.testing.assert_close(result, wanted, rtol=0, atol=spread * wanted.abs().max().item())
 
 
-@FAMILIES
+# The tables of FSMT are of two vocabularies.
+@pytest.mark.parametrize("model_type", [name for name in networks.SIZES if name != "fsmt"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_tied_tables_are_one_tensor(model_type: str, tied: bool) -> None:
     """And stay unpacked, since they are also looked up."""
@@ -129,9 +130,13 @@ def test_tied_tables_are_one_tensor(model_type: str, tied: bool) -> None:
     assert not source.weight.is_mkldnn
     assert (ours.lm_head.weight is source.weight) == tied
     assert ours.lm_head.weight.is_mkldnn == (not tied and pays_to_pack(source.weight))
-    assert sum(parameter.nbytes for parameter in ours.parameters()) == sum(
-        tensor.nbytes for tensor in unique(model.state_dict())
-    )
+    # Sines and cosines are computed, and in no checkpoint.
+    computed = ("positions",) if model_type == "m2m_100" else ()
+    assert sum(
+        parameter.nbytes
+        for name, parameter in ours.named_parameters()
+        if not any(part in name for part in computed)
+    ) == sum(tensor.nbytes for tensor in unique(model.state_dict()))
 
 
 def unique(state: dict[str, Tensor]) -> list[Tensor]:

@@ -311,10 +311,12 @@ class Pipeline:
             for some in finished:
                 bar.count(some)
                 ready = some if order is None else order.add(some)
-                graph.leave(len(ready))
-                if ready:
+                # Many that waited for one become ready at once, and leave as the caller takes them.
+                for start in range(0, len(ready), CHUNK):
+                    taken = ready[start : start + CHUNK]
+                    graph.leave(len(taken))
                     asked = self._workers.run.output_token_scores
-                    yield [_result(sample, with_tokens=asked) for sample in ready]
+                    yield [_result(sample, with_tokens=asked) for sample in taken]
 
     def _bar(self) -> _Bar:
         total = len(self._texts) if hasattr(self._texts, "__len__") else None
