@@ -106,7 +106,10 @@ def _real(name: str, store: Path, lines: int, *, tiny: bool) -> Subject:
         folder.mkdir(parents=True)
         WRITERS[name](folder, tiny=tiny)
     texts = corpus.texts(lines, seed=SEED, most_words=MOST_WORDS)
-    return Subject(name, KINDS[name], folder, tritonseq.load(folder, device="cpu"), texts)
+    model = tritonseq.load(folder, device="cpu")
+    # A rehearsal tries every way, which short answers do as well.
+    options = {"max_new_tokens": 12} if tiny else {}
+    return Subject(name, KINDS[name], folder, model, texts, options)
 
 
 def through_stages(subject: Subject, run: RunOptions) -> list[str]:

@@ -217,13 +217,19 @@ def launches_of_a_step(
 
 
 def test_launches_of_a_greedy_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve layers of GPT-2: five launches each, and beside them embedding, head, choice, and two
-    that note whether the choice was made by a number."""
-    model = tiny.pair(seed=1, n_layer=12).ours
-    names = launches_of_a_step(
-        model, monkeypatch, [[5, 6]], max_new_tokens=4, eos_token_id=2, pad_token_id=0
-    )
-    assert len(names) <= 65, names
+    """Five for each layer of GPT-2, and beside them embedding, head, choice, and two that note
+    whether the choice was made by a number."""
+    one, two = (
+        len(
+            launches_of_a_step(
+                tiny.pair(seed=1, n_layer=layers).ours, monkeypatch, [[5, 6]],
+                max_new_tokens=3, eos_token_id=2, pad_token_id=0,
+            )
+        )
+        for layers in (1, 2)
+    )  # fmt: skip
+    assert two - one <= 5
+    assert one - 5 <= 5
 
 
 @pytest.mark.parametrize("source", [5, 50])

@@ -110,7 +110,7 @@ def test_any_number_of_slots(slots: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "search"),
     [
-        ("t5", "beams"),
+        pytest.param("t5", "beams", marks=pytest.mark.long),
         ("bart", "groups"),
         ("unilm", "beams"),
         pytest.param("prophetnet", "beams", marks=pytest.mark.long),
@@ -119,8 +119,8 @@ def test_any_number_of_slots(slots: int) -> None:
 def test_a_stream_as_on_a_gpu(kind: str, search: str) -> None:
     """Kernels in Triton, and a host that hears of an end two steps late."""
     model = model_of(kind)
-    options = {**ends_of(model), **SEARCHES[search], "max_new_tokens": 5}
-    inputs = inputs_of(model, 6, seed=5)
+    options = {**ends_of(model), **SEARCHES[search], "max_new_tokens": 4}
+    inputs = inputs_of(model, 5, seed=5)
     with as_on_gpu():
         found = dict(model.generate_each(inputs, slots=3, **options))
     for place, ids in enumerate(inputs):

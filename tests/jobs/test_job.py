@@ -55,7 +55,7 @@ def with_faults_in_json(name: str, count: int) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-TEXTS, NESTED, WORKERS, DEVICES = "texts", "nested", "workers", "devices"
+KINDS = TEXTS, NESTED, WORKERS, DEVICES = "texts", "nested", "workers", "devices"
 
 
 def make(kind: str, folder: Path, count: int) -> Job:
@@ -178,7 +178,13 @@ class TestKilled:
 
     @pytest.mark.parametrize(
         ("kind", "count", "kills", "seed"),
-        [(TEXTS, 700, 4, 1), (NESTED, 700, 4, 2), (WORKERS, 400, 3, 3), (DEVICES, 350, 2, 4)],
+        [
+            (TEXTS, 350, 3, 1),
+            (NESTED, 350, 2, 2),
+            (WORKERS, 250, 2, 3),
+            (DEVICES, 200, 1, 4),
+            *(pytest.param(kind, 700, 4, 5, marks=pytest.mark.long) for kind in KINDS),
+        ],
     )
     def test_it_goes_on_where_it_was(
         self, kind: str, count: int, kills: int, seed: int, tmp_path: Path
@@ -198,7 +204,7 @@ class TestKilled:
         assert job.results() == wanted
 
     def test_what_was_drawn_is_not_drawn_anew(self, tmp_path: Path) -> None:
-        kind = make(TEXTS, tmp_path / "job", 600)
+        kind = make(TEXTS, tmp_path / "job", 300)
         draws = ("--do-sample", "--temperature", "4", "--top-k", "0")
         job = Job(kind.model, kind.source, kind.output, ("--batch-size", "4", *draws))
         process = job.start(fault=SLOW)
@@ -301,7 +307,7 @@ class TestInterrupted:
         ("number", "kind"), [(signal.SIGINT, DEVICES), (signal.SIGTERM, TEXTS)]
     )
     def test_it_drains(self, number: int, kind: str, tmp_path: Path) -> None:
-        job = make(kind, tmp_path / "job", 900)
+        job = make(kind, tmp_path / "job", 500)
         wanted = uninterrupted(job)
         # So that not all of it is begun.
         process = job.start("--window", "16", fault=SLOW)
@@ -314,7 +320,7 @@ class TestInterrupted:
         assert "the same command with --resume goes on" in told
         assert "Traceback" not in told
         assert not any(map(is_alive, family))
-        assert 0 < job.lines < 900
+        assert 0 < job.lines < 500
         assert not job.output.exists()
         code, told = job.start("--resume").finish()
         assert code == 3, told

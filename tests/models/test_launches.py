@@ -70,7 +70,7 @@ def encoder_decoder(model_type: str, layers: int, **config: Any) -> Any:
 
 
 # Built of the same blocks as others.
-LIKE_OTHERS = ("pegasus", "umt5", "mvp", "plbart", "blenderbot")
+LIKE_OTHERS = ("mt5", "mbart", "pegasus", "umt5", "m2m_100", "mvp", "plbart", "blenderbot")
 
 
 @pytest.mark.parametrize(

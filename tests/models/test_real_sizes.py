@@ -33,6 +33,9 @@ DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 OPTIONS: dict[str, Any] = {"max_new_tokens": 6, "num_beams": 2}
 GREEDY: dict[str, Any] = {"max_new_tokens": 6, "num_beams": 1}
 FLAGS = ("--max-new-tokens", "6", "--num-beams")
+NEAR = 0.1
+"""What bfloat16 may not tell apart, in standard deviations of the logits; a wrong token is some 4
+below the best."""
 
 
 # A vocabulary of 256,206 takes its time to be written.
@@ -46,17 +49,19 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return real.write(request.param, tmp_path_factory.mktemp(request.param))
 
 
-def options_of(checkpoint: Real) -> dict[str, Any]:
-    return GREEDY if checkpoint.family == "unilm" else OPTIONS
+def options_of(checkpoint: Real, dtype: str = "float32") -> dict[str, Any]:
+    """Beams, but where `assert_same` must tell a near tie from a fault."""
+    is_greedy = checkpoint.family == "unilm" or dtype == "bfloat16"
+    return GREEDY if is_greedy else OPTIONS
 
 
 def load(checkpoint: Real, dtype: str) -> tritonseq.Model:
     return tritonseq.load(checkpoint.folder, device="cpu", dtype=dtype)
 
 
-def answers(checkpoint: Real, model: tritonseq.Model) -> list[str]:
+def answers(checkpoint: Real, model: tritonseq.Model, dtype: str) -> list[str]:
     """One by one."""
-    options = options_of(checkpoint)
+    options = options_of(checkpoint, dtype)
     found = [model.generate([checkpoint.ids(line)], **options)[0].tolist() for line in LINES]
     return [checkpoint.text(ids, line) for ids, line in zip(found, LINES, strict=True)]
 
@@ -65,11 +70,17 @@ def answers(checkpoint: Real, model: tritonseq.Model) -> list[str]:
 def kept(checkpoint: Real, dtype: str) -> tuple[tritonseq.Model, list[str]]:
     """A model that no test changes, and its answers."""
     model = load(checkpoint, dtype)
-    return model, answers(checkpoint, model)
+    return model, answers(checkpoint, model, dtype)
 
 
-def assert_answers(checkpoint: Real, model: tritonseq.Model, wanted: list[str]) -> None:
-    assert model.generate_text(LINES, **options_of(checkpoint)) == wanted
+def assert_same(checkpoint: Real, dtype: str, found: list[str], wanted: list[str]) -> None:
+    """In bfloat16 batches of other shapes round otherwise: which of two tokens comes first may
+    hang on that, if float32 finds them almost equal."""
+    if dtype == "float32":
+        assert found == wanted
+    assert len(found) == len(wanted)
+    for line, one, other in zip(LINES, found, wanted, strict=True):
+        assert one == other or checkpoint.gap(line, one, other) < NEAR, (one, other)
 
 
 @DTYPES
@@ -103,34 +114,40 @@ def test_ids_are_those_of_transformers(checkpoint: Real) -> None:
 
 @DTYPES
 def test_every_way_gives_the_same(checkpoint: Real, dtype: str, tmp_path: Path) -> None:
-    (model, wanted), options = kept(checkpoint, dtype), options_of(checkpoint)
+    (model, wanted), options = kept(checkpoint, dtype), options_of(checkpoint, dtype)
     assert len(set(wanted)) == len(LINES)
-    assert model.generate_text(LINES, **options) == wanted
+
+    def check(found: list[str]) -> None:
+        assert_same(checkpoint, dtype, found, wanted)
+
+    check(model.generate_text(LINES, **options))
     each = dict(model.generate_each([checkpoint.ids(line) for line in LINES], slots=2, **options))
     found = [each[place][0].tolist() for place in range(len(LINES))]
-    assert [checkpoint.text(*pair) for pair in zip(found, LINES, strict=True)] == wanted
-    assert [result.text for result in tritonseq.pipeline(model, LINES, **options)] == wanted
+    check([checkpoint.text(*pair) for pair in zip(found, LINES, strict=True)])
+    check([result.text for result in tritonseq.pipeline(model, LINES, **options)])
     source, output = tmp_path / "in.txt", tmp_path / "out.txt"
     source.write_text("\n".join(LINES) + "\n")
     flags = (*FLAGS, str(options["num_beams"]), "--dtype", dtype)
     assert main(Job(checkpoint.folder, source, output, flags).arguments()) == 0
     # A job writes what it continues as well.
     before = LINES if checkpoint.family == "gpt2" else [""] * len(LINES)
-    written = [line + text for line, text in zip(before, wanted, strict=True)]
-    assert output.read_text().splitlines() == written
+    written = output.read_text().splitlines()
+    assert all(map(str.startswith, written, before))
+    check([text[len(line) :] for line, text in zip(before, written, strict=True)])
 
 
 @DTYPES
 def test_copies_and_pickles_answer_the_same(checkpoint: Real, dtype: str) -> None:
-    model, wanted = kept(checkpoint, dtype)
+    (model, _), options = kept(checkpoint, dtype), options_of(checkpoint, dtype)
+    wanted = model.generate_text(LINES, **options)
     by_folder = pickle.dumps(model)
     assert len(by_folder) < 10_000
-    assert_answers(checkpoint, pickle.loads(by_folder), wanted)
+    assert pickle.loads(by_folder).generate_text(LINES, **options) == wanted
     twin = copy.deepcopy(model)
     assert [is_packed(weight) for weight in twin.decoder.parameters()] == [
         is_packed(weight) for weight in model.decoder.parameters()
     ]
-    assert_answers(checkpoint, twin, wanted)
+    assert twin.generate_text(LINES, **options) == wanted
 
 
 @DTYPES
@@ -140,8 +157,8 @@ def test_models_of_transformers(checkpoint: Real, dtype: str) -> None:
     theirs = copy.deepcopy(checkpoint.model).to(getattr(torch, dtype))
     _, wanted = kept(checkpoint, dtype)
     model = tritonseq.from_transformers(theirs)
-    assert answers(checkpoint, model) == wanted
-    assert answers(checkpoint, pickle.loads(pickle.dumps(model))) == wanted
+    assert answers(checkpoint, model, dtype) == wanted
+    assert answers(checkpoint, pickle.loads(pickle.dumps(model)), dtype) == wanted
 
 
 def test_the_checksum_is_of_values(checkpoint: Real, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,10 +254,10 @@ def test_processes_on_the_same_weights(checkpoint: Real, tmp_path: Path) -> None
     _, wanted = kept(checkpoint, "bfloat16")
     source, output = tmp_path / "in.txt", tmp_path / "out.txt"
     source.write_text("\n".join(LINES) + "\n")
-    flags = (*FLAGS, "2", "--dtype", "bfloat16", "--devices", "cpu:2")
+    flags = (*FLAGS, "1", "--dtype", "bfloat16", "--devices", "cpu:2")
     code, messages = Job(checkpoint.folder, source, output, flags).start().finish()
     assert code == 0, messages
-    assert output.read_text().splitlines() == wanted
+    assert_same(checkpoint, "bfloat16", output.read_text().splitlines(), wanted)
 
 
 def test_a_live_model_that_is_changed_in_place_is_noticed(checkpoint: Real) -> None:

@@ -65,7 +65,7 @@ class Real:
 
     def ids(self, line: str) -> list[int]:
         """What the tokenizer makes of a line."""
-        words = [int(word[1:]) for word in line.split()]
+        words = list(map(_token, line.split()))
         if self.family == "unilm":
             return [tiny_unilm.CLS, *words, tiny_unilm.SEP]
         return words if self.family == "gpt2" else [*words, self._end]
@@ -79,8 +79,30 @@ class Real:
         special = (config.eos_token_id, config.pad_token_id)
         return " ".join(f"w{token}" for token in own if token not in special)
 
+    @torch.no_grad()
+    def gap(self, line: str, one: str, other: str) -> float:
+        """How far apart the two tokens are at which two greedy answers part.
+
+        In standard deviations of the logits there, in float32.
+        """
+        found, instead = ([*map(_token, text.split()), self._end] for text in (one, other))
+        place = next(n for n in range(len(found)) if found[n] != instead[n])
+        ids, before = torch.tensor([self.ids(line)]), torch.tensor([found[:place]])
+        if self.family == "unilm":
+            network = self.model.network(torch.float32)
+            logits = network.logits(ids, torch.tensor([ids.shape[1]]), before.long()).flatten()
+        elif self.family == "gpt2":
+            logits = self.model(torch.cat((ids, before.long()), dim=1)).logits[0, -1]
+        else:
+            start = torch.tensor([[self.model.config.decoder_start_token_id]])
+            begun = torch.cat((start, before.long()), dim=1)
+            logits = self.model(input_ids=ids, decoder_input_ids=begun).logits[0, -1]
+        return float((logits[found[place]] - logits[instead[place]]).abs() / logits.std())
+
     @property
     def _end(self) -> int:
+        if self.family == "unilm":
+            return tiny_unilm.SEP
         end: int = self.model.config.eos_token_id
         return end
 
@@ -101,6 +123,10 @@ class Real:
             logits = network.logits(ids, torch.tensor([ids.shape[1]]), targets)
             found.append(int(logits.argmax()))
         return found
+
+
+def _token(word: str) -> int:
+    return int(word[1:])
 
 
 def write(family: str, folder: Path) -> Real:
