@@ -51,6 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 12, "intermediate_size": 3072,
     },
 }  # fmt: skip
+UNKNOWN = 3
 LINES = ["w70 w8000 w91", "w12", "w2500 w33 w4120 w57 w605 w7000 w83", "w9 w9 w11011"]
 
 
@@ -76,7 +77,7 @@ class Real:
         if self.family == "unilm":
             return " ".join(f"w{token}" for token in found if token > tiny_unilm.MASK)
         own = found[len(self.ids(line)) :] if self.family == "gpt2" else found
-        special = (config.eos_token_id, config.pad_token_id)
+        special = (config.eos_token_id, config.pad_token_id, UNKNOWN)
         return " ".join(f"w{token}" for token in own if token not in special)
 
     @torch.no_grad()
@@ -148,7 +149,7 @@ def write(family: str, folder: Path) -> Real:
 def _write_tokenizer(folder: Path, config: Any) -> None:
     specials = {config.eos_token_id: "</s>", config.pad_token_id: "<pad>"}
     words = [specials.get(token, f"w{token}") for token in range(config.vocab_size)]
-    words[3] = "<unk>"
+    words[UNKNOWN] = "<unk>"
     vocabulary = {word: token for token, word in enumerate(words)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
