@@ -163,8 +163,10 @@ def test_faults_of_one_sentence_are_those_of_the_text(marian: tritonseq.Model) -
     assert results[0].fault is not None
     assert results[0].fault.startswith("sentence 2: the text has ")
     assert results[1].fault is None
-    with pytest.raises(ValueError, match=r"text 1 has .* tokens"):
+    with pytest.raises(ValueError, match=r"text 1: sentence 2 has .* tokens"):
         marian.generate_text(texts[::-1], split_sentences="en", max_new_tokens=4)
+    with pytest.raises(ValueError, match=r"text 1 has .* tokens"):
+        marian.generate_text(["It is.", "fox " * 80], split_sentences="en", max_new_tokens=4)
 
 
 def test_what_cannot_be_split_is_refused(marian: tritonseq.Model) -> None:
@@ -176,3 +178,11 @@ def test_what_cannot_be_split_is_refused(marian: tritonseq.Model) -> None:
         marian.tokenize(["a"], split_sentences="en")
     with pytest.raises(ValueError, match="split_sentences='en' is for generate_text"):
         marian.generate([[5]], split_sentences="en")
+    for name, value in (
+        ("forced_bos_token_id", [5, 6]),
+        ("decoder_start_token_id", [5, 6]),
+        ("decoder_input_ids", [[5], [6]]),
+        ("prefix_allowed_tokens_fn", lambda _, __: [5]),
+    ):
+        with pytest.raises(ValueError, match=f"{name} speaks of texts by their place"):
+            marian.generate_text(["One. Two.", "Three."], split_sentences="en", **{name: value})
