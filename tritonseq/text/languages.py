@@ -61,6 +61,10 @@ STYLES = {
 }
 
 
+_UNTOLD = "(of JSON lines name a field that they do not have: --src-lang-field, --tgt-lang-field)"
+"""How lines that name languages are read as if they named none."""
+
+
 def each_language(name: str, languages: Any, count: int | None = None) -> list[str | None]:
     """One language for each of `count` texts, of what is passed as the argument `name`: one for
     all of them, or a list. Raises ValueError for other things, and lists of another length."""
@@ -94,8 +98,9 @@ class Languages(NamedTuple):
         """The token of a language; ValueError, with the nearest codes, if there is none."""
         if self.style is None or not self.codes:
             raise ValueError(
-                f"{code!r}: this checkpoint has no languages to choose from; "
-                "if it wants an instruction before every text, pass prefix="
+                f"{code!r}: this checkpoint has no languages to choose from; leave it out "
+                f"{_UNTOLD}, and if it wants an instruction before every text, pass prefix= "
+                "(--prefix)"
             )
         # Some say the token itself.
         for known in (code, *self.style.codes([code])):
@@ -132,7 +137,7 @@ class Languages(NamedTuple):
         if src_lang is not None and (style is None or style.source is None):
             raise ValueError(
                 f"src_lang={src_lang!r}: this checkpoint is not told the language of its source; "
-                "leave src_lang out"
+                f"leave src_lang out {_UNTOLD}"
             )
         if style is None or (style.source is None and style.target != "before"):
             return vocabulary.frame()
