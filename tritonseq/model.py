@@ -552,10 +552,11 @@ class Model:
             prefix: put before every text; by default that of the task, if there is one.
             split_sentences: for translation models, which are trained on sentences: cut texts into
                 sentences by the rules of the source language (`src_lang`, or what the checkpoint
-                says), or of the one that is named here, such as "en". Each is generated as a text
-                of its own, and the outputs are joined with what stood between the sentences (a
-                space, if that was nothing; nothing, beside Chinese and Japanese characters). Of
-                several outputs the k-th is made of the k-th of each. Needs the `sentences` extra.
+                says; in `pipeline` that of each text), or of the one that is named here for
+                all, such as "en". Each is generated as a text of its own, and the outputs are
+                joined with what stood between the sentences (a space, if that was nothing;
+                nothing, beside Chinese and Japanese characters). Of several outputs the k-th is
+                made of the k-th of each. Needs the `sentences` extra.
             truncation: shorten texts to the positions of the encoder, or to what the checkpoint's
                 tokenizer recommends if that is less; T5 has this limit only. Of prompts to
                 continue, the end is kept, with room for what is generated. Where
@@ -702,9 +703,9 @@ class Model:
         if named is None:
             raise ValueError(
                 "split_sentences=True: the checkpoint does not say what language it reads; pass "
-                "src_lang, or split_sentences='en' (--split-sentences en)"
+                "that of the texts, split_sentences='en' (--split-sentences en)"
             )
-        return splitting(named, self.tokenizer.opening)
+        return splitting(named, self.tokenizer.opening, is_usual=asked is True)
 
     def tokenize(self, texts: Iterable[str], **how: Any) -> tuple[Tensor, Tensor]:
         """Ids `[B, S]` and mask `[B, S]` of texts, padded on the side that the model wants.

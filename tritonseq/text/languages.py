@@ -92,7 +92,8 @@ class Languages(NamedTuple):
     style: LanguageStyle | None = None
     codes: Sequence[str] = ()
     framed: str | None = None
-    """The language in the frame unless another is named: by most styles that of texts."""
+    """The language in the frame unless another is named: by most styles that of texts. Without a
+    style, that of texts."""
 
     def token(self, code: str) -> str:
         """The token of a language; ValueError, with the nearest codes, if there is none."""
@@ -115,7 +116,9 @@ class Languages(NamedTuple):
     @property
     def usual_source(self) -> str | None:
         """The language of texts that are read without naming one; None if it is not known."""
-        if self.style is None or self.style.target == "before":
+        if self.style is None:
+            return self.framed
+        if self.style.target == "before":
             return None  # the frame names the target
         return self.framed or self.style.usual
 
