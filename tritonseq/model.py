@@ -750,11 +750,12 @@ class Model:
         strings = (asked,) if isinstance(asked, str) else tuple(asked)
         if strings not in self._read_stops:
             try:
-                pieces = self.tokenizer.pieces()
+                tokenizer = self.tokenizer
             except ValueError as error:
                 raise ValueError(
                     f"stop_strings needs the checkpoint's tokenizer: {error}"
                 ) from None
+            pieces = tokenizer.pieces()
             for oldest in list(self._read_stops)[: 1 - KEPT_STOPS]:
                 self._read_stops.pop(oldest, None)
             with isolated(HOST):
