@@ -28,6 +28,8 @@ class LanguageStyle(NamedTuple):
     """The language that stands in the frame if nothing says another."""
     needs_source: bool = False
     """Whether there must be one."""
+    is_first: bool = False
+    """Whether a text tells its target by its very first character only, not behind spaces."""
 
     def codes(self, tokens: Iterable[str]) -> list[str]:
         """The languages that there are tokens of."""
@@ -55,7 +57,7 @@ STYLES = {
     "plbart": LanguageStyle("__{}__", "behind", _START),
     # Dabre et al., "IndicBART", 2022.
     "indicbart": LanguageStyle("<2{}>", "behind", _START, needs_source=True),
-    "marian": LanguageStyle(">>{}<<"),
+    "marian": LanguageStyle(">>{}<<", is_first=True),
     # Kudugunta et al., "MADLAD-400", 2023.
     "madlad": LanguageStyle("<2{}>"),
 }
@@ -166,8 +168,15 @@ class Languages(NamedTuple):
         if self.style.target != "text":
             is_framed = self.style.target == "before" and self.framed is None
             return is_framed or self.style.target == "forced_bos_token_id"
-        named = (self.style.pattern.match(text.lstrip()) for text in texts)
-        return not all(code and code[1] in self.codes for code in named)
+        begins = (text if self.style.is_first else text.lstrip() for text in texts)
+        return any(self.said_in(text) is None for text in begins)
+
+    def said_in(self, text: str) -> str | None:
+        """The language to write whose token a text begins with, where models are told it so."""
+        if self.style is None or self.style.target != "text":
+            return None
+        code = self.style.pattern.match(text)
+        return code[1] if code and code[1] in self.codes else None
 
     def target_options(self, token_id: int) -> dict[str, int]:
         """The options of `generate` that make a model write the language with this token."""
