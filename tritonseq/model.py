@@ -547,13 +547,16 @@ class Model:
             src_lang, tgt_lang: languages of source and target, in the codes of the checkpoint:
                 "en_XX" for mBART, "fra_Latn" for NLLB, "fr" for M2M100, "fra" for a Marian model
                 with several targets. A list has one for each text, or None where nothing is said.
+                A `forced_bos_token_id` or `decoder_start_token_id` that is passed as well counts
+                in the place of the token of `tgt_lang`.
             prefix: put before every text; by default that of the task, if there is one.
             split_sentences: for translation models, which are trained on sentences: cut texts into
                 sentences by the rules of the source language (`src_lang`, or what the checkpoint
-                says), or of the one that is named here, such as "en". Each is generated as a text
-                of its own, and the outputs are joined with what stood between the sentences (a
-                space, if that was nothing; nothing, beside Chinese and Japanese characters). Of
-                several outputs the k-th is made of the k-th of each. Needs the `sentences` extra.
+                says; in `pipeline` that of each text), or of the one that is named here for
+                all, such as "en". Each is generated as a text of its own, and the outputs are
+                joined with what stood between the sentences (a space, if that was nothing;
+                nothing, beside Chinese and Japanese characters). Of several outputs the k-th is
+                made of the k-th of each. Needs the `sentences` extra.
             truncation: shorten texts to the positions of the encoder, or to what the checkpoint's
                 tokenizer recommends if that is less; T5 has this limit only. Of prompts to
                 continue, the end is kept, with room for what is generated. Where
@@ -569,8 +572,9 @@ class Model:
             bad_words: texts that are not to be written, beside `bad_words_ids` of options or the
                 checkpoint: each by the tokens that it has behind a space, and by those that it
                 has without one, in which it is found within longer words as well (" fox" bans
-                the first alone). Other cuttings of it into tokens, and capital letters, are
-                other texts. Where the vocabulary has no tokens for one, there is a ValueError.
+                the first alone). In sentencepiece models both are one, a word of its own, which
+                stays within longer words. Other cuttings of it into tokens, and capital letters,
+                are other texts. Where the vocabulary has no tokens for one, there is a ValueError.
             batch_size: texts that are generated together.
             progress: show a bar on stderr meanwhile, also in a notebook.
             task: one of `tasks`, such as "summarization".
@@ -608,7 +612,8 @@ class Model:
                     "split_sentences with a language for each text: pass texts of one language at "
                     "a time, or use pipeline"
                 )
-            rows: Any = SplitJob(job).read(texts) if split_sentences else job.read(texts, **each)
+            split = SplitJob(job) if split_sentences else None
+            rows: Any = job.read(texts, **each) if split is None else split.read(texts)
             if targets := each.get("tgt_lang"):
                 both = zip(targets, rows, strict=True)
                 job = job.to([code if row else None for code, row in both])
@@ -616,8 +621,7 @@ class Model:
             done: dict[int, Completion] = {}
             tokens = 0
             with contextlib.closing(bar):
-                answering = SplitJob(job) if split_sentences else job
-                for batch in answering.run(rows, batch_size):
+                for batch in (split or job).run(rows, batch_size):
                     done |= batch
                     tokens += sum(each.tokens for each in batch.values())
                     bar.show(len(done), tokens, 0)
@@ -645,6 +649,7 @@ class Model:
             if value is not None and value is not False:
                 raise ValueError(
                     f"generate_text takes texts and returns texts: {name} is for generate"
+                    f"{_INSTEAD.get(name, '')}"
                 )
         for name, flag, kinds in (
             ("truncation", truncation, (bool,)),
@@ -698,9 +703,9 @@ class Model:
         if named is None:
             raise ValueError(
                 "split_sentences=True: the checkpoint does not say what language it reads; pass "
-                "src_lang, or split_sentences='en' (--split-sentences en)"
+                "that of the texts, split_sentences='en' (--split-sentences en)"
             )
-        return splitting(named, self.tokenizer.opening)
+        return splitting(named, self.tokenizer.opening, is_usual=asked is True)
 
     def tokenize(self, texts: Iterable[str], **how: Any) -> tuple[Tensor, Tensor]:
         """Ids `[B, S]` and mask `[B, S]` of texts, padded on the side that the model wants.
@@ -745,11 +750,12 @@ class Model:
         strings = (asked,) if isinstance(asked, str) else tuple(asked)
         if strings not in self._read_stops:
             try:
-                pieces = self.tokenizer.pieces()
+                tokenizer = self.tokenizer
             except ValueError as error:
                 raise ValueError(
                     f"stop_strings needs the checkpoint's tokenizer: {error}"
                 ) from None
+            pieces = tokenizer.pieces()
             for oldest in list(self._read_stops)[: 1 - KEPT_STOPS]:
                 self._read_stops.pop(oldest, None)
             with isolated(HOST):
@@ -831,8 +837,17 @@ _NOT_OF_TEXTS = (
     "attention_mask",
     "encoder_outputs",
     "return_dict_in_generate",
+    "output_scores",
+    "output_logits",
+    "output_token_scores",
 )
-"""Arguments of `generate` that texts take the place of."""
+"""Arguments of `generate` that texts take the place of, as what is read or what is returned."""
+
+_INSTEAD = {
+    "output_scores": "; the results of pipeline have the scores of beams",
+    "output_token_scores": "; pipeline takes it, too",
+}
+"""How texts come with what those arguments ask for."""
 
 _ONE_OF_BOTH = "encoder_outputs stand in the place of input_ids: pass one of them"
 

@@ -55,6 +55,13 @@ class Splitting(NamedTuple):
     """As `sentencex` names it."""
     repeated: str | None = None
     """A pattern: what stands so at the start of a text is put before each of its sentences."""
+    is_usual: bool = False
+    """Whether texts that name another language are cut by the rules of that one."""
+
+    def of(self, code: str | None) -> Splitting:
+        """How a text is cut that names the language with this code, or none; ValueError as from
+        `splitting`."""
+        return self if code is None or not self.is_usual else splitting(code, self.repeated)
 
 
 class Parts(NamedTuple):
@@ -68,7 +75,7 @@ class Parts(NamedTuple):
         return joined(outputs, self.gaps)
 
 
-def splitting(code: str, repeated: str | None = None) -> Splitting:
+def splitting(code: str, repeated: str | None = None, *, is_usual: bool = False) -> Splitting:
     """For texts in a language, by its code of any checkpoint: "en", "en_XX", "eng_Latn".
 
     Raises ValueError for what is no such code, for languages whose sentences cannot be told
@@ -87,7 +94,7 @@ def splitting(code: str, repeated: str | None = None) -> Splitting:
             "mark that the splitter knows: cut the texts yourself, and leave it out"
         )
     _library()
-    return Splitting(_SHORT.get(language, language), repeated)
+    return Splitting(_SHORT.get(language, language), repeated, is_usual)
 
 
 def split(text: Any, how: Splitting | None) -> Parts:

@@ -211,6 +211,14 @@ class SplitJob:
 
     job: TextJob
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for arguments that have something for each text: sentences are more."""
+        if names := self.job.request.per_sample_arguments:
+            raise ValueError(
+                f"{names[0]} speaks of texts by their place, and split_sentences makes several "
+                "rows of a text: leave one of them out, or use one Trie for what is allowed"
+            )
+
     def read(self, texts: Iterable[Text]) -> list[SplitRow]:
         """The sentences of each text, as `TextJob.read` reads them."""
         check_texts("texts", texts)
@@ -220,7 +228,11 @@ class SplitJob:
         try:
             rows = iter(self.job.read([text for each in parts for text in each.sentences]))
         except TextError as error:
-            raise error.at(owners[error.index]) from None
+            place = owners[error.index]
+            if len(parts[place].sentences) == 1:
+                raise error.at(place) from None
+            number = error.index - owners.index(place) + 1
+            raise TextError(place, f": {error.of(f'sentence {number}')}") from None
         return [SplitRow([next(rows) for _ in each.sentences], each.gaps) for each in parts]
 
     def run(

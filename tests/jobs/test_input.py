@@ -9,6 +9,7 @@ import os
 import random
 import threading
 import tracemalloc
+import warnings
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -357,6 +358,20 @@ def test_what_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
         InputFile(tmp_path / "text.gz", format="csv")
     with pytest.raises(ValueError, match="have no field 'id'"):
         InputFile("-", stream=io.BytesIO(), id_field="id")
+
+
+def test_a_field_of_languages_that_is_named_and_not_there_is_warned_of(tmp_path: Path) -> None:
+    """Lines may say nothing, and so it is no fault; but it may be a slip."""
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"source": "a", "to": "fr"}\n{"source": "b"}\n')
+    with pytest.warns(
+        UserWarning, match=r"no field 'too' \(--tgt-lang-field\), only 'source', 'to'"
+    ):
+        InputFile(path, tgt_lang_field="too").look()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        InputFile(path, tgt_lang_field="to").look()
+        InputFile(path).look()
 
 
 def test_a_file_without_permission_is_told_at_once(tmp_path: Path) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from pieces import write_checkpoint
+from pieces import write_checkpoint, write_fsmt
 from seq2seq import hf_model
 
 import tritonseq
 from tritonseq.decoding.completion import Completion, together
 from tritonseq.sentences import Parts, joined, split, splitting
+from tritonseq.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore:this checkpoint writes")
 ENGLISH = splitting("en")
@@ -163,8 +167,37 @@ def test_faults_of_one_sentence_are_those_of_the_text(marian: tritonseq.Model) -
     assert results[0].fault is not None
     assert results[0].fault.startswith("sentence 2: the text has ")
     assert results[1].fault is None
-    with pytest.raises(ValueError, match=r"text 1 has .* tokens"):
+    with pytest.raises(ValueError, match=r"text 1: sentence 2 has .* tokens"):
         marian.generate_text(texts[::-1], split_sentences="en", max_new_tokens=4)
+    with pytest.raises(ValueError, match=r"text 1 has .* tokens"):
+        marian.generate_text(["It is.", "fox " * 80], split_sentences="en", max_new_tokens=4)
+
+
+def test_each_text_is_cut_by_the_rules_of_its_own_language(tmp_path: Path) -> None:
+    """In German "ca." and "3." end no sentence."""
+    folder = write_checkpoint(tmp_path, "mbart50")
+    hf_model("mbart", seed=3, vocab_size=330).save_pretrained(folder)
+    model = tritonseq.load(folder, device="cpu")
+    how: dict[str, Any] = {"max_new_tokens": 5, "skip_special_tokens": False}
+    text = "rain falls ca. Fox bzw. am 3. Juni. Lazy dogs."
+    codes = ["de_DE", "en_XX", None, "th_TH"]
+    named = [
+        model.generate_text([text], src_lang=code, split_sentences=True, **how)[0]
+        for code in codes[:3]
+    ]
+    assert named[0] != model.generate_text([text], src_lang="de_DE", split_sentences="en", **how)[0]
+    found = list(tritonseq.pipeline(model, [text] * 4, src_lang=codes, split_sentences=True, **how))
+    assert [result.text for result in found[:3]] == named
+    assert "'th_TH' is Thai" in str(found[3].fault)
+    # The language that the option names is that of all texts.
+    found = list(tritonseq.pipeline(model, [text], src_lang=["de_DE"], split_sentences="en", **how))
+    assert found[0].text != named[0]
+
+
+def test_the_language_that_fsmt_reads_is_known(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_folder(write_fsmt(tmp_path, langs=("ru", "en")))
+    assert tokenizer.source_language == "ru"
+    assert tokenizer.languages() == []
 
 
 def test_what_cannot_be_split_is_refused(marian: tritonseq.Model) -> None:
@@ -176,3 +209,11 @@ def test_what_cannot_be_split_is_refused(marian: tritonseq.Model) -> None:
         marian.tokenize(["a"], split_sentences="en")
     with pytest.raises(ValueError, match="split_sentences='en' is for generate_text"):
         marian.generate([[5]], split_sentences="en")
+    for name, value in (
+        ("forced_bos_token_id", [5, 6]),
+        ("decoder_start_token_id", [5, 6]),
+        ("decoder_input_ids", [[5], [6]]),
+        ("prefix_allowed_tokens_fn", lambda _, __: [5]),
+    ):
+        with pytest.raises(ValueError, match=f"{name} speaks of texts by their place"):
+            marian.generate_text(["One. Two.", "Three."], split_sentences="en", **{name: value})

@@ -183,3 +183,24 @@ def test_pointers_of_git_lfs_are_told_from_files(tmp_path: Path, family: str, na
     (tmp_path / name).write_text(pointer)
     with pytest.raises(ValueError, match=f"{name} is only a Git LFS pointer: run `git lfs pull`"):
         Tokenizer.from_folder(tmp_path)
+
+
+def test_a_target_that_the_text_says_itself_is_not_said_twice(folders: dict[str, Path]) -> None:
+    """The second one would be read as punctuation and unknown letters."""
+    ours = Tokenizer.from_folder(folders["marian"])
+    wanted = ids_of(ours, "the fox", tgt_lang="fra")
+    assert ids_of(ours, ">>fra<< the fox") == wanted
+    assert not ours.leaves_target_open([">>fra<< the fox"])
+    # Transformers, too, takes it for text behind spaces.
+    assert ours.leaves_target_open(["  >>fra<< the fox"])
+    for text in (">>fra<< the fox", "  >>fra<< the fox"):
+        for code in ("fra", ">>fra<<"):
+            assert ids_of(ours, text, tgt_lang=code) == wanted
+    assert ids_of(ours, "the fox", tgt_lang="fra", prefix=">>fra<< ") == wanted
+    message = r"text 1: it begins with >>fra<<, and tgt_lang says >>deu<<: leave one of them out"
+    with pytest.raises(ValueError, match=message):
+        ours.rows(["the fox", ">>fra<< the fox"], tgt_lang=[None, "deu"])
+    with pytest.raises(ValueError, match="text 0: it begins with >>fra<<"):
+        ours.rows([">>fra<< the fox"], tgt_lang="deu")
+    # What is no language of the checkpoint is text.
+    assert len(ids_of(ours, ">>xyz<< the fox", tgt_lang="fra")) > len(wanted)

@@ -9,6 +9,7 @@ import itertools
 import os
 import stat
 import sys
+import warnings
 import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -19,7 +20,7 @@ from tritonseq.stages.sample import Sample
 from .disk import AFRESH, descriptor_of
 from .formats import BEGIN, FORMATS, format_of, is_gzip, refuse_binary, refuse_kind
 from .lines import Parser, shown
-from .sniff import has_object_first, refuse_unlike_format
+from .sniff import has_object_first, lacking, refuse_unlike_format
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -219,6 +220,11 @@ class InputFile:
                 )
         if self.format == "lines" and "line" in taken:
             raise ValueError("'line' holds the number of the line: name another --output-field")
+        self._named = {
+            field: f"--{what.replace('_', '-')}"
+            for what, field in languages.items()
+            if field is not None
+        }
         self._parser = Parser(
             self.format, source_field, id_field, taken, keep_source, tokenized, longest,
             **{name: field for name, field in languages.items() if field is not None},
@@ -247,7 +253,8 @@ class InputFile:
         """See that it begins as what it is taken for, before anything is made of it.
 
         Waits for the first bytes of a pipe, but not for what is typed. Raises ValueError
-        for files of another kind or format, with the way to convert them.
+        for files of another kind or format, with the way to convert them; warns if the first lines
+        lack a field of languages that was named.
         """
         if self.path == "-" and self._standard().isatty():
             return
@@ -261,6 +268,8 @@ class InputFile:
         named = {self._parser.id_field: "--id-field", self._parser.source_field: "--source-field"}
         fields = {field: flag for field, flag in named.items() if field is not None}
         refuse_unlike_format(begin, self.name, self.format, fields, is_said=self._is_said)
+        for message in lacking(begin, self.name, self._named):
+            warnings.warn(message, stacklevel=2)
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples not read yet. Raises JobFailed if the file is cut short, damaged or lost."""

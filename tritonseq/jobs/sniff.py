@@ -11,7 +11,7 @@ from .formats import AS_IT_IS, advice, kind_by_name, table_remedy
 from .lines import Members, named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .formats import Format
 
@@ -94,6 +94,22 @@ def refuse_unlike_format(
         _refuse_others(text, lines, name, next(iter(fields)))
         _refuse_unlike(lines, name)
         _refuse_lacking(lines, name, fields)
+
+
+def lacking(begin: bytes, name: str, fields: Mapping[str, str]) -> Iterator[str]:
+    """Say of each field that objects may have whether none of the first ones has it.
+
+    `fields`: those that the user has named, each with the flag that says so.
+    """
+    lines = begin.decode("utf-8-sig", errors="replace").split("\n")
+    whole = [line for line in lines if line.strip()][:_LINES]
+    objects = [Members(line.strip()) for line in whole if _is_object(line)]
+    for field, flag in fields.items():
+        if objects and not any(_has_field(one, field) for one in objects):
+            yield (
+                f"the first objects of {name} have no field {field!r} ({flag}), "
+                f"{named(objects[0].names)}: those without it say no language of their own"
+            )
 
 
 def has_object_first(begin: bytes) -> bool:

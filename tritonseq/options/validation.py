@@ -212,7 +212,7 @@ def integer(value: Any) -> int | None:
 
 def _is_one(name: str, value: Any) -> bool:
     """Whether it is an integer, rather than a list; ValueError for what is neither."""
-    if integer(value) is None and isinstance(value, bool | float | complex):
+    if integer(value) is None and isinstance(value, bool | float | complex | str | bytes):
         raise ValueError(f"{name} must be a token id or a list of them, not {shown(value)}")
     return integer(value) is not None
 

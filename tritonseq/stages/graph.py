@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tritonseq.decoding.completion import together
 from tritonseq.engine.pool import let_go_of_threads
 from tritonseq.sentences import Parts, joined, split
-from tritonseq.text.encoding import Fault, TextOfLanguages, bare
+from tritonseq.text.encoding import Fault, TextOfLanguages
 
 from .batching import BatchRow
 from .runtime import Aborted, Ended, InFlightLimit, StageRuntime
@@ -258,8 +258,12 @@ def tokenizing(
                 look(texts)
                 is_first = False
             parts = [_parts(text, cut) for text in texts]
-            rows = iter(encode([sentence for each in parts for sentence in each.sentences]))
+            cuts = [each for each in parts if not isinstance(each, Fault)]
+            rows = iter(encode([sentence for each in cuts for sentence in each.sentences]))
             for sample, each in zip(waiting, parts, strict=True):
+                if isinstance(each, Fault):
+                    _read(sample, [each])
+                    continue
                 sample.gaps = each.gaps
                 _read(sample, [next(rows) for _ in each.sentences])
             yield samples
@@ -312,11 +316,15 @@ def detokenizing(decode: Decode) -> Work:
     return work
 
 
-def _parts(text: Any, cut: Splitting | None) -> Parts:
-    """A text in sentences, each of which names the languages that it names."""
-    parts = split(bare(text), cut)
+def _parts(text: Any, cut: Splitting | None) -> Parts | Fault:
+    """A text in sentences, each of which names the languages that it names; or why there are none,
+    where it is cut by the rules of a language of its own."""
     if not isinstance(text, TextOfLanguages):
-        return parts
+        return split(text, cut)
+    try:
+        parts = split(text.text, None if cut is None else cut.of(text.src_lang))
+    except ValueError as error:
+        return Fault(str(error))
     named: list[Any] = [text._replace(text=sentence) for sentence in parts.sentences]
     return Parts(named, parts.gaps)
 

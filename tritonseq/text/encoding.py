@@ -288,5 +288,7 @@ def _fault(error: BaseException) -> Fault:
     if isinstance(error, (MemoryError, OSError)):
         raise error
     if isinstance(error, TextError):
-        return Fault(error.of("the text"))
+        # What follows a colon speaks of something else of the text, such as its language.
+        named = error.reason.startswith(":")
+        return Fault(error.reason.removeprefix(":").strip() if named else error.of("the text"))
     return Fault(f"the tokenizer fails at it: {type(error).__name__}: {error}")

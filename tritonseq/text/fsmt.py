@@ -51,9 +51,11 @@ _FULL_STOP = re.compile(r"[。．]\s*")
 class FsmtVocabulary:
     """Texts of one language in, texts of another one out; made by `fsmt_vocabulary`."""
 
-    def __init__(self, source: FsmtSide, target: FsmtSide) -> None:
+    def __init__(self, source: FsmtSide, target: FsmtSide, language: str) -> None:
         self.target = target
         """What reads texts as the model writes them, such as words that it must not."""
+        self.language = language
+        """That of the texts which are read."""
         self._source = source
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -206,7 +208,7 @@ def fsmt_vocabulary(
         FsmtSide(ids, special, stated, Moses(language), merges, lowers=lowers)
         for ids, language in zip(vocabularies, languages, strict=True)
     )
-    return FsmtVocabulary(source, target)
+    return FsmtVocabulary(source, target, languages[0])
 
 
 def _is_pair(languages: Any) -> TypeGuard[list[str]]:

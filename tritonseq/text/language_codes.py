@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tritonseq.shown import shown
 
 from .fast import FastVocabulary
+from .fsmt import FsmtVocabulary
 from .languages import STYLES, Languages
 from .piece_lists import MarianPieces
 from .sentencepiece import SentencePieces
@@ -93,6 +94,8 @@ def languages_of(vocabulary: Vocabulary, family: str | None, said: TokenizerSays
         named = said.config.get("source_lang")
         source = named if isinstance(named, str) else None
         return Languages(STYLES["marian"], vocabulary.languages(), source)
+    if isinstance(vocabulary, FsmtVocabulary):
+        return Languages(framed=vocabulary.language)
     kind, known = _language_kind(vocabulary, family, said)
     if kind is None:
         return Languages()

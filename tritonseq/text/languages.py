@@ -28,6 +28,8 @@ class LanguageStyle(NamedTuple):
     """The language that stands in the frame if nothing says another."""
     needs_source: bool = False
     """Whether there must be one."""
+    is_first: bool = False
+    """Whether a text tells its target by its very first character only, not behind spaces."""
 
     def codes(self, tokens: Iterable[str]) -> list[str]:
         """The languages that there are tokens of."""
@@ -55,10 +57,14 @@ STYLES = {
     "plbart": LanguageStyle("__{}__", "behind", _START),
     # Dabre et al., "IndicBART", 2022.
     "indicbart": LanguageStyle("<2{}>", "behind", _START, needs_source=True),
-    "marian": LanguageStyle(">>{}<<"),
+    "marian": LanguageStyle(">>{}<<", is_first=True),
     # Kudugunta et al., "MADLAD-400", 2023.
     "madlad": LanguageStyle("<2{}>"),
 }
+
+
+_UNTOLD = "(of JSON lines name a field that they do not have: --src-lang-field, --tgt-lang-field)"
+"""How lines that name languages are read as if they named none."""
 
 
 def each_language(name: str, languages: Any, count: int | None = None) -> list[str | None]:
@@ -88,14 +94,16 @@ class Languages(NamedTuple):
     style: LanguageStyle | None = None
     codes: Sequence[str] = ()
     framed: str | None = None
-    """The language in the frame unless another is named: by most styles that of texts."""
+    """The language in the frame unless another is named: by most styles that of texts. Without a
+    style, that of texts."""
 
     def token(self, code: str) -> str:
         """The token of a language; ValueError, with the nearest codes, if there is none."""
         if self.style is None or not self.codes:
             raise ValueError(
-                f"{code!r}: this checkpoint has no languages to choose from; "
-                "if it wants an instruction before every text, pass prefix="
+                f"{code!r}: this checkpoint has no languages to choose from; leave it out "
+                f"{_UNTOLD}, and if it wants an instruction before every text, pass prefix= "
+                "(--prefix)"
             )
         # Some say the token itself.
         for known in (code, *self.style.codes([code])):
@@ -110,7 +118,9 @@ class Languages(NamedTuple):
     @property
     def usual_source(self) -> str | None:
         """The language of texts that are read without naming one; None if it is not known."""
-        if self.style is None or self.style.target == "before":
+        if self.style is None:
+            return self.framed
+        if self.style.target == "before":
             return None  # the frame names the target
         return self.framed or self.style.usual
 
@@ -132,7 +142,7 @@ class Languages(NamedTuple):
         if src_lang is not None and (style is None or style.source is None):
             raise ValueError(
                 f"src_lang={src_lang!r}: this checkpoint is not told the language of its source; "
-                "leave src_lang out"
+                f"leave src_lang out {_UNTOLD}"
             )
         if style is None or (style.source is None and style.target != "before"):
             return vocabulary.frame()
@@ -158,8 +168,15 @@ class Languages(NamedTuple):
         if self.style.target != "text":
             is_framed = self.style.target == "before" and self.framed is None
             return is_framed or self.style.target == "forced_bos_token_id"
-        named = (self.style.pattern.match(text.lstrip()) for text in texts)
-        return not all(code and code[1] in self.codes for code in named)
+        begins = (text if self.style.is_first else text.lstrip() for text in texts)
+        return any(self.said_in(text) is None for text in begins)
+
+    def said_in(self, text: str) -> str | None:
+        """The language to write whose token a text begins with, where models are told it so."""
+        if self.style is None or self.style.target != "text":
+            return None
+        code = self.style.pattern.match(text)
+        return code[1] if code and code[1] in self.codes else None
 
     def target_options(self, token_id: int) -> dict[str, int]:
         """The options of `generate` that make a model write the language with this token."""

@@ -115,8 +115,10 @@ class Tokenizer:
         frames, instructions = self._told(
             *languages, is_for_all=is_for_all, is_framed=add_special_tokens
         )
-        both = zip(instructions, batch, strict=True)
-        bodies = self._vocabulary.encode([told + prefix + text for told, text in both])
+        both = enumerate(zip(instructions, batch, strict=True))
+        bodies = self._vocabulary.encode(
+            [self._instructed(index, told, prefix + text) for index, (told, text) in both]
+        )
         return self._framed(bodies, frames, max_length, truncation_side, add_special_tokens)
 
     def token_rows(
@@ -277,6 +279,20 @@ class Tokenizer:
                 raise TextError(index, f": {error}") from None
             told[source, target] = frame, instruction
         return [told[pair][0] for pair in pairs], [told[pair][1] for pair in pairs]
+
+    def _instructed(self, index: int, instruction: str, text: str) -> str:
+        """A text behind what tells its target, which it may also tell itself; TextError if it tells
+        another one."""
+        body = text.lstrip()
+        said = self._languages.said_in(body) if instruction else None
+        if said is None:
+            return instruction + text
+        own, asked = self._languages.token(said), instruction.strip()
+        if own != asked:
+            raise TextError(
+                index, f": it begins with {own}, and tgt_lang says {asked}: leave one of them out"
+            )
+        return body
 
     def _framed(
         self,

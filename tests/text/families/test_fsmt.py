@@ -243,6 +243,8 @@ def test_from_text_to_text_as_in_transformers_also_in_worker_processes(tmp_path:
     batch.pop("token_type_ids", None)
     ids = network.generate(**batch, max_new_tokens=12, num_beams=3)
     model = tritonseq.load(tmp_path, device="cpu")
+    with pytest.raises(ValueError, match=r"^the text of FSMT is put .*: leave stop_strings out"):
+        model.generate_text(["a"], stop_strings="x")
     how = {"max_new_tokens": 12, "num_beams": 3}
     for skips in (True, False):
         wanted = reference.batch_decode(ids, skip_special_tokens=skips)

@@ -219,7 +219,7 @@ def test_a_pipeline_rejects_texts_of_unknown_languages(checkpoints: dict[str, Ma
     model, codes = checkpoints["mbart50"].model, ["de_DE", "xx", None, 7]
     found = list(tritonseq.pipeline(model, ["a fox"] * 4, tgt_lang=codes, **BEAMS))
     assert [bool(result.fault) for result in found] == [False, True, False, True]
-    assert "'xx' is no language of this checkpoint" in str(found[1].fault)
+    assert str(found[1].fault).startswith("'xx' is no language of this checkpoint")
     assert found[3].fault == "tgt_lang is 7: it must be a string, or None"
 
 
@@ -264,7 +264,7 @@ def test_lines_name_their_languages(
     assert [line["to"] for line in found] == [line["to"] for line in lines]
     rejected = (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()
     reasons = [json.loads(line)["reason"] for line in rejected]
-    assert "'xx' is no language of this checkpoint" in reasons[0]
+    assert reasons[0].startswith("'xx' is no language of this checkpoint")
     assert reasons[1] == "the field 'to' holds a list: it must be the code of a language"
 
 
